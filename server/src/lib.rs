@@ -1,1 +1,3 @@
-//! Placeholder while the workspace is laid out.
+//! The homeserver: rooms, accounts, sync, storage and the client API in one program.
+
+pub mod config;

@@ -1,0 +1,148 @@
+//! Every configuration key: its name, type, default and meaning.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
+
+use super::section::section;
+use super::{AddressRange, BaseUrl, Database, LogFormat, LogLevel, Registration};
+
+section! {
+    /// The whole configuration. `Config::default()` is what a start without file, variables and flags gets.
+    pub struct Config {
+        /// Folder of the keys, the embedded database, media and the admin socket; made if it is missing.
+        data: PathBuf = "maru-data".into();
+        /// Name of the homeserver, the part of user ids after the colon. Unset: the key name derived from the root key. Cannot change once there are users.
+        server_name: Option<String> = None;
+        /// Address of the client API. Port 0 takes a free port.
+        listen: SocketAddr = loopback(8008);
+        /// Address for other homeservers. Checked and kept; this version has no federation listener yet.
+        federation_listen: Option<SocketAddr> = None;
+        /// Address of the Prometheus metrics. Unset: no metrics listener.
+        metrics_listen: Option<SocketAddr> = None;
+        /// `sqlite` for the embedded database in the data folder, or a `postgres://` URL.
+        database: Database = Database::Sqlite;
+        /// Connections kept to the database for reading, and on PostgreSQL also for writing.
+        database_connections: u32 = 8;
+        /// Who may register: `open` (anybody), `token` (who has a registration token), `closed` (nobody but the one-time admin token of the first start).
+        registration: Registration = Registration::Closed;
+        /// Whether the rates below apply. `off` is for load tests.
+        rate_limits: bool = true;
+        /// Where clients reach the server from outside, for `.well-known` and the printed address. Unset: the bound address.
+        public_base_url: Option<BaseUrl> = None;
+        /// Proxies whose `X-Forwarded-For` is believed, as addresses or ranges.
+        trusted_proxies: Vec<AddressRange> = Vec::new();
+        /// Certificates of the client API.
+        tls: Tls = Tls::default();
+        /// Sizes and counts.
+        limits: Limits = Limits::default();
+        /// Rates.
+        rates: Rates = Rates::default();
+        /// Presence.
+        presence: Presence = Presence::default();
+        /// Log lines.
+        log: Log = Log::default();
+    }
+}
+
+section! {
+    /// TLS for the client API: both files, or neither and plain HTTP. Read again on SIGHUP.
+    pub struct Tls {
+        /// Certificate chain in PEM, the server's own first. Read again on SIGHUP.
+        certificate: Option<PathBuf> = None;
+        /// Private key of the certificate in PEM.
+        private_key: Option<PathBuf> = None;
+    }
+}
+
+section! {
+    /// Sizes and counts that nobody may exceed.
+    pub struct Limits {
+        /// Longest `body` of a message sent by a user of this server, in characters.
+        message_characters: usize = 100_000;
+        /// Largest request body other than media, in bytes.
+        request_body_bytes: usize = 2 * 1024 * 1024;
+        /// Largest media upload, in bytes.
+        upload_bytes: u64 = 100 * 1024 * 1024;
+        /// Devices of one user; the login that would exceed it is refused.
+        devices_per_user: u32 = 100;
+        /// Most changes that share one commit.
+        commit_changes: usize = 512;
+        /// Most bytes that share one commit.
+        commit_bytes: usize = 4 * 1024 * 1024;
+        /// Open connections to the client API; further ones wait.
+        connections: usize = 50_000;
+        /// Time in which a client must have sent the whole head of a request, in seconds.
+        request_head_seconds: u32 = 30;
+        /// Time that requests in progress get to finish when the server stops, in seconds.
+        drain_seconds: u32 = 10;
+    }
+}
+
+section! {
+    /// How often a thing may be done. Beyond its burst a caller is answered 429 with `Retry-After`.
+    pub struct Rates {
+        /// Attempts to log in from one address
+        login_per_address: Rate = Rate { per_second: 0.5, burst: 20 };
+        /// Attempts to log in to one account
+        login_per_account: Rate = Rate { per_second: 0.2, burst: 10 };
+        /// Registrations from one address
+        registration_per_address: Rate = Rate { per_second: 0.1, burst: 10 };
+        /// Events sent by one user
+        messages_per_user: Rate = Rate { per_second: 10.0, burst: 100 };
+        /// Rooms made by one user
+        rooms_per_user: Rate = Rate { per_second: 0.5, burst: 20 };
+        /// Joins and knocks by one user
+        joins_per_user: Rate = Rate { per_second: 1.0, burst: 20 };
+        /// Invitations by one user
+        invites_per_user: Rate = Rate { per_second: 1.0, burst: 50 };
+        /// Uploads by one user
+        media_uploads_per_user: Rate = Rate { per_second: 2.0, burst: 50 };
+        /// Searches by one user, of messages or of the user directory
+        searches_per_user: Rate = Rate { per_second: 2.0, burst: 20 };
+    }
+}
+
+/// A rate with a burst.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// How many a second in the long run.
+    pub per_second: f64,
+    /// How many at once after a quiet time.
+    pub burst: u32,
+}
+
+/// Not a [`section!`]: its meaning comes from the field that holds it.
+impl super::section::Node for Rate {
+    fn walk(&mut self, path: &str, meaning: &str, each: &mut dyn FnMut(super::Key<'_>)) {
+        let meaning = meaning.trim();
+        let a_second = format!("{meaning}: how many a second in the long run.");
+        let at_once = format!("{meaning}: how many at once after a quiet time.");
+        self.per_second
+            .walk(&super::section::below(path, "per_second"), &a_second, each);
+        self.burst
+            .walk(&super::section::below(path, "burst"), &at_once, each);
+    }
+}
+
+section! {
+    /// When users count as present.
+    pub struct Presence {
+        /// Without a heartbeat (a poll or a frame) for so many seconds a user is offline.
+        offline_after_seconds: u32 = 30;
+    }
+}
+
+section! {
+    /// What is logged to standard error, and how.
+    pub struct Log {
+        /// `text` or `json`.
+        format: LogFormat = LogFormat::Text;
+        /// Least important level that is logged: `error`, `warn`, `info`, `debug` (every request) or `trace`.
+        level: LogLevel = LogLevel::Info;
+    }
+}
+
+/// An address that only this machine can reach.
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))
+}

@@ -1,0 +1,17 @@
+//! The configuration: one TOML file, every key also a `MARU_…` variable, the main ones also flags.
+//!
+//! [`keys`](self) lists every key once; [`load`] gathers values and refuses what is unknown or wrong;
+//! [`reference`] writes the keys out for people. Design section 11.
+
+mod keys;
+mod load;
+pub mod reference;
+mod section;
+mod setting;
+mod values;
+
+pub use keys::{Config, Limits, Log, Presence, Rate, Rates, Tls};
+pub use load::{ConfigError, Loaded, Source, Sources, load};
+pub use section::{Key, Node, Value};
+pub use setting::Setting;
+pub use values::{AddressRange, BaseUrl, Database, LogFormat, LogLevel, Registration};
