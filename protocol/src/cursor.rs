@@ -1,0 +1,256 @@
+//! How far a reader has come: log ids, positions, places, and the tokens that clients carry
+//! (design section 2).
+//!
+//! A position says when this server learnt of something; a place says where an event stands in its
+//! room's timeline. Sync goes by position, `/messages` by place, and no code may mix them: hence types.
+
+use std::{fmt, str::FromStr};
+
+use thiserror::Error;
+
+/// The random id of one database's log. It changes on restore, which makes older cursors void.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogId(pub [u8; 16]);
+
+/// A position in the log: 1 for the first change, 0 before any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Position(pub i64);
+
+/// A place in one room's timeline: live events count up from 1 in order of arrival, backfilled ones
+/// count down from 0. Outliers have none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place(pub i64);
+
+impl Position {
+    /// Before every change.
+    pub const START: Self = Self(0);
+
+    /// The position after this one.
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl Place {
+    /// The place of the first live event of a room.
+    pub const FIRST_LIVE: Self = Self(1);
+
+    /// The place of the first backfilled event of a room.
+    pub const FIRST_BACKFILLED: Self = Self(0);
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LogId({self})")
+    }
+}
+
+/// Why a token from a client could not be read. A token that was never ours answers
+/// `M_INVALID_PARAM` or a full sync; it is never guessed at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum TokenError {
+    /// Not a token of this kind, or not in its one spelling.
+    #[error("not a token of this server")]
+    Malformed,
+    /// A number is out of range.
+    #[error("a number of the token is out of range")]
+    OutOfRange,
+}
+
+impl FromStr for LogId {
+    type Err = TokenError;
+
+    /// Reads 32 lower-case hexadecimal digits.
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        let mut bytes = [0; 16];
+        if text.len() != 2 * bytes.len()
+            || !text
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        {
+            return Err(TokenError::Malformed);
+        }
+        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| TokenError::Malformed)?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| TokenError::Malformed)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// The `since` and `next_batch` of sync: `s<log id>_<position>_<ephemeral>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SinceToken {
+    /// The log that the position counts in.
+    pub log_id: LogId,
+    /// Everything up to and including this position has been handed out.
+    pub position: Position,
+    /// Counter of what lives in memory only (typing, presence); a restart resets it harmlessly.
+    pub ephemeral: u64,
+}
+
+impl fmt::Display for SinceToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s{}_{}_{}", self.log_id, self.position, self.ephemeral)
+    }
+}
+
+impl FromStr for SinceToken {
+    type Err = TokenError;
+
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        let mut parts = text.strip_prefix('s').ok_or(TokenError::Malformed)?.split('_');
+        let (Some(log_id), Some(position), Some(ephemeral), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(TokenError::Malformed);
+        };
+        let position = integer(position)?;
+        if position < 0 {
+            return Err(TokenError::OutOfRange);
+        }
+        Ok(Self {
+            log_id: log_id.parse()?,
+            position: Position(position),
+            ephemeral: integer(ephemeral)?,
+        })
+    }
+}
+
+/// The `from`, `to`, `start`, `end` and `prev_batch` of `/messages` and its kin.
+///
+/// A place token stands in the gap just *after* the event at its place, whichever way the reader goes:
+/// backwards it continues with that event, forwards with the one after it. So one token serves both
+/// directions and no event is given twice or lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PageToken {
+    /// `t<place>`: the gap after this place.
+    Place(Place),
+    /// A sync token: the gap after the last event of the room with a log position at or before it.
+    Since(SinceToken),
+}
+
+impl fmt::Display for PageToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Place(place) => write!(f, "t{place}"),
+            Self::Since(since) => since.fmt(f),
+        }
+    }
+}
+
+impl FromStr for PageToken {
+    type Err = TokenError;
+
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        match text.strip_prefix('t') {
+            Some(place) => Ok(Self::Place(Place(integer(place)?))),
+            None => Ok(Self::Since(text.parse()?)),
+        }
+    }
+}
+
+impl From<Place> for PageToken {
+    fn from(place: Place) -> Self {
+        Self::Place(place)
+    }
+}
+
+impl From<SinceToken> for PageToken {
+    fn from(since: SinceToken) -> Self {
+        Self::Since(since)
+    }
+}
+
+/// Reads an integer in its one spelling: no plus sign, no leading zeros, no `-0`.
+fn integer<T: FromStr + ToString>(text: &str) -> Result<T, TokenError> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(TokenError::Malformed);
+    }
+    let value = text.parse::<T>().map_err(|_| TokenError::OutOfRange)?;
+    if value.to_string() == text {
+        Ok(value)
+    } else {
+        Err(TokenError::Malformed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn foreign_spellings_are_refused() {
+        let id = "0123456789abcdef0123456789abcdef";
+        assert!(format!("s{id}_7_0").parse::<SinceToken>().is_ok());
+        for bad in [
+            String::new(),
+            "s".to_owned(),
+            id.to_owned(),
+            format!("s{id}_7"),
+            format!("s{id}_7_0_0"),
+            format!("s{id}_07_0"),
+            format!("s{id}_+7_0"),
+            format!("s{id}_-1_0"),
+            format!("s{id}_7_-1"),
+            format!("s{id}_9223372036854775808_0"),
+            format!("s{}_7_0", id.to_uppercase()),
+            format!("s{}é_7_0", &id[..30]),
+        ] {
+            assert!(bad.parse::<SinceToken>().is_err(), "{bad}");
+            assert!(bad.parse::<PageToken>().is_err(), "{bad}");
+        }
+        for bad in [
+            "t",
+            "t-",
+            "t-0",
+            "t01",
+            "t 1",
+            "t1_2",
+            "t9223372036854775808",
+            "p1",
+        ] {
+            assert!(bad.parse::<PageToken>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn tokens_survive_the_trip(
+            log in any::<[u8; 16]>(), position in 0..=i64::MAX, ephemeral in any::<u64>(), place in any::<i64>(),
+        ) {
+            let since = SinceToken { log_id: LogId(log), position: Position(position), ephemeral };
+            prop_assert_eq!(since.to_string().parse(), Ok(since));
+            prop_assert_eq!(since.to_string().parse(), Ok(PageToken::Since(since)));
+            let page = PageToken::Place(Place(place));
+            prop_assert_eq!(page.to_string().parse(), Ok(page));
+        }
+
+        #[test]
+        fn what_is_read_is_spelt_the_same(text in "[st]?[0-9a-f_-]{0,60}") {
+            if let Ok(token) = text.parse::<PageToken>() {
+                prop_assert_eq!(token.to_string(), text);
+            }
+        }
+    }
+}
