@@ -1,0 +1,98 @@
+//! A client that waits for what happens, by either transport, and hands out what it hears as bytes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::error::LoadError;
+use crate::matrix::{Session, User};
+use crate::scan::Field;
+use crate::websocket::WebSocket;
+
+/// How a client waits for what happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Transport {
+    /// `GET /sync` with a timeout, again and again.
+    LongPoll,
+    /// Maru's WebSocket sync.
+    Websocket,
+}
+
+/// A client that has everything up to now and waits for more.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    channel: Channel,
+    next_batch: Field,
+}
+
+#[derive(Debug)]
+enum Channel {
+    LongPoll {
+        session: Box<Session>,
+        since: String,
+        timeout: Duration,
+    },
+    WebSocket(Box<WebSocket>),
+}
+
+/// A client that is behind gets this many events of a room at once before the server calls the rest a gap.
+const FILTER: &str = r#"{"room":{"timeline":{"limit":1000}}}"#;
+/// Nothing but the cursor.
+const FIRST_FILTER: &str = r#"{"room":{"timeline":{"limit":1}}}"#;
+
+impl Listener {
+    /// Syncs for the first time and then waits: `timeout` is how long one long-poll lasts.
+    pub(crate) async fn start(
+        transport: Transport,
+        context: &Context,
+        user: &User,
+        timeout: Duration,
+    ) -> Result<Self, LoadError> {
+        let next_batch = Field::new("\"next_batch\"");
+        let mut session = Box::new(Session::new(context.target.clone(), user.clone()));
+        session.wait_longer(timeout);
+        let first = session.sync(None, Duration::ZERO, Some(FIRST_FILTER)).await?;
+        let since = next_batch.of(&first)?.to_owned();
+        let channel = match transport {
+            Transport::LongPoll => Channel::LongPoll {
+                session,
+                since,
+                timeout,
+            },
+            Transport::Websocket => {
+                let path = format!("/_matrix/client/unstable/maru/sync?since={since}");
+                let socket = WebSocket::connect(&context.target, &path, &user.token, "maru.v1").await?;
+                Channel::WebSocket(Box::new(socket))
+            }
+        };
+        Ok(Self { channel, next_batch })
+    }
+
+    /// The next news, which the server is told have arrived: by the next poll, or by an acknowledgement.
+    pub(crate) async fn next(&mut self) -> Result<Bytes, LoadError> {
+        match &mut self.channel {
+            Channel::LongPoll {
+                session,
+                since,
+                timeout,
+            } => {
+                let news = session.sync(Some(since), *timeout, Some(FILTER)).await?;
+                *since = self.next_batch.of(&news)?.to_owned();
+                Ok(news)
+            }
+            Channel::WebSocket(socket) => {
+                let news = socket.next().await?;
+                if let Ok(cursor) = self.next_batch.of(&news) {
+                    socket
+                        .send(&format!(r#"{{"type":"ack","next_batch":"{cursor}"}}"#))
+                        .await?;
+                }
+                Ok(news)
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Everything, one after the other, in the sizes that the targets are meant for.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Scenario, big, create_room, group, idle, logins, one_sender, page, send, sync};
+use crate::listen::Transport;
+
+/// Which sizes.
+#[derive(Debug, Clone, Serialize, Args)]
+pub(crate) struct Size {
+    /// Small sizes that show that everything works; figures are not held against targets
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Leaves out what only Maru has: the WebSocket and the long messages
+    #[arg(long)]
+    pub(crate) matrix_only: bool,
+}
+
+impl Size {
+    /// The scenarios in the order they run.
+    pub(crate) fn scenarios(&self) -> Vec<Scenario> {
+        let mut scenarios = if self.quick { quick() } else { full() };
+        if self.matrix_only {
+            scenarios.retain(|scenario| !only_maru(scenario));
+        }
+        scenarios
+    }
+}
+
+fn only_maru(scenario: &Scenario) -> bool {
+    match scenario {
+        Scenario::Group(size) => size.transport == Transport::Websocket,
+        Scenario::Idle(size) => size.transport == Transport::Websocket,
+        Scenario::Big(_) => true,
+        _ => false,
+    }
+}
+
+fn full() -> Vec<Scenario> {
+    let send = send::Size {
+        senders: 64,
+        members: 100,
+        rooms: 1,
+        messages: 50_000,
+    };
+    let many = send::Size {
+        rooms: 64,
+        members: 10,
+        ..send.clone()
+    };
+    let group = group::Size {
+        transport: Transport::LongPoll,
+        members: 100,
+        senders: 4,
+        rate: None,
+        seconds: 20.0,
+    };
+    let idle = idle::Size {
+        transport: Transport::LongPoll,
+        base: 500,
+        connections: 10_000,
+        accounts: 105,
+        devices_per_account: 100,
+    };
+    vec![
+        Scenario::Send(send),
+        Scenario::Send(many),
+        Scenario::OneSender(one_sender::Size {
+            messages: 3_000,
+            members: 100,
+        }),
+        Scenario::Group(group::Size {
+            transport: Transport::Websocket,
+            ..group.clone()
+        }),
+        Scenario::Group(group),
+        Scenario::Logins(logins::Size {
+            logins: 200,
+            concurrency: 8,
+            accounts: 8,
+        }),
+        Scenario::Sync(sync::Size {
+            rooms: 500,
+            messages: 50,
+            few_rooms: 10,
+            firsts: 5,
+            repeats: 1000,
+            timeline_limit: None,
+        }),
+        Scenario::CreateRoom(create_room::Size {
+            rooms: 3_000,
+            concurrency: 32,
+        }),
+        Scenario::Page(page::Size {
+            messages: 100_000,
+            senders: 64,
+            limit: 1000,
+        }),
+        Scenario::Big(big::Size {
+            characters: 100_000,
+            messages: 20,
+        }),
+        Scenario::Idle(idle::Size {
+            transport: Transport::Websocket,
+            ..idle.clone()
+        }),
+        Scenario::Idle(idle),
+    ]
+}
+
+fn quick() -> Vec<Scenario> {
+    let send = send::Size {
+        senders: 4,
+        members: 4,
+        rooms: 1,
+        messages: 100,
+    };
+    let many = send::Size {
+        rooms: 4,
+        members: 2,
+        ..send.clone()
+    };
+    let group = group::Size {
+        transport: Transport::LongPoll,
+        members: 5,
+        senders: 2,
+        rate: Some(20.0),
+        seconds: 1.0,
+    };
+    let idle = idle::Size {
+        transport: Transport::LongPoll,
+        base: 4,
+        connections: 16,
+        accounts: 2,
+        devices_per_account: 10,
+    };
+    vec![
+        Scenario::Send(send),
+        Scenario::Send(many),
+        Scenario::OneSender(one_sender::Size {
+            messages: 20,
+            members: 2,
+        }),
+        Scenario::Group(group::Size {
+            transport: Transport::Websocket,
+            ..group.clone()
+        }),
+        Scenario::Group(group),
+        Scenario::Logins(logins::Size {
+            logins: 4,
+            concurrency: 2,
+            accounts: 2,
+        }),
+        Scenario::Sync(sync::Size {
+            rooms: 5,
+            messages: 12,
+            few_rooms: 1,
+            firsts: 2,
+            repeats: 10,
+            timeline_limit: None,
+        }),
+        Scenario::CreateRoom(create_room::Size {
+            rooms: 12,
+            concurrency: 4,
+        }),
+        Scenario::Page(page::Size {
+            messages: 250,
+            senders: 4,
+            limit: 40,
+        }),
+        Scenario::Big(big::Size {
+            characters: 100_000,
+            messages: 1,
+        }),
+        Scenario::Idle(idle::Size {
+            transport: Transport::Websocket,
+            ..idle.clone()
+        }),
+        Scenario::Idle(idle),
+    ]
+}
