@@ -1,3 +1,4 @@
 //! The homeserver: rooms, accounts, sync, storage and the client API in one program.
 
 pub mod config;
+pub mod data_folder;

@@ -21,8 +21,6 @@ section! {
         metrics_listen: Option<SocketAddr> = None;
         /// `sqlite` for the embedded database in the data folder, or a `postgres://` URL.
         database: Database = Database::Sqlite;
-        /// Connections kept to the database for reading, and on PostgreSQL also for writing.
-        database_connections: u32 = 8;
         /// Who may register: `open` (anybody), `token` (who has a registration token), `closed` (nobody but the one-time admin token of the first start).
         registration: Registration = Registration::Closed;
         /// Whether the rates below apply. `off` is for load tests.

@@ -230,7 +230,6 @@ impl Config {
             _ => {}
         }
         let at_least_one = [
-            ("database_connections", self.database_connections as usize),
             ("limits.message_characters", self.limits.message_characters),
             ("limits.request_body_bytes", self.limits.request_body_bytes),
             ("limits.devices_per_user", self.limits.devices_per_user as usize),
