@@ -2,3 +2,5 @@
 
 pub mod config;
 pub mod data_folder;
+pub mod http;
+pub mod observe;

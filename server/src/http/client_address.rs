@@ -1,0 +1,134 @@
+//! Where a request really comes from, also behind proxies.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use http::HeaderMap;
+use http::request::Parts;
+
+use crate::config::AddressRange;
+
+/// The address of the client, for limits and logs.
+///
+/// The listener puts it into every request. A request made in process, without a listener, comes from this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientAddress(pub IpAddr);
+
+impl ClientAddress {
+    /// The address under which attempts are counted: an IPv6 network of 64 bits belongs to one subscriber, who may
+    /// use any address in it.
+    pub fn for_limits(self) -> IpAddr {
+        match self.0 {
+            IpAddr::V4(address) => IpAddr::V4(address),
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for ClientAddress {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let found = parts.extensions.get::<Self>().copied();
+        Ok(found.unwrap_or(Self(IpAddr::V4(Ipv4Addr::LOCALHOST))))
+    }
+}
+
+/// The proxies that are believed.
+#[derive(Clone, Debug, Default)]
+pub struct TrustedProxies(Arc<[AddressRange]>);
+
+impl TrustedProxies {
+    /// Believes the addresses in these ranges.
+    pub fn new(ranges: &[AddressRange]) -> Self {
+        Self(ranges.into())
+    }
+
+    /// The client behind a connection from `peer`.
+    ///
+    /// Every proxy adds on the right of `X-Forwarded-For` whom it was connected from. So the list is read from the
+    /// right for as long as the word comes from a trusted proxy; what lies beyond anybody may have written.
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> ClientAddress {
+        let mut client = peer.to_canonical();
+        let trusted = |address| self.0.iter().any(|range| range.contains(address));
+        if !trusted(client) {
+            return ClientAddress(client);
+        }
+        for value in headers.get_all("x-forwarded-for").iter().rev() {
+            for claimed in value.to_str().unwrap_or_default().rsplit(',') {
+                let Some(address) = address_of(claimed.trim()) else {
+                    return ClientAddress(client);
+                };
+                client = address.to_canonical();
+                if !trusted(client) {
+                    return ClientAddress(client);
+                }
+            }
+        }
+        ClientAddress(client)
+    }
+}
+
+/// An address, with or without a port.
+fn address_of(text: &str) -> Option<IpAddr> {
+    text.parse()
+        .ok()
+        .or_else(|| text.parse::<SocketAddr>().ok().map(|with_port| with_port.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Setting;
+
+    fn client(peer: &str, headers: &[&str]) -> String {
+        let ranges: Vec<AddressRange> = Setting::read("10.0.0.0/8, ::1").unwrap();
+        let mut map = HeaderMap::new();
+        for header in headers {
+            map.append("x-forwarded-for", header.parse().unwrap());
+        }
+        TrustedProxies::new(&ranges)
+            .client(peer.parse().unwrap(), &map)
+            .0
+            .to_string()
+    }
+
+    #[test]
+    fn a_stranger_is_not_believed() {
+        assert_eq!(client("192.0.2.1", &["198.51.100.9"]), "192.0.2.1");
+        assert_eq!(client("192.0.2.1", &[]), "192.0.2.1");
+    }
+
+    #[test]
+    fn a_proxy_is_believed_about_its_own_neighbour_only() {
+        assert_eq!(client("10.0.0.1", &["198.51.100.9"]), "198.51.100.9");
+        assert_eq!(client("10.0.0.1", &["203.0.113.5, 198.51.100.9"]), "198.51.100.9");
+        assert_eq!(
+            client("10.0.0.1", &["203.0.113.5, 198.51.100.9, 10.2.0.1"]),
+            "198.51.100.9"
+        );
+        assert_eq!(
+            client("10.0.0.1", &["203.0.113.5", "198.51.100.9", "10.2.0.1"]),
+            "198.51.100.9"
+        );
+        assert_eq!(client("::1", &["[2001:db8::7]:443"]), "2001:db8::7");
+        assert_eq!(client("::ffff:10.0.0.1", &["198.51.100.9:80"]), "198.51.100.9");
+    }
+
+    #[test]
+    fn nonsense_ends_the_chain() {
+        assert_eq!(client("10.0.0.1", &["unknown"]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &["198.51.100.9, , 10.0.0.2"]), "10.0.0.2");
+        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn limits_count_ipv6_by_network() {
+        let key = |text: &str| ClientAddress(text.parse().unwrap()).for_limits();
+        assert_eq!(key("2001:db8:1:2:aaaa::1"), key("2001:db8:1:2:bbbb::2"));
+        assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
+        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
+    }
+}

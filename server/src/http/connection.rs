@@ -1,0 +1,171 @@
+//! One connection: HTTP over it, and the count of those that are open.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use axum::routing::future::RouteFuture;
+use http::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+use tower::Service as _;
+
+use super::client_address::TrustedProxies;
+use super::listener::ConnectionLimits;
+use crate::observe::metrics;
+
+/// Read buffer of an HTTP/1 connection, and so the longest head of a request, in bytes.
+const HEAD_BYTES: usize = 16 * 1024;
+/// Requests at once on one HTTP/2 connection.
+const STREAMS: u32 = 128;
+/// Longest head of a request over HTTP/2, in bytes.
+const HTTP2_HEAD_BYTES: u32 = 16 * 1024;
+
+/// The client API as one connection sees it: every request carries the address of its client.
+#[derive(Clone)]
+pub(super) struct Service {
+    router: Router,
+    peer: IpAddr,
+    proxies: TrustedProxies,
+}
+
+impl Service {
+    pub(super) fn new(router: Router, peer: IpAddr, proxies: TrustedProxies) -> Self {
+        Self {
+            router,
+            peer,
+            proxies,
+        }
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = RouteFuture<Infallible>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let client = self.proxies.client(self.peer, request.headers());
+        request.extensions_mut().insert(client);
+        // A router is always ready, so it need not be asked.
+        self.router.clone().call(request.map(Body::new))
+    }
+}
+
+/// Serves HTTP/1.1 until the connection ends. When `drain` is cancelled, the request in progress is the last.
+pub(super) async fn serve_http1<S>(
+    stream: S,
+    service: Service,
+    limits: ConnectionLimits,
+    drain: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .max_buf_size(HEAD_BYTES)
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.request_head);
+    let mut connection = Box::pin(
+        builder
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades(),
+    );
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = drain.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = tokio::time::timeout(limits.drain, connection).await;
+}
+
+/// Serves HTTP/2, as [`serve_http1`] does HTTP/1.1.
+pub(super) async fn serve_http2<S>(
+    stream: S,
+    service: Service,
+    limits: ConnectionLimits,
+    drain: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HTTP2_HEAD_BYTES)
+        // An idle client that is gone without a word is noticed.
+        .keep_alive_interval(limits.request_head)
+        .keep_alive_timeout(limits.request_head);
+    let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = drain.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = tokio::time::timeout(limits.drain, connection).await;
+}
+
+/// A stream that holds its place among the open connections for as long as it lives, upgraded or not.
+pub(super) struct Counted<S> {
+    stream: S,
+    _place: OwnedSemaphorePermit,
+}
+
+impl<S> Counted<S> {
+    pub(super) fn new(stream: S, place: OwnedSemaphorePermit) -> Self {
+        metrics::CONNECTIONS_OPEN.add(1);
+        metrics::CONNECTIONS.add(1);
+        Self {
+            stream,
+            _place: place,
+        }
+    }
+}
+
+impl<S> Drop for Counted<S> {
+    fn drop(&mut self) {
+        metrics::CONNECTIONS_OPEN.subtract(1);
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        pin!(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        pin!(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        pin!(&mut self.stream).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        pin!(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        pin!(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,187 @@
+//! The accept loop: one small task for each connection, bounded in number, drained at the end.
+//!
+//! Ours rather than axum's because ten thousand idle clients should cost a few kilobytes each: small buffers, boxed
+//! futures, and a new task once a TLS handshake is over, so that its large state is gone.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::client_address::TrustedProxies;
+use super::connection::{Counted, Service, serve_http1, serve_http2};
+use super::tls::Certificates;
+use crate::config::Config;
+use crate::observe::metrics;
+
+/// Time for a TLS handshake.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// Pause after a failed accept: mostly the process is out of file descriptors and needs some to be closed.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(200);
+
+/// What a listener does not allow, and whom it believes.
+#[derive(Clone, Debug)]
+pub struct ListenerOptions {
+    /// Most open connections, upgraded ones included. Further ones wait to be accepted.
+    pub connections: usize,
+    /// Time in which the whole head of a request must have arrived; also how long a connection may be idle.
+    pub request_head: Duration,
+    /// Time that requests in progress have at the end.
+    pub drain: Duration,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: TrustedProxies,
+}
+
+impl ListenerOptions {
+    /// The configured options.
+    pub fn configured(config: &Config) -> Self {
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        Self {
+            connections: config.limits.connections.min(Semaphore::MAX_PERMITS),
+            request_head: seconds(config.limits.request_head_seconds),
+            drain: seconds(config.limits.drain_seconds),
+            trusted_proxies: TrustedProxies::new(&config.trusted_proxies),
+        }
+    }
+}
+
+/// A bound address on which connections can be served.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    certificates: Option<Arc<Certificates>>,
+    options: ListenerOptions,
+}
+
+impl Listener {
+    /// Binds an address. With certificates the listener speaks TLS, without it plain HTTP.
+    ///
+    /// # Errors
+    ///
+    /// When the address is taken or not this machine's.
+    pub async fn bind(
+        address: SocketAddr,
+        certificates: Option<Arc<Certificates>>,
+        options: ListenerOptions,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            socket: TcpListener::bind(address).await?,
+            certificates,
+            options,
+        })
+    }
+
+    /// The address bound, with the port that the system chose if port 0 was asked for.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not say.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.certificates.is_some() {
+            "https"
+        } else {
+            "http"
+        }
+    }
+
+    /// Serves connections until `shutdown` resolves; then accepts no more, lets requests in progress finish, and
+    /// returns when the last is answered or the time to drain is over. Upgraded connections are their owner's to end.
+    pub async fn serve(self, router: Router, shutdown: impl Future<Output = ()>) {
+        let drain = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let accepting = self.accept_all(router, &drain, &tasks);
+        tokio::select! {
+            () = accepting => {}
+            () = shutdown => {}
+        }
+        drop(self.socket);
+        drain.cancel();
+        tasks.close();
+        // Every connection keeps the time to drain by itself.
+        tasks.wait().await;
+    }
+
+    async fn accept_all(&self, router: Router, drain: &CancellationToken, tasks: &TaskTracker) {
+        let places = Arc::new(Semaphore::new(self.options.connections));
+        loop {
+            let Ok(place) = places.clone().acquire_owned().await else {
+                return;
+            };
+            let (stream, peer) = match self.socket.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+                    continue;
+                }
+            };
+            let service = Service::new(router.clone(), peer.ip(), self.options.trusted_proxies.clone());
+            let limits = ConnectionLimits {
+                request_head: self.options.request_head,
+                drain: self.options.drain,
+            };
+            let drain = drain.clone();
+            // Answers are written whole; waiting to fill a packet would only delay them.
+            let _ = stream.set_nodelay(true);
+            match &self.certificates {
+                None => {
+                    let stream = Counted::new(stream, place);
+                    tasks.spawn(serve_http1(stream, service, limits, drain));
+                }
+                Some(certificates) => {
+                    let acceptor = tokio_rustls::TlsAcceptor::from(certificates.current());
+                    let tracker = tasks.clone();
+                    tasks.spawn(shake_hands(
+                        acceptor, stream, place, service, limits, drain, tracker,
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// The limits of one connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConnectionLimits {
+    pub(super) request_head: Duration,
+    pub(super) drain: Duration,
+}
+
+/// Finishes a TLS handshake and hands the connection to a task of its own.
+async fn shake_hands(
+    acceptor: tokio_rustls::TlsAcceptor,
+    stream: TcpStream,
+    place: OwnedSemaphorePermit,
+    service: Service,
+    limits: ConnectionLimits,
+    drain: CancellationToken,
+    tasks: TaskTracker,
+) {
+    let handshake = Box::pin(acceptor.accept(stream));
+    let stream = tokio::select! {
+        () = drain.cancelled() => return,
+        done = tokio::time::timeout(HANDSHAKE_TIME, handshake) => match done {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(_)) | Err(_) => return metrics::TLS_HANDSHAKES_FAILED.add(1),
+        },
+    };
+    let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let stream = Counted::new(Box::new(stream), place);
+    if speaks_http2 {
+        tasks.spawn(serve_http2(stream, service, limits, drain));
+    } else {
+        tasks.spawn(serve_http1(stream, service, limits, drain));
+    }
+}

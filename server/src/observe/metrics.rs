@@ -1,0 +1,400 @@
+//! Counts of what the server does, in the text format of Prometheus.
+//!
+//! Every metric is a static, so that the code that counts needs nothing handed to it, and stands in [`ALL`], which is
+//! what `/metrics` writes and what `spec/operations.md` lists.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+/// Connections accepted by the client listener.
+pub static CONNECTIONS: Counter = Counter::new("maru_connections_total", "Connections accepted.");
+/// Connections that are open now, WebSockets included.
+pub static CONNECTIONS_OPEN: Gauge = Gauge::new("maru_connections_open", "Connections that are open.");
+/// TLS handshakes that failed or took too long.
+pub static TLS_HANDSHAKES_FAILED: Counter = Counter::new(
+    "maru_tls_handshakes_failed_total",
+    "TLS handshakes that failed or took too long.",
+);
+/// Requests by endpoint.
+pub static REQUESTS: Requests = Requests::new();
+/// Commits of the log.
+pub static COMMITS: Counter = Counter::new("maru_commits_total", "Commits of the log.");
+/// Changes stored by commits of the log.
+pub static CHANGES: Counter = Counter::new("maru_changes_total", "Changes stored in the log.");
+/// Changes that were refused by the database.
+pub static CHANGES_FAILED: Counter =
+    Counter::new("maru_changes_failed_total", "Changes that could not be stored.");
+/// Time from the start of a commit until it was durable.
+pub static COMMIT_TIME: Histogram = Histogram::new("maru_commit_seconds", "Time until a commit was durable.");
+
+/// Every metric but those of the process, in the order in which they are written.
+pub static ALL: &[&(dyn Metric + Sync)] = &[
+    &CONNECTIONS,
+    &CONNECTIONS_OPEN,
+    &TLS_HANDSHAKES_FAILED,
+    &REQUESTS,
+    &COMMITS,
+    &CHANGES,
+    &CHANGES_FAILED,
+    &COMMIT_TIME,
+];
+
+/// Something that is written to `/metrics`.
+pub trait Metric {
+    /// Name, kind and help of each family of lines that is written.
+    fn families(&self) -> Vec<(&'static str, &'static str, &'static str)>;
+
+    /// Writes the samples.
+    ///
+    /// # Errors
+    ///
+    /// Only what the writer returns.
+    fn write(&self, out: &mut String) -> fmt::Result;
+}
+
+/// Everything in the text format of Prometheus.
+pub fn render() -> String {
+    let mut out = String::with_capacity(16 * 1024);
+    for metric in ALL {
+        for (name, kind, help) in metric.families() {
+            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        }
+        let _ = metric.write(&mut out);
+    }
+    out.push_str(&super::process::render());
+    out
+}
+
+/// A number that only grows.
+pub struct Counter {
+    name: &'static str,
+    help: &'static str,
+    value: AtomicU64,
+}
+
+impl Counter {
+    /// A counter at zero. Names end with `_total`.
+    pub const fn new(name: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            help,
+            value: AtomicU64::new(0),
+        }
+    }
+
+    /// Adds.
+    pub fn add(&self, count: u64) {
+        self.value.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// The present count.
+    pub fn get(&self) -> u64 {
+        self.value.load(Ordering::Relaxed)
+    }
+}
+
+impl Metric for Counter {
+    fn families(&self) -> Vec<(&'static str, &'static str, &'static str)> {
+        vec![(self.name, "counter", self.help)]
+    }
+
+    fn write(&self, out: &mut String) -> fmt::Result {
+        writeln!(out, "{} {}", self.name, self.get())
+    }
+}
+
+/// A number that grows and shrinks.
+pub struct Gauge {
+    name: &'static str,
+    help: &'static str,
+    value: AtomicI64,
+}
+
+impl Gauge {
+    /// A gauge at zero.
+    pub const fn new(name: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            help,
+            value: AtomicI64::new(0),
+        }
+    }
+
+    /// Adds.
+    pub fn add(&self, count: i64) {
+        self.value.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Subtracts.
+    pub fn subtract(&self, count: i64) {
+        self.value.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// Replaces the value.
+    pub fn set(&self, value: i64) {
+        self.value.store(value, Ordering::Relaxed);
+    }
+
+    /// The present value.
+    pub fn get(&self) -> i64 {
+        self.value.load(Ordering::Relaxed)
+    }
+}
+
+impl Metric for Gauge {
+    fn families(&self) -> Vec<(&'static str, &'static str, &'static str)> {
+        vec![(self.name, "gauge", self.help)]
+    }
+
+    fn write(&self, out: &mut String) -> fmt::Result {
+        writeln!(out, "{} {}", self.name, self.get())
+    }
+}
+
+/// Upper bounds of the buckets of a [`Histogram`], in microseconds: 0.1 ms to 30 s.
+const BOUNDS: [u64; 12] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000, 5_000_000, 30_000_000,
+];
+
+/// How often a thing took how long.
+pub struct Histogram {
+    name: &'static str,
+    help: &'static str,
+    buckets: Buckets,
+}
+
+impl Histogram {
+    /// An empty histogram. Names end with `_seconds`.
+    pub const fn new(name: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            help,
+            buckets: Buckets::new(),
+        }
+    }
+
+    /// Counts one.
+    pub fn observe(&self, took: Duration) {
+        self.buckets.observe(took);
+    }
+}
+
+impl Metric for Histogram {
+    fn families(&self) -> Vec<(&'static str, &'static str, &'static str)> {
+        vec![(self.name, "histogram", self.help)]
+    }
+
+    fn write(&self, out: &mut String) -> fmt::Result {
+        self.buckets.write(out, self.name, "")
+    }
+}
+
+struct Buckets {
+    /// One for each bound and one for what is beyond.
+    counts: [AtomicU64; BOUNDS.len() + 1],
+    microseconds: AtomicU64,
+}
+
+impl Buckets {
+    const fn new() -> Self {
+        Self {
+            counts: [const { AtomicU64::new(0) }; BOUNDS.len() + 1],
+            microseconds: AtomicU64::new(0),
+        }
+    }
+
+    fn observe(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BOUNDS.partition_point(|bound| *bound < took);
+        if let Some(count) = self.counts.get(bucket) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.microseconds.fetch_add(took, Ordering::Relaxed);
+    }
+
+    /// Writes the buckets with `labels`, which are empty or end with a comma.
+    fn write(&self, out: &mut String, name: &str, labels: &str) -> fmt::Result {
+        let mut so_far = 0;
+        for (position, count) in self.counts.iter().enumerate() {
+            so_far += count.load(Ordering::Relaxed);
+            match BOUNDS.get(position) {
+                Some(bound) => {
+                    writeln!(
+                        out,
+                        "{name}_bucket{{{labels}le=\"{}\"}} {so_far}",
+                        seconds(*bound)
+                    )?;
+                }
+                None => writeln!(out, "{name}_bucket{{{labels}le=\"+Inf\"}} {so_far}")?,
+            }
+        }
+        let labels = labels
+            .strip_suffix(',')
+            .map(|labels| format!("{{{labels}}}"))
+            .unwrap_or_default();
+        writeln!(
+            out,
+            "{name}_sum{labels} {}",
+            seconds(self.microseconds.load(Ordering::Relaxed))
+        )?;
+        writeln!(out, "{name}_count{labels} {so_far}")
+    }
+}
+
+fn seconds(microseconds: u64) -> f64 {
+    Duration::from_micros(microseconds).as_secs_f64()
+}
+
+/// Requests by method and endpoint, with how they ended and how long the answer took.
+///
+/// Endpoints are the routes, not the paths that strangers ask for, so their number is bounded by the program.
+pub struct Requests(RwLock<BTreeMap<(&'static str, String), Arc<Endpoint>>>);
+
+struct Endpoint {
+    /// Answers by the first digit of their status, 1 to 5.
+    statuses: [AtomicU64; 5],
+    took: Buckets,
+}
+
+impl Requests {
+    const fn new() -> Self {
+        Self(RwLock::new(BTreeMap::new()))
+    }
+
+    /// Counts a request that was answered with `status` after `took`. `endpoint` is the route, such as
+    /// `/_matrix/client/v3/sync`, and empty for a path that nobody serves.
+    pub fn observe(&self, method: &'static str, endpoint: &str, status: u16, took: Duration) {
+        let counted = self.endpoint(method, endpoint);
+        if let Some(count) = counted.statuses.get(usize::from(status / 100).wrapping_sub(1)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        counted.took.observe(took);
+    }
+
+    fn endpoint(&self, method: &'static str, endpoint: &str) -> Arc<Endpoint> {
+        let key = (method, endpoint.to_owned());
+        if let Some(found) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return found.clone();
+        }
+        let new = || {
+            Arc::new(Endpoint {
+                statuses: Default::default(),
+                took: Buckets::new(),
+            })
+        };
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(key)
+            .or_insert_with(new)
+            .clone()
+    }
+}
+
+impl Metric for Requests {
+    fn families(&self) -> Vec<(&'static str, &'static str, &'static str)> {
+        vec![
+            (
+                "maru_http_requests_total",
+                "counter",
+                "Requests answered, by method, endpoint and class of status.",
+            ),
+            (
+                "maru_http_request_seconds",
+                "histogram",
+                "Time until the head of the answer; polls wait on purpose.",
+            ),
+        ]
+    }
+
+    fn write(&self, out: &mut String) -> fmt::Result {
+        let endpoints = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        for ((method, endpoint), counted) in endpoints {
+            let labels = format!("method=\"{method}\",endpoint=\"{endpoint}\",");
+            for (class, count) in (1..).zip(&counted.statuses) {
+                let count = count.load(Ordering::Relaxed);
+                if count > 0 {
+                    writeln!(
+                        out,
+                        "maru_http_requests_total{{{labels}status=\"{class}xx\"}} {count}"
+                    )?;
+                }
+            }
+            counted.took.write(out, "maru_http_request_seconds", &labels)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_counts_up_to_each_bound() {
+        let histogram = Histogram::new("t_seconds", "Test.");
+        for took in [
+            Duration::ZERO,
+            Duration::from_micros(100),
+            Duration::from_millis(2),
+            Duration::from_secs(60),
+        ] {
+            histogram.observe(took);
+        }
+        let mut out = String::new();
+        histogram.write(&mut out).unwrap();
+        assert!(out.contains("t_seconds_bucket{le=\"0.0001\"} 2\n"), "{out}");
+        assert!(out.contains("t_seconds_bucket{le=\"0.0025\"} 3\n"), "{out}");
+        assert!(out.contains("t_seconds_bucket{le=\"30\"} 3\n"), "{out}");
+        assert!(out.contains("t_seconds_bucket{le=\"+Inf\"} 4\n"), "{out}");
+        assert!(
+            out.contains("t_seconds_sum 60.0021\n") && out.contains("t_seconds_count 4\n"),
+            "{out}"
+        );
+    }
+
+    #[test]
+    fn requests_are_counted_by_endpoint() {
+        let requests = Requests::new();
+        requests.observe("GET", "/a", 200, Duration::from_millis(1));
+        requests.observe("GET", "/a", 404, Duration::from_millis(1));
+        requests.observe("GET", "/a", 999, Duration::from_millis(1));
+        let mut out = String::new();
+        requests.write(&mut out).unwrap();
+        let sample = |status| {
+            format!("maru_http_requests_total{{method=\"GET\",endpoint=\"/a\",status=\"{status}\"}} 1\n")
+        };
+        assert!(
+            out.contains(&sample("2xx")) && out.contains(&sample("4xx")),
+            "{out}"
+        );
+        assert!(
+            out.contains("maru_http_request_seconds_count{method=\"GET\",endpoint=\"/a\"} 3\n"),
+            "{out}"
+        );
+    }
+
+    #[test]
+    fn every_metric_is_in_the_operations_guide() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../spec/operations.md");
+        let guide = std::fs::read_to_string(path).unwrap();
+        for (name, kind, help) in ALL.iter().flat_map(|metric| metric.families()) {
+            let line = format!("| `{name}` | {kind} | {help} |");
+            assert!(
+                guide.contains(&line),
+                "spec/operations.md lacks this line:\n{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_family_is_announced_before_its_samples() {
+        CONNECTIONS.add(1);
+        let text = render();
+        let announced = text.find("# TYPE maru_connections_total counter").unwrap();
+        assert!(announced < text.find("\nmaru_connections_total ").unwrap());
+    }
+}

@@ -1,0 +1,5 @@
+//! What the admin sees of a running server: log lines and metrics.
+
+pub mod logging;
+pub mod metrics;
+pub mod process;
