@@ -185,3 +185,6 @@ async fn shake_hands(
         tasks.spawn(serve_http1(stream, service, limits, drain));
     }
 }
+
+#[cfg(test)]
+mod tests;
