@@ -82,6 +82,11 @@ impl Content {
         Ok(Self(RawValue::from_string(json)?))
     }
 
+    /// Takes the content of an event from our own store.
+    pub(crate) fn from_stored(raw: Box<RawValue>) -> Self {
+        Self(raw)
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         self.0.get()

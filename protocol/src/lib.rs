@@ -26,6 +26,8 @@ pub mod key;
 pub mod limits;
 pub mod resolve;
 pub mod server_name;
+#[cfg(test)]
+mod story;
 pub mod version;
 pub mod visibility;
 

@@ -6,6 +6,8 @@
 
 mod power_levels;
 mod slot;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

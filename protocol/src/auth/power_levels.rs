@@ -60,7 +60,7 @@ fn fifty() -> i64 {
 }
 
 impl Levels {
-    /// What holds in a room without a power-levels event: anybody may set state.
+    /// What the rules assume in a room without a power-levels event.
     fn without_event(creators: &BTreeSet<OwnedUserId>) -> Self {
         Self {
             ban: 50,

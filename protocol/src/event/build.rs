@@ -5,7 +5,7 @@
 //! is written by hand in canonical order, since the hash, the signature and the id are made over
 //! subsets of the same pieces.
 
-use std::sync::OnceLock;
+use std::{borrow::Cow, sync::OnceLock};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ruma::{IdParseError, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName};
@@ -24,6 +24,9 @@ use crate::{
     limits::{MAX_INTEGER, MAX_JSON_DEPTH},
     version::RoomVersion,
 };
+
+/// Length of 64 bytes in unpadded base64.
+const SIGNATURE_BASE64_BYTES: usize = 86;
 
 /// What a user or this server wants to say.
 #[derive(Debug, Clone)]
@@ -87,8 +90,8 @@ pub fn build(
 ) -> Result<Event, BuildError> {
     check(&draft, &links, version, server_name)?;
     let content = match &draft.redacts {
-        Some(target) if version.redacts_in_content() => with_redacts(&draft.content, target)?,
-        _ => draft.content.clone(),
+        Some(target) if version.redacts_in_content() => Cow::Owned(with_redacts(&draft.content, target)?),
+        _ => Cow::Borrowed(&draft.content),
     };
     let target_in_content = target_in_content(&draft.event_type, &content, version);
     let depth = links.depth.min(MAX_INTEGER.unsigned_abs());
@@ -96,12 +99,11 @@ pub fn build(
     let pieces = Pieces::of(&draft, &links, depth, version);
     let hashes = pieces.hashes(content.as_str());
     let (before, after) = signatures_around(server_name, key);
-    let signature_base64_len = 86;
     let bytes = pieces.len()
         + content.as_str().len()
         + hashes.len()
         + before.len()
-        + signature_base64_len
+        + SIGNATURE_BASE64_BYTES
         + after.len();
     check_size(bytes, max_event_bytes)?;
 
@@ -111,6 +113,10 @@ pub fn build(
     let id = event_id(&signed)?;
     let json = pieces.join(content.as_str(), &hashes, &pieces.redacts, &signatures);
 
+    let content = match content {
+        Cow::Owned(content) => content,
+        Cow::Borrowed(_) => draft.content,
+    };
     let room_id = match draft.room_id {
         Some(room_id) => room_id,
         None => room_id_of(&id)?,
@@ -119,7 +125,7 @@ pub fn build(
         id,
         room_id,
         sender: draft.sender,
-        kind: kind_of(&*draft.event_type),
+        kind: kind_of(&draft.event_type),
         event_type: draft.event_type,
         state_key: draft.state_key,
         origin_server_ts: draft.origin_server_ts,

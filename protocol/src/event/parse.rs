@@ -70,8 +70,8 @@ impl Event {
     /// # Errors
     /// [`StoredError`] when the store is damaged.
     pub fn from_stored(id: OwnedEventId, room_id: OwnedRoomId, json: Arc<str>) -> Result<Self, StoredError> {
-        let stored: Stored<'_> = serde_json::from_str(&json)?;
-        let redacts = if stored.event_type == "m.room.redaction" {
+        let stored: Stored = serde_json::from_str(&json)?;
+        let redacts = if &*stored.event_type == "m.room.redaction" {
             let target: Target = serde_json::from_str(stored.content.get()).unwrap_or_default();
             target
                 .redacts
@@ -84,15 +84,15 @@ impl Event {
             id,
             room_id,
             sender: stored.sender,
-            kind: kind_of(&*stored.event_type),
-            event_type: stored.event_type.into(),
-            state_key: stored.state_key.map(Into::into),
+            kind: kind_of(&stored.event_type),
+            event_type: stored.event_type,
+            state_key: stored.state_key,
             origin_server_ts: stored.origin_server_ts,
             depth: stored.depth,
             prev_events: stored.prev_events,
             auth_events: stored.auth_events,
             redacts,
-            content: Content::trusted(stored.content.get().to_owned())?,
+            content: Content::from_stored(stored.content),
             client: OnceLock::new(),
             levels: OnceLock::new(),
             json,
@@ -101,10 +101,9 @@ impl Event {
 }
 
 #[derive(Deserialize)]
-struct Stored<'a> {
+struct Stored {
     auth_events: Vec<OwnedEventId>,
-    #[serde(borrow)]
-    content: &'a RawValue,
+    content: Box<RawValue>,
     depth: u64,
     origin_server_ts: u64,
     prev_events: Vec<OwnedEventId>,
@@ -112,9 +111,9 @@ struct Stored<'a> {
     redacts: Option<String>,
     sender: OwnedUserId,
     #[serde(default)]
-    state_key: Option<String>,
+    state_key: Option<Box<str>>,
     #[serde(rename = "type")]
-    event_type: String,
+    event_type: Box<str>,
 }
 
 #[derive(Deserialize, Default)]

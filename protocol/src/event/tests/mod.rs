@@ -1,9 +1,13 @@
-//! Events against ruma's own hashing, signing and checking, for sizes that ruma accepts.
+//! What the tests of events share: a key, drafts, and ruma's account of the same event.
+
+mod building;
+mod client;
+mod reading;
+mod verifying;
 
 use base64::Engine;
 use ruma::{
     CanonicalJsonObject, OwnedEventId, OwnedServerName, ServerName,
-    canonical_json::redact as ruma_redact,
     signatures::{Ed25519KeyPair, hash_and_sign_event, reference_hash},
     state_res::check_pdu_format,
 };
@@ -56,9 +60,7 @@ fn draft(event_type: &str, state_key: Option<&str>, content: Value, version: Roo
     };
     Draft {
         room_id: (!names_its_room).then(|| room.try_into().unwrap()),
-        sender: "@al\"ice:a.example"
-            .try_into()
-            .unwrap_or_else(|_| "@alice:a.example".try_into().unwrap()),
+        sender: "@alice:a.example".try_into().unwrap(),
         event_type: event_type.into(),
         state_key: state_key.map(Into::into),
         content: content.try_into().unwrap(),
@@ -120,68 +122,4 @@ fn same(a: &Event, b: &Event) {
         (&a.sender, &a.event_type, &a.state_key),
         (&b.sender, &b.event_type, &b.state_key)
     );
-}
-
-#[test]
-fn kinds_whose_content_is_partly_kept_agree_with_ruma() {
-    let kinds = [
-        (
-            "m.room.create",
-            json!({"creator": "@alice:a.example", "room_version": "11", "x": 1}),
-        ),
-        (
-            "m.room.member",
-            json!({"membership": "invite", "displayname": "A", "third_party_invite": {"signed": {"a": 1}, "b": 2}, "join_authorised_via_users_server": "@b:a.example"}),
-        ),
-        (
-            "m.room.power_levels",
-            json!({"ban": 50, "invite": 1, "users": {"@a:b": 1}, "notifications": {"room": 1}, "events": {"x": 1}, "z": 1}),
-        ),
-        (
-            "m.room.join_rules",
-            json!({"join_rule": "restricted", "allow": [], "x": 1}),
-        ),
-        (
-            "m.room.history_visibility",
-            json!({"history_visibility": "shared", "x": 1}),
-        ),
-        ("m.room.redaction", json!({"reason": "r"})),
-        ("m.room.aliases", json!({"aliases": ["#a:b"]})),
-        ("m.room.server_acl", json!({"allow": ["*"]})),
-        ("m.room.name", json!({"name": "n"})),
-        (
-            "m.room.message",
-            json!({"body": "\u{0}\u{1f}\"\\ \u{2028}é한", "msgtype": "m.text"}),
-        ),
-        (
-            "org.example.\"quoted\"",
-            json!({"nested": {"b": [1, -2, null, true], "a": {}}}),
-        ),
-    ];
-    for version in RoomVersion::ALL {
-        for (event_type, content) in kinds.clone() {
-            let mut draft = draft(event_type, Some("@k\"ey"), content, version);
-            draft.redacts = (event_type == "m.room.redaction").then(|| id(9));
-            let event = built(draft, version);
-            agrees_with_ruma(&event, version);
-            same(
-                &event,
-                &Event::parse(&event.json, version, DEFAULT_MAX_EVENT_BYTES, MAX_JSON_DEPTH).unwrap(),
-            );
-            same(
-                &event,
-                &Event::from_stored(event.id.clone(), event.room_id.clone(), event.json.clone()).unwrap(),
-            );
-            assert_eq!(verify(&event, version, known).unwrap(), Verified::All);
-
-            let object: CanonicalJsonObject = serde_json::from_str(&event.json).unwrap();
-            let redacted = redact(&event, version).unwrap();
-            let expected = ruma_redact(object, &version.rules().redaction, None).unwrap();
-            assert_eq!(&*redacted.json, serde_json::to_string(&expected).unwrap());
-            let again =
-                Event::parse(&redacted.json, version, DEFAULT_MAX_EVENT_BYTES, MAX_JSON_DEPTH).unwrap();
-            same(&redacted, &again);
-            assert_eq!(redacted.id, event.id);
-        }
-    }
 }

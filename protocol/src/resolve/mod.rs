@@ -145,3 +145,6 @@ enum Step {
     /// Everything behind the event has been looked at.
     Leave(OwnedEventId, Arc<Event>),
 }
+
+#[cfg(test)]
+mod tests;
