@@ -1,8 +1,8 @@
 //! Events: the entries of a room's history (client-server and room-version specifications, "Events").
 //!
 //! An [`Event`] is immutable and shared as `Arc<Event>`. It comes to be in one of four ways: built here
-//! from checked fields ([`build`]), read from a stranger ([`parse`]) and verified ([`verify`]), read back
-//! from our own store ([`Event::from_stored`]), or as the redacted form of another ([`redact`]).
+//! from checked fields ([`build()`]), read from a stranger and verified ([`Event::receive`]), read back
+//! from our own store ([`Event::from_stored`]), or as the redacted form of another ([`redact()`]).
 
 pub mod build;
 mod client;
@@ -24,6 +24,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 pub use build::{BuildError, Draft, Links, build};
+pub use format::FormatError;
 pub use parse::{ParseError, StoredError};
 pub use redact::redact;
 pub use verify::{Received, Verified, VerifyError, verify};

@@ -47,7 +47,7 @@ pub enum StoredError {
 
 impl Event {
     /// Reads an event that somebody else made and computes its id. Signatures and hash are not looked at:
-    /// see [`Event::receive`](super::verify).
+    /// see [`Event::receive`].
     ///
     /// `unsigned` is dropped. The caller bounds the length of the text before.
     ///

@@ -172,3 +172,27 @@ proptest! {
         let _ = Event::receive(&json.to_string(), version, DEFAULT_MAX_EVENT_BYTES, known);
     }
 }
+
+#[test]
+fn ids_agree_with_ruma_whatever_else_a_stranger_adds() {
+    for version in RoomVersion::ALL {
+        for field in [
+            "origin",
+            "membership",
+            "prev_state",
+            "event_id",
+            "extra",
+            "redacts",
+        ] {
+            let mut json = message();
+            json[field] = "x".into();
+            let object: CanonicalJsonObject = serde_json::from_value(json.clone()).unwrap();
+            let hash = reference_hash(&object, version.rules()).unwrap();
+            assert_eq!(
+                parsed(&json, version).unwrap().id.as_str(),
+                format!("${hash}"),
+                "{version} {field}"
+            );
+        }
+    }
+}
