@@ -1,0 +1,147 @@
+//! From bytes to a typed request: [`Call`] extracts an endpoint's request, and whoever makes it.
+//!
+//! The request type says which authentication the endpoint needs; `Call::caller` is a
+//! [`Caller`](crate::accounts::Caller) only where a valid access token was presented, so a handler cannot forget it.
+
+use std::sync::Arc;
+
+use axum::RequestExt;
+use axum::extract::{FromRequest, RawPathParams, Request};
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use ruma::api::auth_scheme::{AccessToken, AccessTokenOptional, AuthScheme, NoAccessToken, NoAuthentication};
+use ruma::api::error::FromHttpRequestError;
+use ruma::api::{IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingResponseExt};
+
+use super::error::{ApiError, plain};
+use crate::accounts::Caller;
+use crate::refusal::Refusal;
+use crate::server::Server;
+
+/// An authenticated, parsed request of type `R`.
+#[derive(Debug)]
+pub struct Call<R: IncomingRequest>
+where
+    R::Authentication: Authenticate,
+{
+    /// What is asked for.
+    pub request: R,
+    /// Who asks.
+    pub caller: <R::Authentication as Authenticate>::Who,
+}
+
+/// How an endpoint's authentication scheme becomes a caller.
+pub trait Authenticate: AuthScheme {
+    /// What a handler is given.
+    type Who: Send;
+
+    /// Judges what the request carried.
+    fn who(server: &Server, presented: Self::Output) -> impl Future<Output = Result<Self::Who, Refusal>> + Send;
+}
+
+impl Authenticate for AccessToken {
+    type Who = Caller;
+
+    async fn who(server: &Server, token: String) -> Result<Caller, Refusal> {
+        server.accounts.caller(&token).await
+    }
+}
+
+impl Authenticate for AccessTokenOptional {
+    type Who = Option<Caller>;
+
+    async fn who(server: &Server, token: Option<String>) -> Result<Option<Caller>, Refusal> {
+        match token {
+            Some(token) => server.accounts.caller(&token).await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Authenticate for NoAccessToken {
+    type Who = ();
+
+    async fn who(_: &Server, (): ()) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+impl Authenticate for NoAuthentication {
+    type Who = ();
+
+    async fn who(_: &Server, (): ()) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+impl<R> FromRequest<Arc<Server>> for Call<R>
+where
+    R: IncomingRequest + Send + 'static,
+    R::Authentication: Authenticate,
+    <R::Authentication as AuthScheme>::Output: Send,
+{
+    type Rejection = Response;
+
+    async fn from_request(mut request: Request, server: &Arc<Server>) -> Result<Self, Response> {
+        let path = request.extract_parts::<RawPathParams>().await.map_err(IntoResponse::into_response)?;
+        let (parts, body) = request.into_parts();
+        // The token is judged before the body is read: strangers cost no memory.
+        let head = http::Request::from_parts(parts, ());
+        let presented = R::Authentication::extract_authentication(&head);
+        let presented = presented.map_err(|_| ApiError(Refusal::MissingToken).into_response())?;
+        let caller = R::Authentication::who(server, presented).await;
+        let caller = caller.map_err(|refusal| ApiError(refusal).into_response())?;
+        let body = read_body(body, server.limits.request_body_bytes).await?;
+        let (parts, ()) = head.into_parts();
+        let arguments: Vec<&str> = path.iter().map(|(_, value)| value).collect();
+        let typed = R::try_from_http_request(http::Request::from_parts(parts, &body[..]), &arguments);
+        let request = typed.map_err(|error| unreadable(&error, &body))?;
+        Ok(Self { request, caller })
+    }
+}
+
+/// Reads a whole body of at most `limit` bytes.
+pub async fn read_body(body: axum::body::Body, limit: usize) -> Result<Bytes, Response> {
+    let too_large = || {
+        ApiError(Refusal::TooLarge(format!("the request's body is larger than {limit} bytes"))).into_response()
+    };
+    if http_body::Body::size_hint(&body).lower() > limit as u64 {
+        return Err(too_large());
+    }
+    axum::body::to_bytes(body, limit).await.map_err(|error| {
+        let cause: Box<dyn std::error::Error + Send + Sync> = Box::new(error);
+        match cause.source() {
+            Some(source) if source.is::<http_body_util::LengthLimitError>() => too_large(),
+            _ => plain(StatusCode::BAD_REQUEST, "M_NOT_JSON", "the request's body ended early"),
+        }
+    })
+}
+
+/// Tells a client what is wrong with its request, and nothing else.
+fn unreadable(error: &FromHttpRequestError, body: &[u8]) -> Response {
+    let is_json = body.is_empty() || serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
+    match error {
+        _ if !is_json => plain(StatusCode::BAD_REQUEST, "M_NOT_JSON", "the request's body is not valid JSON"),
+        FromHttpRequestError::Deserialization(ruma::api::error::DeserializationError::Query(cause)) => {
+            plain(StatusCode::BAD_REQUEST, "M_INVALID_PARAM", &format!("the query cannot be read: {cause}"))
+        }
+        error => plain(StatusCode::BAD_REQUEST, "M_BAD_JSON", &error.to_string()),
+    }
+}
+
+/// A typed answer.
+#[derive(Debug)]
+pub struct Answer<T>(pub T);
+
+impl<T: OutgoingResponse> IntoResponse for Answer<T> {
+    fn into_response(self) -> Response {
+        match self.0.try_into_http_response::<BytesMut>() {
+            Ok(response) => response.map(|body| axum::body::Body::from(body.freeze())),
+            Err(error) => ApiError(Refusal::internal(error)).into_response(),
+        }
+    }
+}
+
+/// What handlers return: a typed answer or a refusal.
+pub type Reply<T> = Result<Answer<T>, ApiError>;

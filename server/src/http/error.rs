@@ -1,0 +1,82 @@
+//! The one mapping from refusals to the wire (client-server API, "Standard error response").
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::json;
+
+use crate::refusal::Refusal;
+
+/// An answer that is an error.
+#[derive(Clone, Debug)]
+pub struct ApiError(pub Refusal);
+
+impl<E: Into<Refusal>> From<E> for ApiError {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+/// Status and errcode of a refusal.
+fn on_the_wire(refusal: &Refusal) -> (StatusCode, &'static str) {
+    match refusal {
+        Refusal::Forbidden(_) => (StatusCode::FORBIDDEN, "M_FORBIDDEN"),
+        Refusal::NotFound(_) => (StatusCode::NOT_FOUND, "M_NOT_FOUND"),
+        Refusal::BadJson(_) => (StatusCode::BAD_REQUEST, "M_BAD_JSON"),
+        Refusal::InvalidParam(_) => (StatusCode::BAD_REQUEST, "M_INVALID_PARAM"),
+        Refusal::MissingParam(_) => (StatusCode::BAD_REQUEST, "M_MISSING_PARAM"),
+        Refusal::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE"),
+        Refusal::LimitExceeded { .. } => (StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED"),
+        Refusal::MissingToken => (StatusCode::UNAUTHORIZED, "M_MISSING_TOKEN"),
+        Refusal::UnknownToken { .. } => (StatusCode::UNAUTHORIZED, "M_UNKNOWN_TOKEN"),
+        Refusal::UserInUse => (StatusCode::BAD_REQUEST, "M_USER_IN_USE"),
+        Refusal::InvalidUsername(_) => (StatusCode::BAD_REQUEST, "M_INVALID_USERNAME"),
+        Refusal::UserDeactivated => (StatusCode::FORBIDDEN, "M_USER_DEACTIVATED"),
+        Refusal::WeakPassword(_) => (StatusCode::BAD_REQUEST, "M_WEAK_PASSWORD"),
+        Refusal::RoomInUse(_) => (StatusCode::BAD_REQUEST, "M_ROOM_IN_USE"),
+        Refusal::UnsupportedRoomVersion(_) => (StatusCode::BAD_REQUEST, "M_UNSUPPORTED_ROOM_VERSION"),
+        Refusal::InvalidRoomState(_) => (StatusCode::BAD_REQUEST, "M_INVALID_ROOM_STATE"),
+        Refusal::BadAlias(_) => (StatusCode::BAD_REQUEST, "M_BAD_ALIAS"),
+        Refusal::BadState(_) => (StatusCode::BAD_REQUEST, "M_BAD_STATE"),
+        Refusal::UnableToAuthoriseJoin(_) => (StatusCode::BAD_REQUEST, "M_UNABLE_TO_AUTHORISE_JOIN"),
+        Refusal::ResourceLimitExceeded(_) => (StatusCode::FORBIDDEN, "M_RESOURCE_LIMIT_EXCEEDED"),
+        Refusal::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN"),
+        Refusal::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN"),
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, errcode) = on_the_wire(&self.0);
+        match &self.0 {
+            Refusal::Internal(cause) => tracing::error!(%cause, "a request failed"),
+            Refusal::Unavailable(cause) => tracing::warn!(%cause, "a request could not be served"),
+            _ => {}
+        }
+        let mut body = json!({ "errcode": errcode, "error": self.0.to_string() });
+        let mut retry_after = None;
+        match self.0 {
+            Refusal::LimitExceeded { retry_after: wait } => {
+                body["retry_after_ms"] = json!(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+                retry_after = Some(wait.as_secs_f64().ceil());
+            }
+            Refusal::UnknownToken { soft_logout } => body["soft_logout"] = json!(soft_logout),
+            Refusal::Unavailable(_) => retry_after = Some(1.0),
+            _ => {}
+        }
+        let mut response = answer(status, body.to_string());
+        let seconds = retry_after.and_then(|seconds| HeaderValue::from_str(&format!("{seconds:.0}")).ok());
+        if let Some(seconds) = seconds {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        response
+    }
+}
+
+/// An error that is about HTTP itself, for example an unknown path.
+pub fn plain(status: StatusCode, errcode: &str, message: &str) -> Response {
+    answer(status, json!({ "errcode": errcode, "error": message }).to_string())
+}
+
+fn answer(status: StatusCode, body: String) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}

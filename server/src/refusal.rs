@@ -1,0 +1,113 @@
+//! Why a request was not done: the one vocabulary of the domain for it. `http/error.rs` maps it to the wire.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::store::StoreError;
+
+/// A request that was refused or could not be done. Messages are sentences for the person who reads them in a client
+/// and contain nothing that the person may not know.
+#[derive(Clone, Debug, Error)]
+pub enum Refusal {
+    /// The caller may not do this.
+    #[error("{0}")]
+    Forbidden(String),
+    /// There is no such thing, or the caller may not know of it.
+    #[error("{0}")]
+    NotFound(String),
+    /// The JSON is valid but not what is asked for.
+    #[error("{0}")]
+    BadJson(String),
+    /// A parameter has a value that makes no sense.
+    #[error("{0}")]
+    InvalidParam(String),
+    /// A parameter is missing.
+    #[error("{0}")]
+    MissingParam(String),
+    /// Something is larger than its limit.
+    #[error("{0}")]
+    TooLarge(String),
+    /// Too many requests; the same one may be made again after the given time.
+    #[error("too many requests, try again in {} seconds", retry_after.as_secs_f64().ceil())]
+    LimitExceeded {
+        /// How long to wait.
+        retry_after: Duration,
+    },
+    /// The request needs an access token and has none.
+    #[error("this needs an access token")]
+    MissingToken,
+    /// The access token is not valid, or no longer.
+    #[error("this access token is not valid")]
+    UnknownToken {
+        /// Whether the device survives and only the token must be refreshed.
+        soft_logout: bool,
+    },
+    /// The user name is taken.
+    #[error("this user name is taken")]
+    UserInUse,
+    /// The user name cannot be used.
+    #[error("{0}")]
+    InvalidUsername(String),
+    /// The account is closed.
+    #[error("this account has been deactivated")]
+    UserDeactivated,
+    /// The password is too easy to guess.
+    #[error("{0}")]
+    WeakPassword(String),
+    /// The room alias is taken.
+    #[error("{0}")]
+    RoomInUse(String),
+    /// This server does not know the room version.
+    #[error("this server does not know room version {0}")]
+    UnsupportedRoomVersion(String),
+    /// The initial state of a room contradicts itself.
+    #[error("{0}")]
+    InvalidRoomState(String),
+    /// An alias does not point to the room.
+    #[error("{0}")]
+    BadAlias(String),
+    /// The change does not fit the state of things, such as lifting a ban from somebody who is not banned.
+    #[error("{0}")]
+    BadState(String),
+    /// The server cannot tell whether the join is allowed.
+    #[error("{0}")]
+    UnableToAuthoriseJoin(String),
+    /// An upload limit or quota does not allow more.
+    #[error("{0}")]
+    ResourceLimitExceeded(String),
+    /// The database is not available for now.
+    #[error("the server cannot store or read this at the moment, try again later")]
+    Unavailable(String),
+    /// Something that should not happen; the text is for the log and never for the caller.
+    #[error("internal error")]
+    Internal(String),
+}
+
+impl Refusal {
+    /// The caller may not do this.
+    pub fn forbidden(why: impl Into<String>) -> Self {
+        Self::Forbidden(why.into())
+    }
+
+    /// There is no such thing.
+    pub fn not_found(what: impl Into<String>) -> Self {
+        Self::NotFound(what.into())
+    }
+
+    /// A parameter has a value that makes no sense.
+    pub fn invalid(what: impl Into<String>) -> Self {
+        Self::InvalidParam(what.into())
+    }
+
+    /// Something that should not happen.
+    pub fn internal(what: impl std::fmt::Display) -> Self {
+        Self::Internal(what.to_string())
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        if error.is_temporary() { Self::Unavailable(error.to_string()) } else { Self::Internal(error.to_string()) }
+    }
+}

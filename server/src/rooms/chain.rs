@@ -1,0 +1,175 @@
+//! Builds events on a room's head, each on the one before: links, authorisation, state, counts. Pure: everything it
+//! needs is loaded, and nothing is stored here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use maru_protocol::auth::{self, StateSlot};
+use maru_protocol::cursor::Place;
+use maru_protocol::event::{Draft, Event, Links, build};
+use maru_protocol::state::{EventNid, StateNid};
+use maru_protocol::version::RoomVersion;
+
+use crate::identity::Identity;
+use crate::push;
+use crate::refusal::Refusal;
+use crate::store::events::StoredEvent;
+use crate::store::log::Record;
+use crate::store::rooms::{Membership, RoomHead};
+use crate::store::state::NewState;
+
+/// Events of the state that building needs, by local number.
+pub(super) type Known = HashMap<EventNid, Arc<StoredEvent>>;
+
+/// Why an event was not added.
+pub(super) enum NotAdded {
+    /// State events that are needed and not among the known ones.
+    Missing,
+    /// The room's rules or limits say no.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for NotAdded {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// A growing piece of a room's history.
+pub(super) struct Chain<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) version: RoomVersion,
+    pub(super) max_event_bytes: usize,
+    /// The head after the events so far.
+    pub(super) head: RoomHead,
+    pub(super) known: &'a mut Known,
+    /// What to store for them.
+    pub(super) records: Vec<Record>,
+}
+
+impl Chain<'_> {
+    /// Adds one event, numbered `nid`.
+    pub(super) fn add(&mut self, draft: Draft, nid: EventNid) -> Result<Arc<StoredEvent>, NotAdded> {
+        let auth_slots = self.slots(&draft, auth::auth_slots)?;
+        let needed = self.slots(&draft, auth::slots_needed)?;
+        for slot in &needed {
+            if self.head.state.get(&slot.hash()).is_some_and(|nid| !self.known.contains_key(&nid)) {
+                return Err(NotAdded::Missing);
+            }
+        }
+        let links = Links {
+            prev_events: self.head.extremities.to_vec(),
+            auth_events: auth_slots.iter().filter_map(|slot| Some(self.in_slot(slot)?.id.clone())).collect(),
+            depth: self.head.depth + 1,
+        };
+        let event = build(
+            draft,
+            links,
+            self.version,
+            self.max_event_bytes,
+            &self.identity.server_name,
+            &self.identity.signing_key,
+        )
+        .map_err(not_built)?;
+        auth::check(&event, self.version, |slot| self.in_slot(slot))
+            .map_err(|denied| Refusal::forbidden(denied.to_string()))?;
+        Ok(self.accept(event, nid))
+    }
+
+    fn slots(
+        &self,
+        draft: &Draft,
+        rule: impl Fn(
+            &str,
+            &ruma::UserId,
+            Option<&str>,
+            &maru_protocol::canonical::Content,
+            RoomVersion,
+        ) -> Result<Vec<StateSlot>, auth::Denied>,
+    ) -> Result<Vec<StateSlot>, Refusal> {
+        rule(&draft.event_type, &draft.sender, draft.state_key.as_deref(), &draft.content, self.version)
+            .map_err(|denied| Refusal::forbidden(denied.to_string()))
+    }
+
+    fn in_slot(&self, slot: &StateSlot) -> Option<Arc<Event>> {
+        let nid = self.head.state.get(&slot.hash())?;
+        self.known.get(&nid).map(|stored| Arc::clone(&stored.event))
+    }
+
+    fn accept(&mut self, event: Event, nid: EventNid) -> Arc<StoredEvent> {
+        let place = Place(self.head.last_place.0 + 1);
+        let mut replaces = None;
+        if let Some(slot) = StateSlot::of(&event) {
+            replaces = self.head.state.get(&slot.hash());
+            self.count_membership(&event, replaces);
+            self.head.state = self.head.state.with(StateNid(nid.0), [(slot.hash(), Some(nid))]);
+            if let Some(run) = self.head.state.top() {
+                self.records.push(Record::State(NewState::of(self.head.room, run)));
+            }
+        }
+        self.head.last_place = place;
+        self.head.depth = event.depth;
+        self.head.extremities = [event.id.clone()].into();
+        let event = Arc::new(event);
+        let mut stored = StoredEvent::new(Arc::clone(&event), nid, self.head.room, Some(place), self.head.state.nid());
+        stored.replaces = replaces;
+        (stored.relation, stored.thread) = super::relation::of(&event);
+        stored.notify = push::default_outcome(&event);
+        let stored = Arc::new(stored);
+        if event.is_state() {
+            self.known.insert(nid, Arc::clone(&stored));
+        }
+        self.records.push(Record::Event(Arc::clone(&stored)));
+        if let Some(membership) = membership_of(&stored) {
+            self.records.push(Record::Membership(membership));
+        }
+        stored
+    }
+
+    fn count_membership(&mut self, event: &Event, replaces: Option<EventNid>) {
+        if &*event.event_type != "m.room.member" {
+            return;
+        }
+        let before = replaces.and_then(|nid| self.known.get(&nid)).and_then(|stored| membership_name(&stored.event));
+        let after = membership_name(event);
+        let counts = [("join", &mut self.head.joined), ("invite", &mut self.head.invited)];
+        for (name, count) in counts {
+            *count += u64::from(after.as_deref() == Some(name));
+            *count = count.saturating_sub(u64::from(before.as_deref() == Some(name)));
+        }
+    }
+}
+
+/// What a membership event says.
+pub(super) fn membership_name(event: &Event) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Content {
+        membership: String,
+    }
+    event.content_as::<Content>().ok().map(|content| content.membership)
+}
+
+fn membership_of(stored: &StoredEvent) -> Option<Membership> {
+    let event = &stored.event;
+    if &*event.event_type != "m.room.member" {
+        return None;
+    }
+    Some(Membership {
+        room: stored.room,
+        user_id: event.state_key.as_deref()?.try_into().ok()?,
+        membership: membership_name(event)?,
+        event: stored.nid,
+        stripped_state: None,
+    })
+}
+
+fn not_built(error: maru_protocol::event::BuildError) -> Refusal {
+    use maru_protocol::event::{BuildError, FormatError};
+    let text = error.to_string();
+    match error {
+        BuildError::Format(FormatError::TooLarge { .. }) => Refusal::TooLarge(text),
+        BuildError::Format(_) | BuildError::Content(_) => Refusal::BadJson(text),
+        BuildError::ForeignSender => Refusal::forbidden(text),
+        BuildError::Id(_) => Refusal::internal(text),
+    }
+}

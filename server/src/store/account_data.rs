@@ -1,0 +1,112 @@
+//! Account data: a user's private settings, global or of one room. Tags, push rules and read markers are account data
+//! too.
+
+use maru_protocol::cursor::Position;
+use ruma::{OwnedUserId, UserId};
+
+use super::engine::{Connection, Insert, Kind, Row, query};
+use super::{Store, StoreError};
+
+/// The room number of global account data.
+pub const GLOBAL: i64 = 0;
+
+/// One piece of a user's account data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountData {
+    /// Whose it is.
+    pub user_id: OwnedUserId,
+    /// The room (rooms.nid), or [`GLOBAL`].
+    pub room: i64,
+    /// For example `m.direct`.
+    pub data_type: String,
+    /// A JSON object.
+    pub content: String,
+}
+
+static UPSERT: Insert = Insert {
+    table: "account_data",
+    columns: &[
+        ("user_id", Kind::Text),
+        ("room", Kind::Int),
+        ("type", Kind::Text),
+        ("content", Kind::Text),
+        ("position", Kind::Int),
+    ],
+    on_conflict: "ON CONFLICT (user_id, room, type) DO UPDATE SET content = excluded.content, \
+                  position = excluded.position",
+};
+
+pub(super) async fn store(connection: &mut Connection, data: Vec<(i64, &AccountData)>) -> Result<(), StoreError> {
+    let rows = data.into_iter().map(|(position, data)| {
+        vec![
+            data.user_id.as_str().into(),
+            data.room.into(),
+            data.data_type.as_str().into(),
+            data.content.as_str().into(),
+            position.into(),
+        ]
+    });
+    UPSERT.rows(connection, rows.collect()).await
+}
+
+fn read(row: &Row) -> Result<AccountData, StoreError> {
+    Ok(AccountData {
+        user_id: row.get::<String>(0)?.try_into().map_err(|error| StoreError::corrupt("account_data", error))?,
+        room: row.get(1)?,
+        data_type: row.get(2)?,
+        content: row.get(3)?,
+    })
+}
+
+impl Store {
+    /// One piece of account data.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn account_data(
+        &self,
+        user_id: &UserId,
+        room: i64,
+        data_type: &str,
+    ) -> Result<Option<AccountData>, StoreError> {
+        let row = query(
+            "SELECT user_id, room, type, content FROM account_data WHERE user_id = $1 AND room = $2 AND type = $3",
+        );
+        let row = row.bind(user_id.as_str()).bind(room).bind(data_type).optional(&self.readers).await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// A user's account data, global and of all rooms, that changed after a position (`None` for all).
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn account_data_after(
+        &self,
+        user_id: &UserId,
+        after: Option<Position>,
+    ) -> Result<Vec<AccountData>, StoreError> {
+        let rows = query(
+            "SELECT user_id, room, type, content FROM account_data WHERE user_id = $1 AND position > $2 \
+             ORDER BY position",
+        );
+        let after = after.map_or(0, |position| position.0);
+        rows.bind(user_id.as_str()).bind(after).all(&self.readers).await?.iter().map(read).collect()
+    }
+
+    /// The account data of one type of several users (for example everybody's push rules).
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn account_data_of(
+        &self,
+        users: Vec<String>,
+        room: i64,
+        data_type: &str,
+    ) -> Result<Vec<AccountData>, StoreError> {
+        let rows = query(
+            "SELECT user_id, room, type, content FROM account_data \
+             WHERE user_id = ANY($1) AND room = $2 AND type = $3",
+        );
+        rows.bind(users).bind(room).bind(data_type).all(&self.readers).await?.iter().map(read).collect()
+    }
+}

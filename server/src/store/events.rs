@@ -1,0 +1,422 @@
+//! Events: stored once, read by id, by number, by timeline place and by log position.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use maru_protocol::cursor::{Place, Position};
+use maru_protocol::event::Event;
+use maru_protocol::state::{EventNid, StateNid};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId};
+
+use super::engine::{Connection, Insert, Kind, Row, query};
+use super::{Store, StoreError};
+
+/// What became of an event by the room's rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Part of the room.
+    Accepted = 0,
+    /// Allowed where it was made and no longer now: kept for the DAG, shown to nobody.
+    SoftFailed = 1,
+    /// Never allowed.
+    Rejected = 2,
+}
+
+/// What push rules say of an event to somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Notify {
+    /// Nothing.
+    Nothing = 0,
+    /// It counts as unread.
+    Notify = 1,
+    /// It counts as unread and is highlighted.
+    Highlight = 2,
+}
+
+impl Notify {
+    /// From its stored number.
+    #[must_use]
+    pub fn from_number(number: i64) -> Self {
+        match number {
+            0 => Self::Nothing,
+            1 => Self::Notify,
+            _ => Self::Highlight,
+        }
+    }
+}
+
+/// The relation of an event to an earlier one (`m.relates_to`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relation {
+    /// The earlier event.
+    pub to: OwnedEventId,
+    /// `rel_type`, for example `m.annotation`.
+    pub kind: String,
+}
+
+/// An event and what this server alone knows of it.
+#[derive(Debug)]
+pub struct StoredEvent {
+    /// The event itself.
+    pub event: Arc<Event>,
+    /// Its local number.
+    pub nid: EventNid,
+    /// Its room (rooms.nid).
+    pub room: i64,
+    /// Its place in the timeline; none for an outlier.
+    pub place: Option<Place>,
+    /// The state after it.
+    pub state: Option<StateNid>,
+    /// The state event that it replaced.
+    pub replaces: Option<EventNid>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// What the default push rules say of it to a member whom it does not mention.
+    pub notify: Notify,
+    /// The root of its thread.
+    pub thread: Option<OwnedEventId>,
+    /// What it relates to.
+    pub relation: Option<Relation>,
+    /// The event that took its content away.
+    pub redacted_by: Option<OwnedEventId>,
+    position: OnceLock<Position>,
+}
+
+impl StoredEvent {
+    /// An event that is about to be stored as an accepted part of its room; the other facts start empty.
+    #[must_use]
+    pub fn new(event: Arc<Event>, nid: EventNid, room: i64, place: Option<Place>, state: Option<StateNid>) -> Self {
+        Self {
+            event,
+            nid,
+            room,
+            place,
+            state,
+            replaces: None,
+            outcome: Outcome::Accepted,
+            notify: Notify::Nothing,
+            thread: None,
+            relation: None,
+            redacted_by: None,
+            position: OnceLock::new(),
+        }
+    }
+
+    /// When this server learnt of it; none while it is not durable.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        self.position.get().copied()
+    }
+
+    pub(super) fn set_position(&self, position: Position) {
+        // A batch that was halved is placed again; the first successful commit decides, and failed ones are not read.
+        let _ = self.position.set(position);
+    }
+
+    /// The same event after a redaction.
+    #[must_use]
+    pub fn redacted(&self, event: Arc<Event>, by: OwnedEventId) -> Self {
+        Self {
+            event,
+            redacted_by: Some(by),
+            thread: self.thread.clone(),
+            relation: None,
+            position: self.position.clone(),
+            ..*self
+        }
+    }
+}
+
+/// Removes an event's content for good.
+#[derive(Clone, Debug)]
+pub struct Redaction {
+    /// The target's local number.
+    pub target: EventNid,
+    /// The target's room (rooms.nid).
+    pub room: i64,
+    /// The target without its content.
+    pub event: Arc<Event>,
+    /// The redaction event.
+    pub by: OwnedEventId,
+}
+
+/// A client's transaction id (unique per user, device and scope) and the event that it became.
+#[derive(Clone, Debug)]
+pub struct NewTransaction {
+    /// Who sent it.
+    pub user_id: OwnedUserId,
+    /// From which device.
+    pub device_id: String,
+    /// The kind of request, for example `send`.
+    pub scope: &'static str,
+    /// The client's id.
+    pub transaction_id: String,
+    /// The event.
+    pub event_id: OwnedEventId,
+}
+
+static INSERT: Insert = Insert {
+    table: "events",
+    columns: &[
+        ("nid", Kind::Int),
+        ("event_id", Kind::Text),
+        ("room", Kind::Int),
+        ("position", Kind::Int),
+        ("place", Kind::Int),
+        ("type", Kind::Text),
+        ("state_key", Kind::Text),
+        ("sender", Kind::Text),
+        ("origin_server_ts", Kind::Int),
+        ("state", Kind::Int),
+        ("replaces", Kind::Int),
+        ("outcome", Kind::Int),
+        ("notify", Kind::Int),
+        ("thread", Kind::Text),
+        ("relates_to", Kind::Text),
+        ("relation", Kind::Text),
+        ("json", Kind::Text),
+    ],
+    on_conflict: "",
+};
+
+static INSERT_TRANSACTION: Insert = Insert {
+    table: "transactions",
+    columns: &[
+        ("user_id", Kind::Text),
+        ("device_id", Kind::Text),
+        ("scope", Kind::Text),
+        ("transaction_id", Kind::Text),
+        ("event_id", Kind::Text),
+        ("position", Kind::Int),
+    ],
+    on_conflict: "",
+};
+
+pub(super) async fn store(
+    connection: &mut Connection,
+    events: Vec<(i64, &Arc<StoredEvent>)>,
+) -> Result<(), StoreError> {
+    let rows = events.into_iter().map(|(position, stored)| {
+        let event = &stored.event;
+        vec![
+            stored.nid.0.into(),
+            event.id.as_str().into(),
+            stored.room.into(),
+            position.into(),
+            stored.place.map(|place| place.0).into(),
+            (*event.event_type).into(),
+            event.state_key.as_deref().into(),
+            event.sender.as_str().into(),
+            i64::try_from(event.origin_server_ts).unwrap_or(i64::MAX).into(),
+            stored.state.map(|state| state.0).into(),
+            stored.replaces.map(|nid| nid.0).into(),
+            (stored.outcome as i64).into(),
+            (stored.notify as i64).into(),
+            stored.thread.as_ref().map(|id| id.as_str()).into(),
+            stored.relation.as_ref().map(|relation| relation.to.as_str()).into(),
+            stored.relation.as_ref().map(|relation| relation.kind.as_str()).into(),
+            (*event.json).into(),
+        ]
+    });
+    INSERT.rows(connection, rows.collect()).await
+}
+
+pub(super) async fn redact(connection: &mut Connection, redaction: &Redaction) -> Result<(), StoreError> {
+    query("UPDATE events SET json = $1, redacted_by = $2, relates_to = NULL, relation = NULL, notify = 0 WHERE nid = $3")
+        .bind(&*redaction.event.json)
+        .bind(redaction.by.as_str())
+        .bind(redaction.target.0)
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+pub(super) async fn store_transactions(
+    connection: &mut Connection,
+    transactions: Vec<(i64, &NewTransaction)>,
+) -> Result<(), StoreError> {
+    let rows = transactions.into_iter().map(|(position, transaction)| {
+        vec![
+            transaction.user_id.as_str().into(),
+            transaction.device_id.as_str().into(),
+            transaction.scope.into(),
+            transaction.transaction_id.as_str().into(),
+            transaction.event_id.as_str().into(),
+            position.into(),
+        ]
+    });
+    INSERT_TRANSACTION.rows(connection, rows.collect()).await
+}
+
+/// The columns every read of whole events selects, in this order; a query names `events` and `rooms`.
+macro_rules! select_events {
+    ($rest:literal) => {
+        concat!(
+            "SELECT events.nid, events.event_id, events.room, events.position, events.place, events.state, \
+             events.replaces, events.outcome, events.notify, events.thread, events.relates_to, events.relation, \
+             events.redacted_by, events.json, rooms.room_id FROM events JOIN rooms ON rooms.nid = events.room ",
+            $rest
+        )
+    };
+}
+
+fn read(row: &Row) -> Result<Arc<StoredEvent>, StoreError> {
+    let nid = row.get::<i64>(0)?;
+    let bad = |what: String| StoreError::corrupt("events", format!("{nid}: {what}"));
+    let event_id = |text: String| OwnedEventId::try_from(text).map_err(|error| bad(error.to_string()));
+    let room_id = OwnedRoomId::try_from(row.get::<String>(14)?).map_err(|error| bad(error.to_string()))?;
+    let event = Event::from_stored(event_id(row.get(1)?)?, room_id, row.get::<String>(13)?.into());
+    let relation = match (row.get::<Option<String>>(10)?, row.get::<Option<String>>(11)?) {
+        (Some(to), Some(kind)) => Some(Relation { to: event_id(to)?, kind }),
+        _ => None,
+    };
+    Ok(Arc::new(StoredEvent {
+        event: Arc::new(event.map_err(|error| bad(error.to_string()))?),
+        nid: EventNid(nid),
+        room: row.get(2)?,
+        position: OnceLock::from(Position(row.get(3)?)),
+        place: row.get::<Option<i64>>(4)?.map(Place),
+        state: row.get::<Option<i64>>(5)?.map(StateNid),
+        replaces: row.get::<Option<i64>>(6)?.map(EventNid),
+        outcome: match row.get::<i64>(7)? {
+            0 => Outcome::Accepted,
+            1 => Outcome::SoftFailed,
+            _ => Outcome::Rejected,
+        },
+        notify: Notify::from_number(row.get(8)?),
+        thread: row.get::<Option<String>>(9)?.map(event_id).transpose()?,
+        relation,
+        redacted_by: row.get::<Option<String>>(12)?.map(event_id).transpose()?,
+    }))
+}
+
+fn read_all(rows: &[Row]) -> Result<Vec<Arc<StoredEvent>>, StoreError> {
+    rows.iter().map(read).collect()
+}
+
+/// Which way a timeline is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From newer to older.
+    Backward,
+    /// From older to newer.
+    Forward,
+}
+
+impl Store {
+    /// An event by its id.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn event(&self, event_id: &EventId) -> Result<Option<Arc<StoredEvent>>, StoreError> {
+        let row = query(select_events!("WHERE events.event_id = $1")).bind(event_id.as_str());
+        row.optional(&self.readers).await?.as_ref().map(read).transpose()
+    }
+
+    /// Events by their ids; those that are not stored are left out.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn events_by_id(&self, ids: Vec<String>) -> Result<Vec<Arc<StoredEvent>>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        read_all(&query(select_events!("WHERE events.event_id = ANY($1)")).bind(ids).all(&self.readers).await?)
+    }
+
+    /// Events by their local numbers.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn events_by_nid(&self, nids: &[EventNid]) -> Result<HashMap<EventNid, Arc<StoredEvent>>, StoreError> {
+        if nids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let nids: Vec<i64> = nids.iter().map(|nid| nid.0).collect();
+        let rows = query(select_events!("WHERE events.nid = ANY($1)")).bind(nids).all(&self.readers).await?;
+        Ok(read_all(&rows)?.into_iter().map(|stored| (stored.nid, stored)).collect())
+    }
+
+    /// Up to `limit` accepted timeline events of a room, next to a place: those below `from` going backward, those
+    /// at or above it going forward. Costs grow with `limit`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn timeline(
+        &self,
+        room: i64,
+        from: Place,
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Vec<Arc<StoredEvent>>, StoreError> {
+        let sql = match direction {
+            Direction::Backward => {
+                select_events!(
+                    "WHERE events.room = $1 AND events.place < $2 AND events.outcome = 0 \
+                     ORDER BY events.place DESC LIMIT $3"
+                )
+            }
+            Direction::Forward => {
+                select_events!(
+                    "WHERE events.room = $1 AND events.place >= $2 AND events.outcome = 0 \
+                     ORDER BY events.place ASC LIMIT $3"
+                )
+            }
+        };
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        read_all(&query(sql).bind(room).bind(from.0).bind(limit).all(&self.readers).await?)
+    }
+
+    /// The accepted timeline events of many rooms at once: for each pair (room, place), those at or above the place,
+    /// in order of place. Costs grow with the events returned.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn timelines(&self, from: &[(i64, Place)]) -> Result<HashMap<i64, Vec<Arc<StoredEvent>>>, StoreError> {
+        let mut timelines: HashMap<i64, Vec<_>> = HashMap::new();
+        if from.is_empty() {
+            return Ok(timelines);
+        }
+        let sql = if self.is_sqlite() {
+            select_events!(
+                "JOIN json_each($1) AS start ON events.room = json_extract(start.value, '$[0]') \
+                 AND events.place >= json_extract(start.value, '$[1]') \
+                 WHERE events.outcome = 0 ORDER BY events.room, events.place"
+            )
+        } else {
+            select_events!(
+                "JOIN json_array_elements($1::json) AS start (value) ON events.room = (start.value->>0)::bigint \
+                 AND events.place >= (start.value->>1)::bigint \
+                 WHERE events.outcome = 0 ORDER BY events.room, events.place"
+            )
+        };
+        let starts: Vec<(i64, i64)> = from.iter().map(|(room, place)| (*room, place.0)).collect();
+        let starts = serde_json::to_string(&starts).map_err(StoreError::encoding)?;
+        let rows = query(sql).bind(starts).all(&self.readers).await?;
+        for stored in read_all(&rows)? {
+            timelines.entry(stored.room).or_default().push(stored);
+        }
+        Ok(timelines)
+    }
+
+    /// The event that a transaction id became, if it was used.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn transaction(
+        &self,
+        user_id: &ruma::UserId,
+        device_id: &str,
+        scope: &str,
+        transaction_id: &str,
+    ) -> Result<Option<OwnedEventId>, StoreError> {
+        let row = query(
+            "SELECT event_id FROM transactions \
+             WHERE user_id = $1 AND device_id = $2 AND scope = $3 AND transaction_id = $4",
+        );
+        let row = row.bind(user_id.as_str()).bind(device_id).bind(scope).bind(transaction_id);
+        let Some(row) = row.optional(&self.readers).await? else { return Ok(None) };
+        let id = row.get::<String>(0)?.try_into().map_err(|error| StoreError::corrupt("transactions", error))?;
+        Ok(Some(id))
+    }
+}

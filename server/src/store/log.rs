@@ -1,0 +1,187 @@
+//! The one log: what a change is made of, and who hears of it.
+//!
+//! Every durable change that a reader may have to hear of is a [`Record`]. A [`Change`] is the records that stand
+//! or fall together. The writer gives records their positions in the transaction that stores them and, once they
+//! are durable, shows them to the [`CommitReader`] in order (design section 2).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use maru_protocol::cursor::Position;
+use tokio::sync::oneshot;
+
+use super::StoreError;
+use super::account_data::AccountData;
+use super::events::{NewTransaction, Redaction, StoredEvent};
+use super::notifications::NewNotification;
+use super::receipts::Receipt;
+use super::rooms::{Membership, NewAlias, NewRoom, RoomHead};
+use super::state::NewState;
+use super::to_device::ToDevice;
+
+/// One durable fact.
+#[derive(Clone, Debug)]
+pub enum Record {
+    /// A room that this server did not know.
+    Room(NewRoom),
+    /// An event, with what this server knows of it.
+    Event(Arc<StoredEvent>),
+    /// A room state that events refer to.
+    State(NewState),
+    /// The room's new head.
+    Head(RoomHead),
+    /// A membership in the room's current state.
+    Membership(Membership),
+    /// The content of an event goes.
+    Redaction(Redaction),
+    /// A client's transaction id and the event it became.
+    Transaction(NewTransaction),
+    /// What a user's own push rules say of an event.
+    Notification(NewNotification),
+    /// A name for a room.
+    Alias(NewAlias),
+    /// A read receipt.
+    Receipt(Receipt),
+    /// A user's private data.
+    AccountData(AccountData),
+    /// A message to one device.
+    ToDevice(ToDevice),
+    /// The devices or keys of this user changed.
+    DeviceList(ruma::OwnedUserId),
+}
+
+impl Record {
+    /// Whether it takes a position of its own. The others describe the record before them.
+    fn takes_position(&self) -> bool {
+        matches!(
+            self,
+            Self::Event(_)
+                | Self::Redaction(_)
+                | Self::Receipt(_)
+                | Self::AccountData(_)
+                | Self::ToDevice(_)
+                | Self::DeviceList(_)
+        )
+    }
+
+    /// Roughly how many bytes it adds to a commit.
+    fn bytes(&self) -> usize {
+        128 + match self {
+            Self::Event(stored) => stored.event.json.len(),
+            Self::State(state) => state.entries.len(),
+            Self::Redaction(redaction) => redaction.event.json.len(),
+            Self::AccountData(data) => data.content.len(),
+            Self::ToDevice(message) => message.json.len(),
+            Self::Membership(membership) => membership.stripped_state.as_ref().map_or(0, String::len),
+            _ => 0,
+        }
+    }
+}
+
+/// Ties a change to the room head it was built on: when an earlier change on that head failed, this one must too.
+#[derive(Clone, Debug)]
+pub struct HeadTicket {
+    /// The generation at building time.
+    pub built_on: u64,
+    /// The room's generation now; the writer raises it when a change on the room fails.
+    pub current: Arc<AtomicU64>,
+}
+
+impl HeadTicket {
+    pub(super) fn is_stale(&self) -> bool {
+        self.current.load(Ordering::Acquire) != self.built_on
+    }
+
+    pub(super) fn fail(&self) {
+        let raised = self.built_on + 1;
+        let _ = self.current.compare_exchange(self.built_on, raised, Ordering::AcqRel, Ordering::Acquire);
+    }
+}
+
+/// Records that are stored together or not at all.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    pub(super) records: Vec<Record>,
+    pub(super) tickets: Vec<HeadTicket>,
+}
+
+impl Change {
+    /// A change of these records.
+    #[must_use]
+    pub fn new(records: Vec<Record>) -> Self {
+        Self { records, tickets: Vec::new() }
+    }
+
+    /// Adds a record.
+    pub fn push(&mut self, record: Record) {
+        self.records.push(record);
+    }
+
+    /// Ties the change to a room's head.
+    #[must_use]
+    pub fn on_head(mut self, ticket: HeadTicket) -> Self {
+        self.tickets.push(ticket);
+        self
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.records.iter().map(Record::bytes).sum()
+    }
+
+    pub(super) fn is_stale(&self) -> bool {
+        self.tickets.iter().any(HeadTicket::is_stale)
+    }
+}
+
+impl From<Record> for Change {
+    fn from(record: Record) -> Self {
+        Self::new(vec![record])
+    }
+}
+
+/// A record with its place in the log.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// Its position, or that of the record it describes.
+    pub position: Position,
+    /// What was stored.
+    pub record: Record,
+}
+
+/// Gives positions to the records of a batch, counting on from `last`.
+pub(super) fn place_records(records: impl IntoIterator<Item = Record>, last: Position) -> Vec<Committed> {
+    let mut position = last;
+    records
+        .into_iter()
+        .map(|record| {
+            if record.takes_position() {
+                position = Position(position.0 + 1);
+            }
+            if let Record::Event(stored) = &record {
+                stored.set_position(position);
+            }
+            Committed { position, record }
+        })
+        .collect()
+}
+
+/// Hears of every durable batch, in log order, on the writer's task: it must be quick and must not wait.
+pub trait CommitReader: Send + Sync + std::fmt::Debug {
+    /// These records are durable now.
+    fn committed(&self, batch: &[Committed]);
+}
+
+/// A change whose order in the log is fixed and which is not yet durable.
+#[derive(Debug)]
+#[must_use = "a change is acknowledged only after waiting for it"]
+pub struct Pending(pub(super) oneshot::Receiver<Result<Position, StoreError>>);
+
+impl Pending {
+    /// Waits until the change is on disk; its last record's position.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn wait(self) -> Result<Position, StoreError> {
+        self.0.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the writer has stopped".into())))
+    }
+}

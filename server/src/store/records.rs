@@ -1,0 +1,85 @@
+//! Stores a batch of log records: one bulk insert per table, whatever the batch holds.
+//!
+//! Where a batch holds several records for one row (a room's head, a user's receipt), the last one wins.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use super::engine::{Connection, query};
+use super::log::{Committed, Record};
+use super::{StoreError, account_data, events, notifications, receipts, rooms, state, to_device};
+
+/// Keeps the last item of each key, in order of first appearance of no importance.
+fn last_of_each<'a, K: Hash + Eq, T>(items: impl IntoIterator<Item = (K, &'a T)>) -> Vec<&'a T> {
+    items.into_iter().collect::<HashMap<_, _>>().into_values().collect()
+}
+
+/// The records of one kind, with their positions.
+macro_rules! pick {
+    ($batch:expr, $kind:path) => {
+        $batch.iter().filter_map(|committed| match &committed.record {
+            $kind(item) => Some((committed.position.0, item)),
+            _ => None,
+        })
+    };
+}
+
+pub(super) async fn store(connection: &mut Connection, batch: &[Committed]) -> Result<(), StoreError> {
+    let new_rooms: Vec<_> = pick!(batch, Record::Room).map(|(_, room)| room).collect();
+    if !new_rooms.is_empty() {
+        rooms::store_rooms(connection, new_rooms).await?;
+    }
+    let states: Vec<_> = pick!(batch, Record::State).map(|(_, state)| state).collect();
+    if !states.is_empty() {
+        state::store(connection, states).await?;
+    }
+    let new_events: Vec<_> = pick!(batch, Record::Event).collect();
+    if !new_events.is_empty() {
+        events::store(connection, new_events).await?;
+    }
+    for (_, redaction) in pick!(batch, Record::Redaction) {
+        events::redact(connection, redaction).await?;
+    }
+    let heads = last_of_each(pick!(batch, Record::Head).map(|(_, head)| (head.room, head)));
+    if !heads.is_empty() {
+        rooms::store_heads(connection, heads).await?;
+    }
+    let memberships: HashMap<_, _> =
+        pick!(batch, Record::Membership).map(|(position, m)| ((m.room, &m.user_id), (position, m))).collect();
+    if !memberships.is_empty() {
+        rooms::store_memberships(connection, memberships.into_values().collect()).await?;
+    }
+    let transactions: Vec<_> = pick!(batch, Record::Transaction).collect();
+    if !transactions.is_empty() {
+        events::store_transactions(connection, transactions).await?;
+    }
+    let notified: Vec<_> = pick!(batch, Record::Notification).map(|(_, item)| item).collect();
+    if !notified.is_empty() {
+        notifications::store(connection, notified).await?;
+    }
+    let aliases: Vec<_> = pick!(batch, Record::Alias).map(|(_, alias)| alias).collect();
+    if !aliases.is_empty() {
+        rooms::store_aliases(connection, aliases).await?;
+    }
+    let latest: HashMap<_, _> = pick!(batch, Record::Receipt).map(|(position, r)| (r.key(), (position, r))).collect();
+    if !latest.is_empty() {
+        receipts::store(connection, latest.into_values().collect()).await?;
+    }
+    let data: HashMap<_, _> =
+        pick!(batch, Record::AccountData).map(|(position, d)| ((&d.user_id, d.room, &d.data_type), (position, d))).collect();
+    if !data.is_empty() {
+        account_data::store(connection, data.into_values().collect()).await?;
+    }
+    let messages: Vec<_> = pick!(batch, Record::ToDevice).collect();
+    if !messages.is_empty() {
+        to_device::store(connection, messages).await?;
+    }
+    for (position, user_id) in pick!(batch, Record::DeviceList) {
+        query("INSERT INTO device_lists (user_id, position) VALUES ($1, $2) ON CONFLICT (user_id) DO UPDATE SET position = excluded.position")
+            .bind(user_id.as_str())
+            .bind(position)
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,386 @@
+//! Rooms, their heads, memberships and aliases.
+
+use std::sync::Arc;
+
+use maru_protocol::cursor::{Place, Position};
+use maru_protocol::state::{EventNid, State, StateNid};
+use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId};
+
+use super::engine::{Connection, Insert, Kind, Row, query};
+use super::{Store, StoreError};
+
+/// A room that is new to this server.
+#[derive(Clone, Debug)]
+pub struct NewRoom {
+    /// Its local number.
+    pub nid: i64,
+    /// Its id.
+    pub room_id: OwnedRoomId,
+    /// Its version, as in `m.room.create`.
+    pub version: String,
+    /// Whether it is listed in the public directory.
+    pub published: bool,
+    /// Milliseconds since 1970.
+    pub created_at: i64,
+}
+
+/// What the next event of a room is built on.
+#[derive(Clone, Debug)]
+pub struct RoomHead {
+    /// The room (rooms.nid).
+    pub room: i64,
+    /// The events without children.
+    pub extremities: Arc<[ruma::OwnedEventId]>,
+    /// The room's state.
+    pub state: State,
+    /// The lowest timeline place in use.
+    pub first_place: Place,
+    /// The highest timeline place in use.
+    pub last_place: Place,
+    /// The depth of the deepest extremity.
+    pub depth: u64,
+    /// How many users are joined.
+    pub joined: u64,
+    /// How many users are invited.
+    pub invited: u64,
+}
+
+/// A membership in a room's current state.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// The room (rooms.nid).
+    pub room: i64,
+    /// Whose it is.
+    pub user_id: OwnedUserId,
+    /// `join`, `invite`, `leave`, `ban` or `knock`.
+    pub membership: String,
+    /// The membership event.
+    pub event: EventNid,
+    /// JSON array of stripped state, for invites and knocks of rooms that this server is not in.
+    pub stripped_state: Option<String>,
+}
+
+/// A membership as it is read back.
+#[derive(Clone, Debug)]
+pub struct StoredMembership {
+    /// The membership.
+    pub membership: Membership,
+    /// The room's id.
+    pub room_id: OwnedRoomId,
+    /// When this server learnt of it.
+    pub position: Position,
+    /// Whether the user has forgotten the room.
+    pub forgotten: bool,
+}
+
+/// A room as it is read back.
+#[derive(Clone, Debug)]
+pub struct StoredRoom {
+    /// Its local number.
+    pub nid: i64,
+    /// Its id.
+    pub room_id: OwnedRoomId,
+    /// Its version.
+    pub version: String,
+    /// Whether it is listed in the public directory.
+    pub published: bool,
+}
+
+/// A name for a room.
+#[derive(Clone, Debug)]
+pub struct NewAlias {
+    /// The name.
+    pub alias: OwnedRoomAliasId,
+    /// The room (rooms.nid).
+    pub room: i64,
+    /// Who made it.
+    pub creator: OwnedUserId,
+}
+
+static INSERT_ROOM: Insert = Insert {
+    table: "rooms",
+    columns: &[
+        ("nid", Kind::Int),
+        ("room_id", Kind::Text),
+        ("version", Kind::Text),
+        ("published", Kind::Int),
+        ("created_at", Kind::Int),
+    ],
+    on_conflict: "",
+};
+
+static UPSERT_HEAD: Insert = Insert {
+    table: "room_heads",
+    columns: &[
+        ("room", Kind::Int),
+        ("extremities", Kind::Text),
+        ("state", Kind::Int),
+        ("first_place", Kind::Int),
+        ("last_place", Kind::Int),
+        ("depth", Kind::Int),
+        ("joined", Kind::Int),
+        ("invited", Kind::Int),
+    ],
+    on_conflict: "ON CONFLICT (room) DO UPDATE SET extremities = excluded.extremities, state = excluded.state, \
+                  first_place = excluded.first_place, last_place = excluded.last_place, depth = excluded.depth, \
+                  joined = excluded.joined, invited = excluded.invited",
+};
+
+static UPSERT_MEMBERSHIP: Insert = Insert {
+    table: "memberships",
+    columns: &[
+        ("room", Kind::Int),
+        ("user_id", Kind::Text),
+        ("membership", Kind::Text),
+        ("event", Kind::Int),
+        ("position", Kind::Int),
+        ("forgotten", Kind::Int),
+        ("stripped_state", Kind::Text),
+    ],
+    on_conflict: "ON CONFLICT (room, user_id) DO UPDATE SET membership = excluded.membership, event = excluded.event, \
+                  position = excluded.position, forgotten = 0, stripped_state = excluded.stripped_state",
+};
+
+static INSERT_ALIAS: Insert = Insert {
+    table: "aliases",
+    columns: &[("alias", Kind::Text), ("room", Kind::Int), ("creator", Kind::Text)],
+    on_conflict: "",
+};
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+pub(super) async fn store_rooms(connection: &mut Connection, rooms: Vec<&NewRoom>) -> Result<(), StoreError> {
+    let rows = rooms.into_iter().map(|room| {
+        vec![
+            room.nid.into(),
+            room.room_id.as_str().into(),
+            room.version.as_str().into(),
+            room.published.into(),
+            room.created_at.into(),
+        ]
+    });
+    INSERT_ROOM.rows(connection, rows.collect()).await
+}
+
+pub(super) async fn store_heads(connection: &mut Connection, heads: Vec<&RoomHead>) -> Result<(), StoreError> {
+    let row = |head: &RoomHead| {
+        Ok(vec![
+            head.room.into(),
+            serde_json::to_string(&head.extremities).map_err(StoreError::encoding)?.into(),
+            head.state.nid().map(|state| state.0).into(),
+            head.first_place.0.into(),
+            head.last_place.0.into(),
+            number(head.depth).into(),
+            number(head.joined).into(),
+            number(head.invited).into(),
+        ])
+    };
+    let rows: Result<_, StoreError> = heads.into_iter().map(row).collect();
+    UPSERT_HEAD.rows(connection, rows?).await
+}
+
+pub(super) async fn store_memberships(
+    connection: &mut Connection,
+    memberships: Vec<(i64, &Membership)>,
+) -> Result<(), StoreError> {
+    let rows = memberships.into_iter().map(|(position, membership)| {
+        vec![
+            membership.room.into(),
+            membership.user_id.as_str().into(),
+            membership.membership.as_str().into(),
+            membership.event.0.into(),
+            position.into(),
+            false.into(),
+            membership.stripped_state.clone().into(),
+        ]
+    });
+    UPSERT_MEMBERSHIP.rows(connection, rows.collect()).await
+}
+
+pub(super) async fn store_aliases(connection: &mut Connection, aliases: Vec<&NewAlias>) -> Result<(), StoreError> {
+    let rows = aliases
+        .into_iter()
+        .map(|alias| vec![alias.alias.as_str().into(), alias.room.into(), alias.creator.as_str().into()]);
+    INSERT_ALIAS.rows(connection, rows.collect()).await
+}
+
+fn read_room(row: &Row) -> Result<StoredRoom, StoreError> {
+    Ok(StoredRoom {
+        nid: row.get(0)?,
+        room_id: row.get::<String>(1)?.try_into().map_err(|error| StoreError::corrupt("rooms", error))?,
+        version: row.get(2)?,
+        published: row.get(3)?,
+    })
+}
+
+fn read_membership(row: &Row) -> Result<StoredMembership, StoreError> {
+    let bad = |error: ruma::IdParseError| StoreError::corrupt("memberships", error);
+    Ok(StoredMembership {
+        membership: Membership {
+            room: row.get(0)?,
+            user_id: row.get::<String>(1)?.try_into().map_err(bad)?,
+            membership: row.get(2)?,
+            event: EventNid(row.get(3)?),
+            stripped_state: row.get(6)?,
+        },
+        position: Position(row.get(4)?),
+        forgotten: row.get(5)?,
+        room_id: row.get::<String>(7)?.try_into().map_err(bad)?,
+    })
+}
+
+impl Store {
+    /// A room by its id.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn room(&self, room_id: &RoomId) -> Result<Option<StoredRoom>, StoreError> {
+        let row = query("SELECT nid, room_id, version, published FROM rooms WHERE room_id = $1").bind(room_id.as_str());
+        row.optional(&self.readers).await?.as_ref().map(read_room).transpose()
+    }
+
+    /// A room by its local number.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn room_by_nid(&self, nid: i64) -> Result<Option<StoredRoom>, StoreError> {
+        let row = query("SELECT nid, room_id, version, published FROM rooms WHERE nid = $1").bind(nid);
+        row.optional(&self.readers).await?.as_ref().map(read_room).transpose()
+    }
+
+    /// The rooms listed in the public directory.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn published_rooms(&self) -> Result<Vec<StoredRoom>, StoreError> {
+        let rows = query("SELECT nid, room_id, version, published FROM rooms WHERE published = 1 ORDER BY nid");
+        rows.all(&self.readers).await?.iter().map(read_room).collect()
+    }
+
+    /// The committed head of a room.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn room_head(&self, room: i64) -> Result<Option<RoomHead>, StoreError> {
+        let row = query(
+            "SELECT room, extremities, state, first_place, last_place, depth, joined, invited \
+             FROM room_heads WHERE room = $1",
+        );
+        let Some(row) = row.bind(room).optional(&self.readers).await? else { return Ok(None) };
+        let extremities: Vec<ruma::OwnedEventId> = serde_json::from_str(&row.get::<String>(1)?)
+            .map_err(|error| StoreError::corrupt("room_heads", error))?;
+        let count = |index| row.get::<i64>(index).map(|value| u64::try_from(value).unwrap_or(0));
+        Ok(Some(RoomHead {
+            room: row.get(0)?,
+            extremities: extremities.into(),
+            state: match row.get::<Option<i64>>(2)? {
+                Some(nid) => self.state(StateNid(nid)).await?,
+                None => State::default(),
+            },
+            first_place: Place(row.get(3)?),
+            last_place: Place(row.get(4)?),
+            depth: count(5)?,
+            joined: count(6)?,
+            invited: count(7)?,
+        }))
+    }
+
+    /// The members of a room with one of these memberships. Costs grow with their number.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn members(&self, room: i64, memberships: &[&str]) -> Result<Vec<StoredMembership>, StoreError> {
+        let memberships: Vec<String> = memberships.iter().map(|text| (*text).to_owned()).collect();
+        let rows = query(
+            "SELECT m.room, m.user_id, m.membership, m.event, m.position, m.forgotten, m.stripped_state, rooms.room_id \
+             FROM memberships AS m JOIN rooms ON rooms.nid = m.room \
+             WHERE m.room = $1 AND m.membership = ANY($2) ORDER BY m.position",
+        );
+        rows.bind(room).bind(memberships).all(&self.readers).await?.iter().map(read_membership).collect()
+    }
+
+    /// All memberships of a user. Costs grow with the rooms the user was ever in.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn memberships_of(&self, user_id: &UserId) -> Result<Vec<StoredMembership>, StoreError> {
+        let rows = query(
+            "SELECT m.room, m.user_id, m.membership, m.event, m.position, m.forgotten, m.stripped_state, rooms.room_id \
+             FROM memberships AS m JOIN rooms ON rooms.nid = m.room WHERE m.user_id = $1 ORDER BY m.position",
+        );
+        rows.bind(user_id.as_str()).all(&self.readers).await?.iter().map(read_membership).collect()
+    }
+
+    /// The room that an alias names.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn room_of_alias(&self, alias: &RoomAliasId) -> Result<Option<(StoredRoom, OwnedUserId)>, StoreError> {
+        let row = query(
+            "SELECT rooms.nid, rooms.room_id, rooms.version, rooms.published, aliases.creator \
+             FROM aliases JOIN rooms ON rooms.nid = aliases.room WHERE aliases.alias = $1",
+        );
+        let Some(row) = row.bind(alias.as_str()).optional(&self.readers).await? else { return Ok(None) };
+        let creator = row.get::<String>(4)?.try_into().map_err(|error| StoreError::corrupt("aliases", error))?;
+        Ok(Some((read_room(&row)?, creator)))
+    }
+
+    /// The aliases of a room on this server.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn aliases_of(&self, room: i64) -> Result<Vec<OwnedRoomAliasId>, StoreError> {
+        let rows = query("SELECT alias FROM aliases WHERE room = $1 ORDER BY alias").bind(room).all(&self.readers);
+        let alias = |row: &Row| row.get::<String>(0)?.try_into().map_err(|error| StoreError::corrupt("aliases", error));
+        rows.await?.iter().map(alias).collect()
+    }
+
+    /// Removes an alias; whether it was there.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn remove_alias(&self, alias: &RoomAliasId) -> Result<bool, StoreError> {
+        let alias = alias.to_string();
+        self.transact(|tx| {
+            Box::pin(async move {
+                let removed = query("DELETE FROM aliases WHERE alias = $1").bind(alias).execute(&mut tx.connection);
+                Ok(removed.await? > 0)
+            })
+        })
+        .await
+    }
+
+    /// Lists a room in the public directory, or takes it out.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn set_published(&self, room: i64, published: bool) -> Result<(), StoreError> {
+        self.transact(move |tx| {
+            Box::pin(async move {
+                let update = query("UPDATE rooms SET published = $1 WHERE nid = $2").bind(published).bind(room);
+                update.execute(&mut tx.connection).await.map(drop)
+            })
+        })
+        .await
+    }
+
+    /// Drops a room that the user has left from the user's account; false when the user is not out of it.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn forget(&self, room: i64, user_id: &UserId) -> Result<bool, StoreError> {
+        let user_id = user_id.to_string();
+        self.transact(move |tx| {
+            Box::pin(async move {
+                let update = query(
+                    "UPDATE memberships SET forgotten = 1 \
+                     WHERE room = $1 AND user_id = $2 AND membership IN ('leave', 'ban')",
+                );
+                Ok(update.bind(room).bind(user_id).execute(&mut tx.connection).await? > 0)
+            })
+        })
+        .await
+    }
+}

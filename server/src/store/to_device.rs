@@ -1,0 +1,79 @@
+//! To-device messages: kept until the device's next cursor acknowledges them.
+
+use maru_protocol::cursor::Position;
+use ruma::{OwnedUserId, UserId};
+
+use super::engine::{Connection, Insert, Kind, query};
+use super::{Store, StoreError};
+
+/// A message to one device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToDevice {
+    /// Whose device.
+    pub user_id: OwnedUserId,
+    /// Which device.
+    pub device_id: String,
+    /// The message as the device will read it: `{"content":…,"sender":…,"type":…}`.
+    pub json: String,
+}
+
+static INSERT: Insert = Insert {
+    table: "to_device",
+    columns: &[("user_id", Kind::Text), ("device_id", Kind::Text), ("position", Kind::Int), ("json", Kind::Text)],
+    on_conflict: "",
+};
+
+pub(super) async fn store(connection: &mut Connection, messages: Vec<(i64, &ToDevice)>) -> Result<(), StoreError> {
+    let rows = messages.into_iter().map(|(position, message)| {
+        vec![
+            message.user_id.as_str().into(),
+            message.device_id.as_str().into(),
+            position.into(),
+            message.json.as_str().into(),
+        ]
+    });
+    INSERT.rows(connection, rows.collect()).await
+}
+
+impl Store {
+    /// Up to `limit` messages of a device after a position and up to another, oldest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn to_device(
+        &self,
+        user_id: &UserId,
+        device_id: &str,
+        after: Position,
+        up_to: Position,
+        limit: usize,
+    ) -> Result<Vec<(Position, String)>, StoreError> {
+        let rows = query(
+            "SELECT position, json FROM to_device \
+             WHERE user_id = $1 AND device_id = $2 AND position > $3 AND position <= $4 ORDER BY position LIMIT $5",
+        );
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = rows.bind(user_id.as_str()).bind(device_id).bind(after.0).bind(up_to.0).bind(limit);
+        rows.all(&self.readers).await?.iter().map(|row| Ok((Position(row.get(0)?), row.get(1)?))).collect()
+    }
+
+    /// Drops the messages that a device has acknowledged with its cursor.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn acknowledge_to_device(
+        &self,
+        user_id: &UserId,
+        device_id: &str,
+        up_to: Position,
+    ) -> Result<(), StoreError> {
+        let (user_id, device_id) = (user_id.to_string(), device_id.to_owned());
+        self.transact(move |tx| {
+            Box::pin(async move {
+                let delete = query("DELETE FROM to_device WHERE user_id = $1 AND device_id = $2 AND position <= $3");
+                delete.bind(user_id).bind(device_id).bind(up_to.0).execute(&mut tx.connection).await.map(drop)
+            })
+        })
+        .await
+    }
+}

@@ -1,0 +1,394 @@
+//! The log's writer: one task, one connection, commits shared by everybody who waits.
+//!
+//! A batch that the database refuses is halved until the culprit stands alone. When the outcome of a commit is
+//! unknown, because the connection broke, the counter row tells on a new connection whether it happened; nothing
+//! is tried again before that is known.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use maru_protocol::cursor::Position;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::engine::{Address, Connection, query};
+use super::log::{Change, CommitReader, Committed, Pending, Record, place_records};
+use super::{CommitLimits, StoreError, records};
+
+/// Changes that may wait; one more is refused as [`StoreError::Busy`].
+const QUEUE_CHANGES: usize = 16_384;
+
+/// Bytes that may wait.
+const QUEUE_BYTES: usize = 64 << 20;
+
+/// Waits between attempts to reach the database again: from, to.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// The session lock that keeps a second process off a PostgreSQL database ("maru").
+const SESSION_LOCK: i64 = 0x6d61_7275;
+
+/// A piece of work that reads before it writes, in a transaction of its own.
+pub(super) type Task = Box<dyn for<'t> FnOnce(&'t mut Transaction) -> Running<'t> + Send>;
+
+/// The future of a [`Task`].
+pub(super) type Running<'t> = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send + 't>>;
+
+/// An open transaction of the writer.
+#[derive(Debug)]
+pub struct Transaction {
+    pub(super) connection: Connection,
+    pub(super) records: Vec<Record>,
+}
+
+impl Transaction {
+    /// Adds a log record to the transaction.
+    pub fn push(&mut self, record: Record) {
+        self.records.push(record);
+    }
+}
+
+enum Job {
+    Change(Change, Answer),
+    Task(Task, Answer),
+    Close(oneshot::Sender<()>),
+}
+
+type Answer = oneshot::Sender<Result<Position, StoreError>>;
+
+/// The handle to the writer's task.
+#[derive(Debug)]
+pub(super) struct Writer {
+    jobs: mpsc::Sender<Job>,
+    queued_bytes: Arc<AtomicUsize>,
+    position: Arc<AtomicI64>,
+    _task: JoinHandle<()>,
+}
+
+impl Writer {
+    /// Starts the task with an open connection whose log stands at `position`.
+    pub(super) fn start(
+        address: Address,
+        connection: Connection,
+        position: Position,
+        limits: CommitLimits,
+        readers: Arc<dyn CommitReader>,
+    ) -> Self {
+        let (jobs, queue) = mpsc::channel(QUEUE_CHANGES);
+        let queued_bytes = Arc::new(AtomicUsize::new(0));
+        let committed = Arc::new(AtomicI64::new(position.0));
+        let state = State {
+            address,
+            connection: Some(connection),
+            position,
+            limits,
+            readers,
+            queued_bytes: Arc::clone(&queued_bytes),
+            committed: Arc::clone(&committed),
+        };
+        let task = tokio::spawn(state.run(queue));
+        Self { jobs, queued_bytes, position: committed, _task: task }
+    }
+
+    pub(super) fn position(&self) -> Position {
+        Position(self.position.load(Ordering::Acquire))
+    }
+
+    pub(super) fn append(&self, change: Change) -> Result<Pending, StoreError> {
+        let bytes = change.bytes();
+        if self.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES.max(bytes) {
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(StoreError::Busy);
+        }
+        let (answer, pending) = oneshot::channel();
+        self.jobs.try_send(Job::Change(change, answer)).map_err(|error| {
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            refused(&error)
+        })?;
+        Ok(Pending(pending))
+    }
+
+    pub(super) async fn run(&self, task: Task) -> Result<Position, StoreError> {
+        let (answer, pending) = oneshot::channel();
+        self.jobs.try_send(Job::Task(task, answer)).map_err(|error| refused(&error))?;
+        Pending(pending).wait().await
+    }
+
+    pub(super) async fn close(&self) {
+        let (closed, wait) = oneshot::channel();
+        if self.jobs.send(Job::Close(closed)).await.is_ok() {
+            let _ = wait.await;
+        }
+    }
+}
+
+fn refused(error: &mpsc::error::TrySendError<Job>) -> StoreError {
+    match error {
+        mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+        mpsc::error::TrySendError::Closed(_) => StoreError::Unavailable("the store is closed".into()),
+    }
+}
+
+/// A failed attempt to store a batch.
+enum Failure {
+    /// Nothing was stored, for sure.
+    Refused(StoreError),
+    /// The commit was asked for and not answered.
+    Unknown(StoreError),
+}
+
+struct State {
+    address: Address,
+    connection: Option<Connection>,
+    position: Position,
+    limits: CommitLimits,
+    readers: Arc<dyn CommitReader>,
+    queued_bytes: Arc<AtomicUsize>,
+    committed: Arc<AtomicI64>,
+}
+
+impl State {
+    async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        let mut waiting = VecDeque::new();
+        loop {
+            if waiting.is_empty() {
+                match queue.recv().await {
+                    Some(job) => waiting.push_back(job),
+                    None => return,
+                }
+            }
+            while waiting.len() < self.limits.changes {
+                match queue.try_recv() {
+                    Ok(job) => waiting.push_back(job),
+                    Err(_) => break,
+                }
+            }
+            match waiting.pop_front() {
+                Some(Job::Task(task, answer)) => self.perform(task, answer).await,
+                Some(Job::Close(closed)) => {
+                    if let Some(connection) = self.connection.take() {
+                        let _ = connection.close().await;
+                    }
+                    let _ = closed.send(());
+                    return;
+                }
+                Some(change) => {
+                    waiting.push_front(change);
+                    let batch = self.gather(&mut waiting);
+                    self.store(batch).await;
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// The changes at the front of the queue that fit one commit; at least one.
+    fn gather(&self, waiting: &mut VecDeque<Job>) -> Vec<(Change, Answer)> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while let Some(Job::Change(change, _)) = waiting.front() {
+            let more = change.bytes();
+            if !batch.is_empty() && (bytes + more > self.limits.bytes || batch.len() >= self.limits.changes) {
+                break;
+            }
+            bytes += more;
+            if let Some(Job::Change(change, answer)) = waiting.pop_front() {
+                batch.push((change, answer));
+            }
+        }
+        self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        batch
+    }
+
+    /// Stores a batch, halving it around changes that the database refuses.
+    async fn store(&mut self, batch: Vec<(Change, Answer)>) {
+        let mut parts = vec![batch];
+        while let Some(part) = parts.pop() {
+            let (stale, mut part): (Vec<_>, Vec<_>) = part.into_iter().partition(|(change, _)| change.is_stale());
+            for (_, answer) in stale {
+                let _ = answer.send(Err(StoreError::StaleHead));
+            }
+            if part.is_empty() {
+                continue;
+            }
+            let ends: Vec<usize> = part.iter().map(|(change, _)| change.records.len()).collect();
+            let records = part.iter().flat_map(|(change, _)| change.records.iter().cloned());
+            let placed = place_records(records, self.position);
+            match self.attempt(&placed).await {
+                Ok(()) => {
+                    self.publish(&placed);
+                    let mut end = 0;
+                    for ((_, answer), records) in part.into_iter().zip(ends) {
+                        end += records;
+                        let position = placed.get(end.wrapping_sub(1)).map_or(self.position, |c| c.position);
+                        let _ = answer.send(Ok(position));
+                    }
+                }
+                Err(error) if part.len() == 1 || error.is_temporary() => {
+                    for (change, answer) in part {
+                        change.tickets.iter().for_each(super::log::HeadTicket::fail);
+                        let _ = answer.send(Err(error.clone()));
+                    }
+                }
+                Err(_) => {
+                    let second = part.split_off(part.len() / 2);
+                    parts.push(second);
+                    parts.push(part);
+                }
+            }
+        }
+    }
+
+    /// One transaction; when its outcome is unknown, finds it out before returning.
+    async fn attempt(&mut self, placed: &[Committed]) -> Result<(), StoreError> {
+        let mut connection = self.connected().await?;
+        let outcome = store_once(&mut connection, placed, self.position).await;
+        self.settle(connection, outcome, placed).await
+    }
+
+    async fn perform(&mut self, task: Task, answer: Answer) {
+        let result = self.perform_once(task).await;
+        let _ = answer.send(result);
+    }
+
+    async fn perform_once(&mut self, task: Task) -> Result<Position, StoreError> {
+        let mut connection = self.connected().await?;
+        if let Err(error) = connection.begin().await {
+            return Err(self.settle(connection, Err(Failure::Refused(error)), &[]).await.err().unwrap_or(StoreError::Busy));
+        }
+        let mut transaction = Transaction { connection, records: Vec::new() };
+        let ran = task(&mut transaction).await;
+        let Transaction { mut connection, records } = transaction;
+        let placed = place_records(records, self.position);
+        let outcome = match ran {
+            Ok(()) => finish(&mut connection, &placed, self.position).await,
+            Err(error) => Err(Failure::Refused(error)),
+        };
+        self.settle(connection, outcome, &placed).await?;
+        self.publish(&placed);
+        Ok(self.position)
+    }
+
+    /// Keeps or drops the connection after a transaction and turns its outcome into a certain one.
+    async fn settle(
+        &mut self,
+        mut connection: Connection,
+        outcome: Result<(), Failure>,
+        placed: &[Committed],
+    ) -> Result<(), StoreError> {
+        match outcome {
+            Ok(()) => {
+                self.connection = Some(connection);
+                Ok(())
+            }
+            Err(Failure::Refused(error)) => {
+                if connection.rollback().await.is_ok() && !matches!(error, StoreError::Unavailable(_)) {
+                    self.connection = Some(connection);
+                }
+                Err(error)
+            }
+            Err(Failure::Unknown(error)) => {
+                drop(connection);
+                let stored = self.position_in_database().await;
+                if stored == last_position(placed, self.position) { Ok(()) } else { Err(error) }
+            }
+        }
+    }
+
+    fn publish(&mut self, placed: &[Committed]) {
+        self.position = last_position(placed, self.position);
+        self.readers.committed(placed);
+        self.committed.store(self.position.0, Ordering::Release);
+    }
+
+    /// The connection, made anew when the last one broke.
+    async fn connected(&mut self) -> Result<Connection, StoreError> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => {
+                let mut connection = connect_alone(&self.address).await?;
+                let found = position_on(&mut connection).await?;
+                if found != self.position {
+                    let what = format!("the log stands at {} instead of {}", found.0, self.position.0);
+                    return Err(StoreError::corrupt("log", what));
+                }
+                Ok(connection)
+            }
+        }
+    }
+
+    /// Asks the database where its log stands, for as long as it takes to get an answer.
+    async fn position_in_database(&mut self) -> Position {
+        let mut wait = RETRY.0;
+        loop {
+            let asked = async {
+                let mut connection = connect_alone(&self.address).await?;
+                let position = position_on(&mut connection).await?;
+                Ok::<_, StoreError>((connection, position))
+            };
+            match asked.await {
+                Ok((connection, position)) => {
+                    self.connection = Some(connection);
+                    return position;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the outcome of a commit is unknown; asking again");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(RETRY.1);
+                }
+            }
+        }
+    }
+}
+
+/// Where the log stands after a batch. Every transaction takes at least one position, so that the counter always
+/// tells whether it happened.
+fn last_position(placed: &[Committed], before: Position) -> Position {
+    let last = placed.last().map_or(before, |committed| committed.position);
+    if last == before { Position(before.0 + 1) } else { last }
+}
+
+async fn store_once(connection: &mut Connection, placed: &[Committed], before: Position) -> Result<(), Failure> {
+    connection.begin().await.map_err(Failure::Refused)?;
+    finish(connection, placed, before).await
+}
+
+/// Stores the records of the open transaction and commits it.
+async fn finish(connection: &mut Connection, placed: &[Committed], before: Position) -> Result<(), Failure> {
+    advance(connection, before, last_position(placed, before)).await.map_err(Failure::Refused)?;
+    records::store(connection, placed).await.map_err(Failure::Refused)?;
+    connection.commit().await.map_err(Failure::Unknown)
+}
+
+/// Moves the counter: its row lock is the log's lock.
+async fn advance(connection: &mut Connection, before: Position, last: Position) -> Result<(), StoreError> {
+    let moved = query("UPDATE log SET position = $1 WHERE one = 1 AND position = $2")
+        .bind(last.0)
+        .bind(before.0)
+        .execute(connection)
+        .await?;
+    if moved == 1 { Ok(()) } else { Err(StoreError::corrupt("log", "another process has written to it")) }
+}
+
+async fn position_on(connection: &mut Connection) -> Result<Position, StoreError> {
+    let row = query("SELECT position FROM log").optional(connection).await?;
+    Ok(Position(row.ok_or_else(|| StoreError::corrupt("log", "no row"))?.get(0)?))
+}
+
+/// A connection that holds the database for this process.
+pub(super) async fn connect_alone(address: &Address) -> Result<Connection, StoreError> {
+    let mut connection = address.connect().await?;
+    if !connection.is_sqlite() {
+        let row = query("SELECT CASE WHEN pg_try_advisory_lock($1) THEN 1::bigint ELSE 0::bigint END")
+            .bind(SESSION_LOCK)
+            .optional(&mut connection)
+            .await?;
+        if row.map_or(Ok(0), |row| row.get::<i64>(0))? == 0 {
+            return Err(StoreError::InUse);
+        }
+    }
+    Ok(connection)
+}
