@@ -1,6 +1,6 @@
 //! The one way by which a local event enters a room.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use maru_protocol::auth;
@@ -8,11 +8,13 @@ use maru_protocol::event::Draft;
 use maru_protocol::state::EventNid;
 
 use super::chain::{Chain, Known, NotAdded};
+use super::create::{FirstEvents, empty_head};
 use super::{Room, Rooms};
 use crate::refusal::Refusal;
 use crate::store::StoreError;
 use crate::store::events::StoredEvent;
 use crate::store::log::{Change, Pending, Record};
+use crate::store::rooms::NewRoom;
 
 /// How often building is tried on a head that keeps changing under it.
 const ATTEMPTS: usize = 16;
@@ -92,44 +94,42 @@ impl Rooms {
     }
 
     /// Stores the first events of a room, all or none.
-    pub(super) async fn append_new_room(
-        &self,
-        room: super::create::FirstEvents,
-    ) -> Result<(Arc<Room>, Vec<Arc<StoredEvent>>), Refusal> {
-        let mut known: Known = HashMap::new();
-        let (new_room, drafts) = (room.new_room, room.drafts);
+    pub(super) async fn append_new_room(&self, first: FirstEvents) -> Result<Arc<Room>, Refusal> {
+        let mut known = Known::new();
         let mut chain = Chain {
             identity: &self.identity,
-            version: room.version,
-            max_event_bytes: room.max_event_bytes,
-            head: super::create::empty_head(new_room.nid),
+            version: first.version,
+            max_event_bytes: first.max_event_bytes,
+            head: empty_head(first.new_room.nid),
             known: &mut known,
-            records: vec![Record::Room(new_room.clone())],
+            records: Vec::with_capacity(first.drafts.len() * 3 + 2),
         };
-        let mut events = Vec::with_capacity(drafts.len());
-        for draft in drafts {
-            let nid = EventNid(self.store.next_nid());
-            match chain.add(draft, nid) {
-                Ok(stored) => events.push(stored),
-                Err(NotAdded::Missing) => return Err(Refusal::internal("a new room lacks its own state")),
-                Err(NotAdded::Refused(refusal)) => return Err(refusal),
-            }
+        let mut room_id = None;
+        for mut draft in first.drafts {
+            // The create event of a room whose id is its hash names no room; the others name that id.
+            draft.room_id = draft.room_id.or_else(|| room_id.clone());
+            let stored = chain.add(draft, EventNid(self.store.next_nid())).map_err(|not_added| match not_added {
+                NotAdded::Missing => Refusal::internal("a new room lacks its own state"),
+                NotAdded::Refused(refusal) => refusal,
+            })?;
+            room_id = Some(stored.event.room_id.clone());
         }
-        let mut records = chain.records;
-        records.push(Record::Head(chain.head.clone()));
-        records.extend(room.extra);
-        for stored in &events {
-            self.table.events.insert(stored.nid, Arc::clone(stored));
+        let room_id = room_id.ok_or_else(|| Refusal::internal("a room without events"))?;
+        let new_room = NewRoom { room_id: room_id.clone(), ..first.new_room };
+        let (nid, head, events) = (new_room.nid, chain.head, chain.records);
+        let mut records = vec![Record::Room(new_room)];
+        records.extend(events);
+        records.extend(first.alias.map(Record::Alias));
+        records.push(Record::Head(head));
+        for stored in known.into_values() {
+            self.table.events.insert(stored.nid, stored);
         }
-        let empty = super::create::empty_head(new_room.nid);
-        let made = Room::new(new_room.room_id, room.version, room.max_event_bytes, empty, Default::default());
-        let made = self.table.insert(made);
-        match self.store.append(Change::new(records)).await {
-            Ok(_) => Ok((made, events)),
-            Err(error) => {
-                self.table.remove(made.nid);
-                Err(error.into())
-            }
+        let room = Room::new(room_id, first.version, first.max_event_bytes, empty_head(nid), HashSet::new());
+        let room = self.table.insert(room);
+        if let Err(error) = self.store.append(Change::new(records)).await {
+            self.table.remove(nid);
+            return Err(error.into());
         }
+        Ok(room)
     }
 }

@@ -6,6 +6,7 @@
 mod append;
 mod chain;
 mod create;
+mod relation;
 mod room;
 mod send;
 mod table;
@@ -13,7 +14,7 @@ mod table;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use maru_protocol::auth::StateSlot;
+use maru_protocol::auth::{PowerLevels, StateSlot};
 use maru_protocol::limits;
 use maru_protocol::state::{EventNid, State};
 use maru_protocol::version::RoomVersion;
@@ -21,7 +22,7 @@ use ruma::RoomId;
 use tokio::sync::OnceCell;
 
 pub use append::Effects;
-pub use create::NewRoomRequest;
+pub use create::{NewRoomRequest, Preset};
 pub use room::Room;
 pub use send::Transaction;
 pub use table::RoomTable;
@@ -92,7 +93,7 @@ impl Rooms {
         let version = RoomVersion::from_id(&stored.version)
             .ok_or_else(|| Refusal::internal(format!("room {nid} has the unknown version {}", stored.version)))?;
         let create = self.state_event(&head.state, "m.room.create", "").await?;
-        let max_event_bytes = create.map_or(limits::MAX_EVENT_BYTES, |create| max_event_bytes(&create));
+        let max_event_bytes = create.map_or(limits::DEFAULT_MAX_EVENT_BYTES, |create| limits::max_event_bytes(&create.event.content));
         let members = self.store.members(nid, &["join"]).await?;
         let members: HashSet<_> = members.into_iter().map(|member| member.membership.user_id).collect();
         Ok(Some(self.table.insert(Room::new(stored.room_id, version, max_event_bytes, head, members))))
@@ -112,6 +113,19 @@ impl Rooms {
             Some(nid) => Ok(self.events(&[nid]).await?.remove(&nid)),
             None => Ok(None),
         }
+    }
+
+    /// Who may do what in a room, by its committed state.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn power_levels(&self, room: &Room) -> Result<PowerLevels, Refusal> {
+        let head = room.head();
+        let create = self.state_event(&head.state, "m.room.create", "").await?;
+        let create = create.ok_or_else(|| Refusal::internal("a room without a create event"))?;
+        let levels = self.state_event(&head.state, "m.room.power_levels", "").await?;
+        PowerLevels::new(room.version, &create.event, levels.as_ref().map(|stored| &*stored.event))
+            .map_err(Refusal::internal)
     }
 
     /// Events by their local numbers, from memory or in one query.
@@ -135,9 +149,4 @@ impl Rooms {
         }
         Ok(found)
     }
-}
-
-/// The size rule of a room, by its create event.
-fn max_event_bytes(create: &StoredEvent) -> usize {
-    limits::max_event_bytes(&create.event)
 }

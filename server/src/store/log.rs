@@ -47,7 +47,16 @@ pub enum Record {
     /// A message to one device.
     ToDevice(ToDevice),
     /// The devices or keys of this user changed.
-    DeviceList(ruma::OwnedUserId),
+    DeviceList(DeviceListChange),
+}
+
+/// A user's devices or keys changed.
+#[derive(Clone, Debug)]
+pub struct DeviceListChange {
+    /// Whose.
+    pub user_id: ruma::OwnedUserId,
+    /// Local users who share a room with that user, and the user.
+    pub tell: Arc<[ruma::OwnedUserId]>,
 }
 
 impl Record {

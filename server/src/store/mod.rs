@@ -4,6 +4,7 @@
 //! shares durable commits between everybody who waits. See `spec/architecture.md`, "Store and log".
 
 pub mod account_data;
+pub mod accounts;
 mod engine;
 pub mod events;
 pub mod log;

@@ -74,9 +74,9 @@ pub(super) async fn store(connection: &mut Connection, batch: &[Committed]) -> R
     if !messages.is_empty() {
         to_device::store(connection, messages).await?;
     }
-    for (position, user_id) in pick!(batch, Record::DeviceList) {
+    for (position, change) in pick!(batch, Record::DeviceList) {
         query("INSERT INTO device_lists (user_id, position) VALUES ($1, $2) ON CONFLICT (user_id) DO UPDATE SET position = excluded.position")
-            .bind(user_id.as_str())
+            .bind(change.user_id.as_str())
             .bind(position)
             .execute(connection)
             .await?;

@@ -1,0 +1,123 @@
+//! Who is listening, and the counter of what lives in memory only.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use maru_protocol::cursor::Position;
+use ruma::{OwnedUserId, UserId};
+
+use super::inbox::{Inbox, Item};
+
+/// An inbox without sessions is kept this long, for the next poll, in milliseconds.
+const KEEP_INBOX_MS: u64 = 120_000;
+
+/// The inboxes of all users who are listening, and how far the log has been handed out.
+#[derive(Debug, Default)]
+pub struct Hub {
+    inboxes: RwLock<HashMap<OwnedUserId, Arc<Inbox>>>,
+    position: AtomicI64,
+    ephemeral: AtomicU64,
+}
+
+impl Hub {
+    /// The inbox of a user; a new one is complete from the present position on.
+    pub fn open(&self, user_id: &UserId) -> Arc<Inbox> {
+        if let Some(inbox) = self.get(user_id) {
+            return inbox;
+        }
+        let mut inboxes = self.inboxes.write().unwrap_or_else(PoisonError::into_inner);
+        // A batch is handed out under the read lock from its first record to the new position, so the position read
+        // here is one that no half-delivered batch stands behind.
+        let floor = self.position();
+        Arc::clone(inboxes.entry(user_id.to_owned()).or_insert_with(|| Arc::new(Inbox::new(floor))))
+    }
+
+    /// How far the log has been handed out: sessions read up to here.
+    pub fn position(&self) -> Position {
+        Position(self.position.load(Ordering::Acquire))
+    }
+
+    /// Where the log stood when the server started.
+    pub fn start_at(&self, position: Position) {
+        self.position.store(position.0, Ordering::Release);
+    }
+
+    /// The inbox of a user who is listening.
+    pub fn get(&self, user_id: &UserId) -> Option<Arc<Inbox>> {
+        self.inboxes.read().unwrap_or_else(PoisonError::into_inner).get(user_id).cloned()
+    }
+
+    /// Drops inboxes that no session has used for a while. Costs grow with the listening users.
+    pub fn sweep(&self, now_ms: u64) {
+        let before = now_ms.saturating_sub(KEEP_INBOX_MS);
+        let mut inboxes = self.inboxes.write().unwrap_or_else(PoisonError::into_inner);
+        inboxes.retain(|_, inbox| Arc::strong_count(inbox) > 1 || !inbox.is_unused_since(before));
+    }
+
+    /// How many users are listening.
+    pub fn len(&self) -> usize {
+        self.inboxes.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether nobody is listening.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The counter of what lives in memory only.
+    pub fn ephemeral(&self) -> u64 {
+        self.ephemeral.load(Ordering::Acquire)
+    }
+
+    /// Tells users that the typing users of a room changed.
+    pub fn typing_changed<'u>(&self, room: i64, users: impl IntoIterator<Item = &'u UserId>) {
+        self.tell(users, |inbox, counter| inbox.typing_changed(room, counter));
+    }
+
+    /// Tells users that somebody's presence changed.
+    pub fn presence_changed<'u>(&self, who: &UserId, users: impl IntoIterator<Item = &'u UserId>) {
+        self.tell(users, |inbox, counter| inbox.presence_changed(who.to_owned(), counter));
+    }
+
+    fn tell<'u>(&self, users: impl IntoIterator<Item = &'u UserId>, note: impl Fn(&Inbox, u64)) {
+        let inboxes = self.inboxes.read().unwrap_or_else(PoisonError::into_inner);
+        let counter = self.ephemeral.load(Ordering::Acquire) + 1;
+        let told: Vec<_> = users.into_iter().filter_map(|user_id| inboxes.get(user_id)).collect();
+        told.iter().for_each(|inbox| note(inbox, counter));
+        self.ephemeral.fetch_max(counter, Ordering::AcqRel);
+        told.iter().for_each(|inbox| inbox.wake());
+    }
+
+    /// Starts to hand out a batch.
+    pub(super) fn delivering(&self) -> Delivering<'_> {
+        let inboxes = self.inboxes.read().unwrap_or_else(PoisonError::into_inner);
+        Delivering { hub: self, inboxes, touched: Vec::new() }
+    }
+}
+
+/// A batch being handed out. No inbox is opened meanwhile.
+pub(super) struct Delivering<'h> {
+    hub: &'h Hub,
+    inboxes: RwLockReadGuard<'h, HashMap<OwnedUserId, Arc<Inbox>>>,
+    touched: Vec<Arc<Inbox>>,
+}
+
+impl Delivering<'_> {
+    /// Gives an item to a user, if that user is listening.
+    pub(super) fn give(&mut self, user_id: &UserId, position: Position, item: &Item) {
+        if let Some(inbox) = self.inboxes.get(user_id) {
+            inbox.deliver(position, item.clone());
+            self.touched.push(Arc::clone(inbox));
+        }
+    }
+
+    /// Makes the batch readable and wakes who got something.
+    pub(super) fn finish(mut self, position: Position) {
+        self.hub.position.store(position.0, Ordering::Release);
+        drop(self.inboxes);
+        self.touched.sort_unstable_by_key(Arc::as_ptr);
+        self.touched.dedup_by_key(|inbox| Arc::as_ptr(inbox));
+        self.touched.iter().for_each(|inbox| inbox.wake());
+    }
+}

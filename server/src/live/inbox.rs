@@ -1,0 +1,181 @@
+//! One listening user's share of the recent log, in memory.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use maru_protocol::cursor::Position;
+use ruma::OwnedUserId;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+use crate::store::account_data::AccountData;
+use crate::store::events::StoredEvent;
+use crate::store::log::Record;
+use crate::store::receipts::Receipt;
+use crate::store::to_device::ToDevice;
+
+/// Deliveries that an inbox holds. Older ones are dropped and read from the database by who still needs them.
+const DELIVERIES: usize = 512;
+
+/// Something that the user may have to hear of.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// An event in a room the user is in, or about the user's own membership.
+    Event(Arc<StoredEvent>),
+    /// The user's push rules say this of an event (its room and place).
+    Notified(Arc<crate::store::notifications::NewNotification>),
+    /// Somebody read.
+    Receipt(Arc<Receipt>),
+    /// The user's own account data.
+    AccountData(Arc<AccountData>),
+    /// A message to one of the user's devices.
+    ToDevice(Arc<ToDevice>),
+    /// Somebody who shares a room, or the user, has changed devices.
+    DeviceList(OwnedUserId),
+}
+
+/// An item and when it entered the log.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Its position.
+    pub position: Position,
+    /// What it is.
+    pub item: Item,
+}
+
+/// What a session has not seen of an inbox.
+#[derive(Clone, Debug, Default)]
+pub struct Fresh {
+    /// Durable items, oldest first.
+    pub deliveries: Vec<Delivery>,
+    /// Rooms whose typing users changed (rooms.nid).
+    pub typing: Vec<i64>,
+    /// Users whose presence changed.
+    pub presence: Vec<OwnedUserId>,
+    /// The log position up to which `deliveries` is complete.
+    pub position: Position,
+    /// The counter of what lives in memory only.
+    pub ephemeral: u64,
+}
+
+impl Fresh {
+    /// Whether there is nothing to tell.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.deliveries.is_empty() && self.typing.is_empty() && self.presence.is_empty()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Contents {
+    deliveries: VecDeque<Delivery>,
+    /// Everything after this position is here.
+    floor: Position,
+    typing: HashMap<i64, u64>,
+    presence: HashMap<OwnedUserId, u64>,
+}
+
+/// The inbox of one user, shared by all the user's sessions.
+#[derive(Debug)]
+pub struct Inbox {
+    contents: Mutex<Contents>,
+    changed: Notify,
+    sessions: AtomicI64,
+    /// When a session last used it, in milliseconds since 1970.
+    used_at: AtomicU64,
+}
+
+impl Inbox {
+    /// An inbox that is complete from `floor` on.
+    pub(super) fn new(floor: Position) -> Self {
+        Self {
+            contents: Mutex::new(Contents { floor, ..Contents::default() }),
+            changed: Notify::new(),
+            sessions: AtomicI64::new(0),
+            used_at: AtomicU64::new(0),
+        }
+    }
+
+    /// What came after a session's cursor, up to `position`; none when the inbox does not reach back that far.
+    pub fn after(&self, since: Position, since_ephemeral: u64, position: Position, ephemeral: u64) -> Option<Fresh> {
+        let contents = self.lock();
+        if since < contents.floor {
+            return None;
+        }
+        let start = contents.deliveries.partition_point(|delivery| delivery.position <= since);
+        let deliveries = contents.deliveries.range(start..).take_while(|delivery| delivery.position <= position);
+        let newer = |counter: &u64| *counter > since_ephemeral && *counter <= ephemeral;
+        Some(Fresh {
+            deliveries: deliveries.cloned().collect(),
+            typing: contents.typing.iter().filter(|(_, at)| newer(at)).map(|(room, _)| *room).collect(),
+            presence: contents.presence.iter().filter(|(_, at)| newer(at)).map(|(user, _)| user.clone()).collect(),
+            position,
+            ephemeral,
+        })
+    }
+
+    /// Completes at the next delivery. Make it before looking at [`Inbox::after`], so that nothing falls between.
+    pub fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// Adds a durable item.
+    pub(super) fn deliver(&self, position: Position, item: Item) {
+        let mut contents = self.lock();
+        if contents.deliveries.len() >= DELIVERIES
+            && let Some(dropped) = contents.deliveries.pop_front()
+        {
+            contents.floor = dropped.position;
+        }
+        contents.deliveries.push_back(Delivery { position, item });
+    }
+
+    /// Notes that the typing users of a room changed.
+    pub(super) fn typing_changed(&self, room: i64, counter: u64) {
+        self.lock().typing.insert(room, counter);
+    }
+
+    /// Notes that somebody's presence changed.
+    pub(super) fn presence_changed(&self, user_id: OwnedUserId, counter: u64) {
+        self.lock().presence.insert(user_id, counter);
+    }
+
+    /// Wakes the sessions that wait.
+    pub(super) fn wake(&self) {
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn session_started(&self) {
+        self.sessions.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn session_ended(&self, now_ms: u64) {
+        self.sessions.fetch_sub(1, Ordering::AcqRel);
+        self.used_at.store(now_ms, Ordering::Release);
+    }
+
+    /// Whether nobody has used it since a time.
+    pub(super) fn is_unused_since(&self, ms: u64) -> bool {
+        self.sessions.load(Ordering::Acquire) == 0 && self.used_at.load(Ordering::Acquire) < ms
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Item {
+    /// The item that a record is to a user, where it is one whatever the user.
+    pub(super) fn of(record: &Record) -> Option<Self> {
+        Some(match record {
+            Record::Event(stored) => Self::Event(Arc::clone(stored)),
+            Record::Notification(item) => Self::Notified(Arc::new(item.clone())),
+            Record::Receipt(receipt) => Self::Receipt(Arc::new(receipt.clone())),
+            Record::AccountData(data) => Self::AccountData(Arc::new(data.clone())),
+            Record::ToDevice(message) => Self::ToDevice(Arc::new(message.clone())),
+            Record::DeviceList(change) => Self::DeviceList(change.user_id.clone()),
+            _ => return None,
+        })
+    }
+}

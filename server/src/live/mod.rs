@@ -1,0 +1,12 @@
+//! Live delivery: hands what has just become durable to whoever is listening.
+//!
+//! It is an optimisation of reading the log, never a second truth: an [`Inbox`] that overflows or is gone costs its
+//! user a read of the database and nothing else (design section 2).
+
+mod hub;
+mod inbox;
+mod readers;
+
+pub use hub::Hub;
+pub use inbox::{Delivery, Fresh, Inbox, Item};
+pub use readers::Readers;

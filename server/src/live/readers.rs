@@ -1,0 +1,109 @@
+//! What happens when a batch has become durable: rooms move on, inboxes fill, sessions wake.
+
+use std::sync::Arc;
+
+use ruma::UserId;
+
+use super::Hub;
+use super::hub::Delivering;
+use super::inbox::Item;
+use crate::rooms::RoomTable;
+use crate::store::events::{Redaction, StoredEvent};
+use crate::store::log::{CommitReader, Committed, Record};
+
+/// The in-memory readers of the log.
+#[derive(Debug, Default)]
+pub struct Readers {
+    /// Rooms and events in memory.
+    pub table: Arc<RoomTable>,
+    /// Who is listening.
+    pub hub: Arc<Hub>,
+}
+
+impl CommitReader for Readers {
+    fn committed(&self, batch: &[Committed]) {
+        let mut delivering = self.hub.delivering();
+        for committed in batch {
+            self.hand_out(committed, &mut delivering);
+            self.apply(&committed.record);
+        }
+        if let Some(last) = batch.last() {
+            delivering.finish(last.position);
+        }
+    }
+}
+
+impl Readers {
+    /// Moves what is in memory to where the database is.
+    fn apply(&self, record: &Record) {
+        match record {
+            Record::Event(stored) => self.table.events.insert(stored.nid, Arc::clone(stored)),
+            Record::Redaction(redaction) => self.empty(redaction),
+            Record::Head(head) => {
+                if let Some(room) = self.table.get(head.room) {
+                    room.commit_head(head);
+                }
+            }
+            Record::Membership(membership) => {
+                if let Some(room) = self.table.get(membership.room) {
+                    room.commit_membership(membership);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Removes the content of a redacted event from memory too.
+    fn empty(&self, redaction: &Redaction) {
+        if let Some(stored) = self.table.events.get(&redaction.target) {
+            let emptied = stored.redacted(Arc::clone(&redaction.event), redaction.by.clone());
+            self.table.events.insert(redaction.target, Arc::new(emptied));
+        }
+    }
+
+    /// Gives a record to the users whom it concerns. Costs grow with the members of its room.
+    fn hand_out(&self, committed: &Committed, delivering: &mut Delivering<'_>) {
+        let Some(item) = Item::of(&committed.record) else { return };
+        let position = committed.position;
+        match &committed.record {
+            Record::Event(stored) => {
+                self.to_members(stored.room, |user_id| delivering.give(user_id, position, &item));
+                if let Some(subject) = subject(stored).filter(|subject| !self.is_member(stored.room, subject)) {
+                    delivering.give(subject, position, &item);
+                }
+            }
+            Record::Receipt(receipt) if receipt.receipt_type != "m.read" => {
+                delivering.give(&receipt.user_id, position, &item);
+            }
+            Record::Receipt(receipt) => {
+                self.to_members(receipt.room, |user_id| delivering.give(user_id, position, &item));
+            }
+            Record::Notification(item_of) => delivering.give(&item_of.user_id, position, &item),
+            Record::AccountData(data) => delivering.give(&data.user_id, position, &item),
+            Record::ToDevice(message) => delivering.give(&message.user_id, position, &item),
+            Record::DeviceList(change) => {
+                change.tell.iter().for_each(|user_id| delivering.give(user_id, position, &item));
+            }
+            _ => {}
+        }
+    }
+
+    fn to_members(&self, room: i64, each: impl FnMut(&UserId)) {
+        if let Some(room) = self.table.get(room) {
+            room.for_each_member(each);
+        }
+    }
+
+    fn is_member(&self, room: i64, user_id: &UserId) -> bool {
+        self.table.get(room).is_some_and(|room| room.is_joined(user_id))
+    }
+}
+
+/// The user whose membership an event is about.
+fn subject(stored: &StoredEvent) -> Option<&UserId> {
+    let event = &stored.event;
+    if &*event.event_type != "m.room.member" {
+        return None;
+    }
+    event.state_key.as_deref()?.try_into().ok()
+}
