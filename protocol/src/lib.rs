@@ -26,6 +26,7 @@ pub mod key;
 pub mod limits;
 pub mod resolve;
 pub mod server_name;
+pub mod state;
 #[cfg(test)]
 mod story;
 pub mod version;

@@ -104,7 +104,9 @@ impl State {
     /// The event in a slot.
     #[must_use]
     pub fn get(&self, slot: &SlotHash) -> Option<EventNid> {
-        self.runs().find_map(|run| run.get(slot)).filter(|event| *event != EMPTIED)
+        self.runs()
+            .find_map(|run| run.get(slot))
+            .filter(|event| *event != EMPTIED)
     }
 
     /// All filled slots.
@@ -128,9 +130,15 @@ impl State {
 
     /// This state with some slots changed (`None` empties one), numbered `nid`.
     #[must_use]
-    pub fn with(&self, nid: StateNid, changes: impl IntoIterator<Item = (SlotHash, Option<EventNid>)>) -> Self {
-        let mut entries: BTreeMap<_, _> =
-            changes.into_iter().map(|(slot, event)| (slot, event.unwrap_or(EMPTIED))).collect();
+    pub fn with(
+        &self,
+        nid: StateNid,
+        changes: impl IntoIterator<Item = (SlotHash, Option<EventNid>)>,
+    ) -> Self {
+        let mut entries: BTreeMap<_, _> = changes
+            .into_iter()
+            .map(|(slot, event)| (slot, event.unwrap_or(EMPTIED)))
+            .collect();
         let mut below = self.0.clone();
         while let Some(run) = below.take_if(|run| run.entries.len() <= entries.len()) {
             for (slot, event) in &run.entries {
@@ -141,16 +149,25 @@ impl State {
         if below.is_none() {
             entries.retain(|_, event| *event != EMPTIED);
         }
-        Self(Some(Arc::new(Run { nid, below, entries: entries.into_iter().collect() })))
+        Self(Some(Arc::new(Run {
+            nid,
+            below,
+            entries: entries.into_iter().collect(),
+        })))
     }
 
     /// The slots in which `other` differs from this state, with `other`'s event there.
     #[must_use]
     pub fn changes_to(&self, other: &Self) -> Vec<(SlotHash, Option<EventNid>)> {
         let (old, new) = (self.entries(), other.entries());
-        let emptied = old.keys().filter(|slot| !new.contains_key(*slot)).map(|slot| (*slot, None));
+        let emptied = old
+            .keys()
+            .filter(|slot| !new.contains_key(*slot))
+            .map(|slot| (*slot, None));
         let changed = new.iter().filter(|(slot, event)| old.get(*slot) != Some(*event));
-        emptied.chain(changed.map(|(slot, event)| (*slot, Some(*event)))).collect()
+        emptied
+            .chain(changed.map(|(slot, event)| (*slot, Some(*event))))
+            .collect()
     }
 
     fn runs(&self) -> impl Iterator<Item = &Run> {

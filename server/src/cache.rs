@@ -22,7 +22,13 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
     /// An empty cache of two generations of `capacity` values.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, generations: Mutex::new(Generations { young: HashMap::new(), old: HashMap::new() }) }
+        Self {
+            capacity,
+            generations: Mutex::new(Generations {
+                young: HashMap::new(),
+                old: HashMap::new(),
+            }),
+        }
     }
 
     /// The value of `key`, if it is here.

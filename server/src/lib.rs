@@ -1,6 +1,17 @@
 //! The homeserver: rooms, accounts, sync, storage and the client API in one program.
 
+pub mod accounts;
+pub mod cache;
+pub mod clock;
 pub mod config;
 pub mod data_folder;
 pub mod http;
+pub mod identity;
+pub mod live;
 pub mod observe;
+pub mod push;
+pub mod refusal;
+pub mod rooms;
+pub mod server;
+pub mod store;
+pub mod sync;

@@ -41,6 +41,11 @@ impl Accounts {
     /// Accounts over a store.
     #[must_use]
     pub fn new(identity: Arc<Identity>, clock: Arc<Clock>, store: Arc<Store>) -> Self {
-        Self { identity, clock, store, sessions: Cache::new(KNOWN_SESSIONS) }
+        Self {
+            identity,
+            clock,
+            store,
+            sessions: Cache::new(KNOWN_SESSIONS),
+        }
     }
 }

@@ -13,14 +13,22 @@ fn hasher() -> Argon2<'static> {
 /// Hashes a password into PHC form.
 pub(super) async fn hash(password: String) -> Result<String, Refusal> {
     let salt = SaltString::encode_b64(&rand::random::<[u8; 16]>()).map_err(Refusal::internal)?;
-    let work = move || hasher().hash_password(password.as_bytes(), &salt).map(|hash| hash.to_string());
-    tokio::task::spawn_blocking(work).await.map_err(Refusal::internal)?.map_err(Refusal::internal)
+    let work = move || {
+        hasher()
+            .hash_password(password.as_bytes(), &salt)
+            .map(|hash| hash.to_string())
+    };
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(Refusal::internal)?
+        .map_err(Refusal::internal)
 }
 
 /// Whether a password is the one that was hashed.
 pub(super) async fn verify(password: String, hash: String) -> Result<bool, Refusal> {
     let work = move || {
-        PasswordHash::new(&hash).is_ok_and(|hash| hasher().verify_password(password.as_bytes(), &hash).is_ok())
+        PasswordHash::new(&hash)
+            .is_ok_and(|hash| hasher().verify_password(password.as_bytes(), &hash).is_ok())
     };
     tokio::task::spawn_blocking(work).await.map_err(Refusal::internal)
 }

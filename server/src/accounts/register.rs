@@ -14,7 +14,9 @@ impl Accounts {
     pub async fn create(&self, localpart: &str, password: String) -> Result<OwnedUserId, Refusal> {
         let user_id = self.identity.user(localpart).filter(|_| is_valid(localpart));
         let user_id = user_id.ok_or_else(|| {
-            Refusal::InvalidUsername("a user name has only a-z, 0-9 and . _ = - / +, and at most 255 characters".into())
+            Refusal::InvalidUsername(
+                "a user name has only a-z, 0-9 and . _ = - / +, and at most 255 characters".into(),
+            )
         })?;
         let password_hash = password::hash(password).await?;
         let user = NewUser {

@@ -28,14 +28,24 @@ impl Accounts {
         let known = match self.sessions.get(&hash) {
             Some(known) => known,
             None => {
-                let stored = self.store.session(hash).await?.ok_or(Refusal::UnknownToken { soft_logout: false })?;
-                let caller = Arc::new(Caller { user_id: stored.user_id, device_id: stored.device_id });
+                let stored = self
+                    .store
+                    .session(hash)
+                    .await?
+                    .ok_or(Refusal::UnknownToken { soft_logout: false })?;
+                let caller = Arc::new(Caller {
+                    user_id: stored.user_id,
+                    device_id: stored.device_id,
+                });
                 let known = (caller, stored.expires_at);
                 self.sessions.insert(hash, known.clone());
                 known
             }
         };
-        if known.1.is_some_and(|expires_at| expires_at <= self.clock.now_ms()) {
+        if known
+            .1
+            .is_some_and(|expires_at| expires_at <= self.clock.now_ms())
+        {
             return Err(Refusal::UnknownToken { soft_logout: true });
         }
         Ok((*known.0).clone())
@@ -52,7 +62,11 @@ impl Accounts {
             return Err(Refusal::UserDeactivated);
         }
         let hash = user.password_hash.ok_or_else(wrong)?;
-        if password::verify(password, hash).await? { Ok(()) } else { Err(wrong()) }
+        if password::verify(password, hash).await? {
+            Ok(())
+        } else {
+            Err(wrong())
+        }
     }
 
     /// Starts a session on a device, new or known.
@@ -65,7 +79,8 @@ impl Accounts {
         device_id: Option<String>,
         display_name: Option<String>,
     ) -> Result<Session, Refusal> {
-        let device_id = device_id.unwrap_or_else(|| new_secret("").trim_start_matches('_').chars().take(10).collect());
+        let device_id =
+            device_id.unwrap_or_else(|| new_secret("").trim_start_matches('_').chars().take(10).collect());
         let access_token = new_secret("mat");
         self.store
             .start_session(NewSession {
@@ -76,6 +91,9 @@ impl Accounts {
                 created_at: i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX),
             })
             .await?;
-        Ok(Session { device_id, access_token })
+        Ok(Session {
+            device_id,
+            access_token,
+        })
     }
 }

@@ -10,7 +10,9 @@ use axum::extract::{FromRequest, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use ruma::api::auth_scheme::{AccessToken, AccessTokenOptional, AuthScheme, NoAccessToken, NoAuthentication};
+use ruma::api::auth_scheme::{
+    AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken, NoAuthentication,
+};
 use ruma::api::error::FromHttpRequestError;
 use ruma::api::{IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingResponseExt};
 
@@ -34,10 +36,13 @@ where
 /// How an endpoint's authentication scheme becomes a caller.
 pub trait Authenticate: AuthScheme {
     /// What a handler is given.
-    type Who: Send;
+    type Who: Send + std::fmt::Debug;
 
     /// Judges what the request carried.
-    fn who(server: &Server, presented: Self::Output) -> impl Future<Output = Result<Self::Who, Refusal>> + Send;
+    fn who(
+        server: &Server,
+        presented: Self::Output,
+    ) -> impl Future<Output = Result<Self::Who, Refusal>> + Send;
 }
 
 impl Authenticate for AccessToken {
@@ -56,6 +61,15 @@ impl Authenticate for AccessTokenOptional {
             Some(token) => server.accounts.caller(&token).await.map(Some),
             None => Ok(None),
         }
+    }
+}
+
+/// Application services are not served yet: their token, where one is possible, is not looked at.
+impl Authenticate for AppserviceTokenOptional {
+    type Who = ();
+
+    async fn who(_: &Server, _: Option<String>) -> Result<(), Refusal> {
+        Ok(())
     }
 }
 
@@ -84,7 +98,10 @@ where
     type Rejection = Response;
 
     async fn from_request(mut request: Request, server: &Arc<Server>) -> Result<Self, Response> {
-        let path = request.extract_parts::<RawPathParams>().await.map_err(IntoResponse::into_response)?;
+        let path = request
+            .extract_parts::<RawPathParams>()
+            .await
+            .map_err(IntoResponse::into_response)?;
         let (parts, body) = request.into_parts();
         // The token is judged before the body is read: strangers cost no memory.
         let head = http::Request::from_parts(parts, ());
@@ -104,7 +121,10 @@ where
 /// Reads a whole body of at most `limit` bytes.
 pub async fn read_body(body: axum::body::Body, limit: usize) -> Result<Bytes, Response> {
     let too_large = || {
-        ApiError(Refusal::TooLarge(format!("the request's body is larger than {limit} bytes"))).into_response()
+        ApiError(Refusal::TooLarge(format!(
+            "the request's body is larger than {limit} bytes"
+        )))
+        .into_response()
     };
     if http_body::Body::size_hint(&body).lower() > limit as u64 {
         return Err(too_large());
@@ -113,7 +133,11 @@ pub async fn read_body(body: axum::body::Body, limit: usize) -> Result<Bytes, Re
         let cause: Box<dyn std::error::Error + Send + Sync> = Box::new(error);
         match cause.source() {
             Some(source) if source.is::<http_body_util::LengthLimitError>() => too_large(),
-            _ => plain(StatusCode::BAD_REQUEST, "M_NOT_JSON", "the request's body ended early"),
+            _ => plain(
+                StatusCode::BAD_REQUEST,
+                "M_NOT_JSON",
+                "the request's body ended early",
+            ),
         }
     })
 }
@@ -122,10 +146,16 @@ pub async fn read_body(body: axum::body::Body, limit: usize) -> Result<Bytes, Re
 fn unreadable(error: &FromHttpRequestError, body: &[u8]) -> Response {
     let is_json = body.is_empty() || serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
     match error {
-        _ if !is_json => plain(StatusCode::BAD_REQUEST, "M_NOT_JSON", "the request's body is not valid JSON"),
-        FromHttpRequestError::Deserialization(ruma::api::error::DeserializationError::Query(cause)) => {
-            plain(StatusCode::BAD_REQUEST, "M_INVALID_PARAM", &format!("the query cannot be read: {cause}"))
-        }
+        _ if !is_json => plain(
+            StatusCode::BAD_REQUEST,
+            "M_NOT_JSON",
+            "the request's body is not valid JSON",
+        ),
+        FromHttpRequestError::Deserialization(ruma::api::error::DeserializationError::Query(cause)) => plain(
+            StatusCode::BAD_REQUEST,
+            "M_INVALID_PARAM",
+            &format!("the query cannot be read: {cause}"),
+        ),
         error => plain(StatusCode::BAD_REQUEST, "M_BAD_JSON", &error.to_string()),
     }
 }

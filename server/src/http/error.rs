@@ -74,7 +74,10 @@ impl IntoResponse for ApiError {
 
 /// An error that is about HTTP itself, for example an unknown path.
 pub fn plain(status: StatusCode, errcode: &str, message: &str) -> Response {
-    answer(status, json!({ "errcode": errcode, "error": message }).to_string())
+    answer(
+        status,
+        json!({ "errcode": errcode, "error": message }).to_string(),
+    )
 }
 
 fn answer(status: StatusCode, body: String) -> Response {

@@ -25,7 +25,9 @@ pub trait Endpoints {
 
 impl Endpoints for Routes {
     fn endpoint<R: Metadata, T: 'static>(mut self, handler: impl Handler<T, Arc<Server>>) -> Self {
-        let Ok(method) = MethodFilter::try_from(R::METHOD) else { return self };
+        let Ok(method) = MethodFilter::try_from(R::METHOD) else {
+            return self;
+        };
         for path in R::PATH_BUILDER.all_paths() {
             let handlers: MethodRouter<Arc<Server>> = on(method, handler.clone());
             self = self.route(path, handlers);
@@ -36,19 +38,31 @@ impl Endpoints for Routes {
 
 /// What every path answers that no endpoint serves.
 pub async fn unknown_path() -> Response {
-    plain(StatusCode::NOT_FOUND, "M_UNRECOGNIZED", "this server has no such endpoint")
+    plain(
+        StatusCode::NOT_FOUND,
+        "M_UNRECOGNIZED",
+        "this server has no such endpoint",
+    )
 }
 
 /// What a known path answers to a method that it does not serve.
 pub async fn unknown_method() -> Response {
-    plain(StatusCode::METHOD_NOT_ALLOWED, "M_UNRECOGNIZED", "this endpoint does not know this method")
+    plain(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "M_UNRECOGNIZED",
+        "this endpoint does not know this method",
+    )
 }
 
 /// Cross-origin rules: any origin may call, and preflight questions are answered without a token
 /// (client-server API, "Web browser clients").
 pub async fn cross_origin(request: axum::extract::Request, next: axum::middleware::Next) -> Response {
     let preflight = request.method() == Method::OPTIONS;
-    let mut response = if preflight { Response::default() } else { next.run(request).await };
+    let mut response = if preflight {
+        Response::default()
+    } else {
+        next.run(request).await
+    };
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(

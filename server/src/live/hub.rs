@@ -30,7 +30,11 @@ impl Hub {
         // A batch is handed out under the read lock from its first record to the new position, so the position read
         // here is one that no half-delivered batch stands behind.
         let floor = self.position();
-        Arc::clone(inboxes.entry(user_id.to_owned()).or_insert_with(|| Arc::new(Inbox::new(floor))))
+        Arc::clone(
+            inboxes
+                .entry(user_id.to_owned())
+                .or_insert_with(|| Arc::new(Inbox::new(floor))),
+        )
     }
 
     /// How far the log has been handed out: sessions read up to here.
@@ -45,7 +49,11 @@ impl Hub {
 
     /// The inbox of a user who is listening.
     pub fn get(&self, user_id: &UserId) -> Option<Arc<Inbox>> {
-        self.inboxes.read().unwrap_or_else(PoisonError::into_inner).get(user_id).cloned()
+        self.inboxes
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(user_id)
+            .cloned()
     }
 
     /// Drops inboxes that no session has used for a while. Costs grow with the listening users.
@@ -77,13 +85,18 @@ impl Hub {
 
     /// Tells users that somebody's presence changed.
     pub fn presence_changed<'u>(&self, who: &UserId, users: impl IntoIterator<Item = &'u UserId>) {
-        self.tell(users, |inbox, counter| inbox.presence_changed(who.to_owned(), counter));
+        self.tell(users, |inbox, counter| {
+            inbox.presence_changed(who.to_owned(), counter)
+        });
     }
 
     fn tell<'u>(&self, users: impl IntoIterator<Item = &'u UserId>, note: impl Fn(&Inbox, u64)) {
         let inboxes = self.inboxes.read().unwrap_or_else(PoisonError::into_inner);
         let counter = self.ephemeral.load(Ordering::Acquire) + 1;
-        let told: Vec<_> = users.into_iter().filter_map(|user_id| inboxes.get(user_id)).collect();
+        let told: Vec<_> = users
+            .into_iter()
+            .filter_map(|user_id| inboxes.get(user_id))
+            .collect();
         told.iter().for_each(|inbox| note(inbox, counter));
         self.ephemeral.fetch_max(counter, Ordering::AcqRel);
         told.iter().for_each(|inbox| inbox.wake());
@@ -92,7 +105,11 @@ impl Hub {
     /// Starts to hand out a batch.
     pub(super) fn delivering(&self) -> Delivering<'_> {
         let inboxes = self.inboxes.read().unwrap_or_else(PoisonError::into_inner);
-        Delivering { hub: self, inboxes, touched: Vec::new() }
+        Delivering {
+            hub: self,
+            inboxes,
+            touched: Vec::new(),
+        }
     }
 }
 

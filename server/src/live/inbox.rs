@@ -90,7 +90,10 @@ impl Inbox {
     /// An inbox that is complete from `floor` on.
     pub(super) fn new(floor: Position) -> Self {
         Self {
-            contents: Mutex::new(Contents { floor, ..Contents::default() }),
+            contents: Mutex::new(Contents {
+                floor,
+                ..Contents::default()
+            }),
             changed: Notify::new(),
             sessions: AtomicI64::new(0),
             used_at: AtomicU64::new(0),
@@ -98,18 +101,39 @@ impl Inbox {
     }
 
     /// What came after a session's cursor, up to `position`; none when the inbox does not reach back that far.
-    pub fn after(&self, since: Position, since_ephemeral: u64, position: Position, ephemeral: u64) -> Option<Fresh> {
+    pub fn after(
+        &self,
+        since: Position,
+        since_ephemeral: u64,
+        position: Position,
+        ephemeral: u64,
+    ) -> Option<Fresh> {
         let contents = self.lock();
         if since < contents.floor {
             return None;
         }
-        let start = contents.deliveries.partition_point(|delivery| delivery.position <= since);
-        let deliveries = contents.deliveries.range(start..).take_while(|delivery| delivery.position <= position);
+        let start = contents
+            .deliveries
+            .partition_point(|delivery| delivery.position <= since);
+        let deliveries = contents
+            .deliveries
+            .range(start..)
+            .take_while(|delivery| delivery.position <= position);
         let newer = |counter: &u64| *counter > since_ephemeral && *counter <= ephemeral;
         Some(Fresh {
             deliveries: deliveries.cloned().collect(),
-            typing: contents.typing.iter().filter(|(_, at)| newer(at)).map(|(room, _)| *room).collect(),
-            presence: contents.presence.iter().filter(|(_, at)| newer(at)).map(|(user, _)| user.clone()).collect(),
+            typing: contents
+                .typing
+                .iter()
+                .filter(|(_, at)| newer(at))
+                .map(|(room, _)| *room)
+                .collect(),
+            presence: contents
+                .presence
+                .iter()
+                .filter(|(_, at)| newer(at))
+                .map(|(user, _)| user.clone())
+                .collect(),
             position,
             ephemeral,
         })

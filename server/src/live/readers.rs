@@ -63,12 +63,15 @@ impl Readers {
 
     /// Gives a record to the users whom it concerns. Costs grow with the members of its room.
     fn hand_out(&self, committed: &Committed, delivering: &mut Delivering<'_>) {
-        let Some(item) = Item::of(&committed.record) else { return };
+        let Some(item) = Item::of(&committed.record) else {
+            return;
+        };
         let position = committed.position;
         match &committed.record {
             Record::Event(stored) => {
                 self.to_members(stored.room, |user_id| delivering.give(user_id, position, &item));
-                if let Some(subject) = subject(stored).filter(|subject| !self.is_member(stored.room, subject)) {
+                if let Some(subject) = subject(stored).filter(|subject| !self.is_member(stored.room, subject))
+                {
                     delivering.give(subject, position, &item);
                 }
             }
@@ -82,7 +85,10 @@ impl Readers {
             Record::AccountData(data) => delivering.give(&data.user_id, position, &item),
             Record::ToDevice(message) => delivering.give(&message.user_id, position, &item),
             Record::DeviceList(change) => {
-                change.tell.iter().for_each(|user_id| delivering.give(user_id, position, &item));
+                change
+                    .tell
+                    .iter()
+                    .for_each(|user_id| delivering.give(user_id, position, &item));
             }
             _ => {}
         }

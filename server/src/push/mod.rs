@@ -8,7 +8,9 @@ use crate::store::events::Notify;
 #[must_use]
 pub fn default_outcome(event: &Event) -> Notify {
     match &*event.event_type {
-        "m.room.message" | "m.room.encrypted" if !event.content.as_str().contains("\"m.replace\"") => Notify::Notify,
+        "m.room.message" | "m.room.encrypted" if !event.content.as_str().contains("\"m.replace\"") => {
+            Notify::Notify
+        }
         _ => Notify::Nothing,
     }
 }

@@ -28,12 +28,19 @@ impl Rooms {
     ///
     /// # Errors
     /// What the rules or limits say, or [`Refusal::Unavailable`].
-    pub async fn append(&self, room: &Arc<Room>, draft: Draft, effects: Effects<'_>) -> Result<Arc<StoredEvent>, Refusal> {
+    pub async fn append(
+        &self,
+        room: &Arc<Room>,
+        draft: Draft,
+        effects: Effects<'_>,
+    ) -> Result<Arc<StoredEvent>, Refusal> {
         let mut known = Known::new();
         for _ in 0..ATTEMPTS {
             let permit = room.builds.acquire().await.map_err(Refusal::internal)?;
             self.load_needed(room, &draft, &mut known).await?;
-            let Some((stored, pending)) = self.build(room, &draft, effects, &mut known)? else { continue };
+            let Some((stored, pending)) = self.build(room, &draft, effects, &mut known)? else {
+                continue;
+            };
             match pending.wait().await {
                 Ok(_) => return Ok(stored),
                 // An earlier event of the room was not stored: build again on what is there.
@@ -47,8 +54,9 @@ impl Rooms {
     /// Brings the state events that the rules will ask for into memory, before the room is locked.
     async fn load_needed(&self, room: &Room, draft: &Draft, known: &mut Known) -> Result<(), Refusal> {
         let (state_key, sender) = (draft.state_key.as_deref(), &draft.sender);
-        let mut slots = auth::slots_needed(&draft.event_type, sender, state_key, &draft.content, room.version)
-            .map_err(|denied| Refusal::forbidden(denied.to_string()))?;
+        let mut slots =
+            auth::slots_needed(&draft.event_type, sender, state_key, &draft.content, room.version)
+                .map_err(|denied| Refusal::forbidden(denied.to_string()))?;
         if let Some(state_key) = state_key {
             slots.push(auth::StateSlot::new(&draft.event_type, state_key));
         }
@@ -108,14 +116,19 @@ impl Rooms {
         for mut draft in first.drafts {
             // The create event of a room whose id is its hash names no room; the others name that id.
             draft.room_id = draft.room_id.or_else(|| room_id.clone());
-            let stored = chain.add(draft, EventNid(self.store.next_nid())).map_err(|not_added| match not_added {
-                NotAdded::Missing => Refusal::internal("a new room lacks its own state"),
-                NotAdded::Refused(refusal) => refusal,
-            })?;
+            let stored = chain
+                .add(draft, EventNid(self.store.next_nid()))
+                .map_err(|not_added| match not_added {
+                    NotAdded::Missing => Refusal::internal("a new room lacks its own state"),
+                    NotAdded::Refused(refusal) => refusal,
+                })?;
             room_id = Some(stored.event.room_id.clone());
         }
         let room_id = room_id.ok_or_else(|| Refusal::internal("a room without events"))?;
-        let new_room = NewRoom { room_id: room_id.clone(), ..first.new_room };
+        let new_room = NewRoom {
+            room_id: room_id.clone(),
+            ..first.new_room
+        };
         let (nid, head, events) = (new_room.nid, chain.head, chain.records);
         let mut records = vec![Record::Room(new_room)];
         records.extend(events);
@@ -124,7 +137,13 @@ impl Rooms {
         for stored in known.into_values() {
             self.table.events.insert(stored.nid, stored);
         }
-        let room = Room::new(room_id, first.version, first.max_event_bytes, empty_head(nid), HashSet::new());
+        let room = Room::new(
+            room_id,
+            first.version,
+            first.max_event_bytes,
+            empty_head(nid),
+            HashSet::new(),
+        );
         let room = self.table.insert(room);
         if let Err(error) = self.store.append(Change::new(records)).await {
             self.table.remove(nid);

@@ -53,13 +53,21 @@ impl Chain<'_> {
         let auth_slots = self.slots(&draft, auth::auth_slots)?;
         let needed = self.slots(&draft, auth::slots_needed)?;
         for slot in &needed {
-            if self.head.state.get(&slot.hash()).is_some_and(|nid| !self.known.contains_key(&nid)) {
+            if self
+                .head
+                .state
+                .get(&slot.hash())
+                .is_some_and(|nid| !self.known.contains_key(&nid))
+            {
                 return Err(NotAdded::Missing);
             }
         }
         let links = Links {
             prev_events: self.head.extremities.to_vec(),
-            auth_events: auth_slots.iter().filter_map(|slot| Some(self.in_slot(slot)?.id.clone())).collect(),
+            auth_events: auth_slots
+                .iter()
+                .filter_map(|slot| Some(self.in_slot(slot)?.id.clone()))
+                .collect(),
             depth: self.head.depth + 1,
         };
         let event = build(
@@ -87,8 +95,14 @@ impl Chain<'_> {
             RoomVersion,
         ) -> Result<Vec<StateSlot>, auth::Denied>,
     ) -> Result<Vec<StateSlot>, Refusal> {
-        rule(&draft.event_type, &draft.sender, draft.state_key.as_deref(), &draft.content, self.version)
-            .map_err(|denied| Refusal::forbidden(denied.to_string()))
+        rule(
+            &draft.event_type,
+            &draft.sender,
+            draft.state_key.as_deref(),
+            &draft.content,
+            self.version,
+        )
+        .map_err(|denied| Refusal::forbidden(denied.to_string()))
     }
 
     fn in_slot(&self, slot: &StateSlot) -> Option<Arc<Event>> {
@@ -104,14 +118,21 @@ impl Chain<'_> {
             self.count_membership(&event, replaces);
             self.head.state = self.head.state.with(StateNid(nid.0), [(slot.hash(), Some(nid))]);
             if let Some(run) = self.head.state.top() {
-                self.records.push(Record::State(NewState::of(self.head.room, run)));
+                self.records
+                    .push(Record::State(NewState::of(self.head.room, run)));
             }
         }
         self.head.last_place = place;
         self.head.depth = event.depth;
         self.head.extremities = [event.id.clone()].into();
         let event = Arc::new(event);
-        let mut stored = StoredEvent::new(Arc::clone(&event), nid, self.head.room, Some(place), self.head.state.nid());
+        let mut stored = StoredEvent::new(
+            Arc::clone(&event),
+            nid,
+            self.head.room,
+            Some(place),
+            self.head.state.nid(),
+        );
         stored.replaces = replaces;
         (stored.relation, stored.thread) = super::relation::of(&event);
         stored.notify = push::default_outcome(&event);
@@ -130,9 +151,14 @@ impl Chain<'_> {
         if &*event.event_type != "m.room.member" {
             return;
         }
-        let before = replaces.and_then(|nid| self.known.get(&nid)).and_then(|stored| membership_name(&stored.event));
+        let before = replaces
+            .and_then(|nid| self.known.get(&nid))
+            .and_then(|stored| membership_name(&stored.event));
         let after = membership_name(event);
-        let counts = [("join", &mut self.head.joined), ("invite", &mut self.head.invited)];
+        let counts = [
+            ("join", &mut self.head.joined),
+            ("invite", &mut self.head.invited),
+        ];
         for (name, count) in counts {
             *count += u64::from(after.as_deref() == Some(name));
             *count = count.saturating_sub(u64::from(before.as_deref() == Some(name)));
@@ -146,7 +172,10 @@ pub(super) fn membership_name(event: &Event) -> Option<String> {
     struct Content {
         membership: String,
     }
-    event.content_as::<Content>().ok().map(|content| content.membership)
+    event
+        .content_as::<Content>()
+        .ok()
+        .map(|content| content.membership)
 }
 
 fn membership_of(stored: &StoredEvent) -> Option<Membership> {

@@ -130,7 +130,11 @@ impl Rooms {
             version,
             max_event_bytes,
             drafts,
-            alias: request.alias.map(|alias| NewAlias { alias, room: nid, creator: request.creator.clone() }),
+            alias: request.alias.map(|alias| NewAlias {
+                alias,
+                room: nid,
+                creator: request.creator.clone(),
+            }),
         })
     }
 }
@@ -141,17 +145,28 @@ fn create_content(request: &NewRoomRequest) -> Result<Content, Refusal> {
         content.insert("creator".into(), json!(request.creator));
     }
     content.insert("room_version".into(), json!(request.version.as_str()));
-    content.insert(limits::MAX_EVENT_BYTES_FIELD.into(), json!(limits::LARGE_MAX_EVENT_BYTES));
+    content.insert(
+        limits::MAX_EVENT_BYTES_FIELD.into(),
+        json!(limits::LARGE_MAX_EVENT_BYTES),
+    );
     Content::of(&content).map_err(|error| Refusal::BadJson(error.to_string()))
 }
 
 /// The state after the create event, in the order that the specification gives.
 fn initial_state(request: &NewRoomRequest) -> Result<Vec<(String, String, Value)>, Refusal> {
     let creator = request.creator.to_string();
-    let mut state = vec![("m.room.member".to_owned(), creator, json!({ "membership": "join" }))];
+    let mut state = vec![(
+        "m.room.member".to_owned(),
+        creator,
+        json!({ "membership": "join" }),
+    )];
     state.push(("m.room.power_levels".into(), String::new(), power_levels(request)));
     if let Some(alias) = &request.alias {
-        state.push(("m.room.canonical_alias".into(), String::new(), json!({ "alias": alias })));
+        state.push((
+            "m.room.canonical_alias".into(),
+            String::new(),
+            json!({ "alias": alias }),
+        ));
     }
     let (join_rule, history, guests) = match request.preset {
         Preset::PrivateChat | Preset::TrustedPrivateChat => ("invite", "shared", "can_join"),
@@ -159,11 +174,17 @@ fn initial_state(request: &NewRoomRequest) -> Result<Vec<(String, String, Value)
     };
     let preset = [
         ("m.room.join_rules", json!({ "join_rule": join_rule })),
-        ("m.room.history_visibility", json!({ "history_visibility": history })),
+        (
+            "m.room.history_visibility",
+            json!({ "history_visibility": history }),
+        ),
         ("m.room.guest_access", json!({ "guest_access": guests })),
     ];
     let overridden = |event_type: &str| {
-        request.initial_state.iter().any(|(given, key, _)| given == event_type && key.is_empty())
+        request
+            .initial_state
+            .iter()
+            .any(|(given, key, _)| given == event_type && key.is_empty())
     };
     for (event_type, content) in preset {
         if !overridden(event_type) {
@@ -172,7 +193,9 @@ fn initial_state(request: &NewRoomRequest) -> Result<Vec<(String, String, Value)
     }
     for (event_type, state_key, content) in &request.initial_state {
         if matches!(event_type.as_str(), "m.room.create" | "m.room.member") {
-            return Err(Refusal::InvalidRoomState(format!("{event_type} cannot be part of the initial state")));
+            return Err(Refusal::InvalidRoomState(format!(
+                "{event_type} cannot be part of the initial state"
+            )));
         }
         state.push((event_type.clone(), state_key.clone(), content.clone()));
     }
@@ -200,7 +223,12 @@ fn power_levels(request: &NewRoomRequest) -> Value {
         users.insert(request.creator.to_string(), json!(100));
     }
     if request.preset == Preset::TrustedPrivateChat && !privileged {
-        users.extend(request.invite.iter().map(|user_id| (user_id.to_string(), json!(100))));
+        users.extend(
+            request
+                .invite
+                .iter()
+                .map(|user_id| (user_id.to_string(), json!(100))),
+        );
     }
     let mut content = json!({
         "users": users,

@@ -55,7 +55,14 @@ impl Rooms {
         table: Arc<RoomTable>,
         message_characters: usize,
     ) -> Self {
-        Self { identity, clock, store, table, message_characters, in_flight: std::sync::Mutex::default() }
+        Self {
+            identity,
+            clock,
+            store,
+            table,
+            message_characters,
+            in_flight: std::sync::Mutex::default(),
+        }
     }
 
     /// The store under the rooms.
@@ -88,15 +95,31 @@ impl Rooms {
         if let Some(room) = self.table.get(nid) {
             return Ok(Some(room));
         }
-        let Some(stored) = self.store.room_by_nid(nid).await? else { return Ok(None) };
-        let Some(head) = self.store.room_head(nid).await? else { return Ok(None) };
-        let version = RoomVersion::from_id(&stored.version)
-            .ok_or_else(|| Refusal::internal(format!("room {nid} has the unknown version {}", stored.version)))?;
+        let Some(stored) = self.store.room_by_nid(nid).await? else {
+            return Ok(None);
+        };
+        let Some(head) = self.store.room_head(nid).await? else {
+            return Ok(None);
+        };
+        let version = RoomVersion::from_id(&stored.version).ok_or_else(|| {
+            Refusal::internal(format!("room {nid} has the unknown version {}", stored.version))
+        })?;
         let create = self.state_event(&head.state, "m.room.create", "").await?;
-        let max_event_bytes = create.map_or(limits::DEFAULT_MAX_EVENT_BYTES, |create| limits::max_event_bytes(&create.event.content));
+        let max_event_bytes = create.map_or(limits::DEFAULT_MAX_EVENT_BYTES, |create| {
+            limits::max_event_bytes(&create.event.content)
+        });
         let members = self.store.members(nid, &["join"]).await?;
-        let members: HashSet<_> = members.into_iter().map(|member| member.membership.user_id).collect();
-        Ok(Some(self.table.insert(Room::new(stored.room_id, version, max_event_bytes, head, members))))
+        let members: HashSet<_> = members
+            .into_iter()
+            .map(|member| member.membership.user_id)
+            .collect();
+        Ok(Some(self.table.insert(Room::new(
+            stored.room_id,
+            version,
+            max_event_bytes,
+            head,
+            members,
+        ))))
     }
 
     /// The event in a slot of a state.
@@ -124,8 +147,12 @@ impl Rooms {
         let create = self.state_event(&head.state, "m.room.create", "").await?;
         let create = create.ok_or_else(|| Refusal::internal("a room without a create event"))?;
         let levels = self.state_event(&head.state, "m.room.power_levels", "").await?;
-        PowerLevels::new(room.version, &create.event, levels.as_ref().map(|stored| &*stored.event))
-            .map_err(Refusal::internal)
+        PowerLevels::new(
+            room.version,
+            &create.event,
+            levels.as_ref().map(|stored| &*stored.event),
+        )
+        .map_err(Refusal::internal)
     }
 
     /// Events by their local numbers, from memory or in one query.

@@ -23,8 +23,17 @@ pub(super) fn of(event: &Event) -> (Option<Relation>, Option<OwnedEventId>) {
     if event.is_state() || !event.content.as_str().contains("m.relates_to") {
         return (None, None);
     }
-    let relates_to = event.content_as::<Content>().ok().and_then(|content| content.relates_to);
-    let Some(RelatesTo { rel_type: Some(kind), event_id: Some(to) }) = relates_to else { return (None, None) };
+    let relates_to = event
+        .content_as::<Content>()
+        .ok()
+        .and_then(|content| content.relates_to);
+    let Some(RelatesTo {
+        rel_type: Some(kind),
+        event_id: Some(to),
+    }) = relates_to
+    else {
+        return (None, None);
+    };
     if kind.contains('\0') {
         return (None, None);
     }

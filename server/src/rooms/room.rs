@@ -55,7 +55,10 @@ impl BuildLock<'_> {
 
     /// Ties a change to this head.
     pub(super) fn ticket(&self) -> HeadTicket {
-        HeadTicket { built_on: self.newest.generation, current: Arc::clone(&self.room.generation) }
+        HeadTicket {
+            built_on: self.newest.generation,
+            current: Arc::clone(&self.room.generation),
+        }
     }
 
     /// Makes `head`, whose change is on its way to the disk, the newest.
@@ -80,7 +83,10 @@ impl Room {
             version,
             max_event_bytes,
             builds: Semaphore::new(BUILDS_IN_FLIGHT),
-            newest: Mutex::new(Newest { head: Arc::clone(&head), generation: 0 }),
+            newest: Mutex::new(Newest {
+                head: Arc::clone(&head),
+                generation: 0,
+            }),
             generation: Arc::new(AtomicU64::new(0)),
             committed: RwLock::new(head),
             members: RwLock::new(members),
@@ -102,19 +108,29 @@ impl Room {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         let generation = self.generation.load(Ordering::Acquire);
         if newest.generation != generation {
-            *newest = Newest { head: self.head(), generation };
+            *newest = Newest {
+                head: self.head(),
+                generation,
+            };
         }
         BuildLock { room: self, newest }
     }
 
     /// Whether a user is joined, by the committed state.
     pub fn is_joined(&self, user_id: &UserId) -> bool {
-        self.members.read().unwrap_or_else(PoisonError::into_inner).contains(user_id)
+        self.members
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(user_id)
     }
 
     /// Calls `each` for every joined user. Costs grow with the members.
     pub fn for_each_member(&self, mut each: impl FnMut(&UserId)) {
-        self.members.read().unwrap_or_else(PoisonError::into_inner).iter().for_each(|user_id| each(user_id));
+        self.members
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .for_each(|user_id| each(user_id));
     }
 
     /// How many users are joined.

@@ -31,7 +31,12 @@ pub(super) type TransactionKey = (OwnedUserId, String, &'static str, String);
 
 impl Transaction {
     fn key(&self) -> TransactionKey {
-        (self.user_id.clone(), self.device_id.clone(), self.scope, self.transaction_id.clone())
+        (
+            self.user_id.clone(),
+            self.device_id.clone(),
+            self.scope,
+            self.transaction_id.clone(),
+        )
     }
 
     fn becomes(&self, event_id: &EventId) -> Record {
@@ -62,7 +67,10 @@ impl Rooms {
         let draft = self.draft(room, sender, event_type, None, content);
         self.once(transaction, || async {
             let effects = |stored: &Arc<StoredEvent>| {
-                transaction.map(|transaction| transaction.becomes(&stored.event.id)).into_iter().collect()
+                transaction
+                    .map(|transaction| transaction.becomes(&stored.event.id))
+                    .into_iter()
+                    .collect()
             };
             self.append(room, draft, &effects).await
         })
@@ -100,7 +108,11 @@ impl Rooms {
         let mut draft = self.draft(room, sender, "m.room.redaction", None, content);
         draft.redacts = Some(target.to_owned());
         self.once(transaction, || async {
-            let found = self.store.event(target).await?.filter(|stored| stored.room == room.nid);
+            let found = self
+                .store
+                .event(target)
+                .await?
+                .filter(|stored| stored.room == room.nid);
             let found = found.ok_or_else(|| Refusal::not_found("the room has no such event"))?;
             self.check_may_redact(room, sender, &found).await?;
             let emptied = Arc::new(redact(&found.event, room.version).map_err(Refusal::internal)?);
@@ -112,7 +124,9 @@ impl Rooms {
                     by: stored.event.id.clone(),
                 };
                 let becomes = transaction.map(|transaction| transaction.becomes(&stored.event.id));
-                std::iter::once(Record::Redaction(redaction)).chain(becomes).collect()
+                std::iter::once(Record::Redaction(redaction))
+                    .chain(becomes)
+                    .collect()
             };
             self.append(room, draft, &effects).await
         })
@@ -120,7 +134,12 @@ impl Rooms {
     }
 
     /// Whose messages somebody may remove: one's own, and everybody's with the power to redact.
-    async fn check_may_redact(&self, room: &Room, sender: &UserId, target: &StoredEvent) -> Result<(), Refusal> {
+    async fn check_may_redact(
+        &self,
+        room: &Room,
+        sender: &UserId,
+        target: &StoredEvent,
+    ) -> Result<(), Refusal> {
         if target.event.sender == sender {
             return Ok(());
         }
@@ -128,7 +147,9 @@ impl Rooms {
         if levels.for_user(sender) >= levels.redact() {
             return Ok(());
         }
-        Err(Refusal::forbidden("you may not remove other people's messages in this room"))
+        Err(Refusal::forbidden(
+            "you may not remove other people's messages in this room",
+        ))
     }
 
     /// What a local user wants to say in a room.
@@ -161,22 +182,34 @@ impl Rooms {
         struct Body {
             body: Option<String>,
         }
-        let body = content.get::<Body>().ok().and_then(|content| content.body).unwrap_or_default();
+        let body = content
+            .get::<Body>()
+            .ok()
+            .and_then(|content| content.body)
+            .unwrap_or_default();
         let characters = body.chars().count();
         if characters <= self.message_characters {
             return Ok(());
         }
         let limit = self.message_characters;
-        Err(Refusal::TooLarge(format!("the message has {characters} characters, {limit} are allowed")))
+        Err(Refusal::TooLarge(format!(
+            "the message has {characters} characters, {limit} are allowed"
+        )))
     }
 
     /// Does `work` once per transaction id: two retries at once, or one after a restart, get the first one's event.
-    async fn once<F, W>(&self, transaction: Option<&Transaction>, work: W) -> Result<Arc<StoredEvent>, Refusal>
+    async fn once<F, W>(
+        &self,
+        transaction: Option<&Transaction>,
+        work: W,
+    ) -> Result<Arc<StoredEvent>, Refusal>
     where
         W: FnOnce() -> F,
         F: Future<Output = Result<Arc<StoredEvent>, Refusal>>,
     {
-        let Some(transaction) = transaction else { return work().await };
+        let Some(transaction) = transaction else {
+            return work().await;
+        };
         let key = transaction.key();
         let cell: Arc<OnceCell<_>> = {
             let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
@@ -185,7 +218,10 @@ impl Rooms {
         let result = cell
             .get_or_try_init(|| async {
                 let (user_id, device_id, scope, transaction_id) = &key;
-                let used = self.store.transaction(user_id, device_id, scope, transaction_id).await?;
+                let used = self
+                    .store
+                    .transaction(user_id, device_id, scope, transaction_id)
+                    .await?;
                 match used {
                     Some(event_id) => {
                         let stored = self.store.event(&event_id).await?;

@@ -26,14 +26,21 @@ pub struct RoomTable {
 
 impl Default for RoomTable {
     fn default() -> Self {
-        Self { rooms: RwLock::default(), events: Cache::new(EVENTS) }
+        Self {
+            rooms: RwLock::default(),
+            events: Cache::new(EVENTS),
+        }
     }
 }
 
 impl RoomTable {
     /// The room numbered `nid`, if it is in memory.
     pub fn get(&self, nid: i64) -> Option<Arc<Room>> {
-        self.rooms.read().unwrap_or_else(PoisonError::into_inner).get(&nid).cloned()
+        self.rooms
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&nid)
+            .cloned()
     }
 
     /// Adds a room unless it is here already; the one to use.
@@ -48,6 +55,9 @@ impl RoomTable {
 
     /// Forgets a room whose creation failed.
     pub(super) fn remove(&self, nid: i64) {
-        self.rooms.write().unwrap_or_else(PoisonError::into_inner).remove(&nid);
+        self.rooms
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&nid);
     }
 }

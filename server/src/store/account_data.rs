@@ -36,7 +36,10 @@ static UPSERT: Insert = Insert {
                   position = excluded.position",
 };
 
-pub(super) async fn store(connection: &mut Connection, data: Vec<(i64, &AccountData)>) -> Result<(), StoreError> {
+pub(super) async fn store(
+    connection: &mut Connection,
+    data: Vec<(i64, &AccountData)>,
+) -> Result<(), StoreError> {
     let rows = data.into_iter().map(|(position, data)| {
         vec![
             data.user_id.as_str().into(),
@@ -51,7 +54,10 @@ pub(super) async fn store(connection: &mut Connection, data: Vec<(i64, &AccountD
 
 fn read(row: &Row) -> Result<AccountData, StoreError> {
     Ok(AccountData {
-        user_id: row.get::<String>(0)?.try_into().map_err(|error| StoreError::corrupt("account_data", error))?,
+        user_id: row
+            .get::<String>(0)?
+            .try_into()
+            .map_err(|error| StoreError::corrupt("account_data", error))?,
         room: row.get(1)?,
         data_type: row.get(2)?,
         content: row.get(3)?,
@@ -72,7 +78,12 @@ impl Store {
         let row = query(
             "SELECT user_id, room, type, content FROM account_data WHERE user_id = $1 AND room = $2 AND type = $3",
         );
-        let row = row.bind(user_id.as_str()).bind(room).bind(data_type).optional(&self.readers).await?;
+        let row = row
+            .bind(user_id.as_str())
+            .bind(room)
+            .bind(data_type)
+            .optional(&self.readers)
+            .await?;
         row.as_ref().map(read).transpose()
     }
 
@@ -90,7 +101,13 @@ impl Store {
              ORDER BY position",
         );
         let after = after.map_or(0, |position| position.0);
-        rows.bind(user_id.as_str()).bind(after).all(&self.readers).await?.iter().map(read).collect()
+        rows.bind(user_id.as_str())
+            .bind(after)
+            .all(&self.readers)
+            .await?
+            .iter()
+            .map(read)
+            .collect()
     }
 
     /// The account data of one type of several users (for example everybody's push rules).
@@ -107,6 +124,13 @@ impl Store {
             "SELECT user_id, room, type, content FROM account_data \
              WHERE user_id = ANY($1) AND room = $2 AND type = $3",
         );
-        rows.bind(users).bind(room).bind(data_type).all(&self.readers).await?.iter().map(read).collect()
+        rows.bind(users)
+            .bind(room)
+            .bind(data_type)
+            .all(&self.readers)
+            .await?
+            .iter()
+            .map(read)
+            .collect()
     }
 }

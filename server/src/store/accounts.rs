@@ -85,7 +85,11 @@ impl Store {
         let row = query("SELECT password_hash, admin, deactivated FROM users WHERE user_id = $1");
         let row = row.bind(user_id.as_str()).optional(&self.readers).await?;
         let read = |row: super::engine::Row| {
-            Ok(StoredUser { password_hash: row.get(0)?, admin: row.get(1)?, deactivated: row.get(2)? })
+            Ok(StoredUser {
+                password_hash: row.get(0)?,
+                admin: row.get(1)?,
+                deactivated: row.get(2)?,
+            })
         };
         row.map(read).transpose()
     }
@@ -131,11 +135,18 @@ impl Store {
     /// When the database cannot be read.
     pub async fn session(&self, token: TokenHash) -> Result<Option<StoredSession>, StoreError> {
         let row = query("SELECT user_id, device_id, expires_at FROM access_tokens WHERE token_hash = $1");
-        let Some(row) = row.bind(&token.0[..]).optional(&self.readers).await? else { return Ok(None) };
+        let Some(row) = row.bind(&token.0[..]).optional(&self.readers).await? else {
+            return Ok(None);
+        };
         Ok(Some(StoredSession {
-            user_id: row.get::<String>(0)?.try_into().map_err(|error| StoreError::corrupt("access_tokens", error))?,
+            user_id: row
+                .get::<String>(0)?
+                .try_into()
+                .map_err(|error| StoreError::corrupt("access_tokens", error))?,
             device_id: row.get(1)?,
-            expires_at: row.get::<Option<i64>>(2)?.map(|ms| u64::try_from(ms).unwrap_or(0)),
+            expires_at: row
+                .get::<Option<i64>>(2)?
+                .map(|ms| u64::try_from(ms).unwrap_or(0)),
         }))
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::sqlite::{
-    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteRow, SqliteSynchronous,
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
+    SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Connection as _, Row as _};
 
@@ -56,7 +56,9 @@ impl Address {
     /// When `url` is not a PostgreSQL address.
     pub(super) fn postgres(url: &str) -> Result<Self, StoreError> {
         let options: PgConnectOptions = url.parse().map_err(StoreError::from)?;
-        let options = options.statement_cache_capacity(STATEMENT_CACHE).application_name("maru");
+        let options = options
+            .statement_cache_capacity(STATEMENT_CACHE)
+            .application_name("maru");
         Ok(Self::Postgres(Box::new(options.disable_statement_logging())))
     }
 
@@ -77,7 +79,12 @@ impl Address {
                     .max_connections(connections)
                     .acquire_timeout(wait)
                     .test_before_acquire(false)
-                    .connect_lazy_with((**options).clone().create_if_missing(false).pragma("query_only", "on")),
+                    .connect_lazy_with(
+                        (**options)
+                            .clone()
+                            .create_if_missing(false)
+                            .pragma("query_only", "on"),
+                    ),
             ),
             Self::Postgres(options) => Readers::Postgres(
                 PgPoolOptions::new()
@@ -133,7 +140,11 @@ impl Connection {
 
     /// Starts a transaction that will write.
     pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
-        let sql = if self.is_sqlite() { "BEGIN IMMEDIATE" } else { "BEGIN" };
+        let sql = if self.is_sqlite() {
+            "BEGIN IMMEDIATE"
+        } else {
+            "BEGIN"
+        };
         self.run(sql).await
     }
 
@@ -255,7 +266,10 @@ pub(super) struct Query {
 
 /// A statement in PostgreSQL's spelling; see the module's page for what is translated.
 pub(super) fn query(sql: &'static str) -> Query {
-    Query { sql, values: Vec::new() }
+    Query {
+        sql,
+        values: Vec::new(),
+    }
 }
 
 impl Query {
@@ -278,7 +292,11 @@ impl Query {
             }
             On::Readers(Readers::Postgres(pool)) => {
                 let rows = sqlx::query_with(self.sql, postgres_arguments(self.values)?);
-                rows.fetch_all(pool).await?.into_iter().map(Row::Postgres).collect()
+                rows.fetch_all(pool)
+                    .await?
+                    .into_iter()
+                    .map(Row::Postgres)
+                    .collect()
             }
             On::Connection(Connection::Postgres(c)) => {
                 let rows = sqlx::query_with(self.sql, postgres_arguments(self.values)?);
@@ -326,7 +344,11 @@ pub(super) struct Insert {
 
 impl Insert {
     /// Stores the rows in as few statements as the engine likes.
-    pub(super) async fn rows(&self, connection: &mut Connection, rows: Vec<Vec<Value>>) -> Result<(), StoreError> {
+    pub(super) async fn rows(
+        &self,
+        connection: &mut Connection,
+        rows: Vec<Vec<Value>>,
+    ) -> Result<(), StoreError> {
         match connection {
             Connection::Sqlite(c) => self.sqlite_rows(c, rows).await,
             Connection::Postgres(c) => self.postgres_rows(c, rows).await,
@@ -380,7 +402,11 @@ impl Insert {
                 self.on_conflict
             )
         });
-        let mut columns: Vec<_> = self.columns.iter().map(|(_, kind)| ColumnValues::new(*kind)).collect();
+        let mut columns: Vec<_> = self
+            .columns
+            .iter()
+            .map(|(_, kind)| ColumnValues::new(*kind))
+            .collect();
         for row in rows {
             for (column, value) in columns.iter_mut().zip(row) {
                 column.push(value)?;
@@ -481,9 +507,12 @@ fn sqlite_text(sql: &'static str) -> &'static str {
 /// Statement texts made at run time are few (one per table and row count) and live as long as the process, so that
 /// the drivers can treat them as constants.
 fn constant_text(key: (&'static str, usize), make: impl FnOnce() -> String) -> &'static str {
-    static TEXTS: LazyLock<Mutex<HashMap<(&'static str, usize), &'static str>>> = LazyLock::new(Mutex::default);
+    static TEXTS: LazyLock<Mutex<HashMap<(&'static str, usize), &'static str>>> =
+        LazyLock::new(Mutex::default);
     let mut texts = TEXTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    texts.entry(key).or_insert_with(|| Box::leak(make().into_boxed_str()))
+    texts
+        .entry(key)
+        .or_insert_with(|| Box::leak(make().into_boxed_str()))
 }
 
 #[cfg(test)]

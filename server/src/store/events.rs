@@ -85,7 +85,13 @@ pub struct StoredEvent {
 impl StoredEvent {
     /// An event that is about to be stored as an accepted part of its room; the other facts start empty.
     #[must_use]
-    pub fn new(event: Arc<Event>, nid: EventNid, room: i64, place: Option<Place>, state: Option<StateNid>) -> Self {
+    pub fn new(
+        event: Arc<Event>,
+        nid: EventNid,
+        room: i64,
+        place: Option<Place>,
+        state: Option<StateNid>,
+    ) -> Self {
         Self {
             event,
             nid,
@@ -213,8 +219,16 @@ pub(super) async fn store(
             (stored.outcome as i64).into(),
             (stored.notify as i64).into(),
             stored.thread.as_ref().map(|id| id.as_str()).into(),
-            stored.relation.as_ref().map(|relation| relation.to.as_str()).into(),
-            stored.relation.as_ref().map(|relation| relation.kind.as_str()).into(),
+            stored
+                .relation
+                .as_ref()
+                .map(|relation| relation.to.as_str())
+                .into(),
+            stored
+                .relation
+                .as_ref()
+                .map(|relation| relation.kind.as_str())
+                .into(),
             (*event.json).into(),
         ]
     });
@@ -267,7 +281,10 @@ fn read(row: &Row) -> Result<Arc<StoredEvent>, StoreError> {
     let room_id = OwnedRoomId::try_from(row.get::<String>(14)?).map_err(|error| bad(error.to_string()))?;
     let event = Event::from_stored(event_id(row.get(1)?)?, room_id, row.get::<String>(13)?.into());
     let relation = match (row.get::<Option<String>>(10)?, row.get::<Option<String>>(11)?) {
-        (Some(to), Some(kind)) => Some(Relation { to: event_id(to)?, kind }),
+        (Some(to), Some(kind)) => Some(Relation {
+            to: event_id(to)?,
+            kind,
+        }),
         _ => None,
     };
     Ok(Arc::new(StoredEvent {
@@ -321,20 +338,34 @@ impl Store {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        read_all(&query(select_events!("WHERE events.event_id = ANY($1)")).bind(ids).all(&self.readers).await?)
+        read_all(
+            &query(select_events!("WHERE events.event_id = ANY($1)"))
+                .bind(ids)
+                .all(&self.readers)
+                .await?,
+        )
     }
 
     /// Events by their local numbers.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn events_by_nid(&self, nids: &[EventNid]) -> Result<HashMap<EventNid, Arc<StoredEvent>>, StoreError> {
+    pub async fn events_by_nid(
+        &self,
+        nids: &[EventNid],
+    ) -> Result<HashMap<EventNid, Arc<StoredEvent>>, StoreError> {
         if nids.is_empty() {
             return Ok(HashMap::new());
         }
         let nids: Vec<i64> = nids.iter().map(|nid| nid.0).collect();
-        let rows = query(select_events!("WHERE events.nid = ANY($1)")).bind(nids).all(&self.readers).await?;
-        Ok(read_all(&rows)?.into_iter().map(|stored| (stored.nid, stored)).collect())
+        let rows = query(select_events!("WHERE events.nid = ANY($1)"))
+            .bind(nids)
+            .all(&self.readers)
+            .await?;
+        Ok(read_all(&rows)?
+            .into_iter()
+            .map(|stored| (stored.nid, stored))
+            .collect())
     }
 
     /// Up to `limit` accepted timeline events of a room, next to a place: those below `from` going backward, those
@@ -364,7 +395,14 @@ impl Store {
             }
         };
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        read_all(&query(sql).bind(room).bind(from.0).bind(limit).all(&self.readers).await?)
+        read_all(
+            &query(sql)
+                .bind(room)
+                .bind(from.0)
+                .bind(limit)
+                .all(&self.readers)
+                .await?,
+        )
     }
 
     /// The accepted timeline events of many rooms at once: for each pair (room, place), those at or above the place,
@@ -372,7 +410,10 @@ impl Store {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn timelines(&self, from: &[(i64, Place)]) -> Result<HashMap<i64, Vec<Arc<StoredEvent>>>, StoreError> {
+    pub async fn timelines(
+        &self,
+        from: &[(i64, Place)],
+    ) -> Result<HashMap<i64, Vec<Arc<StoredEvent>>>, StoreError> {
         let mut timelines: HashMap<i64, Vec<_>> = HashMap::new();
         if from.is_empty() {
             return Ok(timelines);
@@ -414,9 +455,18 @@ impl Store {
             "SELECT event_id FROM transactions \
              WHERE user_id = $1 AND device_id = $2 AND scope = $3 AND transaction_id = $4",
         );
-        let row = row.bind(user_id.as_str()).bind(device_id).bind(scope).bind(transaction_id);
-        let Some(row) = row.optional(&self.readers).await? else { return Ok(None) };
-        let id = row.get::<String>(0)?.try_into().map_err(|error| StoreError::corrupt("transactions", error))?;
+        let row = row
+            .bind(user_id.as_str())
+            .bind(device_id)
+            .bind(scope)
+            .bind(transaction_id);
+        let Some(row) = row.optional(&self.readers).await? else {
+            return Ok(None);
+        };
+        let id = row
+            .get::<String>(0)?
+            .try_into()
+            .map_err(|error| StoreError::corrupt("transactions", error))?;
         Ok(Some(id))
     }
 }

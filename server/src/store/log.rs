@@ -103,7 +103,9 @@ impl HeadTicket {
 
     pub(super) fn fail(&self) {
         let raised = self.built_on + 1;
-        let _ = self.current.compare_exchange(self.built_on, raised, Ordering::AcqRel, Ordering::Acquire);
+        let _ = self
+            .current
+            .compare_exchange(self.built_on, raised, Ordering::AcqRel, Ordering::Acquire);
     }
 }
 
@@ -118,7 +120,10 @@ impl Change {
     /// A change of these records.
     #[must_use]
     pub fn new(records: Vec<Record>) -> Self {
-        Self { records, tickets: Vec::new() }
+        Self {
+            records,
+            tickets: Vec::new(),
+        }
     }
 
     /// Adds a record.
@@ -191,6 +196,8 @@ impl Pending {
     /// # Errors
     /// When it was not stored.
     pub async fn wait(self) -> Result<Position, StoreError> {
-        self.0.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the writer has stopped".into())))
+        self.0
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Unavailable("the writer has stopped".into())))
     }
 }

@@ -21,8 +21,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use maru_protocol::cursor::{LogId, Position};
 use futures_util::future::BoxFuture;
+use maru_protocol::cursor::{LogId, Position};
 use thiserror::Error;
 
 use engine::{Address, Connection, Readers, query};
@@ -77,7 +77,10 @@ impl StoreError {
     /// Whether the same change may succeed later without being altered.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Full(_) | Self::Unavailable(_) | Self::StaleHead | Self::Busy)
+        matches!(
+            self,
+            Self::Full(_) | Self::Unavailable(_) | Self::StaleHead | Self::Busy
+        )
     }
 
     fn encoding(error: impl std::fmt::Display) -> Self {
@@ -85,7 +88,10 @@ impl StoreError {
     }
 
     fn corrupt(table: &'static str, what: impl std::fmt::Display) -> Self {
-        Self::Corrupt { table, what: what.to_string() }
+        Self::Corrupt {
+            table,
+            what: what.to_string(),
+        }
     }
 }
 
@@ -135,7 +141,10 @@ pub struct CommitLimits {
 
 impl Default for CommitLimits {
     fn default() -> Self {
-        Self { changes: 512, bytes: 4 << 20 }
+        Self {
+            changes: 512,
+            bytes: 4 << 20,
+        }
     }
 }
 
@@ -186,9 +195,12 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::open`].
-    pub async fn open_sqlite(folder: &Path, readers: Arc<dyn log::CommitReader>) -> Result<Arc<Self>, StoreError> {
+    pub async fn open_sqlite(
+        folder: &Path,
+        readers: Arc<dyn log::CommitReader>,
+    ) -> Result<Arc<Self>, StoreError> {
         let database = Database::Sqlite(folder.join("maru.db"));
-        Self::open(&database, LogId::from_random([7; 16]), CommitLimits::default(), readers).await
+        Self::open(&database, LogId([7; 16]), CommitLimits::default(), readers).await
     }
 
     /// The log's id: cursors of another log are not answered.
@@ -231,7 +243,9 @@ impl Store {
     async fn transact<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: for<'t> FnOnce(&'t mut writer::Transaction) -> BoxFuture<'t, Result<T, StoreError>> + Send + 'static,
+        F: for<'t> FnOnce(&'t mut writer::Transaction) -> BoxFuture<'t, Result<T, StoreError>>
+            + Send
+            + 'static,
     {
         let (result, taken) = tokio::sync::oneshot::channel();
         let task: writer::Task = Box::new(move |transaction| {
@@ -241,7 +255,9 @@ impl Store {
             })
         });
         self.writer.run(task).await?;
-        taken.await.map_err(|_| StoreError::Unavailable("the writer has stopped".into()))
+        taken
+            .await
+            .map_err(|_| StoreError::Unavailable("the writer has stopped".into()))
     }
 
     /// Rooms' states that are in memory.
@@ -269,13 +285,21 @@ impl Store {
     }
 }
 
-async fn read_or_start_log(connection: &mut Connection, fresh: LogId) -> Result<(LogId, Position), StoreError> {
+async fn read_or_start_log(
+    connection: &mut Connection,
+    fresh: LogId,
+) -> Result<(LogId, Position), StoreError> {
     query("INSERT INTO log (one, log_id, position) VALUES (1, $1, 0) ON CONFLICT (one) DO NOTHING")
         .bind(fresh.to_string())
         .execute(connection)
         .await?;
-    let row = query("SELECT log_id, position FROM log").optional(connection).await?;
+    let row = query("SELECT log_id, position FROM log")
+        .optional(connection)
+        .await?;
     let row = row.ok_or_else(|| StoreError::corrupt("log", "no row"))?;
-    let log_id = row.get::<String>(0)?.parse().map_err(|error| StoreError::corrupt("log", error))?;
+    let log_id = row
+        .get::<String>(0)?
+        .parse()
+        .map_err(|error| StoreError::corrupt("log", error))?;
     Ok((log_id, Position(row.get(1)?)))
 }

@@ -36,7 +36,10 @@ static UPSERT: Insert = Insert {
     on_conflict: "",
 };
 
-pub(super) async fn store(connection: &mut Connection, items: Vec<&NewNotification>) -> Result<(), StoreError> {
+pub(super) async fn store(
+    connection: &mut Connection,
+    items: Vec<&NewNotification>,
+) -> Result<(), StoreError> {
     let rows = items.into_iter().map(|item| {
         vec![
             item.user_id.as_str().into(),
@@ -91,7 +94,12 @@ impl Store {
         };
         let starts: Vec<(i64, i64)> = from.iter().map(|(room, place)| (*room, place.0)).collect();
         let starts = serde_json::to_string(&starts).map_err(StoreError::encoding)?;
-        for row in query(sql).bind(user_id.as_str()).bind(starts).all(&self.readers).await? {
+        for row in query(sql)
+            .bind(user_id.as_str())
+            .bind(starts)
+            .all(&self.readers)
+            .await?
+        {
             let item = (Place(row.get(1)?), Notify::from_number(row.get(2)?), row.get(3)?);
             unread.entry(row.get(0)?).or_default().push(item);
         }

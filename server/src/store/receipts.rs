@@ -48,7 +48,10 @@ static UPSERT: Insert = Insert {
                   place = excluded.place, ts = excluded.ts, position = excluded.position",
 };
 
-pub(super) async fn store(connection: &mut Connection, receipts: Vec<(i64, &Receipt)>) -> Result<(), StoreError> {
+pub(super) async fn store(
+    connection: &mut Connection,
+    receipts: Vec<(i64, &Receipt)>,
+) -> Result<(), StoreError> {
     let rows = receipts.into_iter().map(|(position, receipt)| {
         vec![
             receipt.room.into(),
@@ -83,7 +86,11 @@ impl Store {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn receipts_in(&self, rooms: Vec<i64>, after: Option<Position>) -> Result<Vec<Receipt>, StoreError> {
+    pub async fn receipts_in(
+        &self,
+        rooms: Vec<i64>,
+        after: Option<Position>,
+    ) -> Result<Vec<Receipt>, StoreError> {
         if rooms.is_empty() {
             return Ok(Vec::new());
         }
@@ -92,7 +99,13 @@ impl Store {
              WHERE room = ANY($1) AND position > $2 ORDER BY position",
         );
         let after = after.map_or(0, |position| position.0);
-        rows.bind(rooms).bind(after).all(&self.readers).await?.iter().map(read).collect()
+        rows.bind(rooms)
+            .bind(after)
+            .all(&self.readers)
+            .await?
+            .iter()
+            .map(read)
+            .collect()
     }
 
     /// A user's own receipts in these rooms.
@@ -107,6 +120,13 @@ impl Store {
             "SELECT room, user_id, type, thread, event_id, place, ts FROM receipts \
              WHERE room = ANY($1) AND user_id = $2",
         );
-        rows_of.bind(rooms).bind(user_id.as_str()).all(&self.readers).await?.iter().map(read).collect()
+        rows_of
+            .bind(rooms)
+            .bind(user_id.as_str())
+            .all(&self.readers)
+            .await?
+            .iter()
+            .map(read)
+            .collect()
     }
 }

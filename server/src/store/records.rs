@@ -11,7 +11,11 @@ use super::{StoreError, account_data, events, notifications, receipts, rooms, st
 
 /// Keeps the last item of each key, in order of first appearance of no importance.
 fn last_of_each<'a, K: Hash + Eq, T>(items: impl IntoIterator<Item = (K, &'a T)>) -> Vec<&'a T> {
-    items.into_iter().collect::<HashMap<_, _>>().into_values().collect()
+    items
+        .into_iter()
+        .collect::<HashMap<_, _>>()
+        .into_values()
+        .collect()
 }
 
 /// The records of one kind, with their positions.
@@ -44,8 +48,9 @@ pub(super) async fn store(connection: &mut Connection, batch: &[Committed]) -> R
     if !heads.is_empty() {
         rooms::store_heads(connection, heads).await?;
     }
-    let memberships: HashMap<_, _> =
-        pick!(batch, Record::Membership).map(|(position, m)| ((m.room, &m.user_id), (position, m))).collect();
+    let memberships: HashMap<_, _> = pick!(batch, Record::Membership)
+        .map(|(position, m)| ((m.room, &m.user_id), (position, m)))
+        .collect();
     if !memberships.is_empty() {
         rooms::store_memberships(connection, memberships.into_values().collect()).await?;
     }
@@ -61,12 +66,15 @@ pub(super) async fn store(connection: &mut Connection, batch: &[Committed]) -> R
     if !aliases.is_empty() {
         rooms::store_aliases(connection, aliases).await?;
     }
-    let latest: HashMap<_, _> = pick!(batch, Record::Receipt).map(|(position, r)| (r.key(), (position, r))).collect();
+    let latest: HashMap<_, _> = pick!(batch, Record::Receipt)
+        .map(|(position, r)| (r.key(), (position, r)))
+        .collect();
     if !latest.is_empty() {
         receipts::store(connection, latest.into_values().collect()).await?;
     }
-    let data: HashMap<_, _> =
-        pick!(batch, Record::AccountData).map(|(position, d)| ((&d.user_id, d.room, &d.data_type), (position, d))).collect();
+    let data: HashMap<_, _> = pick!(batch, Record::AccountData)
+        .map(|(position, d)| ((&d.user_id, d.room, &d.data_type), (position, d)))
+        .collect();
     if !data.is_empty() {
         account_data::store(connection, data.into_values().collect()).await?;
     }

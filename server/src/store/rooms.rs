@@ -143,7 +143,11 @@ static UPSERT_MEMBERSHIP: Insert = Insert {
 
 static INSERT_ALIAS: Insert = Insert {
     table: "aliases",
-    columns: &[("alias", Kind::Text), ("room", Kind::Int), ("creator", Kind::Text)],
+    columns: &[
+        ("alias", Kind::Text),
+        ("room", Kind::Int),
+        ("creator", Kind::Text),
+    ],
     on_conflict: "",
 };
 
@@ -164,11 +168,16 @@ pub(super) async fn store_rooms(connection: &mut Connection, rooms: Vec<&NewRoom
     INSERT_ROOM.rows(connection, rows.collect()).await
 }
 
-pub(super) async fn store_heads(connection: &mut Connection, heads: Vec<&RoomHead>) -> Result<(), StoreError> {
+pub(super) async fn store_heads(
+    connection: &mut Connection,
+    heads: Vec<&RoomHead>,
+) -> Result<(), StoreError> {
     let row = |head: &RoomHead| {
         Ok(vec![
             head.room.into(),
-            serde_json::to_string(&head.extremities).map_err(StoreError::encoding)?.into(),
+            serde_json::to_string(&head.extremities)
+                .map_err(StoreError::encoding)?
+                .into(),
             head.state.nid().map(|state| state.0).into(),
             head.first_place.0.into(),
             head.last_place.0.into(),
@@ -199,17 +208,27 @@ pub(super) async fn store_memberships(
     UPSERT_MEMBERSHIP.rows(connection, rows.collect()).await
 }
 
-pub(super) async fn store_aliases(connection: &mut Connection, aliases: Vec<&NewAlias>) -> Result<(), StoreError> {
-    let rows = aliases
-        .into_iter()
-        .map(|alias| vec![alias.alias.as_str().into(), alias.room.into(), alias.creator.as_str().into()]);
+pub(super) async fn store_aliases(
+    connection: &mut Connection,
+    aliases: Vec<&NewAlias>,
+) -> Result<(), StoreError> {
+    let rows = aliases.into_iter().map(|alias| {
+        vec![
+            alias.alias.as_str().into(),
+            alias.room.into(),
+            alias.creator.as_str().into(),
+        ]
+    });
     INSERT_ALIAS.rows(connection, rows.collect()).await
 }
 
 fn read_room(row: &Row) -> Result<StoredRoom, StoreError> {
     Ok(StoredRoom {
         nid: row.get(0)?,
-        room_id: row.get::<String>(1)?.try_into().map_err(|error| StoreError::corrupt("rooms", error))?,
+        room_id: row
+            .get::<String>(1)?
+            .try_into()
+            .map_err(|error| StoreError::corrupt("rooms", error))?,
         version: row.get(2)?,
         published: row.get(3)?,
     })
@@ -237,8 +256,13 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn room(&self, room_id: &RoomId) -> Result<Option<StoredRoom>, StoreError> {
-        let row = query("SELECT nid, room_id, version, published FROM rooms WHERE room_id = $1").bind(room_id.as_str());
-        row.optional(&self.readers).await?.as_ref().map(read_room).transpose()
+        let row = query("SELECT nid, room_id, version, published FROM rooms WHERE room_id = $1")
+            .bind(room_id.as_str());
+        row.optional(&self.readers)
+            .await?
+            .as_ref()
+            .map(read_room)
+            .transpose()
     }
 
     /// A room by its local number.
@@ -247,7 +271,11 @@ impl Store {
     /// When the database cannot be read.
     pub async fn room_by_nid(&self, nid: i64) -> Result<Option<StoredRoom>, StoreError> {
         let row = query("SELECT nid, room_id, version, published FROM rooms WHERE nid = $1").bind(nid);
-        row.optional(&self.readers).await?.as_ref().map(read_room).transpose()
+        row.optional(&self.readers)
+            .await?
+            .as_ref()
+            .map(read_room)
+            .transpose()
     }
 
     /// The rooms listed in the public directory.
@@ -255,7 +283,8 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn published_rooms(&self) -> Result<Vec<StoredRoom>, StoreError> {
-        let rows = query("SELECT nid, room_id, version, published FROM rooms WHERE published = 1 ORDER BY nid");
+        let rows =
+            query("SELECT nid, room_id, version, published FROM rooms WHERE published = 1 ORDER BY nid");
         rows.all(&self.readers).await?.iter().map(read_room).collect()
     }
 
@@ -268,10 +297,15 @@ impl Store {
             "SELECT room, extremities, state, first_place, last_place, depth, joined, invited \
              FROM room_heads WHERE room = $1",
         );
-        let Some(row) = row.bind(room).optional(&self.readers).await? else { return Ok(None) };
+        let Some(row) = row.bind(room).optional(&self.readers).await? else {
+            return Ok(None);
+        };
         let extremities: Vec<ruma::OwnedEventId> = serde_json::from_str(&row.get::<String>(1)?)
             .map_err(|error| StoreError::corrupt("room_heads", error))?;
-        let count = |index| row.get::<i64>(index).map(|value| u64::try_from(value).unwrap_or(0));
+        let count = |index| {
+            row.get::<i64>(index)
+                .map(|value| u64::try_from(value).unwrap_or(0))
+        };
         Ok(Some(RoomHead {
             room: row.get(0)?,
             extremities: extremities.into(),
@@ -291,14 +325,24 @@ impl Store {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn members(&self, room: i64, memberships: &[&str]) -> Result<Vec<StoredMembership>, StoreError> {
+    pub async fn members(
+        &self,
+        room: i64,
+        memberships: &[&str],
+    ) -> Result<Vec<StoredMembership>, StoreError> {
         let memberships: Vec<String> = memberships.iter().map(|text| (*text).to_owned()).collect();
         let rows = query(
             "SELECT m.room, m.user_id, m.membership, m.event, m.position, m.forgotten, m.stripped_state, rooms.room_id \
              FROM memberships AS m JOIN rooms ON rooms.nid = m.room \
              WHERE m.room = $1 AND m.membership = ANY($2) ORDER BY m.position",
         );
-        rows.bind(room).bind(memberships).all(&self.readers).await?.iter().map(read_membership).collect()
+        rows.bind(room)
+            .bind(memberships)
+            .all(&self.readers)
+            .await?
+            .iter()
+            .map(read_membership)
+            .collect()
     }
 
     /// All memberships of a user. Costs grow with the rooms the user was ever in.
@@ -310,20 +354,33 @@ impl Store {
             "SELECT m.room, m.user_id, m.membership, m.event, m.position, m.forgotten, m.stripped_state, rooms.room_id \
              FROM memberships AS m JOIN rooms ON rooms.nid = m.room WHERE m.user_id = $1 ORDER BY m.position",
         );
-        rows.bind(user_id.as_str()).all(&self.readers).await?.iter().map(read_membership).collect()
+        rows.bind(user_id.as_str())
+            .all(&self.readers)
+            .await?
+            .iter()
+            .map(read_membership)
+            .collect()
     }
 
     /// The room that an alias names.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn room_of_alias(&self, alias: &RoomAliasId) -> Result<Option<(StoredRoom, OwnedUserId)>, StoreError> {
+    pub async fn room_of_alias(
+        &self,
+        alias: &RoomAliasId,
+    ) -> Result<Option<(StoredRoom, OwnedUserId)>, StoreError> {
         let row = query(
             "SELECT rooms.nid, rooms.room_id, rooms.version, rooms.published, aliases.creator \
              FROM aliases JOIN rooms ON rooms.nid = aliases.room WHERE aliases.alias = $1",
         );
-        let Some(row) = row.bind(alias.as_str()).optional(&self.readers).await? else { return Ok(None) };
-        let creator = row.get::<String>(4)?.try_into().map_err(|error| StoreError::corrupt("aliases", error))?;
+        let Some(row) = row.bind(alias.as_str()).optional(&self.readers).await? else {
+            return Ok(None);
+        };
+        let creator = row
+            .get::<String>(4)?
+            .try_into()
+            .map_err(|error| StoreError::corrupt("aliases", error))?;
         Ok(Some((read_room(&row)?, creator)))
     }
 
@@ -332,8 +389,14 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn aliases_of(&self, room: i64) -> Result<Vec<OwnedRoomAliasId>, StoreError> {
-        let rows = query("SELECT alias FROM aliases WHERE room = $1 ORDER BY alias").bind(room).all(&self.readers);
-        let alias = |row: &Row| row.get::<String>(0)?.try_into().map_err(|error| StoreError::corrupt("aliases", error));
+        let rows = query("SELECT alias FROM aliases WHERE room = $1 ORDER BY alias")
+            .bind(room)
+            .all(&self.readers);
+        let alias = |row: &Row| {
+            row.get::<String>(0)?
+                .try_into()
+                .map_err(|error| StoreError::corrupt("aliases", error))
+        };
         rows.await?.iter().map(alias).collect()
     }
 
@@ -345,7 +408,9 @@ impl Store {
         let alias = alias.to_string();
         self.transact(|tx| {
             Box::pin(async move {
-                let removed = query("DELETE FROM aliases WHERE alias = $1").bind(alias).execute(&mut tx.connection);
+                let removed = query("DELETE FROM aliases WHERE alias = $1")
+                    .bind(alias)
+                    .execute(&mut tx.connection);
                 Ok(removed.await? > 0)
             })
         })
@@ -359,7 +424,9 @@ impl Store {
     pub async fn set_published(&self, room: i64, published: bool) -> Result<(), StoreError> {
         self.transact(move |tx| {
             Box::pin(async move {
-                let update = query("UPDATE rooms SET published = $1 WHERE nid = $2").bind(published).bind(room);
+                let update = query("UPDATE rooms SET published = $1 WHERE nid = $2")
+                    .bind(published)
+                    .bind(room);
                 update.execute(&mut tx.connection).await.map(drop)
             })
         })
@@ -378,7 +445,12 @@ impl Store {
                     "UPDATE memberships SET forgotten = 1 \
                      WHERE room = $1 AND user_id = $2 AND membership IN ('leave', 'ban')",
                 );
-                Ok(update.bind(room).bind(user_id).execute(&mut tx.connection).await? > 0)
+                Ok(update
+                    .bind(room)
+                    .bind(user_id)
+                    .execute(&mut tx.connection)
+                    .await?
+                    > 0)
             })
         })
         .await

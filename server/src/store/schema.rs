@@ -20,15 +20,23 @@ pub(super) async fn migrate(connection: &mut Connection) -> Result<(), StoreErro
     let meta = "CREATE TABLE IF NOT EXISTS schema (one {int} PRIMARY KEY CHECK (one = 1), version {int} NOT NULL, \
                 readable_by {int} NOT NULL){plain}";
     connection.run(&fill(meta, connection.is_sqlite())).await?;
-    let row = query("SELECT version, readable_by FROM schema").optional(&mut *connection).await?;
+    let row = query("SELECT version, readable_by FROM schema")
+        .optional(&mut *connection)
+        .await?;
     let (version, readable_by) = match &row {
         Some(row) => (row.get::<i64>(0)?, row.get::<i64>(1)?),
         None => (0, 0),
     };
     if readable_by > VERSION {
-        return Err(StoreError::Newer { found: version, known: VERSION });
+        return Err(StoreError::Newer {
+            found: version,
+            known: VERSION,
+        });
     }
-    for (done, migration) in (0_i64..).zip(MIGRATIONS).skip(usize::try_from(version).unwrap_or(usize::MAX)) {
+    for (done, migration) in (0_i64..)
+        .zip(MIGRATIONS)
+        .skip(usize::try_from(version).unwrap_or(usize::MAX))
+    {
         connection.begin().await?;
         let applied = apply(connection, migration, done + 1).await;
         match applied {
@@ -59,9 +67,23 @@ async fn apply(connection: &mut Connection, migration: &str, version: i64) -> Re
 /// Sortable text compares by bytes on both engines.
 fn fill(text: &str, sqlite: bool) -> String {
     let names = if sqlite {
-        [("{int}", "INTEGER"), ("{text}", "TEXT"), ("{blob}", "BLOB"), ("{plain}", " STRICT"), ("{clustered}", " STRICT, WITHOUT ROWID")]
+        [
+            ("{int}", "INTEGER"),
+            ("{text}", "TEXT"),
+            ("{blob}", "BLOB"),
+            ("{plain}", " STRICT"),
+            ("{clustered}", " STRICT, WITHOUT ROWID"),
+        ]
     } else {
-        [("{int}", "BIGINT"), ("{text}", "TEXT COLLATE \"C\""), ("{blob}", "BYTEA"), ("{plain}", ""), ("{clustered}", "")]
+        [
+            ("{int}", "BIGINT"),
+            ("{text}", "TEXT COLLATE \"C\""),
+            ("{blob}", "BYTEA"),
+            ("{plain}", ""),
+            ("{clustered}", ""),
+        ]
     };
-    names.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
+    names
+        .iter()
+        .fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
 }

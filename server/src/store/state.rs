@@ -25,19 +25,34 @@ impl NewState {
     /// The row of a state's top run.
     #[must_use]
     pub fn of(room: i64, run: &Run) -> Self {
-        Self { room, nid: run.nid, below: run.below.as_ref().map(|run| run.nid), entries: run.to_bytes().into() }
+        Self {
+            room,
+            nid: run.nid,
+            below: run.below.as_ref().map(|run| run.nid),
+            entries: run.to_bytes().into(),
+        }
     }
 }
 
 static INSERT: Insert = Insert {
     table: "states",
-    columns: &[("nid", Kind::Int), ("room", Kind::Int), ("below", Kind::Int), ("entries", Kind::Blob)],
+    columns: &[
+        ("nid", Kind::Int),
+        ("room", Kind::Int),
+        ("below", Kind::Int),
+        ("entries", Kind::Blob),
+    ],
     on_conflict: "",
 };
 
 pub(super) async fn store(connection: &mut Connection, states: Vec<&NewState>) -> Result<(), StoreError> {
     let rows = states.into_iter().map(|state| {
-        vec![state.nid.0.into(), state.room.into(), state.below.map(|below| below.0).into(), state.entries[..].into()]
+        vec![
+            state.nid.0.into(),
+            state.room.into(),
+            state.below.map(|below| below.0).into(),
+            state.entries[..].into(),
+        ]
     });
     INSERT.rows(connection, rows.collect()).await
 }
@@ -51,7 +66,11 @@ impl RunCache {
     const SWEEP_AT: usize = 65_536;
 
     fn get(&self, nid: StateNid) -> Option<Arc<Run>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&nid)?.upgrade()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&nid)?
+            .upgrade()
     }
 
     /// Remembers a run for as long as somebody holds it.
@@ -74,7 +93,9 @@ impl Store {
             return Ok(State::from_run(run));
         }
         let mut states = self.states(vec![nid]).await?;
-        states.remove(&nid).ok_or_else(|| StoreError::corrupt("states", format!("{} is missing", nid.0)))
+        states
+            .remove(&nid)
+            .ok_or_else(|| StoreError::corrupt("states", format!("{} is missing", nid.0)))
     }
 
     /// Several states at once, in one query.
@@ -110,6 +131,9 @@ impl Store {
             };
             runs.insert(nid, run);
         }
-        Ok(nids.into_iter().filter_map(|nid| Some((nid, State::from_run(runs.get(&nid.0)?.clone())))).collect())
+        Ok(nids
+            .into_iter()
+            .filter_map(|nid| Some((nid, State::from_run(runs.get(&nid.0)?.clone()))))
+            .collect())
     }
 }

@@ -19,11 +19,19 @@ pub struct ToDevice {
 
 static INSERT: Insert = Insert {
     table: "to_device",
-    columns: &[("user_id", Kind::Text), ("device_id", Kind::Text), ("position", Kind::Int), ("json", Kind::Text)],
+    columns: &[
+        ("user_id", Kind::Text),
+        ("device_id", Kind::Text),
+        ("position", Kind::Int),
+        ("json", Kind::Text),
+    ],
     on_conflict: "",
 };
 
-pub(super) async fn store(connection: &mut Connection, messages: Vec<(i64, &ToDevice)>) -> Result<(), StoreError> {
+pub(super) async fn store(
+    connection: &mut Connection,
+    messages: Vec<(i64, &ToDevice)>,
+) -> Result<(), StoreError> {
     let rows = messages.into_iter().map(|(position, message)| {
         vec![
             message.user_id.as_str().into(),
@@ -53,8 +61,17 @@ impl Store {
              WHERE user_id = $1 AND device_id = $2 AND position > $3 AND position <= $4 ORDER BY position LIMIT $5",
         );
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = rows.bind(user_id.as_str()).bind(device_id).bind(after.0).bind(up_to.0).bind(limit);
-        rows.all(&self.readers).await?.iter().map(|row| Ok((Position(row.get(0)?), row.get(1)?))).collect()
+        let rows = rows
+            .bind(user_id.as_str())
+            .bind(device_id)
+            .bind(after.0)
+            .bind(up_to.0)
+            .bind(limit);
+        rows.all(&self.readers)
+            .await?
+            .iter()
+            .map(|row| Ok((Position(row.get(0)?), row.get(1)?)))
+            .collect()
     }
 
     /// Drops the messages that a device has acknowledged with its cursor.
@@ -70,8 +87,15 @@ impl Store {
         let (user_id, device_id) = (user_id.to_string(), device_id.to_owned());
         self.transact(move |tx| {
             Box::pin(async move {
-                let delete = query("DELETE FROM to_device WHERE user_id = $1 AND device_id = $2 AND position <= $3");
-                delete.bind(user_id).bind(device_id).bind(up_to.0).execute(&mut tx.connection).await.map(drop)
+                let delete =
+                    query("DELETE FROM to_device WHERE user_id = $1 AND device_id = $2 AND position <= $3");
+                delete
+                    .bind(user_id)
+                    .bind(device_id)
+                    .bind(up_to.0)
+                    .execute(&mut tx.connection)
+                    .await
+                    .map(drop)
             })
         })
         .await

@@ -90,7 +90,12 @@ impl Writer {
             committed: Arc::clone(&committed),
         };
         let task = tokio::spawn(state.run(queue));
-        Self { jobs, queued_bytes, position: committed, _task: task }
+        Self {
+            jobs,
+            queued_bytes,
+            position: committed,
+            _task: task,
+        }
     }
 
     pub(super) fn position(&self) -> Position {
@@ -113,7 +118,9 @@ impl Writer {
 
     pub(super) async fn run(&self, task: Task) -> Result<Position, StoreError> {
         let (answer, pending) = oneshot::channel();
-        self.jobs.try_send(Job::Task(task, answer)).map_err(|error| refused(&error))?;
+        self.jobs
+            .try_send(Job::Task(task, answer))
+            .map_err(|error| refused(&error))?;
         Pending(pending).wait().await
     }
 
@@ -207,7 +214,8 @@ impl State {
     async fn store(&mut self, batch: Vec<(Change, Answer)>) {
         let mut parts = vec![batch];
         while let Some(part) = parts.pop() {
-            let (stale, mut part): (Vec<_>, Vec<_>) = part.into_iter().partition(|(change, _)| change.is_stale());
+            let (stale, mut part): (Vec<_>, Vec<_>) =
+                part.into_iter().partition(|(change, _)| change.is_stale());
             for (_, answer) in stale {
                 let _ = answer.send(Err(StoreError::StaleHead));
             }
@@ -223,7 +231,9 @@ impl State {
                     let mut end = 0;
                     for ((_, answer), records) in part.into_iter().zip(ends) {
                         end += records;
-                        let position = placed.get(end.wrapping_sub(1)).map_or(self.position, |c| c.position);
+                        let position = placed
+                            .get(end.wrapping_sub(1))
+                            .map_or(self.position, |c| c.position);
                         let _ = answer.send(Ok(position));
                     }
                 }
@@ -257,11 +267,21 @@ impl State {
     async fn perform_once(&mut self, task: Task) -> Result<Position, StoreError> {
         let mut connection = self.connected().await?;
         if let Err(error) = connection.begin().await {
-            return Err(self.settle(connection, Err(Failure::Refused(error)), &[]).await.err().unwrap_or(StoreError::Busy));
+            return Err(self
+                .settle(connection, Err(Failure::Refused(error)), &[])
+                .await
+                .err()
+                .unwrap_or(StoreError::Busy));
         }
-        let mut transaction = Transaction { connection, records: Vec::new() };
+        let mut transaction = Transaction {
+            connection,
+            records: Vec::new(),
+        };
         let ran = task(&mut transaction).await;
-        let Transaction { mut connection, records } = transaction;
+        let Transaction {
+            mut connection,
+            records,
+        } = transaction;
         let placed = place_records(records, self.position);
         let outcome = match ran {
             Ok(()) => finish(&mut connection, &placed, self.position).await,
@@ -293,7 +313,11 @@ impl State {
             Err(Failure::Unknown(error)) => {
                 drop(connection);
                 let stored = self.position_in_database().await;
-                if stored == last_position(placed, self.position) { Ok(()) } else { Err(error) }
+                if stored == last_position(placed, self.position) {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
             }
         }
     }
@@ -348,18 +372,30 @@ impl State {
 /// tells whether it happened.
 fn last_position(placed: &[Committed], before: Position) -> Position {
     let last = placed.last().map_or(before, |committed| committed.position);
-    if last == before { Position(before.0 + 1) } else { last }
+    if last == before {
+        Position(before.0 + 1)
+    } else {
+        last
+    }
 }
 
-async fn store_once(connection: &mut Connection, placed: &[Committed], before: Position) -> Result<(), Failure> {
+async fn store_once(
+    connection: &mut Connection,
+    placed: &[Committed],
+    before: Position,
+) -> Result<(), Failure> {
     connection.begin().await.map_err(Failure::Refused)?;
     finish(connection, placed, before).await
 }
 
 /// Stores the records of the open transaction and commits it.
 async fn finish(connection: &mut Connection, placed: &[Committed], before: Position) -> Result<(), Failure> {
-    advance(connection, before, last_position(placed, before)).await.map_err(Failure::Refused)?;
-    records::store(connection, placed).await.map_err(Failure::Refused)?;
+    advance(connection, before, last_position(placed, before))
+        .await
+        .map_err(Failure::Refused)?;
+    records::store(connection, placed)
+        .await
+        .map_err(Failure::Refused)?;
     connection.commit().await.map_err(Failure::Unknown)
 }
 
@@ -370,12 +406,18 @@ async fn advance(connection: &mut Connection, before: Position, last: Position) 
         .bind(before.0)
         .execute(connection)
         .await?;
-    if moved == 1 { Ok(()) } else { Err(StoreError::corrupt("log", "another process has written to it")) }
+    if moved == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::corrupt("log", "another process has written to it"))
+    }
 }
 
 async fn position_on(connection: &mut Connection) -> Result<Position, StoreError> {
     let row = query("SELECT position FROM log").optional(connection).await?;
-    Ok(Position(row.ok_or_else(|| StoreError::corrupt("log", "no row"))?.get(0)?))
+    Ok(Position(
+        row.ok_or_else(|| StoreError::corrupt("log", "no row"))?.get(0)?,
+    ))
 }
 
 /// A connection that holds the database for this process.
