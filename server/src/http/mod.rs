@@ -1,20 +1,41 @@
 //! The client API: HTTP in, typed domain calls, HTTP out. Handlers extract, make one domain call and convert; files
 //! are named as the Matrix specification names things.
 
+mod account;
+mod account_data;
+mod aliases;
 pub mod call;
+mod capabilities;
 pub mod client_address;
 mod connection;
+mod devices;
+mod directory;
 pub mod error;
+mod filters;
+mod keys;
 pub mod listener;
 mod login;
+mod media;
+mod presence;
+mod profile;
+mod push_rules;
+mod receipts;
 mod register;
+mod relations;
 pub mod request_log;
 mod room_creation;
+mod room_history;
 mod room_membership;
 mod room_sending;
+mod room_state;
+mod room_upgrade;
 pub mod router;
+mod session;
 mod sync;
 pub mod tls;
+mod to_device;
+mod typing;
+mod user_directory;
 mod versions;
 
 use std::sync::Arc;
@@ -34,6 +55,27 @@ pub fn router(server: Arc<Server>) -> Router {
         .merge(room_membership::routes())
         .merge(room_sending::routes())
         .merge(sync::routes())
+        .merge(session::routes())
+        .merge(account::routes())
+        .merge(devices::routes())
+        .merge(profile::routes())
+        .merge(user_directory::routes())
+        .merge(room_state::routes())
+        .merge(room_history::routes())
+        .merge(relations::routes())
+        .merge(aliases::routes())
+        .merge(directory::routes())
+        .merge(room_upgrade::routes())
+        .merge(account_data::routes())
+        .merge(filters::routes())
+        .merge(push_rules::routes())
+        .merge(receipts::routes())
+        .merge(typing::routes())
+        .merge(presence::routes())
+        .merge(keys::routes())
+        .merge(to_device::routes())
+        .merge(media::routes())
+        .merge(capabilities::routes())
         .fallback(router::unknown_path)
         .method_not_allowed_fallback(router::unknown_method)
         .layer(middleware::from_fn(router::cross_origin))

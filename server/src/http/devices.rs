@@ -1,0 +1,7 @@
+//! Devices of the caller (client-server API, "Device Management").
+
+use super::router::Routes;
+
+pub(super) fn routes() -> Routes {
+    Routes::new()
+}

@@ -1,0 +1,7 @@
+//! Push rules (client-server API, "Push Rules").
+
+use super::router::Routes;
+
+pub(super) fn routes() -> Routes {
+    Routes::new()
+}

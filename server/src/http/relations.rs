@@ -1,0 +1,7 @@
+//! Children of an event (client-server API, "Forming relationships between events").
+
+use super::router::Routes;
+
+pub(super) fn routes() -> Routes {
+    Routes::new()
+}

@@ -1,0 +1,7 @@
+//! Finding people (client-server API, "User Directory").
+
+use super::router::Routes;
+
+pub(super) fn routes() -> Routes {
+    Routes::new()
+}
