@@ -1,1 +1,3 @@
-//! Placeholder while the workspace is laid out.
+//! What the whole-system tests share.
+
+pub mod fuzz;
