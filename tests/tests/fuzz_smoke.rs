@@ -1,5 +1,7 @@
 //! The fuzz targets, on their seeds and on mutations of those: short, and the same in every run.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop where something cannot be")]
+
 use std::{fs, path::Path, path::PathBuf};
 
 use maru_tests::fuzz::TARGETS;
