@@ -28,9 +28,22 @@ pub(crate) struct Size {
     pub(crate) messages: usize,
 }
 
-/// Users stand in a circle; room r has the `members` users from place r on, so that every room differs.
-fn members_of(room: usize, members: usize, users: usize) -> impl Iterator<Item = usize> {
-    (0..members).map(move |offset| (room + offset) % users)
+/// Users stand in a circle, and the rooms evenly around it; a room has the `members` users from its place on.
+#[derive(Debug, Clone, Copy)]
+struct Circle {
+    users: usize,
+    rooms: usize,
+    members: usize,
+}
+
+impl Circle {
+    fn place(self, room: usize) -> usize {
+        room * self.users / self.rooms.max(1)
+    }
+
+    fn members_of(self, room: usize) -> impl Iterator<Item = usize> {
+        (0..self.members).map(move |offset| (self.place(room) + offset) % self.users)
+    }
 }
 
 pub(super) async fn run(size: &Size, context: &Context, outcome: &mut Outcome) -> Result<(), LoadError> {
@@ -44,8 +57,13 @@ pub(super) async fn run(size: &Size, context: &Context, outcome: &mut Outcome) -
         return Err(LoadError::Usage("send needs senders, members and rooms".into()));
     }
     let mut sessions = context.sessions(senders.max(members)).await?;
-    let rooms = make_rooms(context, &mut sessions, rooms, members).await?;
-    let rooms_of = rooms_of_users(&rooms, members, sessions.len());
+    let circle = Circle {
+        users: sessions.len(),
+        rooms,
+        members,
+    };
+    let rooms = make_rooms(context, &mut sessions, circle).await?;
+    let rooms_of = rooms_of_users(&rooms, circle);
     let able: Vec<usize> = (0..senders)
         .filter(|sender| rooms_of.get(*sender).is_some_and(|own| !own.is_empty()))
         .collect();
@@ -73,33 +91,31 @@ pub(super) async fn run(size: &Size, context: &Context, outcome: &mut Outcome) -
         outcome.at_most("server_cpu_ms_per_message", 0.25);
     }
 
-    let pages = read_all(&mut sessions, &rooms).await?;
+    let pages = read_all(&mut sessions, &rooms, circle).await?;
     traffic::verify_history(&pages, &marker, &acknowledged)
 }
 
 async fn make_rooms(
     context: &Context,
     sessions: &mut [Session],
-    rooms: usize,
-    members: usize,
+    circle: Circle,
 ) -> Result<Vec<Room>, LoadError> {
-    let users = sessions.len();
-    let mut made = Vec::with_capacity(rooms);
-    for room in 0..rooms {
-        // The first member in the circle is at `room`; rotating the slice puts the members in front.
-        sessions.rotate_left(room % users);
-        let mut present: Vec<&mut Session> = sessions.iter_mut().take(members).collect();
+    let mut made = Vec::with_capacity(circle.rooms);
+    for room in 0..circle.rooms {
+        // Turning the circle puts the members in front.
+        sessions.rotate_left(circle.place(room));
+        let mut present: Vec<&mut Session> = sessions.iter_mut().take(circle.members).collect();
         let room_made = context.room(&mut present).await;
-        sessions.rotate_right(room % users);
+        sessions.rotate_right(circle.place(room));
         made.push(room_made?);
     }
     Ok(made)
 }
 
-fn rooms_of_users(rooms: &[Room], members: usize, users: usize) -> Vec<Vec<&Room>> {
-    let mut rooms_of = vec![Vec::new(); users];
+fn rooms_of_users(rooms: &[Room], circle: Circle) -> Vec<Vec<&Room>> {
+    let mut rooms_of = vec![Vec::new(); circle.users];
     for (index, room) in rooms.iter().enumerate() {
-        for user in members_of(index, members, users) {
+        for user in circle.members_of(index) {
             if let Some(own) = rooms_of.get_mut(user) {
                 own.push(room);
             }
@@ -109,11 +125,14 @@ fn rooms_of_users(rooms: &[Room], members: usize, users: usize) -> Vec<Vec<&Room
 }
 
 /// The histories of all rooms, each read by its creator.
-async fn read_all(sessions: &mut [Session], rooms: &[Room]) -> Result<Vec<Page>, LoadError> {
-    let users = sessions.len();
+async fn read_all(sessions: &mut [Session], rooms: &[Room], circle: Circle) -> Result<Vec<Page>, LoadError> {
     let reading = sessions.iter_mut().enumerate().map(async |(user, session)| {
         let mut pages = Vec::new();
-        for room in rooms.iter().skip(user).step_by(users) {
+        for (_, room) in rooms
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| circle.place(*index) == user)
+        {
             pages.extend(traffic::parse_pages(
                 &traffic::read_history(session, room, PAGE).await?,
             )?);
@@ -130,10 +149,36 @@ mod tests {
     #[test]
     fn rooms_are_spread_over_the_circle_of_users() {
         let rooms: Vec<Room> = (0..3).map(|room| Room::new(format!("!{room}"))).collect();
-        let ids: Vec<Vec<&str>> = rooms_of_users(&rooms, 2, 3)
-            .into_iter()
-            .map(|own| own.into_iter().map(|room| room.id.as_str()).collect())
-            .collect();
+        let ids: Vec<Vec<&str>> = rooms_of_users(
+            &rooms,
+            Circle {
+                users: 3,
+                rooms: 3,
+                members: 2,
+            },
+        )
+        .into_iter()
+        .map(|own| own.into_iter().map(|room| room.id.as_str()).collect())
+        .collect();
         assert_eq!(ids, [["!0", "!2"], ["!0", "!1"], ["!1", "!2"]]);
+    }
+
+    #[test]
+    fn everybody_is_in_a_room_if_there_are_places_enough() {
+        for (users, rooms, members) in [(64, 16, 10), (64, 64, 10), (100, 1, 100), (10, 25, 2)] {
+            let rooms_made: Vec<Room> = (0..rooms).map(|room| Room::new(format!("!{room}"))).collect();
+            let rooms_of = rooms_of_users(
+                &rooms_made,
+                Circle {
+                    users,
+                    rooms,
+                    members,
+                },
+            );
+            assert!(
+                rooms_of.iter().all(|own| !own.is_empty()),
+                "{users} users, {rooms} rooms of {members}"
+            );
+        }
     }
 }
