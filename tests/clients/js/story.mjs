@@ -245,6 +245,26 @@ async function direct() {
     });
 }
 
+async function encrypted() {
+    await step("encrypted room", async () => {
+        const initialState = [{ type: "m.room.encryption", state_key: "", content: { algorithm: "m.megolm.v1.aes-sha2" } }];
+        const options = { preset: "private_chat", invite: [bob.getUserId()], initial_state: initialState };
+        const { room_id: secretId } = await alice.createRoom(options);
+        await until(bob, "the invitation", () => bob.getRoom(secretId)?.getMyMembership() === "invite");
+        await bob.joinRoom(secretId);
+        await until(alice, "Bob in the room", () => alice.getRoom(secretId)?.getJoinedMemberCount() === 2);
+        const { event_id: eventId } = await alice.sendTextMessage(secretId, "the tide is at four");
+        const stored = await bob.fetchRoomEvent(secretId, eventId);
+        expect(stored.type === "m.room.encrypted" && stored.content.body === undefined, "it was sent in the clear");
+        for (const reader of [bob, laptop]) {
+            await until(reader, "the decrypted text", () => {
+                const event = reader.getRoom(secretId)?.findEventById(eventId);
+                return event && text(event) === "the tide is at four";
+            });
+        }
+    });
+}
+
 async function farewell() {
     await step("leave", async () => {
         await bob.leave(roomId);
@@ -274,6 +294,7 @@ try {
     await relations();
     await media();
     await direct();
+    await encrypted();
     await farewell();
 } catch (error) {
     process.stderr.write(`FAILED ${describe(error)}\n`);

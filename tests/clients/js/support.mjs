@@ -9,6 +9,7 @@ Promise.withResolvers ??= function withResolvers() {
     return { promise, resolve, reject };
 };
 
+// After the shim above, hence no static import.
 const sdk = await import("matrix-js-sdk");
 
 // The SDK's loggers look these up at every call; the story itself reports through `console.log`.
@@ -51,6 +52,7 @@ export function until(client, what, probe) {
         sdk.RoomStateEvent.Events,
         sdk.RoomMemberEvent.Typing,
         sdk.UserEvent.Presence,
+        sdk.MatrixEventEvent.Decrypted,
         sdk.MatrixEventEvent.Replaced,
     ];
     const { promise, resolve, reject } = Promise.withResolvers();
@@ -113,8 +115,9 @@ export async function login(baseUrl, username, password) {
     return session(baseUrl, answer);
 }
 
-/** Starts syncing and waits until the first answer has been taken in. */
+/** Makes the device's keys, starts syncing and waits until the first answer has been taken in. */
 export async function start(client, initialSyncLimit = 20) {
+    await client.initRustCrypto({ useIndexedDB: false });
     await client.startClient({ initialSyncLimit });
     await until(client, "the first sync", () => client.isInitialSyncComplete());
 }
