@@ -107,11 +107,10 @@ impl Keys {
                 name: text.to_owned(),
                 cause,
             }),
-            Ok(ServerKind::Key(key)) if key != self.root.public_key() => Err(DataFolderError::OtherKey {
-                name: name.into(),
-                own,
-            }),
-            Ok(_) => Ok(name.into()),
+            Ok(ServerKind::Key(key)) if key != self.root.public_key() => {
+                Err(DataFolderError::OtherKey { name, own })
+            }
+            Ok(_) => Ok(name),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The homeserver: rooms, accounts, sync, storage and the client API in one program.
 
 pub mod accounts;
+pub mod admin;
 pub mod cache;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod data_folder;

@@ -5,6 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+/// Open files that are kept for other things than connections.
+const OTHER_FILES: usize = 512;
+
 /// Raises the number of files and connections that this process may have open to what the system allows at most, and
 /// returns it; `None` when there is no bound.
 ///
@@ -23,6 +26,16 @@ pub fn raise_open_files() -> std::io::Result<Option<u64>> {
         )?;
     }
     Ok(limit.maximum)
+}
+
+/// How many of the wanted connections fit when so many files may be open: database, media and peers need some too.
+pub fn connections_within(wanted: usize, open_files: Option<u64>) -> usize {
+    let Some(files) = open_files.and_then(|files| usize::try_from(files).ok()) else {
+        return wanted;
+    };
+    wanted
+        .min(files.saturating_sub(OTHER_FILES).max(files / 2))
+        .max(1)
 }
 
 /// The lines of `/metrics` about the process, under the names that Prometheus gives them. Empty where there is no
@@ -94,6 +107,15 @@ fn open_files() -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_leave_files_for_the_rest() {
+        assert_eq!(connections_within(50_000, None), 50_000);
+        assert_eq!(connections_within(50_000, Some(1_000_000)), 50_000);
+        assert_eq!(connections_within(50_000, Some(20_000)), 19_488);
+        assert_eq!(connections_within(50_000, Some(256)), 128);
+        assert_eq!(connections_within(50_000, Some(0)), 1);
+    }
 
     #[test]
     fn the_process_knows_itself() {

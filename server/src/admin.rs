@@ -1,0 +1,315 @@
+//! The admin socket: how subcommands change the data of a server that runs.
+//!
+//! A Unix socket in the data folder, for its owner only. One connection carries one command and its reply, each one
+//! line of JSON of bounded length.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+
+/// Longest command or reply, in bytes.
+const LINE_BYTES: u64 = 16 * 1024 * 1024;
+/// Time for a command to arrive once its connection is open.
+const COMMAND_TIME: Duration = Duration::from_secs(10);
+/// Longest path that a socket can be bound to, in bytes.
+const PATH_BYTES: usize = 100;
+
+/// What the admin can ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum AdminCommand {
+    /// Make an account.
+    UserCreate {
+        /// The part of the user id before the colon.
+        name: String,
+        /// The password in the clear; the socket never leaves the machine.
+        password: String,
+        /// Whether the account administers the server.
+        admin: bool,
+    },
+    /// Give an account another password and log out its devices.
+    UserPassword {
+        /// The user id, or the part of it before the colon.
+        name: String,
+        /// The new password.
+        password: String,
+    },
+    /// Close an account for good.
+    UserDeactivate {
+        /// The user id, or the part of it before the colon.
+        name: String,
+    },
+    /// List the accounts.
+    UserList,
+    /// Make a registration token.
+    TokenCreate {
+        /// How many accounts may be made with it; unset: any number.
+        uses: Option<u32>,
+        /// For how long it is good, in seconds; unset: for ever.
+        valid_seconds: Option<u64>,
+    },
+    /// Copy database, media and keys into a new folder.
+    Backup {
+        /// The folder, an absolute path.
+        into: PathBuf,
+    },
+}
+
+/// What the admin is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum AdminReply {
+    /// Done; one line says what.
+    Done {
+        /// The line.
+        message: String,
+    },
+    /// The accounts.
+    Users {
+        /// One for each.
+        users: Vec<UserLine>,
+    },
+    /// A registration token.
+    Token {
+        /// The token.
+        token: String,
+    },
+    /// Not done.
+    Refused {
+        /// One line that says why.
+        reason: String,
+    },
+}
+
+/// One account in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserLine {
+    /// The user id.
+    pub user_id: String,
+    /// Whether the account administers the server.
+    pub admin: bool,
+    /// Whether the account is closed.
+    pub deactivated: bool,
+}
+
+/// Why a command got no reply.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// Nobody listens: no server runs on this folder.
+    #[error("no server runs on this data folder")]
+    NoServer,
+    /// The connection failed.
+    #[error("cannot talk to the running server: {0}")]
+    Io(#[from] io::Error),
+    /// The other side is not of this version, or not a server.
+    #[error("the running server answers what this program does not understand: {0}")]
+    NotUnderstood(#[from] serde_json::Error),
+}
+
+/// The socket of a running server. Gone from the folder when it is dropped.
+#[derive(Debug)]
+pub struct AdminSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl AdminSocket {
+    /// Binds the socket. A socket that an earlier process left behind is replaced, so the caller must hold the
+    /// folder's lock.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        // Bound aside and moved, so that it never stands there with the permissions of other files.
+        let aside = path.with_file_name(format!(".admin-{:08x}", rand::random::<u32>()));
+        let listener = UnixListener::bind(ShortPath::of(&aside)?.as_path())?;
+        fs::set_permissions(&aside, Permissions::from_mode(0o600))?;
+        fs::rename(&aside, path)?;
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Answers commands with `execute`, one after the other, until it is dropped.
+    pub async fn serve<F: Future<Output = AdminReply>>(&self, execute: impl Fn(AdminCommand) -> F) {
+        loop {
+            let answered = match self.listener.accept().await {
+                Ok((stream, _)) => answer(stream, &execute).await,
+                Err(error) => Err(AdminError::Io(error)),
+            };
+            if let Err(error) = answered {
+                tracing::warn!(%error, "a command on the admin socket failed");
+            }
+        }
+    }
+}
+
+impl Drop for AdminSocket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+async fn answer<F>(mut stream: UnixStream, execute: &impl Fn(AdminCommand) -> F) -> Result<(), AdminError>
+where
+    F: Future<Output = AdminReply>,
+{
+    let command = tokio::time::timeout(COMMAND_TIME, read_line(&mut stream)).await;
+    let command = command.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+    let reply = match command {
+        Ok(command) => execute(command).await,
+        Err(AdminError::NotUnderstood(error)) => AdminReply::Refused {
+            reason: format!("the running server does not understand this command: {error}"),
+        },
+        Err(error) => return Err(error),
+    };
+    write_line(&mut stream, &reply).await
+}
+
+/// Sends a command to the server that runs on a data folder, and waits for its reply.
+///
+/// # Errors
+///
+/// [`AdminError::NoServer`] when none runs.
+pub async fn send(socket: &Path, command: &AdminCommand) -> Result<AdminReply, AdminError> {
+    let connected = UnixStream::connect(ShortPath::of(socket)?.as_path()).await;
+    let mut stream = connected.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AdminError::NoServer,
+        _ => AdminError::Io(error),
+    })?;
+    write_line(&mut stream, command).await?;
+    read_line(&mut stream).await
+}
+
+async fn write_line(stream: &mut UnixStream, value: &impl Serialize) -> Result<(), AdminError> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    Ok(stream.write_all(&line).await?)
+}
+
+async fn read_line<T: DeserializeOwned>(stream: &mut UnixStream) -> Result<T, AdminError> {
+    let mut line = Vec::new();
+    BufReader::new(stream.take(LINE_BYTES))
+        .read_until(b'\n', &mut line)
+        .await?;
+    Ok(serde_json::from_slice(&line)?)
+}
+
+/// A path to a socket that is short enough for the system, whatever the length of the real one.
+struct ShortPath {
+    path: PathBuf,
+    /// Keeps `/proc/self/fd/…` valid.
+    _folder: Option<File>,
+}
+
+impl ShortPath {
+    fn of(path: &Path) -> io::Result<Self> {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        if path.as_os_str().len() <= PATH_BYTES {
+            return Ok(Self {
+                path: path.to_owned(),
+                _folder: None,
+            });
+        }
+        let folder = File::open(folder)?;
+        let short = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
+        Ok(Self {
+            path: short,
+            _folder: Some(folder),
+        })
+    }
+
+    fn as_path(&self) -> &Path {
+        &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn ask(folder: &Path, command: AdminCommand) -> Result<AdminReply, AdminError> {
+        send(&folder.join("admin.sock"), &command).await
+    }
+
+    #[tokio::test]
+    async fn a_command_is_answered_and_the_socket_is_private() {
+        let parent = tempfile::tempdir().unwrap();
+        for name in ["short".to_owned(), "long".repeat(40)] {
+            let folder = parent.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            assert!(matches!(
+                ask(&folder, AdminCommand::UserList).await,
+                Err(AdminError::NoServer)
+            ));
+            let socket = AdminSocket::bind(&folder.join("admin.sock")).unwrap();
+            let mode = fs::metadata(folder.join("admin.sock"))
+                .unwrap()
+                .permissions()
+                .mode();
+            assert_eq!(mode & 0o777, 0o600);
+            let serving = socket.serve(async |command| AdminReply::Done {
+                message: format!("{command:?}"),
+            });
+            let asking = async {
+                for _ in 0..2 {
+                    let reply = ask(&folder, AdminCommand::UserList).await.unwrap();
+                    assert_eq!(
+                        reply,
+                        AdminReply::Done {
+                            message: "UserList".to_owned()
+                        }
+                    );
+                }
+            };
+            tokio::select! { () = serving => {}, () = asking => {} }
+            drop(socket);
+            assert!(matches!(
+                ask(&folder, AdminCommand::UserList).await,
+                Err(AdminError::NoServer)
+            ));
+        }
+    }
+
+    #[tokio::test]
+    async fn nonsense_is_refused_and_the_next_command_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let socket = AdminSocket::bind(&path).unwrap();
+        let serving = socket.serve(async |_| AdminReply::Done {
+            message: String::new(),
+        });
+        let asking = async {
+            drop(UnixStream::connect(&path).await.unwrap());
+            let mut stream = UnixStream::connect(&path).await.unwrap();
+            stream.write_all(b"{\"command\":\"fly\"}\n").await.unwrap();
+            let reply: AdminReply = read_line(&mut stream).await.unwrap();
+            assert!(matches!(reply, AdminReply::Refused { .. }), "{reply:?}");
+            assert!(matches!(
+                ask(folder.path(), AdminCommand::UserList).await,
+                Ok(AdminReply::Done { .. })
+            ));
+        };
+        tokio::select! { () = serving => {}, () = asking => {} }
+    }
+
+    #[tokio::test]
+    async fn a_socket_left_behind_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        std::mem::forget(AdminSocket::bind(&path).unwrap());
+        AdminSocket::bind(&path).unwrap();
+    }
+}

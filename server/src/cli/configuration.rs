@@ -1,0 +1,44 @@
+//! `maru config`: checks, shows and documents the configuration.
+
+use clap::Subcommand;
+
+use super::{Failure, Flags};
+use crate::config::reference;
+use crate::http::tls::{Certificates, TlsFiles};
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub(super) enum Action {
+    /// Say whether the configuration can be used
+    Check,
+    /// Print every value and where it comes from; passwords are hidden
+    Show,
+    /// Print the reference of all keys as a Markdown table
+    Reference,
+}
+
+pub(super) fn run(action: Action, flags: Flags) -> Result<(), Failure> {
+    match action {
+        Action::Check => check(flags),
+        Action::Show => {
+            print!("{}", reference::as_file(&flags.load()?));
+            Ok(())
+        }
+        Action::Reference => {
+            print!("{}", reference::as_table());
+            Ok(())
+        }
+    }
+}
+
+fn check(flags: Flags) -> Result<(), Failure> {
+    let loaded = flags.load()?;
+    if let Some(files) = TlsFiles::configured(&loaded.config.tls) {
+        Certificates::load(files).map_err(|error| Failure::Other(error.to_string()))?;
+    }
+    for variable in &loaded.unknown_variables {
+        eprintln!("maru: the variable {variable} names no key");
+    }
+    println!("the configuration can be used");
+    Ok(())
+}
