@@ -3,15 +3,24 @@
 mod configuration;
 mod doctor;
 mod key;
+mod serve;
+mod signals;
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, ConfigError, Loaded, Sources};
-use crate::data_folder::DataFolderError;
+use crate::clock::Clock;
+use crate::config::{self, Config, ConfigError, Loaded, Sources};
+use crate::data_folder::{DataFolder, DataFolderError};
+use crate::http::tls::TlsError;
+use crate::identity::Identity;
+use crate::server::Server;
+use crate::store::{Database, StoreError};
 
 /// A homeserver for one organisation: chat over the Matrix client API.
 #[derive(Debug, Parser)]
@@ -25,6 +34,8 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the server
+    Serve,
     /// Check, show or document the configuration
     Config {
         #[command(subcommand)]
@@ -100,6 +111,12 @@ enum Failure {
     /// The data folder cannot be used.
     #[error(transparent)]
     DataFolder(#[from] DataFolderError),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Certificates(#[from] TlsError),
+    /// The database cannot be opened.
+    #[error("cannot open the database {0}: {1}")]
+    Database(config::Database, StoreError),
     /// Something else, in words.
     #[error("{0}")]
     Other(String),
@@ -129,10 +146,34 @@ pub fn run() -> ExitCode {
 
 fn execute(command: Command, flags: Flags) -> Result<(), Failure> {
     match command {
+        Command::Serve => wait(serve::run(flags.load()?)),
         Command::Config { action } => configuration::run(action, flags),
         Command::Key { action } => key::run(action, flags),
         Command::Doctor => doctor::run(flags),
     }
+}
+
+/// Runs what waits for sockets and databases.
+fn wait<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime
+        .map_err(|error| Failure::Other(format!("cannot start threads: {error}")))?
+        .block_on(work)
+}
+
+/// Opens the server of a data folder. Nothing listens yet.
+async fn open_server(folder: &DataFolder, config: &Config) -> Result<Arc<Server>, Failure> {
+    let keys = folder.keys();
+    let identity = Identity {
+        server_name: keys.server_name(config.server_name.as_deref())?,
+        signing_key: keys.signing.clone(),
+    };
+    let database = match &config.database {
+        config::Database::Sqlite => Database::Sqlite(folder.database()),
+        config::Database::Postgres(url) => Database::Postgres(url.clone()),
+    };
+    let opened = Server::open(config.clone(), database, identity, Clock::System).await;
+    opened.map_err(|error| Failure::Database(config.database.clone(), error))
 }
 
 #[cfg(test)]
@@ -151,7 +192,7 @@ mod tests {
         for key in config::reference::FLAGS {
             let flag = key.replace('_', "-");
             assert!(
-                doctor
+                command
                     .get_arguments()
                     .any(|argument| argument.get_long() == Some(flag.as_str())),
                 "{flag}"

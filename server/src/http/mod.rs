@@ -12,6 +12,7 @@ mod devices;
 mod directory;
 pub mod error;
 mod filters;
+pub mod health;
 mod keys;
 pub mod listener;
 mod login;
@@ -76,8 +77,10 @@ pub fn router(server: Arc<Server>) -> Router {
         .merge(to_device::routes())
         .merge(media::routes())
         .merge(capabilities::routes())
+        .merge(health::routes())
         .fallback(router::unknown_path)
         .method_not_allowed_fallback(router::unknown_method)
         .layer(middleware::from_fn(router::cross_origin))
+        .layer(middleware::from_fn(request_log::observe))
         .with_state(server)
 }

@@ -42,15 +42,25 @@ pub static ALL: &[&(dyn Metric + Sync)] = &[
     &COMMIT_TIME,
 ];
 
+/// A name with samples under it.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// The name, beginning with `maru_`.
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+}
+
 /// Something that is written to `/metrics`.
 pub trait Metric {
-    /// Name, kind and help of each family of lines that is written.
-    fn families(&self) -> Vec<(&'static str, &'static str, &'static str)>;
+    /// What it writes.
+    fn families(&self) -> Vec<Family>;
 
-    /// Writes the samples.
+    /// Writes each family with its samples.
     ///
     /// # Errors
-    ///
     /// Only what the writer returns.
     fn write(&self, out: &mut String) -> fmt::Result;
 }
@@ -59,19 +69,19 @@ pub trait Metric {
 pub fn render() -> String {
     let mut out = String::with_capacity(16 * 1024);
     for metric in ALL {
-        for (name, kind, help) in metric.families() {
-            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        }
         let _ = metric.write(&mut out);
     }
     out.push_str(&super::process::render());
     out
 }
 
+fn announce(out: &mut String, Family { name, kind, help }: Family) -> fmt::Result {
+    writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")
+}
+
 /// A number that only grows.
 pub struct Counter {
-    name: &'static str,
-    help: &'static str,
+    family: Family,
     value: AtomicU64,
 }
 
@@ -79,8 +89,11 @@ impl Counter {
     /// A counter at zero. Names end with `_total`.
     pub const fn new(name: &'static str, help: &'static str) -> Self {
         Self {
-            name,
-            help,
+            family: Family {
+                name,
+                kind: "counter",
+                help,
+            },
             value: AtomicU64::new(0),
         }
     }
@@ -97,19 +110,19 @@ impl Counter {
 }
 
 impl Metric for Counter {
-    fn families(&self) -> Vec<(&'static str, &'static str, &'static str)> {
-        vec![(self.name, "counter", self.help)]
+    fn families(&self) -> Vec<Family> {
+        vec![self.family]
     }
 
     fn write(&self, out: &mut String) -> fmt::Result {
-        writeln!(out, "{} {}", self.name, self.get())
+        announce(out, self.family)?;
+        writeln!(out, "{} {}", self.family.name, self.get())
     }
 }
 
 /// A number that grows and shrinks.
 pub struct Gauge {
-    name: &'static str,
-    help: &'static str,
+    family: Family,
     value: AtomicI64,
 }
 
@@ -117,8 +130,11 @@ impl Gauge {
     /// A gauge at zero.
     pub const fn new(name: &'static str, help: &'static str) -> Self {
         Self {
-            name,
-            help,
+            family: Family {
+                name,
+                kind: "gauge",
+                help,
+            },
             value: AtomicI64::new(0),
         }
     }
@@ -145,12 +161,13 @@ impl Gauge {
 }
 
 impl Metric for Gauge {
-    fn families(&self) -> Vec<(&'static str, &'static str, &'static str)> {
-        vec![(self.name, "gauge", self.help)]
+    fn families(&self) -> Vec<Family> {
+        vec![self.family]
     }
 
     fn write(&self, out: &mut String) -> fmt::Result {
-        writeln!(out, "{} {}", self.name, self.get())
+        announce(out, self.family)?;
+        writeln!(out, "{} {}", self.family.name, self.get())
     }
 }
 
@@ -161,8 +178,7 @@ const BOUNDS: [u64; 12] = [
 
 /// How often a thing took how long.
 pub struct Histogram {
-    name: &'static str,
-    help: &'static str,
+    family: Family,
     buckets: Buckets,
 }
 
@@ -170,8 +186,11 @@ impl Histogram {
     /// An empty histogram. Names end with `_seconds`.
     pub const fn new(name: &'static str, help: &'static str) -> Self {
         Self {
-            name,
-            help,
+            family: Family {
+                name,
+                kind: "histogram",
+                help,
+            },
             buckets: Buckets::new(),
         }
     }
@@ -183,12 +202,13 @@ impl Histogram {
 }
 
 impl Metric for Histogram {
-    fn families(&self) -> Vec<(&'static str, &'static str, &'static str)> {
-        vec![(self.name, "histogram", self.help)]
+    fn families(&self) -> Vec<Family> {
+        vec![self.family]
     }
 
     fn write(&self, out: &mut String) -> fmt::Result {
-        self.buckets.write(out, self.name, "")
+        announce(out, self.family)?;
+        self.buckets.write(out, self.family.name, "")
     }
 }
 
@@ -248,6 +268,19 @@ fn seconds(microseconds: u64) -> f64 {
     Duration::from_micros(microseconds).as_secs_f64()
 }
 
+const REQUEST_FAMILIES: [Family; 2] = [
+    Family {
+        name: "maru_http_requests_total",
+        kind: "counter",
+        help: "Requests answered, by method, endpoint and class of status.",
+    },
+    Family {
+        name: "maru_http_request_seconds",
+        kind: "histogram",
+        help: "Time until the head of the answer; polls wait on purpose.",
+    },
+];
+
 /// Requests by method and endpoint, with how they ended and how long the answer took.
 ///
 /// Endpoints are the routes, not the paths that strangers ask for, so their number is bounded by the program.
@@ -295,37 +328,32 @@ impl Requests {
 }
 
 impl Metric for Requests {
-    fn families(&self) -> Vec<(&'static str, &'static str, &'static str)> {
-        vec![
-            (
-                "maru_http_requests_total",
-                "counter",
-                "Requests answered, by method, endpoint and class of status.",
-            ),
-            (
-                "maru_http_request_seconds",
-                "histogram",
-                "Time until the head of the answer; polls wait on purpose.",
-            ),
-        ]
-    }
-
     fn write(&self, out: &mut String) -> fmt::Result {
         let endpoints = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
-        for ((method, endpoint), counted) in endpoints {
-            let labels = format!("method=\"{method}\",endpoint=\"{endpoint}\",");
+        let labels = |(method, endpoint): &(_, _)| format!("method=\"{method}\",endpoint=\"{endpoint}\",");
+        let [total, took] = REQUEST_FAMILIES;
+        announce(out, total)?;
+        for (key, counted) in &endpoints {
             for (class, count) in (1..).zip(&counted.statuses) {
                 let count = count.load(Ordering::Relaxed);
                 if count > 0 {
                     writeln!(
                         out,
-                        "maru_http_requests_total{{{labels}status=\"{class}xx\"}} {count}"
+                        "{}{{{}status=\"{class}xx\"}} {count}",
+                        total.name,
+                        labels(key)
                     )?;
                 }
             }
-            counted.took.write(out, "maru_http_request_seconds", &labels)?;
         }
-        Ok(())
+        announce(out, took)?;
+        endpoints
+            .iter()
+            .try_for_each(|(key, counted)| counted.took.write(out, took.name, &labels(key)))
+    }
+
+    fn families(&self) -> Vec<Family> {
+        REQUEST_FAMILIES.to_vec()
     }
 }
 
@@ -381,13 +409,28 @@ mod tests {
     fn every_metric_is_in_the_operations_guide() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../spec/operations.md");
         let guide = std::fs::read_to_string(path).unwrap();
-        for (name, kind, help) in ALL.iter().flat_map(|metric| metric.families()) {
+        for Family { name, kind, help } in ALL.iter().flat_map(|metric| metric.families()) {
             let line = format!("| `{name}` | {kind} | {help} |");
             assert!(
                 guide.contains(&line),
                 "spec/operations.md lacks this line:\n{line}"
             );
         }
+    }
+
+    #[test]
+    fn a_family_is_announced_once() {
+        let requests = Requests::new();
+        requests.observe("GET", "/a", 200, Duration::ZERO);
+        requests.observe("GET", "/b", 200, Duration::ZERO);
+        let mut out = String::new();
+        requests.write(&mut out).unwrap();
+        assert_eq!(out.matches("# TYPE ").count(), 2, "{out}");
+        let last_count = out.rfind("maru_http_requests_total{").unwrap();
+        assert!(
+            last_count < out.find("# TYPE maru_http_request_seconds").unwrap(),
+            "{out}"
+        );
     }
 
     #[test]

@@ -1,0 +1,126 @@
+//! `maru serve`: starts the server, says where it is, and runs it until a signal ends it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::signals::Signals;
+use super::{Failure, open_server};
+use crate::config::{Config, Loaded};
+use crate::data_folder::DataFolder;
+use crate::http::listener::{Listener, ListenerOptions};
+use crate::http::tls::{Certificates, TlsFiles};
+use crate::http::{health, router};
+use crate::observe::{logging, process};
+use crate::server::Server;
+
+pub(super) async fn run(loaded: Loaded) -> Result<(), Failure> {
+    let mut config = loaded.config;
+    logging::init(&config.log);
+    for variable in &loaded.unknown_variables {
+        tracing::warn!(variable, "this variable names no key of the configuration");
+    }
+    fit_connections(&mut config);
+
+    let signals = Signals::take().map_err(|error| Failure::Other(format!("cannot take signals: {error}")))?;
+    let folder = DataFolder::open(&config.data)?;
+    let certificates = TlsFiles::configured(&config.tls)
+        .map(Certificates::load)
+        .transpose()?
+        .map(Arc::new);
+    let clients = bind(
+        "listen",
+        config.listen,
+        certificates.clone(),
+        ListenerOptions::configured(&config),
+    )
+    .await?;
+    let metrics = match config.metrics_listen {
+        Some(address) => Some(
+            bind(
+                "metrics_listen",
+                address,
+                None,
+                ListenerOptions::configured(&config),
+            )
+            .await?,
+        ),
+        None => None,
+    };
+    let server = open_server(&folder, &config).await?;
+    announce(&server, &folder, &clients, metrics.as_ref())?;
+
+    let stop = CancellationToken::new();
+    tokio::spawn(signals.heed(stop.clone(), certificates));
+    let serving = async {
+        let metrics = async {
+            if let Some(metrics) = metrics {
+                metrics
+                    .serve(health::metrics_router(), stop.clone().cancelled_owned())
+                    .await;
+            }
+        };
+        tokio::join!(
+            clients.serve(router(server.clone()), stop.clone().cancelled_owned()),
+            metrics
+        );
+    };
+    serving.await;
+    server.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Allows as many files as the system does, and no more connections than fit.
+fn fit_connections(config: &mut Config) {
+    let files = process::raise_open_files().unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot raise the number of open files");
+        None
+    });
+    let fitting = process::connections_within(config.limits.connections, files);
+    if fitting < config.limits.connections {
+        tracing::debug!(
+            connections = fitting,
+            "the system's limit on open files allows fewer connections"
+        );
+        config.limits.connections = fitting;
+    }
+}
+
+async fn bind(
+    key: &str,
+    address: SocketAddr,
+    certificates: Option<Arc<Certificates>>,
+    options: ListenerOptions,
+) -> Result<Listener, Failure> {
+    let bound = Listener::bind(address, certificates, options).await;
+    bound.map_err(|error| Failure::Other(format!("cannot listen on {address} (`{key}`): {error}")))
+}
+
+/// Says on standard output where the server is. Scripts read these lines; the log has the same.
+fn announce(
+    server: &Server,
+    folder: &DataFolder,
+    clients: &Listener,
+    metrics: Option<&Listener>,
+) -> Result<(), Failure> {
+    let unknown = |error| Failure::Other(format!("cannot tell the bound address: {error}"));
+    let clients = format!(
+        "{}://{}",
+        clients.scheme(),
+        clients.local_addr().map_err(unknown)?
+    );
+    println!("data folder: {}", folder.path().display());
+    println!("server name: {}", server.identity.name());
+    if let Some(metrics) = metrics {
+        println!(
+            "metrics listening on http://{}/metrics",
+            metrics.local_addr().map_err(unknown)?
+        );
+    }
+    println!("client API listening on {clients}");
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, name = %server.identity.name(), address = clients, "started");
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! What supervisors and collectors ask: whether the process lives, whether it can serve, and its metrics.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use http::{StatusCode, header};
+
+use super::router::Routes;
+use crate::observe::metrics;
+use crate::server::Server;
+
+/// `/health` and `/ready`, on the client listener.
+pub fn routes() -> Routes {
+    Router::new()
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+}
+
+/// `/metrics`, on a listener of its own.
+pub fn metrics_router() -> Router {
+    Router::new().route("/metrics", get(show_metrics))
+}
+
+/// The process lives. Says nothing of the database: a supervisor must not restart a server because that is away.
+async fn health() -> &'static str {
+    "alive\n"
+}
+
+/// The database answers, so requests can be served.
+async fn ready(State(server): State<Arc<Server>>) -> (StatusCode, &'static str) {
+    match server.store.ready().await {
+        Ok(()) => (StatusCode::OK, "ready\n"),
+        Err(error) => {
+            tracing::warn!(%error, "not ready");
+            (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n")
+        }
+    }
+}
+
+async fn show_metrics() -> impl IntoResponse {
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        metrics::render(),
+    )
+}
