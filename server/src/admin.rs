@@ -56,11 +56,6 @@ pub enum AdminCommand {
         /// For how long it is good, in seconds; unset: for ever.
         valid_seconds: Option<u64>,
     },
-    /// Copy database, media and keys into a new folder.
-    Backup {
-        /// The folder, an absolute path.
-        into: PathBuf,
-    },
 }
 
 /// What the admin is told.

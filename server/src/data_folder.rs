@@ -24,6 +24,8 @@ const DATABASE: &str = "maru.db";
 const MEDIA: &str = "media";
 /// Socket on which a running server takes the admin's commands.
 const ADMIN_SOCKET: &str = "admin.sock";
+/// Stands while a restore is under way; what is beside it may be half of a server.
+const UNFINISHED: &str = "restore-unfinished";
 /// Locked by the process that uses the folder.
 const LOCK: &str = "lock";
 
@@ -41,6 +43,9 @@ pub enum DataFolderError {
     /// Another process has the folder.
     #[error("the data folder {} is in use by another process", .0.display())]
     InUse(PathBuf),
+    /// A restore into the folder was cut off.
+    #[error("a restore into {} was cut off; empty the folder and restore again", .0.display())]
+    Unfinished(PathBuf),
     /// A key file does not hold a key. It is never replaced: its loss would be the loss of the server's name.
     #[error("{} does not hold a key; restore it from a backup", .0.display())]
     NotAKey(PathBuf),
@@ -133,6 +138,9 @@ impl DataFolder {
     pub fn open(path: &Path) -> Result<Self, DataFolderError> {
         make_folder(path)?;
         let lock = lock(path)?.ok_or_else(|| DataFolderError::InUse(path.to_owned()))?;
+        if path.join(UNFINISHED).exists() {
+            return Err(DataFolderError::Unfinished(path.to_owned()));
+        }
         let keys = Keys::load_or_make(path)?;
         Ok(Self {
             path: path.to_owned(),
@@ -193,6 +201,49 @@ impl DataFolder {
     /// Where the keys lie in a folder that is not opened.
     pub fn keys_in(folder: &Path) -> [PathBuf; 2] {
         [folder.join(ROOT_KEY), folder.join(SIGNING_KEY)]
+    }
+}
+
+/// A folder that is being filled by a restore.
+#[derive(Debug)]
+pub struct UnfinishedFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataFolder {
+    /// Takes a folder and marks it, durably, as one that cannot be opened until [`UnfinishedFolder::finish`].
+    ///
+    /// # Errors
+    ///
+    /// [`DataFolderError::InUse`] when another process has it; else what went wrong with a file.
+    pub fn mark_unfinished(path: &Path) -> Result<UnfinishedFolder, DataFolderError> {
+        let lock = lock(path)?.ok_or_else(|| DataFolderError::InUse(path.to_owned()))?;
+        let mark = path.join(UNFINISHED);
+        let marked = File::create(&mark).and_then(|_| File::open(path)?.sync_all());
+        marked.map_err(|cause| DataFolderError::Io { path: mark, cause })?;
+        Ok(UnfinishedFolder {
+            path: path.to_owned(),
+            _lock: lock,
+        })
+    }
+}
+
+impl UnfinishedFolder {
+    /// Says, durably, that the folder is whole.
+    ///
+    /// # Errors
+    ///
+    /// When the mark cannot be removed.
+    pub fn finish(self) -> Result<(), DataFolderError> {
+        let mark = self.path.join(UNFINISHED);
+        // What was filled in must be on disk before the mark is gone.
+        let done = File::open(&self.path).and_then(|folder| {
+            folder.sync_all()?;
+            fs::remove_file(&mark)?;
+            folder.sync_all()
+        });
+        done.map_err(|cause| DataFolderError::Io { path: mark, cause })
     }
 }
 

@@ -11,6 +11,8 @@ use crate::config::Config;
 use crate::data_folder::{DataFolder, Keys};
 use crate::http::tls::{Certificates, TlsFiles};
 use crate::observe::process;
+use crate::store::SCHEMA_VERSION;
+use crate::store::backup::schema_version;
 
 /// Free space under which a server is in danger, in bytes.
 const LEAST_FREE: u64 = 256 << 20;
@@ -24,7 +26,7 @@ const FEWEST_FILES: u64 = 4096;
 /// What was found: a line that says why all is well, or what is wrong.
 type Finding = Result<String, String>;
 
-pub(super) fn run(flags: Flags) -> Result<(), Failure> {
+pub(super) async fn run(flags: Flags) -> Result<(), Failure> {
     let loaded = flags.load()?;
     let config = &loaded.config;
     let unknown = match loaded.unknown_variables.as_slice() {
@@ -37,6 +39,7 @@ pub(super) fn run(flags: Flags) -> Result<(), Failure> {
         ("data folder", data_folder(&config.data)),
         ("keys", keys(config)),
         ("server", in_use(&config.data)),
+        ("database", database(config).await),
         ("clock", clock(&config.data)),
         ("durable writes", durable_writes(&config.data)),
         ("free space", free_space(&config.data)),
@@ -149,6 +152,17 @@ fn in_use(data: &Path) -> Finding {
         Ok(true) if DataFolder::admin_socket_in(data).exists() => Ok("runs".to_owned()),
         Ok(true) => Err("a process holds the folder but has no admin socket".to_owned()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn database(config: &Config) -> Finding {
+    let version = schema_version(&super::database(config)).await;
+    match version.map_err(|error| format!("{}: {error}", config.database))? {
+        None => Ok(format!("{}, to be made", config.database)),
+        Some(found) => Ok(format!(
+            "{}, schema version {found} of {SCHEMA_VERSION}",
+            config.database
+        )),
     }
 }
 

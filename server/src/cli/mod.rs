@@ -1,5 +1,6 @@
 //! The command line. Each subcommand is one file; all take the flags of the configuration.
 
+mod backup;
 mod configuration;
 mod doctor;
 mod key;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::backup::BackupError;
 use crate::clock::Clock;
 use crate::config::{self, Config, ConfigError, Loaded, Sources};
 use crate::data_folder::{DataFolder, DataFolderError};
@@ -45,6 +47,16 @@ enum Command {
     Key {
         #[command(subcommand)]
         action: key::Action,
+    },
+    /// Copy a server's database, media and keys into a new folder; the server may run
+    Backup {
+        /// The folder to make
+        into: PathBuf,
+    },
+    /// Bring a backup back into an empty data folder
+    Restore {
+        /// The backup's folder
+        from: PathBuf,
     },
     /// Check that a server can run here
     Doctor,
@@ -117,6 +129,9 @@ enum Failure {
     /// The database cannot be opened.
     #[error("cannot open the database {0}: {1}")]
     Database(config::Database, StoreError),
+    /// A backup or restore did not happen.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     /// Something else, in words.
     #[error("{0}")]
     Other(String),
@@ -149,7 +164,9 @@ fn execute(command: Command, flags: Flags) -> Result<(), Failure> {
         Command::Serve => wait(serve::run(flags.load()?)),
         Command::Config { action } => configuration::run(action, flags),
         Command::Key { action } => key::run(action, flags),
-        Command::Doctor => doctor::run(flags),
+        Command::Backup { into } => wait(backup::back_up(&into, flags)),
+        Command::Restore { from } => wait(backup::restore(&from, flags)),
+        Command::Doctor => wait(doctor::run(flags)),
     }
 }
 
@@ -168,12 +185,16 @@ async fn open_server(folder: &DataFolder, config: &Config) -> Result<Arc<Server>
         server_name: keys.server_name(config.server_name.as_deref())?,
         signing_key: keys.signing.clone(),
     };
-    let database = match &config.database {
-        config::Database::Sqlite => Database::Sqlite(folder.database()),
-        config::Database::Postgres(url) => Database::Postgres(url.clone()),
-    };
-    let opened = Server::open(config.clone(), database, identity, Clock::System).await;
+    let opened = Server::open(config.clone(), database(config), identity, Clock::System).await;
     opened.map_err(|error| Failure::Database(config.database.clone(), error))
+}
+
+/// The configured database.
+fn database(config: &Config) -> Database {
+    match &config.database {
+        config::Database::Sqlite => Database::Sqlite(DataFolder::database_in(&config.data)),
+        config::Database::Postgres(url) => Database::Postgres(url.clone()),
+    }
 }
 
 #[cfg(test)]

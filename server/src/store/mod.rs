@@ -5,6 +5,7 @@
 
 pub mod account_data;
 pub mod accounts;
+pub mod backup;
 mod engine;
 pub mod events;
 pub mod log;

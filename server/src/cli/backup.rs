@@ -1,0 +1,31 @@
+//! `maru backup` and `maru restore`.
+
+use std::path::Path;
+
+use super::{Failure, Flags};
+use crate::backup;
+
+pub(super) async fn back_up(into: &Path, flags: Flags) -> Result<(), Failure> {
+    let config = flags.load()?.config;
+    let name = config.server_name.as_deref();
+    let manifest = backup::back_up(&config.data, &config.database, name, into).await?;
+    let bytes: u64 = manifest.files.iter().map(|file| file.bytes).sum();
+    println!(
+        "backed up {}: {} files, {bytes} bytes",
+        manifest.server_name,
+        manifest.files.len()
+    );
+    if manifest.database == "postgres" {
+        println!(
+            "the database is not in the backup: use pg_dump, before this command, so that no media are missing"
+        );
+    }
+    Ok(())
+}
+
+pub(super) async fn restore(from: &Path, flags: Flags) -> Result<(), Failure> {
+    let config = flags.load()?.config;
+    let manifest = backup::restore(from, &config.data, &config.database).await?;
+    println!("restored {} into {}", manifest.server_name, config.data.display());
+    Ok(())
+}
