@@ -1,5 +1,6 @@
 //! The homeserver: rooms, accounts, sync, storage and the client API in one program.
 
+pub mod account_data;
 pub mod accounts;
 pub mod admin;
 pub mod backup;
@@ -8,11 +9,13 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod data_folder;
+pub mod ephemeral;
 pub mod http;
 pub mod identity;
 pub mod live;
 pub mod observe;
 pub mod push;
+pub mod receipts;
 pub mod refusal;
 pub mod rooms;
 pub mod server;

@@ -76,6 +76,9 @@ pub enum Refusal {
     /// An upload limit or quota does not allow more.
     #[error("{0}")]
     ResourceLimitExceeded(String),
+    /// Only the server itself writes this.
+    #[error("{0}")]
+    ServerControlled(String),
     /// The database is not available for now.
     #[error("the server cannot store or read this at the moment, try again later")]
     Unavailable(String),

@@ -1,14 +1,19 @@
 //! The assembly: the one place that builds the parts of a server and puts them together.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use maru_protocol::cursor::LogId;
 
+use crate::account_data::ClientData;
 use crate::accounts::Accounts;
 use crate::clock::Clock;
 use crate::config::{Config, Limits};
+use crate::ephemeral::{Presence, PresenceLimits, Typing};
 use crate::identity::Identity;
 use crate::live::{Hub, Readers};
+use crate::push::Push;
+use crate::receipts::Receipts;
 use crate::rooms::Rooms;
 use crate::store::{CommitLimits, Database, Store, StoreError};
 use crate::sync::Sync;
@@ -28,6 +33,16 @@ pub struct Server {
     pub accounts: Accounts,
     /// Rooms.
     pub rooms: Arc<Rooms>,
+    /// What users' clients keep here for each other.
+    pub account_data: ClientData,
+    /// How far users have read.
+    pub receipts: Receipts,
+    /// Who is typing.
+    pub typing: Arc<Typing>,
+    /// Who is present.
+    pub presence: Arc<Presence>,
+    /// Push rules.
+    pub push: Arc<Push>,
     /// What sync answers.
     pub sync: Sync,
     /// Sizes and counts that nobody may exceed.
@@ -62,9 +77,21 @@ impl Server {
             Arc::clone(&identity),
             Arc::clone(&clock),
             Arc::clone(&store),
-            table,
+            Arc::clone(&table),
             limits.message_characters,
         ));
+        let account_data = ClientData::new(Arc::clone(&store), Arc::clone(&rooms));
+        let receipts = Receipts::new(Arc::clone(&clock), Arc::clone(&store), Arc::clone(&rooms));
+        let typing = Typing::start(Arc::clone(&hub));
+        let offline_after = Duration::from_secs(config.presence.offline_after_seconds.into());
+        let presence = Presence::start(
+            Arc::clone(&clock),
+            Arc::clone(&store),
+            table,
+            Arc::clone(&hub),
+            PresenceLimits::offline_after(offline_after),
+        );
+        let push = Arc::new(Push::new(Arc::clone(&store)));
         let sync = Sync::new(Arc::clone(&store), Arc::clone(&rooms), Arc::clone(&hub));
         Ok(Arc::new(Self {
             identity,
@@ -73,6 +100,11 @@ impl Server {
             hub,
             accounts,
             rooms,
+            account_data,
+            receipts,
+            typing,
+            presence,
+            push,
             sync,
             limits,
             config,

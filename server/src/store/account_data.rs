@@ -5,6 +5,7 @@ use maru_protocol::cursor::Position;
 use ruma::{OwnedUserId, UserId};
 
 use super::engine::{Connection, Insert, Kind, Row, query};
+use super::log::Record;
 use super::{Store, StoreError};
 
 /// The room number of global account data.
@@ -132,5 +133,44 @@ impl Store {
             .iter()
             .map(read)
             .collect()
+    }
+
+    /// Changes one piece of account data by what it is now, so that two changes at once both count. When `change` refuses,
+    /// nothing is stored and its refusal is returned.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn change_account_data<E: Send + 'static>(
+        &self,
+        user_id: &UserId,
+        room: i64,
+        data_type: &'static str,
+        change: impl FnOnce(Option<String>) -> Result<String, E> + Send + 'static,
+    ) -> Result<Result<(), E>, StoreError> {
+        let user_id = user_id.to_owned();
+        self.transact(move |tx| {
+            Box::pin(async move {
+                let now =
+                    query("SELECT content FROM account_data WHERE user_id = $1 AND room = $2 AND type = $3")
+                        .bind(user_id.as_str())
+                        .bind(room)
+                        .bind(data_type)
+                        .optional(&mut tx.connection)
+                        .await?;
+                let now = now.map(|row| row.get(0)).transpose()?;
+                let content = match change(now) {
+                    Ok(content) => content,
+                    Err(refusal) => return Ok(Err(refusal)),
+                };
+                tx.push(Record::AccountData(AccountData {
+                    user_id,
+                    room,
+                    data_type: data_type.to_owned(),
+                    content,
+                }));
+                Ok(Ok(()))
+            })
+        })
+        .await
     }
 }

@@ -126,6 +126,12 @@ impl Change {
         }
     }
 
+    /// Whether there is nothing to store.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
     /// Adds a record.
     pub fn push(&mut self, record: Record) {
         self.records.push(record);

@@ -84,13 +84,13 @@ impl Store {
              JOIN events AS e ON e.room = json_extract(start.value, '$[0]') \
              AND e.place >= json_extract(start.value, '$[1]') \
              LEFT JOIN notifications AS n ON n.user_id = $1 AND n.room = e.room AND n.place = e.place \
-             WHERE e.outcome = 0 AND e.sender <> $1 AND COALESCE(n.notify, e.notify) > 0"
+             WHERE e.outcome = 0 AND e.redacted_by IS NULL AND e.sender <> $1 AND COALESCE(n.notify, e.notify) > 0"
         } else {
             "SELECT e.room, e.place, COALESCE(n.notify, e.notify), e.thread \
              FROM json_array_elements($2::json) AS start (value) \
              JOIN events AS e ON e.room = (start.value->>0)::bigint AND e.place >= (start.value->>1)::bigint \
              LEFT JOIN notifications AS n ON n.user_id = $1 AND n.room = e.room AND n.place = e.place \
-             WHERE e.outcome = 0 AND e.sender <> $1 AND COALESCE(n.notify, e.notify) > 0"
+             WHERE e.outcome = 0 AND e.redacted_by IS NULL AND e.sender <> $1 AND COALESCE(n.notify, e.notify) > 0"
         };
         let starts: Vec<(i64, i64)> = from.iter().map(|(room, place)| (*room, place.0)).collect();
         let starts = serde_json::to_string(&starts).map_err(StoreError::encoding)?;

@@ -45,7 +45,8 @@ static UPSERT: Insert = Insert {
         ("position", Kind::Int),
     ],
     on_conflict: "ON CONFLICT (room, user_id, type, thread) DO UPDATE SET event_id = excluded.event_id, \
-                  place = excluded.place, ts = excluded.ts, position = excluded.position",
+                  place = excluded.place, ts = excluded.ts, position = excluded.position \
+                  WHERE excluded.place >= receipts.place",
 };
 
 pub(super) async fn store(

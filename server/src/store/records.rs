@@ -66,8 +66,12 @@ pub(super) async fn store(connection: &mut Connection, batch: &[Committed]) -> R
     if !aliases.is_empty() {
         rooms::store_aliases(connection, aliases).await?;
     }
-    let latest: HashMap<_, _> = pick!(batch, Record::Receipt)
-        .map(|(position, r)| (r.key(), (position, r)))
+    // A receipt never moves back, whatever the order in which two devices sent theirs.
+    let mut receipts: Vec<_> = pick!(batch, Record::Receipt).collect();
+    receipts.sort_by_key(|(_, receipt)| receipt.place);
+    let latest: HashMap<_, _> = receipts
+        .into_iter()
+        .map(|(position, receipt)| (receipt.key(), (position, receipt)))
         .collect();
     if !latest.is_empty() {
         receipts::store(connection, latest.into_values().collect()).await?;

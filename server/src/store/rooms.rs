@@ -345,6 +345,27 @@ impl Store {
             .collect()
     }
 
+    /// A user's membership in a room, if there ever was one.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn membership(
+        &self,
+        room: i64,
+        user_id: &UserId,
+    ) -> Result<Option<StoredMembership>, StoreError> {
+        let row = query(
+            "SELECT m.room, m.user_id, m.membership, m.event, m.position, m.forgotten, m.stripped_state, rooms.room_id \
+             FROM memberships AS m JOIN rooms ON rooms.nid = m.room WHERE m.room = $1 AND m.user_id = $2",
+        );
+        let row = row.bind(room).bind(user_id.as_str());
+        row.optional(&self.readers)
+            .await?
+            .as_ref()
+            .map(read_membership)
+            .transpose()
+    }
+
     /// All memberships of a user. Costs grow with the rooms the user was ever in.
     ///
     /// # Errors
