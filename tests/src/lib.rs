@@ -1,3 +1,37 @@
-//! What the whole-system tests share.
+//! What the whole-system tests share: servers to test, users to drive them with, databases to run them on.
+//!
+//! [`TestServer`] is the real server in this process, without ports; [`TestProcess`] is the real binary, to be
+//! killed and restarted. Both make [`User`]s, who speak the client API. `on_both_engines!` runs a test on SQLite and
+//! on PostgreSQL.
+//!
+//! ```ignore
+//! on_both_engines!(a_message_arrives);
+//!
+//! async fn a_message_arrives(server: TestServer) {
+//!     let [alice, bob] = [server.user("alice").await, server.user("bob").await];
+//!     let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+//!     bob.join(&room).await;
+//!     let event = alice.send(&room, "hello").await;
+//!     assert!(bob.sync(None).await.timeline(&room).contains(&event));
+//! }
+//! ```
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may stop where something cannot be"
+)]
+
+pub mod api;
+pub mod engine;
 pub mod fuzz;
+pub mod postgres;
+pub mod process;
+pub mod server;
+pub mod user;
+
+pub use api::{Api, Reply};
+pub use engine::{Data, Engine};
+pub use process::TestProcess;
+pub use server::TestServer;
+pub use user::{Synced, User};

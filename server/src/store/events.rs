@@ -115,7 +115,7 @@ impl StoredEvent {
     }
 
     pub(super) fn set_position(&self, position: Position) {
-        // A batch that was halved is placed again; the first successful commit decides, and failed ones are not read.
+        // Set once, when the commit has succeeded: a batch that is halved is placed again, at other positions.
         let _ = self.position.set(position);
     }
 

@@ -168,7 +168,7 @@ pub struct Committed {
     pub record: Record,
 }
 
-/// Gives positions to the records of a batch, counting on from `last`.
+/// Gives positions to the records of a batch, counting on from `last`. They hold only once the batch is durable.
 pub(super) fn place_records(records: impl IntoIterator<Item = Record>, last: Position) -> Vec<Committed> {
     let mut position = last;
     records
@@ -176,9 +176,6 @@ pub(super) fn place_records(records: impl IntoIterator<Item = Record>, last: Pos
         .map(|record| {
             if record.takes_position() {
                 position = Position(position.0 + 1);
-            }
-            if let Record::Event(stored) = &record {
-                stored.set_position(position);
             }
             Committed { position, record }
         })

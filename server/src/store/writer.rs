@@ -324,6 +324,11 @@ impl State {
 
     fn publish(&mut self, placed: &[Committed]) {
         self.position = last_position(placed, self.position);
+        for committed in placed {
+            if let Record::Event(stored) = &committed.record {
+                stored.set_position(committed.position);
+            }
+        }
         self.readers.committed(placed);
         self.committed.store(self.position.0, Ordering::Release);
     }

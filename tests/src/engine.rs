@@ -1,0 +1,110 @@
+//! The two database engines, and the data that a server under test leaves behind.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::postgres::{Cluster, OwnDatabase};
+
+/// Where a server keeps its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// The embedded database.
+    Sqlite,
+    /// A database of its own on the test run's PostgreSQL.
+    Postgres,
+}
+
+/// A data folder and a database that go when the value does, and stay over restarts before.
+#[derive(Debug)]
+pub struct Data {
+    folder: TempDir,
+    postgres: Option<OwnDatabase>,
+}
+
+impl Data {
+    /// Empty data.
+    ///
+    /// # Panics
+    /// When there is no place for it, or no PostgreSQL.
+    #[must_use]
+    pub fn new(engine: Engine) -> Self {
+        match engine {
+            Engine::Sqlite => Self {
+                folder: tempfile::tempdir().unwrap(),
+                postgres: None,
+            },
+            Engine::Postgres => Self::on_cluster(Cluster::shared()),
+        }
+    }
+
+    /// Empty data in a new database of that cluster.
+    ///
+    /// # Panics
+    /// When the cluster does not answer.
+    #[must_use]
+    pub fn on_cluster(cluster: &Cluster) -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            postgres: Some(OwnDatabase::create(cluster)),
+        }
+    }
+
+    /// The data folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        match self.postgres {
+            None => Engine::Sqlite,
+            Some(_) => Engine::Postgres,
+        }
+    }
+
+    /// What to open.
+    #[must_use]
+    pub fn database(&self) -> maru::store::Database {
+        match &self.postgres {
+            None => maru::store::Database::Sqlite(self.sqlite_file()),
+            Some(database) => maru::store::Database::Postgres(database.url().to_owned()),
+        }
+    }
+
+    /// The value of `--database`.
+    #[must_use]
+    pub fn database_flag(&self) -> &str {
+        self.postgres.as_ref().map_or("sqlite", OwnDatabase::url)
+    }
+
+    /// The file of the embedded database.
+    #[must_use]
+    pub fn sqlite_file(&self) -> PathBuf {
+        maru::data_folder::DataFolder::database_in(self.folder())
+    }
+}
+
+/// Runs `async fn(TestServer)` tests on SQLite and on PostgreSQL.
+///
+/// `on_both_engines!(a, b);` makes the tests `a::sqlite`, `a::postgres`, `b::sqlite` and `b::postgres`.
+#[macro_export]
+macro_rules! on_both_engines {
+    ($($test:ident),+ $(,)?) => {$(
+        mod $test {
+            #[tokio::test]
+            async fn sqlite() {
+                let server = $crate::TestServer::start_on($crate::Engine::Sqlite).await;
+                Box::pin(super::$test(server)).await;
+            }
+
+            #[tokio::test]
+            async fn postgres() {
+                let server = $crate::TestServer::start_on($crate::Engine::Postgres).await;
+                Box::pin(super::$test(server)).await;
+            }
+        }
+    )+};
+}

@@ -1,0 +1,107 @@
+//! The real server in this process: everything but sockets.
+
+use std::sync::Arc;
+
+use http::Method;
+use maru::clock::Clock;
+use maru::config::{Config, Registration};
+use maru::data_folder::Keys;
+use maru::identity::Identity;
+use maru::server::Server;
+use serde_json::Value;
+
+use crate::{Api, Data, Engine, Reply, User};
+
+/// A running server without ports. Anybody may register, and no rate is limited.
+#[derive(Debug)]
+pub struct TestServer {
+    server: Arc<Server>,
+    api: Api,
+    config: Config,
+    data: Data,
+}
+
+impl TestServer {
+    /// A server with empty data on the embedded database.
+    pub async fn start() -> Self {
+        Self::start_on(Engine::Sqlite).await
+    }
+
+    /// A server with empty data on that engine.
+    pub async fn start_on(engine: Engine) -> Self {
+        Self::start_with(engine, |_| {}).await
+    }
+
+    /// A server whose configuration is changed before it starts.
+    pub async fn start_with(engine: Engine, change: impl FnOnce(&mut Config)) -> Self {
+        let data = Data::new(engine);
+        let mut config = Config {
+            data: data.folder().to_owned(),
+            registration: Registration::Open,
+            rate_limits: false,
+            ..Config::default()
+        };
+        change(&mut config);
+        Self::open(config, data).await
+    }
+
+    async fn open(config: Config, data: Data) -> Self {
+        let keys = Keys::load_or_make(data.folder()).unwrap();
+        let identity = Identity {
+            server_name: keys.server_name(config.server_name.as_deref()).unwrap(),
+            signing_key: keys.signing,
+        };
+        let opened = Server::open(config.clone(), data.database(), identity, Clock::System).await;
+        let server = opened.unwrap();
+        Self {
+            api: Api::InProcess(maru::http::router(Arc::clone(&server))),
+            server,
+            config,
+            data,
+        }
+    }
+
+    /// Stops the server in order and starts it again on the same data; users go on with [`User::on`].
+    pub async fn restart(self) -> Self {
+        let Self {
+            server, config, data, ..
+        } = self;
+        server.close().await;
+        drop(server);
+        Self::open(config, data).await
+    }
+
+    /// The server's parts.
+    #[must_use]
+    pub fn parts(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    /// Where requests go.
+    #[must_use]
+    pub fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// What the server keeps.
+    #[must_use]
+    pub fn data(&self) -> &Data {
+        &self.data
+    }
+
+    /// The server's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.server.identity.server_name.as_str()
+    }
+
+    /// Registers a user.
+    pub async fn user(&self, name: &str) -> User {
+        self.api.register(name).await
+    }
+
+    /// A request without a token.
+    pub async fn request(&self, method: Method, path: &str, body: Option<Value>) -> Reply {
+        self.api.request(method, path, None, body).await
+    }
+}
