@@ -215,12 +215,12 @@ pub(crate) fn write_object<'n, 'a: 'n>(
 }
 
 /// Appends an integer.
-pub(crate) fn write_integer(out: &mut String, integer: i64) {
+pub fn write_integer(out: &mut String, integer: i64) {
     let _ = fmt::Write::write_fmt(out, format_args!("{integer}"));
 }
 
 /// Appends a string with its quotes, escaping only what must be.
-pub(crate) fn write_text(out: &mut String, text: &str) {
+pub fn write_text(out: &mut String, text: &str) {
     out.push('"');
     let mut plain = 0;
     for (at, byte) in text.bytes().enumerate() {

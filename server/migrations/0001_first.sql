@@ -61,8 +61,9 @@ CREATE TABLE events (
 ){plain};
 CREATE UNIQUE INDEX events_by_place ON events (room, place);
 CREATE INDEX events_by_position ON events (room, position);
-CREATE INDEX events_by_relation ON events (relates_to, place) WHERE relates_to IS NOT NULL;
+CREATE INDEX events_by_relation ON events (relates_to, relation, place) WHERE relates_to IS NOT NULL;
 CREATE INDEX events_by_thread ON events (room, thread, place) WHERE thread IS NOT NULL;
+CREATE INDEX events_by_slot ON events (room, type, state_key, place) WHERE state_key IS NOT NULL;
 
 -- Room state as geometric runs: a state is its own entries over the state `below`.
 CREATE TABLE states (

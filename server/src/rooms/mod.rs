@@ -4,12 +4,15 @@
 //! event enters a room. The other files are one kind of action each.
 
 mod append;
+mod bundle;
 mod chain;
 mod create;
 mod relation;
 mod room;
 mod send;
 mod table;
+pub mod view;
+pub mod visibility;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

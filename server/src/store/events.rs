@@ -273,6 +273,7 @@ macro_rules! select_events {
         )
     };
 }
+pub(super) use select_events;
 
 fn read(row: &Row) -> Result<Arc<StoredEvent>, StoreError> {
     let nid = row.get::<i64>(0)?;
@@ -307,7 +308,7 @@ fn read(row: &Row) -> Result<Arc<StoredEvent>, StoreError> {
     }))
 }
 
-fn read_all(rows: &[Row]) -> Result<Vec<Arc<StoredEvent>>, StoreError> {
+pub(super) fn read_all(rows: &[Row]) -> Result<Vec<Arc<StoredEvent>>, StoreError> {
     rows.iter().map(read).collect()
 }
 

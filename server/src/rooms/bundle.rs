@@ -1,0 +1,202 @@
+//! What an event's children add to it in its reader's eyes: the newest edit, the thread, the references (client-server
+//! API, "Aggregations of child events").
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use maru_protocol::canonical::write_text;
+use maru_protocol::cursor::Place;
+use ruma::{OwnedEventId, UserId};
+
+use super::Rooms;
+use super::view::{Reader, View};
+use crate::refusal::Refusal;
+use crate::store::events::StoredEvent;
+use crate::store::relations::RelationCount;
+
+/// A thread as its root shows it.
+struct Thread {
+    latest: Arc<StoredEvent>,
+    count: i64,
+    participated: bool,
+}
+
+impl Rooms {
+    /// Fills `view.relations` for a page of events. One query when nothing relates to any of them.
+    pub(super) async fn bundle(
+        &self,
+        view: &mut View,
+        reader: Reader<'_>,
+        events: &[&Arc<StoredEvent>],
+    ) -> Result<(), Refusal> {
+        let page: HashMap<_, _> = events
+            .iter()
+            .filter(|stored| stored.place.is_some())
+            .map(|stored| (&stored.event.id, *stored))
+            .collect();
+        if page.is_empty() {
+            return Ok(());
+        }
+        let ids = page.keys().map(ToString::to_string).collect();
+        let mut counts = self.store.relation_counts(ids, reader.user_id).await?;
+        // Events of another room that claim to relate to one of this room do not.
+        counts.retain(|count| page.get(&count.to).is_some_and(|stored| stored.room == count.room));
+        if counts.is_empty() {
+            return Ok(());
+        }
+        let threads = self.threads_of(reader.user_id, &page, &counts).await?;
+        let edits = self.edits_of(reader.user_id, &counts, &threads).await?;
+        let references = self.references_of(&counts).await?;
+        let roots: HashSet<&OwnedEventId> = counts.iter().map(|count| &count.to).collect();
+        for root in roots {
+            let (thread, edit) = (threads.get(root), edits.get(root));
+            let text = write_bundle(view, thread, edit, references.get(root), &edits);
+            if text.len() > 2 {
+                view.relations.insert(root.clone(), text);
+            }
+        }
+        Ok(())
+    }
+
+    async fn threads_of(
+        &self,
+        user_id: &UserId,
+        page: &HashMap<&OwnedEventId, &Arc<StoredEvent>>,
+        counts: &[RelationCount],
+    ) -> Result<HashMap<OwnedEventId, Thread>, Refusal> {
+        let counts: Vec<_> = counts.iter().filter(|count| count.kind == "m.thread").collect();
+        let places: Vec<(i64, Place)> = counts.iter().map(|count| (count.room, count.newest)).collect();
+        let latest = self.visible_anywhere(user_id, self.store.events_at(&places).await?).await?;
+        let latest: HashMap<_, _> = latest
+            .into_iter()
+            .map(|stored| ((stored.room, stored.place), stored))
+            .collect();
+        let thread = |count: &&RelationCount| {
+            let root = page.get(&count.to)?;
+            let thread = Thread {
+                latest: Arc::clone(latest.get(&(count.room, Some(count.newest)))?),
+                count: count.count,
+                participated: count.by_user || root.event.sender == user_id,
+            };
+            Some((count.to.clone(), thread))
+        };
+        Ok(counts.iter().filter_map(thread).collect())
+    }
+
+    /// The newest edits of events of the page, and of the latest events of their threads.
+    async fn edits_of(
+        &self,
+        user_id: &UserId,
+        counts: &[RelationCount],
+        threads: &HashMap<OwnedEventId, Thread>,
+    ) -> Result<HashMap<OwnedEventId, Arc<StoredEvent>>, Refusal> {
+        let edited = counts.iter().filter(|count| count.kind == "m.replace").map(|count| &count.to);
+        let latest = threads.values().map(|thread| &thread.latest.event.id);
+        let edited: Vec<String> = edited.chain(latest).map(ToString::to_string).collect();
+        if edited.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let mut edits = self.store.newest_edits(edited).await?;
+        edits.retain(|edit| has_new_content(edit));
+        let edits = self.visible_anywhere(user_id, edits).await?;
+        let by_target = |edit: Arc<StoredEvent>| Some((edit.relation.as_ref()?.to.clone(), edit));
+        Ok(edits.into_iter().filter_map(by_target).collect())
+    }
+
+    async fn references_of(
+        &self,
+        counts: &[RelationCount],
+    ) -> Result<HashMap<OwnedEventId, Vec<OwnedEventId>>, Refusal> {
+        let referred = counts.iter().filter(|count| count.kind == "m.reference");
+        let referred: Vec<String> = referred.map(|count| count.to.to_string()).collect();
+        let mut references: HashMap<_, Vec<_>> = HashMap::new();
+        if !referred.is_empty() {
+            for (to, from) in self.store.references(referred).await? {
+                references.entry(to).or_default().push(from);
+            }
+        }
+        Ok(references)
+    }
+
+    /// Those of some events, of any rooms, that a user may see.
+    async fn visible_anywhere(
+        &self,
+        user_id: &UserId,
+        events: Vec<Arc<StoredEvent>>,
+    ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
+        let mut by_room: HashMap<i64, Vec<_>> = HashMap::new();
+        for stored in events {
+            by_room.entry(stored.room).or_default().push(stored);
+        }
+        let mut visible = Vec::new();
+        for (nid, events) in by_room {
+            if let Some(room) = self.room_by_nid(nid).await? {
+                visible.extend(self.visible(user_id, &room, events).await?);
+            }
+        }
+        Ok(visible)
+    }
+}
+
+/// An edit says what the new content is, unless only its readers can tell.
+fn has_new_content(edit: &StoredEvent) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Content {
+        #[serde(rename = "m.new_content")]
+        _new_content: serde::de::IgnoredAny,
+    }
+    &*edit.event.event_type == "m.room.encrypted" || edit.event.content_as::<Content>().is_ok()
+}
+
+fn write_bundle(
+    view: &View,
+    thread: Option<&Thread>,
+    edit: Option<&Arc<StoredEvent>>,
+    references: Option<&Vec<OwnedEventId>>,
+    edits: &HashMap<OwnedEventId, Arc<StoredEvent>>,
+) -> String {
+    let mut out = String::from("{");
+    let begin = |out: &mut String, kind: &str| {
+        if out.len() > 1 {
+            out.push(',');
+        }
+        write_text(out, kind);
+        out.push(':');
+    };
+    if let Some(references) = references {
+        begin(&mut out, "m.reference");
+        out.push_str("{\"chunk\":[");
+        for (at, from) in references.iter().enumerate() {
+            out.push_str(if at == 0 { "{\"event_id\":" } else { ",{\"event_id\":" });
+            write_text(&mut out, from.as_str());
+            out.push('}');
+        }
+        out.push_str("]}");
+    }
+    if let Some(edit) = edit {
+        begin(&mut out, "m.replace");
+        view.write_child(&mut out, edit, None);
+    }
+    if let Some(thread) = thread {
+        begin(&mut out, "m.thread");
+        let _ = write!(
+            out,
+            "{{\"count\":{},\"current_user_participated\":{},\"latest_event\":",
+            thread.count, thread.participated
+        );
+        let edit = edits.get(&thread.latest.event.id).map(|edit| write_edit(view, edit));
+        view.write_child(&mut out, &thread.latest, edit.as_deref());
+        out.push('}');
+    }
+    out.push('}');
+    out
+}
+
+/// The bundle of an event that has an edit and nothing else.
+fn write_edit(view: &View, edit: &StoredEvent) -> String {
+    let mut out = String::from("{\"m.replace\":");
+    view.write_child(&mut out, edit, None);
+    out.push('}');
+    out
+}

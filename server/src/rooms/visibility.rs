@@ -1,0 +1,207 @@
+//! Who sees which events: the one way by which any reading path decides it (client-server API, "Room history
+//! visibility"). The rule itself is [`may_see`]; here are the facts it asks for.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use maru_protocol::auth::{SlotHash, StateSlot};
+use maru_protocol::cursor::Place;
+use maru_protocol::state::{EventNid, State, StateNid};
+use maru_protocol::visibility::{Around, HistoryVisibility, Membership, Sight, may_see};
+use ruma::UserId;
+
+use super::view::Seen;
+use super::{Room, Rooms};
+use crate::refusal::Refusal;
+use crate::store::events::{Outcome, StoredEvent};
+
+/// Membership events of one user that are read at once while looking for the last join.
+const MEMBER_EVENTS: usize = 32;
+
+/// What a user is to a room, seen from now.
+#[derive(Clone, Debug)]
+pub enum Standing {
+    /// Joined.
+    Member,
+    /// Was joined once and is no longer.
+    Departed {
+        /// Where the user last joined.
+        joined_at: Place,
+        /// The event that ended it.
+        departure: Arc<StoredEvent>,
+    },
+    /// Was never joined, or has forgotten it.
+    Stranger,
+}
+
+impl Standing {
+    /// Whether the user joined at any point after `place`.
+    fn joined_after(&self, place: Place) -> bool {
+        match self {
+            Self::Member => true,
+            Self::Departed { joined_at, .. } => *joined_at > place,
+            Self::Stranger => false,
+        }
+    }
+}
+
+/// The two slots of a state that decide what a user sees.
+struct Slots {
+    visibility: SlotHash,
+    member: SlotHash,
+}
+
+/// What those slots held at some state.
+#[derive(Clone, Copy)]
+struct Facts {
+    visibility: Option<EventNid>,
+    member: Option<EventNid>,
+}
+
+impl Rooms {
+    /// What a user is to a room. Costs nothing for members; for others the room's membership events about the user,
+    /// back to the last join.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn standing(&self, user_id: &UserId, room: &Room) -> Result<Standing, Refusal> {
+        if room.is_joined(user_id) {
+            return Ok(Standing::Member);
+        }
+        let current = self.store.membership(room.nid, user_id).await?;
+        if current.is_none_or(|current| current.forgotten) {
+            return Ok(Standing::Stranger);
+        }
+        let mut below = Place(i64::MAX);
+        let mut departure = None;
+        loop {
+            let events = self
+                .store
+                .slot_history(room.nid, "m.room.member", user_id.as_str(), below, MEMBER_EVENTS)
+                .await?;
+            for stored in &events {
+                if Membership::of(&stored.event) == Some(Membership::Join) {
+                    return Ok(match (departure, stored.place) {
+                        (Some(departure), Some(joined_at)) => Standing::Departed { joined_at, departure },
+                        // The join is on its way into memory.
+                        _ => Standing::Member,
+                    });
+                }
+                departure = Some(Arc::clone(stored));
+            }
+            match events.last().and_then(|stored| stored.place) {
+                Some(place) if events.len() == MEMBER_EVENTS => below = place,
+                _ => return Ok(Standing::Stranger),
+            }
+        }
+    }
+
+    /// Those of some timeline events of a room that a user may see, in the same order.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn visible(
+        &self,
+        user_id: &UserId,
+        room: &Room,
+        events: Vec<Arc<StoredEvent>>,
+    ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
+        let standing = self.standing(user_id, room).await?;
+        let seen = self.seen(user_id, room, &standing, events).await?;
+        Ok(seen.into_iter().map(|seen| seen.stored).collect())
+    }
+
+    /// Like [`Rooms::visible`], for a standing that is known, and with the user's membership at each event. At most
+    /// two queries, however many events; none when the room's state did not change among them.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn seen(
+        &self,
+        user_id: &UserId,
+        room: &Room,
+        standing: &Standing,
+        events: Vec<Arc<StoredEvent>>,
+    ) -> Result<Vec<Seen>, Refusal> {
+        let slots = Slots {
+            visibility: StateSlot::new("m.room.history_visibility", "").hash(),
+            member: StateSlot::new("m.room.member", user_id.as_str()).hash(),
+        };
+        let facts = self.facts_after(room, &slots, &events).await?;
+        let replaced = events.iter().filter(|stored| changes_sight(stored, user_id));
+        let replaced = replaced.filter_map(|stored| stored.replaces);
+        let held = facts.values().flat_map(|facts| [facts.visibility, facts.member]).flatten();
+        let needed: HashSet<EventNid> = held.chain(replaced).collect();
+        let known = self.events(&needed.into_iter().collect::<Vec<_>>()).await?;
+        let visibilities: HashMap<EventNid, HistoryVisibility> = known
+            .iter()
+            .filter(|(_, stored)| &*stored.event.event_type == "m.room.history_visibility")
+            .map(|(nid, stored)| (*nid, HistoryVisibility::of(&stored.event)))
+            .collect();
+        let memberships: HashMap<EventNid, Membership> = known
+            .iter()
+            .filter_map(|(nid, stored)| Some((*nid, Membership::of(&stored.event)?)))
+            .collect();
+        let visibility = |nid: Option<EventNid>| {
+            nid.and_then(|nid| visibilities.get(&nid).copied()).unwrap_or_default()
+        };
+        let membership = |nid: Option<EventNid>| {
+            nid.and_then(|nid| memberships.get(&nid).copied()).unwrap_or(Membership::Leave)
+        };
+        let see = |stored: Arc<StoredEvent>| {
+            let (place, state) = (stored.place?, stored.state?);
+            let after = facts.get(&state)?;
+            let mut sight = Sight {
+                visibility: Around::unchanged(visibility(after.visibility)),
+                membership: Around::unchanged(membership(after.member)),
+                joined_later: standing.joined_after(place),
+            };
+            if stored.event.is_state_at("m.room.history_visibility", "") {
+                sight.visibility.before = visibility(stored.replaces);
+            } else if stored.event.is_state_at("m.room.member", user_id.as_str()) {
+                sight.membership.before = membership(stored.replaces);
+            }
+            let allowed = stored.outcome == Outcome::Accepted && may_see(sight);
+            allowed.then_some(Seen {
+                stored,
+                membership: Some(sight.membership.after),
+            })
+        };
+        Ok(events.into_iter().filter_map(see).collect())
+    }
+
+    /// What the two slots held in the state after each event, by state.
+    async fn facts_after(
+        &self,
+        room: &Room,
+        slots: &Slots,
+        events: &[Arc<StoredEvent>],
+    ) -> Result<HashMap<StateNid, Facts>, Refusal> {
+        let read = |state: &State| Facts {
+            visibility: state.get(&slots.visibility),
+            member: state.get(&slots.member),
+        };
+        let mut facts = HashMap::new();
+        let head = room.head();
+        if let Some(nid) = head.state.nid() {
+            facts.insert(nid, read(&head.state));
+        }
+        let mut missing: Vec<StateNid> = events.iter().filter_map(|stored| stored.state).collect();
+        missing.dedup();
+        missing.retain(|nid| !facts.contains_key(nid));
+        missing.sort_unstable();
+        missing.dedup();
+        if !missing.is_empty() {
+            for (nid, state) in self.store.states(missing).await? {
+                facts.insert(nid, read(&state));
+            }
+        }
+        Ok(facts)
+    }
+}
+
+/// Whether an event changes what this user may see.
+fn changes_sight(stored: &StoredEvent, user_id: &UserId) -> bool {
+    stored.event.is_state_at("m.room.history_visibility", "")
+        || stored.event.is_state_at("m.room.member", user_id.as_str())
+}
