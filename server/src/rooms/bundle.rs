@@ -41,7 +41,10 @@ impl Rooms {
         let ids = page.keys().map(ToString::to_string).collect();
         let mut counts = self.store.relation_counts(ids, reader.user_id).await?;
         // Events of another room that claim to relate to one of this room do not.
-        counts.retain(|count| page.get(&count.to).is_some_and(|stored| stored.room == count.room));
+        counts.retain(|count| {
+            page.get(&count.to)
+                .is_some_and(|stored| stored.room == count.room)
+        });
         if counts.is_empty() {
             return Ok(());
         }
@@ -67,7 +70,9 @@ impl Rooms {
     ) -> Result<HashMap<OwnedEventId, Thread>, Refusal> {
         let counts: Vec<_> = counts.iter().filter(|count| count.kind == "m.thread").collect();
         let places: Vec<(i64, Place)> = counts.iter().map(|count| (count.room, count.newest)).collect();
-        let latest = self.visible_anywhere(user_id, self.store.events_at(&places).await?).await?;
+        let latest = self
+            .visible_anywhere(user_id, self.store.events_at(&places).await?)
+            .await?;
         let latest: HashMap<_, _> = latest
             .into_iter()
             .map(|stored| ((stored.room, stored.place), stored))
@@ -91,7 +96,10 @@ impl Rooms {
         counts: &[RelationCount],
         threads: &HashMap<OwnedEventId, Thread>,
     ) -> Result<HashMap<OwnedEventId, Arc<StoredEvent>>, Refusal> {
-        let edited = counts.iter().filter(|count| count.kind == "m.replace").map(|count| &count.to);
+        let edited = counts
+            .iter()
+            .filter(|count| count.kind == "m.replace")
+            .map(|count| &count.to);
         let latest = threads.values().map(|thread| &thread.latest.event.id);
         let edited: Vec<String> = edited.chain(latest).map(ToString::to_string).collect();
         if edited.is_empty() {
@@ -168,7 +176,11 @@ fn write_bundle(
         begin(&mut out, "m.reference");
         out.push_str("{\"chunk\":[");
         for (at, from) in references.iter().enumerate() {
-            out.push_str(if at == 0 { "{\"event_id\":" } else { ",{\"event_id\":" });
+            out.push_str(if at == 0 {
+                "{\"event_id\":"
+            } else {
+                ",{\"event_id\":"
+            });
             write_text(&mut out, from.as_str());
             out.push('}');
         }
@@ -185,7 +197,9 @@ fn write_bundle(
             "{{\"count\":{},\"current_user_participated\":{},\"latest_event\":",
             thread.count, thread.participated
         );
-        let edit = edits.get(&thread.latest.event.id).map(|edit| write_edit(view, edit));
+        let edit = edits
+            .get(&thread.latest.event.id)
+            .map(|edit| write_edit(view, edit));
         view.write_child(&mut out, &thread.latest, edit.as_deref());
         out.push('}');
     }

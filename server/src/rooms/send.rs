@@ -124,8 +124,10 @@ impl Rooms {
                     by: stored.event.id.clone(),
                 };
                 let becomes = transaction.map(|transaction| transaction.becomes(&stored.event.id));
-                std::iter::once(Record::Redaction(redaction))
-                    .chain(becomes)
+                // The transaction describes the event before it, and shares its position.
+                becomes
+                    .into_iter()
+                    .chain([Record::Redaction(redaction)])
                     .collect()
             };
             self.append(room, draft, &effects).await

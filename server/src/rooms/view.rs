@@ -94,7 +94,9 @@ impl Rooms {
         let Some(device_id) = reader.device_id else {
             return Ok(HashMap::new());
         };
-        let own = events.iter().filter(|stored| stored.event.sender == reader.user_id);
+        let own = events
+            .iter()
+            .filter(|stored| stored.event.sender == reader.user_id);
         let positions = own.filter_map(|stored| Some(stored.position()?.0)).collect();
         Ok(self
             .store
@@ -107,7 +109,10 @@ impl Rooms {
         events: &[&Arc<StoredEvent>],
     ) -> Result<HashMap<OwnedEventId, Arc<StoredEvent>>, Refusal> {
         let ids = events.iter().filter_map(|stored| stored.redacted_by.as_ref());
-        let redactions = self.store.events_by_id(ids.map(ToString::to_string).collect()).await?;
+        let redactions = self
+            .store
+            .events_by_id(ids.map(ToString::to_string).collect())
+            .await?;
         Ok(redactions
             .into_iter()
             .map(|stored| (stored.event.id.clone(), stored))

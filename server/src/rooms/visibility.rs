@@ -130,7 +130,10 @@ impl Rooms {
         let facts = self.facts_after(room, &slots, &events).await?;
         let replaced = events.iter().filter(|stored| changes_sight(stored, user_id));
         let replaced = replaced.filter_map(|stored| stored.replaces);
-        let held = facts.values().flat_map(|facts| [facts.visibility, facts.member]).flatten();
+        let held = facts
+            .values()
+            .flat_map(|facts| [facts.visibility, facts.member])
+            .flatten();
         let needed: HashSet<EventNid> = held.chain(replaced).collect();
         let known = self.events(&needed.into_iter().collect::<Vec<_>>()).await?;
         let visibilities: HashMap<EventNid, HistoryVisibility> = known
@@ -143,10 +146,12 @@ impl Rooms {
             .filter_map(|(nid, stored)| Some((*nid, Membership::of(&stored.event)?)))
             .collect();
         let visibility = |nid: Option<EventNid>| {
-            nid.and_then(|nid| visibilities.get(&nid).copied()).unwrap_or_default()
+            nid.and_then(|nid| visibilities.get(&nid).copied())
+                .unwrap_or_default()
         };
         let membership = |nid: Option<EventNid>| {
-            nid.and_then(|nid| memberships.get(&nid).copied()).unwrap_or(Membership::Leave)
+            nid.and_then(|nid| memberships.get(&nid).copied())
+                .unwrap_or(Membership::Leave)
         };
         let see = |stored: Arc<StoredEvent>| {
             let (place, state) = (stored.place?, stored.state?);
