@@ -239,6 +239,8 @@ CREATE TABLE one_time_keys (
     json {text} NOT NULL,
     -- Oldest first.
     position {int} NOT NULL,
+    -- 1 once it was handed out; the key itself is gone then.
+    claimed {int} NOT NULL DEFAULT 0,
     PRIMARY KEY (user_id, device_id, algorithm, key_id)
 ){clustered};
 

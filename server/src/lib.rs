@@ -12,6 +12,7 @@ pub mod data_folder;
 pub mod ephemeral;
 pub mod http;
 pub mod identity;
+pub mod keys;
 pub mod live;
 pub mod observe;
 pub mod push;

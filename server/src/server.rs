@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Limits};
 use crate::ephemeral::{Presence, PresenceLimits, Typing};
 use crate::identity::Identity;
+use crate::keys::Keys;
 use crate::live::{Hub, Readers};
 use crate::push::Push;
 use crate::receipts::Receipts;
@@ -41,6 +42,8 @@ pub struct Server {
     pub typing: Arc<Typing>,
     /// Who is present.
     pub presence: Arc<Presence>,
+    /// Keys of end-to-end encryption.
+    pub keys: Keys,
     /// Push rules.
     pub push: Arc<Push>,
     /// What sync answers.
@@ -91,6 +94,7 @@ impl Server {
             Arc::clone(&hub),
             PresenceLimits::offline_after(offline_after),
         );
+        let keys = Keys::new(Arc::clone(&identity), Arc::clone(&store));
         let push = Arc::new(Push::new(Arc::clone(&store)));
         let sync = Sync::new(Arc::clone(&store), Arc::clone(&rooms), Arc::clone(&hub));
         Ok(Arc::new(Self {
@@ -104,6 +108,7 @@ impl Server {
             receipts,
             typing,
             presence,
+            keys,
             push,
             sync,
             limits,

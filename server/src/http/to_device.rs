@@ -1,7 +1,32 @@
-//! Messages to devices (client-server API, "Send-to-Device messaging").
+//! Messages to single devices (client-server API, "Send-to-Device messaging").
 
-use super::router::Routes;
+use std::sync::Arc;
+
+use axum::extract::State;
+use ruma::api::client::to_device::send_event_to_device::v3 as send_event_to_device;
+
+use super::call::{Answer, Call, Reply};
+use super::router::{Endpoints, Routes};
+use crate::server::Server;
 
 pub(super) fn routes() -> Routes {
-    Routes::new()
+    Routes::new().endpoint::<send_event_to_device::Request, _>(send)
+}
+
+async fn send(
+    State(server): State<Arc<Server>>,
+    call: Call<send_event_to_device::Request>,
+) -> Reply<send_event_to_device::Response> {
+    let (request, caller) = (call.request, call.caller);
+    let receivers = request.messages.into_iter().flat_map(|(user_id, devices)| {
+        devices
+            .into_iter()
+            .map(move |(device, content)| (user_id.clone(), device.to_string(), content.into_json()))
+    });
+    let (event_type, transaction_id) = (request.event_type.to_string(), request.txn_id.to_string());
+    server
+        .keys
+        .send_to_device(&caller, &event_type, transaction_id, receivers.collect())
+        .await?;
+    Ok(Answer(send_event_to_device::Response::new()))
 }

@@ -6,12 +6,14 @@
 pub mod account_data;
 pub mod accounts;
 pub mod backup;
+pub mod device_keys;
 mod engine;
 pub mod events;
 mod filters;
 mod history;
 pub mod log;
 pub mod notifications;
+pub mod one_time_keys;
 pub mod receipts;
 mod records;
 pub mod relations;

@@ -4,6 +4,7 @@ use maru_protocol::cursor::Position;
 use ruma::{OwnedUserId, UserId};
 
 use super::engine::{Connection, Insert, Kind, query};
+use super::log::Record;
 use super::{Store, StoreError};
 
 /// A message to one device.
@@ -14,6 +15,17 @@ pub struct ToDevice {
     /// Which device.
     pub device_id: String,
     /// The message as the device will read it: `{"content":…,"sender":…,"type":…}`.
+    pub json: String,
+}
+
+/// A message on its way to a user's devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addressed {
+    /// Whose devices.
+    pub user_id: OwnedUserId,
+    /// Which device, or `*` for all.
+    pub device: String,
+    /// The message as the devices will read it.
     pub json: String,
 }
 
@@ -100,4 +112,76 @@ impl Store {
         })
         .await
     }
+
+    /// Stores messages once per transaction id: a retry of the same one is passed over. Messages to devices that do not
+    /// exist, or that have `most` messages waiting, are dropped.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn send_to_device(
+        &self,
+        sender: &UserId,
+        sender_device: &str,
+        transaction_id: String,
+        messages: Vec<Addressed>,
+        most: i64,
+    ) -> Result<(), StoreError> {
+        let (sender, sender_device) = (sender.to_owned(), sender_device.to_owned());
+        self.transact(move |tx| {
+            Box::pin(async move {
+                if !note_transaction(&mut tx.connection, &sender, &sender_device, &transaction_id).await? {
+                    return Ok(());
+                }
+                for message in messages {
+                    for device_id in receivers(&mut tx.connection, &message, most).await? {
+                        tx.push(Record::ToDevice(ToDevice {
+                            user_id: message.user_id.clone(),
+                            device_id,
+                            json: message.json.clone(),
+                        }));
+                    }
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+}
+
+/// Notes a transaction id; false when it is known.
+async fn note_transaction(
+    connection: &mut Connection,
+    sender: &UserId,
+    sender_device: &str,
+    transaction_id: &str,
+) -> Result<bool, StoreError> {
+    let insert = query(
+        "INSERT INTO transactions (user_id, device_id, scope, transaction_id, event_id, position) \
+         SELECT $1, $2, 'sendToDevice', $3, '', position FROM log WHERE one = 1 \
+         ON CONFLICT (user_id, device_id, scope, transaction_id) DO NOTHING",
+    );
+    let insert = insert
+        .bind(sender.as_str())
+        .bind(sender_device)
+        .bind(transaction_id);
+    Ok(insert.execute(connection).await? == 1)
+}
+
+/// The devices that a message goes to: those of the user that are meant, exist and have room for it.
+async fn receivers(
+    connection: &mut Connection,
+    message: &Addressed,
+    most: i64,
+) -> Result<Vec<String>, StoreError> {
+    let rows = query(
+        "SELECT device_id FROM devices AS d WHERE user_id = $1 AND ($2 = '*' OR device_id = $2) AND NOT EXISTS \
+         (SELECT 1 FROM to_device AS t WHERE t.user_id = d.user_id AND t.device_id = d.device_id LIMIT 1 OFFSET $3)",
+    );
+    let rows = rows
+        .bind(message.user_id.as_str())
+        .bind(&message.device)
+        .bind(most - 1)
+        .all(connection)
+        .await?;
+    rows.iter().map(|row| row.get(0)).collect()
 }

@@ -1,0 +1,114 @@
+//! Keys of end-to-end encryption: the server keeps public keys and passes messages on; it can read none of them
+//! (client-server API, "End-to-End Encryption").
+
+mod cross_signing;
+mod one_time;
+mod query;
+mod to_device;
+mod upload;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ruma::{OwnedUserId, UserId};
+
+pub use cross_signing::{NewCrossSigningKeys, SignatureFailures};
+pub use one_time::{Claimed, Claims};
+pub use query::Found;
+pub use upload::NewDeviceKeys;
+
+use crate::cache::Cache;
+use crate::identity::Identity;
+use crate::refusal::Refusal;
+use crate::store::Store;
+
+/// Devices whose key counts are known without asking the database.
+const KNOWN_COUNTS: usize = 50_000;
+
+/// Largest JSON of one key, in bytes.
+const KEY_BYTES: usize = 16 * 1024;
+
+/// Longest name of a key, algorithm or device, in bytes.
+const NAME_BYTES: usize = 255;
+
+/// What a device must know of the keys that the server holds for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyCounts {
+    /// One-time keys left, by algorithm. `signed_curve25519` is always named, because clients fill it up by that.
+    pub one_time: BTreeMap<String, u64>,
+    /// Algorithms whose fallback key has not been used.
+    pub unused_fallback: Vec<String>,
+}
+
+/// Everything that keys need to work.
+#[derive(Debug)]
+pub struct Keys {
+    identity: Arc<Identity>,
+    store: Arc<Store>,
+    counts: Cache<(OwnedUserId, String), Arc<KeyCounts>>,
+    /// Raised with every change of counts, so that an answer of the database that was overtaken is not kept.
+    changes: AtomicU64,
+}
+
+impl Keys {
+    /// Keys over a store.
+    #[must_use]
+    pub fn new(identity: Arc<Identity>, store: Arc<Store>) -> Self {
+        Self {
+            identity,
+            store,
+            counts: Cache::new(KNOWN_COUNTS),
+            changes: AtomicU64::new(0),
+        }
+    }
+
+    /// How many keys a device has left on the server.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn counts(&self, user_id: &UserId, device_id: &str) -> Result<Arc<KeyCounts>, Refusal> {
+        let key = (user_id.to_owned(), device_id.to_owned());
+        if let Some(known) = self.counts.get(&key) {
+            return Ok(known);
+        }
+        let before = self.changes.load(Ordering::Acquire);
+        let (one_time, unused_fallback) = self.store.key_counts(user_id, device_id).await?;
+        let mut counts = KeyCounts {
+            one_time: BTreeMap::from([("signed_curve25519".to_owned(), 0)]),
+            unused_fallback,
+        };
+        for (algorithm, count) in one_time {
+            counts
+                .one_time
+                .insert(algorithm, u64::try_from(count).unwrap_or(0));
+        }
+        let counts = Arc::new(counts);
+        if self.changes.load(Ordering::Acquire) == before {
+            self.counts.insert(key, Arc::clone(&counts));
+        }
+        Ok(counts)
+    }
+
+    fn counts_changed(&self, user_id: &UserId, device_id: &str) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.counts.remove(&(user_id.to_owned(), device_id.to_owned()));
+    }
+}
+
+/// A name that a client gives to something.
+fn check_name(name: &str) -> Result<(), Refusal> {
+    if name.is_empty() || name.len() > NAME_BYTES || name.contains('\0') {
+        let why = format!("a key's or device's name has 1 to {NAME_BYTES} bytes and no NUL");
+        return Err(Refusal::invalid(why));
+    }
+    Ok(())
+}
+
+/// A key as a client sent it.
+fn check_key_size(json: &str) -> Result<(), Refusal> {
+    if json.len() > KEY_BYTES {
+        return Err(Refusal::TooLarge(format!("a key has at most {KEY_BYTES} bytes")));
+    }
+    Ok(())
+}

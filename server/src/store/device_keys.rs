@@ -1,0 +1,254 @@
+//! Public keys of devices and users, and the signatures between them. A change of them is a record of the log.
+
+use ruma::{OwnedUserId, UserId};
+
+use super::engine::{Connection, Row, query};
+use super::log::{DeviceListChange, Record};
+use super::writer::Transaction;
+use super::{Store, StoreError, shared_rooms};
+
+/// The keys of a device as they are read back.
+#[derive(Clone, Debug)]
+pub struct StoredDeviceKeys {
+    /// Whose device.
+    pub user_id: OwnedUserId,
+    /// Which device.
+    pub device_id: String,
+    /// A JSON object, without `unsigned`.
+    pub json: String,
+    /// The device's name.
+    pub display_name: Option<String>,
+}
+
+/// A key of a user as a whole.
+#[derive(Clone, Debug)]
+pub struct CrossSigningKey {
+    /// Whose.
+    pub user_id: OwnedUserId,
+    /// `master`, `self_signing` or `user_signing`.
+    pub usage: String,
+    /// A JSON object.
+    pub json: String,
+}
+
+/// A signature that was made over a key after the key was uploaded.
+#[derive(Clone, Debug)]
+pub struct KeySignature {
+    /// Whose key is signed.
+    pub target_user: OwnedUserId,
+    /// A device id, or the base64 of a cross-signing key.
+    pub target_key: String,
+    /// Who signed.
+    pub signer: OwnedUserId,
+    /// With which key.
+    pub signer_key: String,
+    /// Base64.
+    pub signature: String,
+}
+
+fn user(row: &Row, table: &'static str, index: usize) -> Result<OwnedUserId, StoreError> {
+    row.get::<String>(index)?
+        .try_into()
+        .map_err(|error| StoreError::corrupt(table, error))
+}
+
+/// Tells everybody who shares rooms with a user that the user's devices or keys changed.
+async fn push_change(tx: &mut Transaction, user_id: OwnedUserId) -> Result<(), StoreError> {
+    let tell = shared_rooms::everybody(&mut tx.connection, &user_id).await?;
+    tx.push(Record::DeviceList(DeviceListChange {
+        user_id,
+        tell: tell.into_iter().collect(),
+    }));
+    Ok(())
+}
+
+async fn put_cross_signing_key(connection: &mut Connection, key: CrossSigningKey) -> Result<(), StoreError> {
+    query(
+        "INSERT INTO cross_signing_keys (user_id, usage, json) VALUES ($1, $2, $3) \
+         ON CONFLICT (user_id, usage) DO UPDATE SET json = excluded.json",
+    )
+    .bind(key.user_id.as_str())
+    .bind(key.usage)
+    .bind(key.json)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+impl Store {
+    /// Stores a device's keys. `check` sees the keys that the device has and may refuse; equal keys change nothing.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn put_device_keys<E: Send + 'static>(
+        &self,
+        user_id: &UserId,
+        device_id: &str,
+        json: String,
+        check: impl FnOnce(Option<&str>) -> Result<(), E> + Send + 'static,
+    ) -> Result<Result<(), E>, StoreError> {
+        let (user_id, device_id) = (user_id.to_owned(), device_id.to_owned());
+        self.transact(move |tx| {
+            Box::pin(async move {
+                let now = query("SELECT json FROM device_keys WHERE user_id = $1 AND device_id = $2")
+                    .bind(user_id.as_str())
+                    .bind(&device_id)
+                    .optional(&mut tx.connection)
+                    .await?;
+                let now: Option<String> = now.map(|row| row.get(0)).transpose()?;
+                if let Err(refusal) = check(now.as_deref()) {
+                    return Ok(Err(refusal));
+                }
+                if now.as_ref() == Some(&json) {
+                    return Ok(Ok(()));
+                }
+                query(
+                    "INSERT INTO device_keys (user_id, device_id, json) VALUES ($1, $2, $3) \
+                     ON CONFLICT (user_id, device_id) DO UPDATE SET json = excluded.json",
+                )
+                .bind(user_id.as_str())
+                .bind(device_id)
+                .bind(json)
+                .execute(&mut tx.connection)
+                .await?;
+                push_change(tx, user_id).await?;
+                Ok(Ok(()))
+            })
+        })
+        .await
+    }
+
+    /// The keys of all devices of these users. Costs grow with the devices.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn device_keys(&self, users: Vec<String>) -> Result<Vec<StoredDeviceKeys>, StoreError> {
+        let rows = query(
+            "SELECT k.user_id, k.device_id, k.json, d.display_name FROM device_keys AS k \
+             JOIN devices AS d ON d.user_id = k.user_id AND d.device_id = k.device_id WHERE k.user_id = ANY($1)",
+        );
+        let read = |row: &Row| {
+            Ok(StoredDeviceKeys {
+                user_id: user(row, "device_keys", 0)?,
+                device_id: row.get(1)?,
+                json: row.get(2)?,
+                display_name: row.get(3)?,
+            })
+        };
+        rows.bind(users)
+            .all(&self.readers)
+            .await?
+            .iter()
+            .map(read)
+            .collect()
+    }
+
+    /// Stores keys of a user as a whole, all or none.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn put_cross_signing_keys(
+        &self,
+        user_id: &UserId,
+        keys: Vec<CrossSigningKey>,
+    ) -> Result<(), StoreError> {
+        let user_id = user_id.to_owned();
+        self.transact(move |tx| {
+            Box::pin(async move {
+                for key in keys {
+                    put_cross_signing_key(&mut tx.connection, key).await?;
+                }
+                push_change(tx, user_id).await
+            })
+        })
+        .await
+    }
+
+    /// The keys of these users as a whole.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn cross_signing_keys(&self, users: Vec<String>) -> Result<Vec<CrossSigningKey>, StoreError> {
+        let rows = query("SELECT user_id, usage, json FROM cross_signing_keys WHERE user_id = ANY($1)");
+        let read = |row: &Row| {
+            Ok(CrossSigningKey {
+                user_id: user(row, "cross_signing_keys", 0)?,
+                usage: row.get(1)?,
+                json: row.get(2)?,
+            })
+        };
+        rows.bind(users)
+            .all(&self.readers)
+            .await?
+            .iter()
+            .map(read)
+            .collect()
+    }
+
+    /// Stores signatures, all or none.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn put_key_signatures(&self, signatures: Vec<KeySignature>) -> Result<(), StoreError> {
+        self.transact(move |tx| {
+            Box::pin(async move {
+                let mut changed = Vec::new();
+                for signature in signatures {
+                    if !changed.contains(&signature.target_user) {
+                        changed.push(signature.target_user.clone());
+                    }
+                    query(
+                        "INSERT INTO key_signatures \
+                         (target_user_id, target_key, signer_user_id, signer_key_id, signature) \
+                         VALUES ($1, $2, $3, $4, $5) \
+                         ON CONFLICT (target_user_id, target_key, signer_user_id, signer_key_id) \
+                         DO UPDATE SET signature = excluded.signature",
+                    )
+                    .bind(signature.target_user.as_str())
+                    .bind(signature.target_key)
+                    .bind(signature.signer.as_str())
+                    .bind(signature.signer_key)
+                    .bind(signature.signature)
+                    .execute(&mut tx.connection)
+                    .await?;
+                }
+                for user_id in changed {
+                    push_change(tx, user_id).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// The signatures over keys of these users that a reader may see: those that their owners made, and the reader's.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn key_signatures(
+        &self,
+        users: Vec<String>,
+        reader: &UserId,
+    ) -> Result<Vec<KeySignature>, StoreError> {
+        let rows = query(
+            "SELECT target_user_id, target_key, signer_user_id, signer_key_id, signature FROM key_signatures \
+             WHERE target_user_id = ANY($1) AND (signer_user_id = target_user_id OR signer_user_id = $2)",
+        );
+        let read = |row: &Row| {
+            Ok(KeySignature {
+                target_user: user(row, "key_signatures", 0)?,
+                target_key: row.get(1)?,
+                signer: user(row, "key_signatures", 2)?,
+                signer_key: row.get(3)?,
+                signature: row.get(4)?,
+            })
+        };
+        rows.bind(users)
+            .bind(reader.as_str())
+            .all(&self.readers)
+            .await?
+            .iter()
+            .map(read)
+            .collect()
+    }
+}
