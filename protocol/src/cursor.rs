@@ -18,7 +18,7 @@ pub struct Position(pub i64);
 
 /// A place in one room's timeline: live events count up from 1 in order of arrival, backfilled ones
 /// count down from 0. Outliers have none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Place(pub i64);
 
 impl Position {

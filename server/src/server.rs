@@ -96,7 +96,14 @@ impl Server {
         );
         let keys = Keys::new(Arc::clone(&identity), Arc::clone(&store));
         let push = Arc::new(Push::new(Arc::clone(&store)));
-        let sync = Sync::new(Arc::clone(&store), Arc::clone(&rooms), Arc::clone(&hub));
+        let sync = Sync::new(
+            Arc::clone(&store),
+            Arc::clone(&rooms),
+            Arc::clone(&hub),
+            Arc::clone(&clock),
+            Arc::clone(&typing),
+            Arc::clone(&presence),
+        );
         Ok(Arc::new(Self {
             identity,
             clock,

@@ -33,7 +33,7 @@ impl Hub {
         Arc::clone(
             inboxes
                 .entry(user_id.to_owned())
-                .or_insert_with(|| Arc::new(Inbox::new(floor))),
+                .or_insert_with(|| Arc::new(Inbox::new(user_id.to_owned(), floor))),
         )
     }
 
@@ -121,6 +121,11 @@ pub(super) struct Delivering<'h> {
 }
 
 impl Delivering<'_> {
+    /// Whether nobody is listening.
+    pub(super) fn is_idle(&self) -> bool {
+        self.inboxes.is_empty()
+    }
+
     /// Gives an item to a user, if that user is listening.
     pub(super) fn give(&mut self, user_id: &UserId, position: Position, item: &Item) {
         if let Some(inbox) = self.inboxes.get(user_id) {

@@ -1,6 +1,6 @@
 //! One listening user's share of the recent log, in memory.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,9 +9,11 @@ use ruma::OwnedUserId;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use super::RoomUnread;
 use crate::store::account_data::AccountData;
-use crate::store::events::StoredEvent;
+use crate::store::events::{NewTransaction, StoredEvent};
 use crate::store::log::Record;
+use crate::store::notifications::NewNotification;
 use crate::store::receipts::Receipt;
 use crate::store::to_device::ToDevice;
 
@@ -23,8 +25,10 @@ const DELIVERIES: usize = 512;
 pub enum Item {
     /// An event in a room the user is in, or about the user's own membership.
     Event(Arc<StoredEvent>),
+    /// One of the user's devices sent an event under this transaction id.
+    Sent(Arc<NewTransaction>),
     /// The user's push rules say this of an event (its room and place).
-    Notified(Arc<crate::store::notifications::NewNotification>),
+    Notified(Arc<NewNotification>),
     /// Somebody read.
     Receipt(Arc<Receipt>),
     /// The user's own account data.
@@ -74,11 +78,14 @@ struct Contents {
     floor: Position,
     typing: HashMap<i64, u64>,
     presence: HashMap<OwnedUserId, u64>,
+    unread: HashMap<i64, RoomUnread>,
+    ignored: Option<Arc<HashSet<OwnedUserId>>>,
 }
 
 /// The inbox of one user, shared by all the user's sessions.
 #[derive(Debug)]
 pub struct Inbox {
+    user_id: OwnedUserId,
     contents: Mutex<Contents>,
     changed: Notify,
     sessions: AtomicI64,
@@ -88,8 +95,9 @@ pub struct Inbox {
 
 impl Inbox {
     /// An inbox that is complete from `floor` on.
-    pub(super) fn new(floor: Position) -> Self {
+    pub(super) fn new(user_id: OwnedUserId, floor: Position) -> Self {
         Self {
+            user_id,
             contents: Mutex::new(Contents {
                 floor,
                 ..Contents::default()
@@ -147,12 +155,67 @@ impl Inbox {
     /// Adds a durable item.
     pub(super) fn deliver(&self, position: Position, item: Item) {
         let mut contents = self.lock();
+        self.count_unread(&mut contents.unread, &item);
         if contents.deliveries.len() >= DELIVERIES
             && let Some(dropped) = contents.deliveries.pop_front()
         {
             contents.floor = dropped.position;
         }
         contents.deliveries.push_back(Delivery { position, item });
+    }
+
+    /// Keeps the unread counts current. A receipt of the user's own makes those of its room unknown.
+    fn count_unread(&self, unread: &mut HashMap<i64, RoomUnread>, item: &Item) {
+        match item {
+            Item::Event(stored) => {
+                if let Some(room) = unread.get_mut(&stored.room) {
+                    room.count(stored, stored.event.sender != self.user_id);
+                }
+            }
+            Item::Notified(notification) => {
+                if let Some(room) = unread.get_mut(&notification.room) {
+                    room.correct(notification.place, notification.notify);
+                }
+            }
+            Item::Receipt(receipt) if receipt.user_id == self.user_id => drop(unread.remove(&receipt.room)),
+            _ => {}
+        }
+    }
+
+    /// Everything after this position is in the inbox.
+    pub fn floor(&self) -> Position {
+        self.lock().floor
+    }
+
+    /// Whom the user ignores, where it is known.
+    pub fn ignored(&self) -> Option<Arc<HashSet<OwnedUserId>>> {
+        self.lock().ignored.clone()
+    }
+
+    /// Remembers whom the user ignores.
+    pub fn remember_ignored(&self, ignored: Arc<HashSet<OwnedUserId>>) {
+        self.lock().ignored = Some(ignored);
+    }
+
+    /// The user's unread counts of a room, where they are known.
+    pub fn unread(&self, room: i64) -> Option<RoomUnread> {
+        self.lock().unread.get(&room).cloned()
+    }
+
+    /// Remembers unread counts from the database, which may lack what was delivered meanwhile.
+    pub fn remember_unread(&self, room: i64, mut counts: RoomUnread) -> RoomUnread {
+        let mut contents = self.lock();
+        for delivery in &contents.deliveries {
+            match &delivery.item {
+                Item::Event(stored) if stored.room == room => {
+                    counts.count(stored, stored.event.sender != self.user_id);
+                }
+                Item::Notified(item) if item.room == room => counts.correct(item.place, item.notify),
+                _ => {}
+            }
+        }
+        contents.unread.insert(room, counts.clone());
+        counts
     }
 
     /// Notes that the typing users of a room changed.
@@ -194,6 +257,7 @@ impl Item {
     pub(super) fn of(record: &Record) -> Option<Self> {
         Some(match record {
             Record::Event(stored) => Self::Event(Arc::clone(stored)),
+            Record::Transaction(transaction) => Self::Sent(Arc::new(transaction.clone())),
             Record::Notification(item) => Self::Notified(Arc::new(item.clone())),
             Record::Receipt(receipt) => Self::Receipt(Arc::new(receipt.clone())),
             Record::AccountData(data) => Self::AccountData(Arc::new(data.clone())),

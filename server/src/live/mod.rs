@@ -6,7 +6,9 @@
 mod hub;
 mod inbox;
 mod readers;
+mod unread;
 
 pub use hub::Hub;
 pub use inbox::{Delivery, Fresh, Inbox, Item};
 pub use readers::Readers;
+pub use unread::RoomUnread;

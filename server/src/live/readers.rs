@@ -81,6 +81,7 @@ impl Readers {
             Record::Receipt(receipt) => {
                 self.to_members(receipt.room, |user_id| delivering.give(user_id, position, &item));
             }
+            Record::Transaction(transaction) => delivering.give(&transaction.user_id, position, &item),
             Record::Notification(item_of) => delivering.give(&item_of.user_id, position, &item),
             Record::AccountData(data) => delivering.give(&data.user_id, position, &item),
             Record::ToDevice(message) => delivering.give(&message.user_id, position, &item),

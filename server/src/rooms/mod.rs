@@ -74,6 +74,12 @@ impl Rooms {
         &self.store
     }
 
+    /// The rooms and events in memory.
+    #[must_use]
+    pub fn table(&self) -> &RoomTable {
+        &self.table
+    }
+
     /// Who this server is.
     #[must_use]
     pub fn identity(&self) -> &Arc<Identity> {

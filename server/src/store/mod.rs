@@ -20,6 +20,7 @@ pub mod relations;
 pub mod rooms;
 mod schema;
 mod shared_rooms;
+mod since;
 pub mod state;
 pub mod to_device;
 mod writer;

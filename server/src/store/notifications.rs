@@ -9,6 +9,42 @@ use super::engine::{Connection, Insert, Kind, query};
 use super::events::Notify;
 use super::{Store, StoreError};
 
+macro_rules! COUNTS {
+    () => {
+        "SELECT e.room, e.thread, COUNT(*), CAST(SUM(CASE WHEN COALESCE(n.notify, e.notify) = 2 THEN 1 ELSE 0 END) AS BIGINT)"
+    };
+}
+macro_rules! EACH {
+    () => {
+        "SELECT e.room, e.thread, e.place, COALESCE(n.notify, e.notify)"
+    };
+}
+macro_rules! UNREAD_WHERE {
+    () => {
+        " LEFT JOIN notifications AS n ON n.user_id = $1 AND n.room = e.room AND n.place = e.place \
+         WHERE e.outcome = 0 AND e.sender <> $1 AND COALESCE(n.notify, e.notify) > 0"
+    };
+}
+macro_rules! SQLITE_UNREAD {
+    () => {
+        concat!(
+            " FROM json_each($2) AS range CROSS JOIN events AS e ON e.room = json_extract(range.value, '$[0]') \
+             AND e.place >= json_extract(range.value, '$[1]') AND e.place <= json_extract(range.value, '$[2]')",
+            UNREAD_WHERE!()
+        )
+    };
+}
+macro_rules! POSTGRES_UNREAD {
+    () => {
+        concat!(
+            " FROM json_array_elements($2::json) AS range (value) JOIN events AS e \
+             ON e.room = (range.value->>0)::bigint AND e.place >= (range.value->>1)::bigint \
+             AND e.place <= (range.value->>2)::bigint",
+            UNREAD_WHERE!()
+        )
+    };
+}
+
 /// What one user's push rules say of an event, where that differs from the event's default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewNotification {
@@ -52,9 +88,6 @@ pub(super) async fn store(
     UPSERT.rows(connection, rows.collect()).await
 }
 
-/// Unread events by thread: the key is the thread's root, or empty for the main timeline.
-pub type UnreadByThread = HashMap<String, Unread>;
-
 /// How many events are unread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unread {
@@ -64,21 +97,44 @@ pub struct Unread {
     pub highlights: u64,
 }
 
+/// Where a user's unread events of a room begin.
+#[derive(Clone, Debug, Default)]
+pub struct ReadUpTo {
+    /// The place of the newest receipt that spans all threads; what the user joined at if there is none.
+    pub all: Place,
+    /// The places of newer receipts for the main timeline (`main`) and for threads.
+    pub threads: HashMap<String, Place>,
+}
+
+impl ReadUpTo {
+    fn first_unread(&self) -> Place {
+        Place(self.all.0 + 1)
+    }
+
+    fn has_read(&self, thread: Option<&str>, place: Place) -> bool {
+        self.threads.get(thread.unwrap_or("main")).is_some_and(|read| place <= *read)
+    }
+}
+
 impl Store {
-    /// The events from others at or above a place that notify the user, per room as (place, notify, thread).
-    /// For each pair (room, place): the place is the first that may be unread. Costs grow with the unread events.
+    /// How many events of others are unread, per room and thread (none for the main timeline), up to a place in each
+    /// room. Counted in the database, so costs grow with the unread events but little is read.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn unread(
         &self,
         user_id: &UserId,
-        from: &[(i64, Place)],
-    ) -> Result<HashMap<i64, Vec<(Place, Notify, Option<String>)>>, StoreError> {
-        let mut unread: HashMap<i64, Vec<_>> = HashMap::new();
-        if from.is_empty() {
-            return Ok(unread);
+        rooms: &HashMap<i64, (ReadUpTo, Place)>,
+    ) -> Result<HashMap<i64, HashMap<Option<String>, Unread>>, StoreError> {
+        let (plain, threaded): (Vec<_>, Vec<_>) = rooms.iter().partition(|(_, (read, _))| read.threads.is_empty());
+        let mut unread: HashMap<i64, HashMap<_, Unread>> = HashMap::new();
+        for row in self.unread_rows(user_id, &plain, true).await? {
+            let counts = unread.entry(row.get(0)?).or_default().entry(row.get(1)?).or_default();
+            counts.notifications += row.get::<i64>(2)?.unsigned_abs();
+            counts.highlights += row.get::<i64>(3)?.unsigned_abs();
         }
+<<<<<<< HEAD
         let sql = if self.is_sqlite() {
             "SELECT e.room, e.place, COALESCE(n.notify, e.notify), e.thread FROM json_each($2) AS start \
              JOIN events AS e ON e.room = json_extract(start.value, '$[0]') \
@@ -102,7 +158,39 @@ impl Store {
         {
             let item = (Place(row.get(1)?), Notify::from_number(row.get(2)?), row.get(3)?);
             unread.entry(row.get(0)?).or_default().push(item);
+=======
+        for row in self.unread_rows(user_id, &threaded, false).await? {
+            let (room, thread): (i64, Option<String>) = (row.get(0)?, row.get(1)?);
+            let place = Place(row.get(2)?);
+            if rooms.get(&room).is_some_and(|(read, _)| read.has_read(thread.as_deref(), place)) {
+                continue;
+            }
+            let counts = unread.entry(room).or_default().entry(thread).or_default();
+            counts.notifications += 1;
+            counts.highlights += u64::from(Notify::from_number(row.get(3)?) == Notify::Highlight);
+>>>>>>> 2f33ff8 (wip sync)
         }
         Ok(unread)
+    }
+
+    async fn unread_rows(
+        &self,
+        user_id: &UserId,
+        rooms: &[(&i64, &(ReadUpTo, Place))],
+        counted: bool,
+    ) -> Result<Vec<super::engine::Row>, StoreError> {
+        if rooms.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ranges: Vec<(i64, i64, i64)> =
+            rooms.iter().map(|(room, (read, up_to))| (**room, read.first_unread().0, up_to.0)).collect();
+        let ranges = serde_json::to_string(&ranges).map_err(StoreError::encoding)?;
+        let sql = match (self.is_sqlite(), counted) {
+            (true, true) => concat!(COUNTS!(), SQLITE_UNREAD!(), " GROUP BY e.room, e.thread"),
+            (true, false) => concat!(EACH!(), SQLITE_UNREAD!()),
+            (false, true) => concat!(COUNTS!(), POSTGRES_UNREAD!(), " GROUP BY e.room, e.thread"),
+            (false, false) => concat!(EACH!(), POSTGRES_UNREAD!()),
+        };
+        query(sql).bind(user_id.as_str()).bind(ranges).all(&self.readers).await
     }
 }

@@ -1,10 +1,46 @@
 //! Sync: what a device has not seen yet.
+//!
+//! One loop serves the long-poll and the WebSocket. It looks at the user's [`Inbox`](crate::live::Inbox) first: while
+//! that reaches back to the device's cursor, nothing is read from the database. Otherwise, or when the user's own
+//! memberships changed, the window between the cursor and now is gathered from the database. Both ways fill the same
+//! [`window::Window`], and each kind of data in the answer has its own file.
+
+mod answer;
+mod device_lists;
+mod ephemeral;
+mod filter;
+mod gather;
+mod joined;
+mod left;
+mod lazy_members;
+mod members;
+mod recent;
+mod session;
+mod state;
+mod stripped;
+mod to_device;
+mod unread;
+mod window;
 
 use std::sync::Arc;
 
+use maru_protocol::cursor::{Position, SinceToken};
+use ruma::OwnedUserId;
+
+pub use answer::Answer;
+pub use filter::{Filter, Wanted};
+pub use session::Session;
+
+use crate::accounts::Caller;
+use crate::cache::Cache;
+use crate::clock::Clock;
 use crate::live::Hub;
+use crate::refusal::Refusal;
 use crate::rooms::Rooms;
 use crate::store::Store;
+
+/// Devices whose to-device cursor and lazily loaded members are remembered, two generations of this many.
+const DEVICES: usize = 20_000;
 
 /// Everything that sync needs to work.
 #[derive(Debug)]
@@ -12,12 +48,69 @@ pub struct Sync {
     store: Arc<Store>,
     rooms: Arc<Rooms>,
     hub: Arc<Hub>,
+    clock: Arc<Clock>,
+    /// Up to where each device's to-device messages have been dropped.
+    acknowledged: Cache<(OwnedUserId, String), Position>,
+    lazily_loaded: lazy_members::LazyMembers,
+}
+
+/// How a device wants to be told.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// What it wants to hear of.
+    pub filter: Arc<Filter>,
+    /// Whether to send whole states although there is a cursor.
+    pub full_state: bool,
+    /// Whether state is given as it is after the timeline (`use_state_after`) rather than before it.
+    pub state_after: bool,
 }
 
 impl Sync {
     /// Sync over the log.
     #[must_use]
-    pub fn new(store: Arc<Store>, rooms: Arc<Rooms>, hub: Arc<Hub>) -> Self {
-        Self { store, rooms, hub }
+    pub fn new(store: Arc<Store>, rooms: Arc<Rooms>, hub: Arc<Hub>, clock: Arc<Clock>) -> Self {
+        Self {
+            store,
+            rooms,
+            hub,
+            clock,
+            acknowledged: Cache::new(DEVICES),
+            lazily_loaded: lazy_members::LazyMembers::new(DEVICES),
+        }
+    }
+
+    /// A session of a device that has seen everything up to `since` (`None`: nothing). A cursor of another log, or one
+    /// that is ahead of this log, is gone: the session starts over.
+    #[must_use]
+    pub fn session(&self, caller: Caller, since: Option<SinceToken>, wish: Wish) -> Session<'_> {
+        let position = self.hub.position();
+        let since = since.filter(|since| since.log_id == self.store.log_id() && since.position <= position);
+        Session::new(self, caller, since, wish)
+    }
+
+    fn token(&self, position: Position, ephemeral: u64) -> SinceToken {
+        SinceToken { log_id: self.store.log_id(), position, ephemeral }
+    }
+
+    /// Drops the to-device messages that the device's cursor acknowledges. Costs a transaction only when the device
+    /// has moved past messages.
+    async fn acknowledge(&self, caller: &Caller, position: Position) -> Result<(), Refusal> {
+        let key = (caller.user_id.clone(), caller.device_id.clone());
+        let known = self.acknowledged.get(&key);
+        if known.is_some_and(|known| known >= position) {
+            return Ok(());
+        }
+        // The first time since the start nothing is known: look before writing.
+        let pending = self.store.to_device(&caller.user_id, &caller.device_id, Position::START, position, 1).await?;
+        if !pending.is_empty() {
+            self.store.acknowledge_to_device(&caller.user_id, &caller.device_id, position).await?;
+        }
+        self.acknowledged.insert(key, Position(i64::MAX));
+        Ok(())
+    }
+
+    /// Notes that to-device messages up to a position are being given to the device.
+    fn gave_to_device(&self, caller: &Caller) {
+        self.acknowledged.remove(&(caller.user_id.clone(), caller.device_id.clone()));
     }
 }

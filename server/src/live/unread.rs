@@ -1,0 +1,56 @@
+//! A listening user's unread counts of one room, kept current by deliveries.
+
+use std::collections::HashMap;
+
+use maru_protocol::cursor::Place;
+
+use crate::store::events::{Notify, StoredEvent};
+use crate::store::notifications::Unread;
+
+/// Unread counts of a room for one user: the database's answer, and what was delivered since.
+#[derive(Clone, Debug, Default)]
+pub struct RoomUnread {
+    /// Counted up to and including this place.
+    pub up_to: Place,
+    /// By root of the thread; none for the main timeline.
+    pub threads: HashMap<Option<String>, Unread>,
+    /// What the last event counted as, in case the user's own rules say otherwise of it.
+    last: Option<(Place, Option<String>, Notify)>,
+}
+
+impl RoomUnread {
+    /// Counts that the database gave, complete up to a place.
+    #[must_use]
+    pub fn new(up_to: Place, threads: HashMap<Option<String>, Unread>) -> Self {
+        Self { up_to, threads, last: None }
+    }
+
+    /// Counts a new event of somebody else.
+    pub(super) fn count(&mut self, stored: &StoredEvent, by_others: bool) {
+        let Some(place) = stored.place.filter(|place| *place > self.up_to) else { return };
+        self.up_to = place;
+        let thread = stored.thread.as_ref().map(ToString::to_string);
+        let notify = if by_others { stored.notify } else { Notify::Nothing };
+        self.add(thread.clone(), notify);
+        self.last = Some((place, thread, notify));
+    }
+
+    /// The user's own rules say something else of the event that was counted last.
+    pub(super) fn correct(&mut self, place: Place, notify: Notify) {
+        if let Some((at, thread, counted)) = self.last.take_if(|(at, _, _)| *at == place) {
+            let unread = self.threads.entry(thread.clone()).or_default();
+            unread.notifications = unread.notifications.saturating_sub(u64::from(counted >= Notify::Notify));
+            unread.highlights = unread.highlights.saturating_sub(u64::from(counted == Notify::Highlight));
+            self.add(thread.clone(), notify);
+            self.last = Some((at, thread, notify));
+        }
+    }
+
+    fn add(&mut self, thread: Option<String>, notify: Notify) {
+        if notify > Notify::Nothing {
+            let unread = self.threads.entry(thread).or_default();
+            unread.notifications += 1;
+            unread.highlights += u64::from(notify == Notify::Highlight);
+        }
+    }
+}

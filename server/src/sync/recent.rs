@@ -1,0 +1,118 @@
+//! Fills a window from the user's inbox: no query at all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use maru_protocol::cursor::Position;
+
+use super::filter::Filter;
+use super::window::{JoinedWindow, Window};
+use crate::accounts::Caller;
+use crate::live::{Fresh, Item};
+use crate::rooms::RoomTable;
+use crate::store::account_data::GLOBAL;
+use crate::store::events::StoredEvent;
+
+/// The window that an inbox shows, or none where the database must be asked: when the user's own memberships changed,
+/// or when a room is no longer in memory.
+pub(super) fn window(
+    fresh: Fresh,
+    since: Position,
+    caller: &Caller,
+    filter: &Filter,
+    table: &RoomTable,
+) -> Option<Window> {
+    let mut window = Window { since: Some(since), until: fresh.position, presence: fresh.presence, ..Window::default() };
+    for delivery in fresh.deliveries {
+        match delivery.item {
+            Item::Event(stored) => {
+                if is_own_membership(&stored, caller) {
+                    return None;
+                }
+                let joined = room(&mut window.joined, stored.room, table)?;
+                joined.unread = true;
+                joined.timeline.push(stored);
+            }
+            Item::Sent(transaction) if transaction.device_id == caller.device_id => {
+                window.sent.insert(transaction.event_id.clone(), transaction.transaction_id.clone());
+            }
+            Item::Sent(_) => {}
+            Item::Notified(notification) => room(&mut window.joined, notification.room, table)?.unread = true,
+            Item::Receipt(receipt) => {
+                let joined = room(&mut window.joined, receipt.room, table)?;
+                joined.unread |= receipt.user_id == caller.user_id;
+                joined.receipts.push((*receipt).clone());
+            }
+            Item::AccountData(data) if data.room == GLOBAL => {
+                window.account_data.retain(|older| older.data_type != data.data_type);
+                window.account_data.push((*data).clone());
+            }
+            Item::AccountData(data) => {
+                let joined = room(&mut window.joined, data.room, table)?;
+                joined.account_data.retain(|older| older.data_type != data.data_type);
+                joined.account_data.push((*data).clone());
+            }
+            Item::ToDevice(message) if message.device_id == caller.device_id => {
+                window.to_device.push(message.json.clone());
+            }
+            Item::ToDevice(_) => {}
+            Item::DeviceList(user_id) => window.device_lists.push(user_id),
+        }
+    }
+    for nid in fresh.typing {
+        room(&mut window.joined, nid, table)?.typing = true;
+    }
+    window.device_lists.sort_unstable();
+    window.device_lists.dedup();
+    for joined in window.joined.values_mut() {
+        take_redactions(joined, table);
+        cut(joined, filter.timeline_limit());
+    }
+    Some(window)
+}
+
+fn is_own_membership(stored: &StoredEvent, caller: &Caller) -> bool {
+    stored.event.is_state_at("m.room.member", caller.user_id.as_str())
+}
+
+fn room<'w>(
+    joined: &'w mut BTreeMap<i64, JoinedWindow>,
+    nid: i64,
+    table: &RoomTable,
+) -> Option<&'w mut JoinedWindow> {
+    match joined.entry(nid) {
+        std::collections::btree_map::Entry::Occupied(entry) => Some(entry.into_mut()),
+        std::collections::btree_map::Entry::Vacant(entry) => Some(entry.insert(JoinedWindow::of(table.get(nid)?))),
+    }
+}
+
+/// An event that was redacted meanwhile is shown without its content: its redaction is in the same window.
+fn take_redactions(joined: &mut JoinedWindow, table: &RoomTable) {
+    if joined.timeline.iter().any(|stored| &*stored.event.event_type == "m.room.redaction") {
+        for stored in &mut joined.timeline {
+            *stored = table.events.get(&stored.nid).unwrap_or_else(|| Arc::clone(stored));
+        }
+    }
+}
+
+/// Keeps the newest events; the state events among the others are told as state.
+fn cut(joined: &mut JoinedWindow, limit: usize) {
+    let extra = joined.timeline.len().saturating_sub(limit);
+    if extra > 0 {
+        joined.limited = true;
+        let skipped = joined.timeline.drain(..extra).filter(|stored| stored.event.is_state());
+        joined.skipped_state = last_of_each_slot(skipped.collect());
+    }
+}
+
+/// Of several events for one slot of the state, only the last counts.
+pub(super) fn last_of_each_slot(events: Vec<Arc<StoredEvent>>) -> Vec<Arc<StoredEvent>> {
+    let mut seen = std::collections::HashSet::new();
+    let mut last: Vec<_> = events
+        .into_iter()
+        .rev()
+        .filter(|stored| seen.insert((stored.event.event_type.clone(), stored.event.state_key.clone())))
+        .collect();
+    last.reverse();
+    last
+}

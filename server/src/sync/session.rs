@@ -1,0 +1,302 @@
+//! One device listening: the loop under the long-poll and the WebSocket.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use maru_protocol::auth::StateSlot;
+use maru_protocol::cursor::{Position, SinceToken};
+use ruma::OwnedUserId;
+use tokio::time::{Instant, timeout_at};
+
+use super::answer::{Answer, account_data, write_events, write_json, write_name};
+use super::joined::JoinedParts;
+use super::window::{JoinedWindow, Window};
+use super::{Sync, Wish, device_lists, gather, joined, left, members, recent, state, stripped, unread};
+use crate::accounts::Caller;
+use crate::live::{Fresh, Inbox};
+use crate::refusal::Refusal;
+use crate::rooms::{Reader, Recency, View};
+use crate::store::account_data::GLOBAL;
+use crate::store::events::StoredEvent;
+
+/// The account data that lists them.
+const IGNORED_USERS: &str = "m.ignored_user_list";
+
+/// Members named in the summary of a room without a name.
+const HEROES: usize = 5;
+
+/// A device that listens, and its cursor. Each answer moves the cursor.
+#[derive(Debug)]
+pub struct Session<'s> {
+    sync: &'s Sync,
+    caller: Caller,
+    wish: Wish,
+    since: Option<SinceToken>,
+    inbox: Arc<Inbox>,
+    /// Users whose messages are not shown (`m.ignored_user_list`).
+    ignored: Arc<HashSet<OwnedUserId>>,
+    /// Whether the list of ignored users has been read.
+    knows_ignored: bool,
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        self.inbox.session_ended(self.sync.clock.now_ms());
+    }
+}
+
+impl<'s> Session<'s> {
+    pub(super) fn new(sync: &'s Sync, caller: Caller, since: Option<SinceToken>, wish: Wish) -> Self {
+        let inbox = sync.hub.open(&caller.user_id);
+        inbox.session_started();
+        Self { sync, caller, wish, since, inbox, ignored: Arc::default(), knows_ignored: false }
+    }
+
+    /// Waits until there is something for the device, at most until `deadline`, and answers. A first sync, or one of
+    /// whole states, answers at once.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn next(&mut self, deadline: Instant) -> Result<Answer, Refusal> {
+        if let Some(since) = self.since {
+            self.sync.acknowledge(&self.caller, since.position).await?;
+        }
+        loop {
+            let inbox = Arc::clone(&self.inbox);
+            let changed = inbox.changed();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(answer) = self.look().await? {
+                return Ok(answer);
+            }
+            if timeout_at(deadline, changed).await.is_err() {
+                let next_batch = self.since.unwrap_or_else(|| self.now());
+                return Ok(Answer { next_batch, members: String::new() });
+            }
+        }
+    }
+
+    fn now(&self) -> SinceToken {
+        self.sync.token(self.sync.hub.position(), self.sync.hub.ephemeral())
+    }
+
+    /// What there is for the device now, if anything. Moves the cursor past what was looked at.
+    async fn look(&mut self) -> Result<Option<Answer>, Refusal> {
+        let now = self.now();
+        let window = match self.since {
+            Some(since) if !self.wish.full_state => match self.recent(since, now).await? {
+                Some(window) => window,
+                None => return Ok(None),
+            },
+            since => self.gathered(since, now).await?,
+        };
+        let first = self.since.is_none() || self.wish.full_state;
+        self.wish.full_state = false;
+        self.read_ignored(&window).await?;
+        let members = self.write(&window).await?;
+        self.since = Some(now);
+        if members.is_empty() && !first {
+            return Ok(None);
+        }
+        Ok(Some(Answer { next_batch: now, members }))
+    }
+
+    /// The window since a cursor; none when there is nothing new.
+    async fn recent(&mut self, since: SinceToken, now: SinceToken) -> Result<Option<Window>, Refusal> {
+        // The counter of what lives in memory started over with the server.
+        let ephemeral = if since.ephemeral > now.ephemeral { 0 } else { since.ephemeral };
+        let Some(fresh) = self.inbox.after(since.position, ephemeral, now.position, now.ephemeral) else {
+            return self.gathered(Some(since), now).await.map(Some);
+        };
+        if fresh.is_empty() {
+            self.since = Some(now);
+            return Ok(None);
+        }
+        let filter = Arc::clone(&self.wish.filter);
+        match recent::window(fresh, since.position, &self.caller, &filter, self.sync.rooms.table()) {
+            Some(window) => Ok(Some(window)),
+            None => self.gathered(Some(since), now).await.map(Some),
+        }
+    }
+
+    async fn gathered(&self, since: Option<SinceToken>, now: SinceToken) -> Result<Window, Refusal> {
+        let position = since.map_or(Position::START, |since| since.position);
+        let ephemeral = since.map_or(0, |since| since.ephemeral);
+        let ephemeral = if ephemeral > now.ephemeral { 0 } else { ephemeral };
+        let floor = position.max(self.inbox.floor());
+        let in_memory = self.inbox.after(floor, ephemeral, now.position, now.ephemeral).unwrap_or_default();
+        let fresh = Fresh { deliveries: Vec::new(), position: now.position, ephemeral: now.ephemeral, ..in_memory };
+        if since.is_none() {
+            self.sync.lazily_loaded.forget(&self.caller);
+        }
+        gather::window(self.sync, &self.caller, since.map(|since| since.position), fresh, &self.wish).await
+    }
+
+    /// Knows whom the user ignores: read once, and again when the list changes.
+    async fn read_ignored(&mut self, window: &Window) -> Result<(), Refusal> {
+        let has_changed = window.account_data.iter().any(|data| data.data_type == IGNORED_USERS);
+        if self.knows_ignored && !has_changed {
+            return Ok(());
+        }
+        let list = match self.inbox.ignored().filter(|_| !has_changed) {
+            Some(ignored) => ignored,
+            None => {
+                let stored = self.sync.store.account_data(&self.caller.user_id, GLOBAL, IGNORED_USERS).await?;
+                let ignored = Arc::new(stored.map(|data| ignored_users(&data.content)).unwrap_or_default());
+                self.inbox.remember_ignored(Arc::clone(&ignored));
+                ignored
+            }
+        };
+        self.ignored = list;
+        self.knows_ignored = true;
+        Ok(())
+    }
+
+    /// The members of the answer's object.
+    async fn write(&self, window: &Window) -> Result<String, Refusal> {
+        let mut out = String::new();
+        let filter = &self.wish.filter;
+        // To-device messages stand before the events that they decrypt.
+        if !window.to_device.is_empty() {
+            self.sync.gave_to_device(&self.caller);
+            write_name(&mut out, "to_device");
+            out.push('{');
+            write_events(&mut out, window.to_device.iter().map(String::as_str));
+            out.push('}');
+        }
+        let wanted = window.account_data.iter().filter(|data| filter.account_data.wants(&data.data_type, None));
+        let data: Vec<String> = wanted.map(|data| account_data(&data.data_type, &data.content)).collect();
+        if !data.is_empty() {
+            write_name(&mut out, "account_data");
+            out.push('{');
+            write_events(&mut out, data.iter().map(String::as_str));
+            out.push('}');
+        }
+        let lists = device_lists::of(self.sync, &self.caller, window).await?;
+        if !lists.changed.is_empty() || !lists.left.is_empty() {
+            write_name(&mut out, "device_lists");
+            write_json(&mut out, &serde_json::json!({ "changed": lists.changed, "left": lists.left }));
+        }
+        self.write_rooms(&mut out, window).await?;
+        Ok(out)
+    }
+
+    async fn write_rooms(&self, out: &mut String, window: &Window) -> Result<(), Refusal> {
+        let mut sections = Vec::new();
+        if !window.joined.is_empty() {
+            sections.push(("join", self.joined_rooms(window).await?));
+        }
+        for (name, membership) in [("invite", "invite"), ("knock", "knock")] {
+            let mut rooms = Vec::new();
+            for outside in window.outside.iter().filter(|outside| outside.membership.membership == membership) {
+                let mut room = String::new();
+                stripped::write(&mut room, self.sync, outside).await?;
+                rooms.push(room);
+            }
+            if !rooms.is_empty() {
+                sections.push((name, rooms.join(",")));
+            }
+        }
+        if !window.left.is_empty() {
+            sections.push(("leave", self.left_rooms(window).await?));
+        }
+        if sections.is_empty() {
+            return Ok(());
+        }
+        write_name(out, "rooms");
+        let sections: Vec<String> = sections.iter().map(|(name, rooms)| format!("\"{name}\":{{{rooms}}}")).collect();
+        out.push('{');
+        out.push_str(&sections.join(","));
+        out.push('}');
+        Ok(())
+    }
+
+    async fn joined_rooms(&self, window: &Window) -> Result<String, Refusal> {
+        let sync = self.sync;
+        let states = state::of_rooms(sync, &self.caller, &window.joined, &self.wish).await?;
+        let changed_counts = window.joined.values().filter(|joined| joined.unread);
+        let unread = unread::counts(sync, &self.caller.user_id, &self.inbox, changed_counts).await?;
+        let heroes = self.heroes(window).await?;
+        let filter = &self.wish.filter;
+        let timeline = |joined: &JoinedWindow| -> Vec<Arc<StoredEvent>> {
+            let shown = joined.timeline.iter().filter(|stored| filter.timeline.wants_event(&stored.event));
+            shown.filter(|stored| !self.ignores(stored)).cloned().collect()
+        };
+        let timelines: HashMap<i64, Vec<_>> =
+            window.joined.iter().map(|(nid, joined)| (*nid, timeline(joined))).collect();
+        let view = self.view(window, timelines.values().flatten().chain(states.values().flatten())).await?;
+        let mut out = String::new();
+        for (nid, joined) in &window.joined {
+            if !out.is_empty() {
+                out.push(',');
+            }
+            let of_room = |events: &HashMap<i64, Vec<Arc<StoredEvent>>>| {
+                let events = events.get(nid).map(Vec::as_slice).unwrap_or_default();
+                events.iter().map(|stored| written(&view, stored)).collect()
+            };
+            let parts = JoinedParts {
+                joined,
+                state: of_room(&states),
+                timeline: of_room(&timelines),
+                unread: unread.get(nid).filter(|_| joined.unread),
+                heroes: heroes.get(nid).map(Vec::as_slice),
+                typing: None,
+            };
+            joined::write(&mut out, &self.caller, &self.wish, &parts);
+        }
+        Ok(out)
+    }
+
+    async fn left_rooms(&self, window: &Window) -> Result<String, Refusal> {
+        let events = window.left.iter().flat_map(|left| left.timeline.iter().chain(&left.skipped_state));
+        let view = self.view(window, events).await?;
+        let rooms: Vec<String> = window.left.iter().map(|left| left::written(left, &view, &self.wish)).collect();
+        Ok(rooms.join(","))
+    }
+
+    /// The first other members of rooms whose members changed and that have no name of their own.
+    async fn heroes(&self, window: &Window) -> Result<HashMap<i64, Vec<OwnedUserId>>, Refusal> {
+        let nameless = |joined: &&JoinedWindow| {
+            let state = &joined.room.head().state;
+            let lacks = |event_type| state.get(&StateSlot::new(event_type, "").hash()).is_none();
+            members::changed(joined) && lacks("m.room.name") && lacks("m.room.canonical_alias")
+        };
+        let rooms = window.joined.values().filter(nameless).map(|joined| joined.room.nid).collect();
+        Ok(self.sync.store.heroes(rooms, &self.caller.user_id, HEROES).await?)
+    }
+
+    async fn view<'e>(
+        &self,
+        window: &Window,
+        events: impl Iterator<Item = &'e Arc<StoredEvent>> + Send,
+    ) -> Result<View, Refusal> {
+        let reader = Reader { user_id: &self.caller.user_id, device_id: Some(&self.caller.device_id) };
+        let recency = if window.gathered { Recency::Stored } else { Recency::Live };
+        let mut view = self.sync.rooms.view(reader, events, recency).await?;
+        for (event_id, transaction_id) in &window.sent {
+            view.sent_as(event_id, transaction_id);
+        }
+        Ok(view)
+    }
+
+    /// Whether an event comes from somebody whom the user ignores. State is always shown.
+    fn ignores(&self, stored: &StoredEvent) -> bool {
+        !stored.event.is_state() && self.ignored.contains(&stored.event.sender)
+    }
+}
+
+fn written(view: &View, stored: &StoredEvent) -> String {
+    let mut out = String::with_capacity(stored.event.json.len());
+    view.write(&mut out, stored, None, false);
+    out
+}
+
+/// The users in an `m.ignored_user_list`.
+fn ignored_users(content: &str) -> HashSet<OwnedUserId> {
+    #[derive(serde::Deserialize)]
+    struct Content {
+        #[serde(default)]
+        ignored_users: HashMap<OwnedUserId, serde::de::IgnoredAny>,
+    }
+    serde_json::from_str::<Content>(content).map(|content| content.ignored_users.into_keys().collect()).unwrap_or_default()
+}

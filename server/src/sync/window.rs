@@ -1,0 +1,98 @@
+//! What happened between a cursor and now, as far as it concerns one device: the raw material of an answer.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use maru_protocol::cursor::Position;
+use ruma::{OwnedEventId, OwnedUserId};
+
+use crate::rooms::Room;
+use crate::store::account_data::AccountData;
+use crate::store::events::StoredEvent;
+use crate::store::receipts::Receipt;
+use crate::store::rooms::StoredMembership;
+
+/// What happened between a cursor and now.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    /// Where it starts; none for a first sync.
+    pub(super) since: Option<Position>,
+    /// Where it ends.
+    pub(super) until: Position,
+    /// Whether it comes from the database rather than from the user's inbox.
+    pub(super) gathered: bool,
+    /// Joined rooms with something new, by local number.
+    pub(super) joined: BTreeMap<i64, JoinedWindow>,
+    /// Rooms that the user was invited to or has knocked on.
+    pub(super) outside: Vec<StoredMembership>,
+    /// Rooms that the user is no longer in.
+    pub(super) left: Vec<LeftWindow>,
+    /// Global account data.
+    pub(super) account_data: Vec<AccountData>,
+    /// Users whose presence changed.
+    pub(super) presence: Vec<OwnedUserId>,
+    /// Messages to this device, oldest first.
+    pub(super) to_device: Vec<String>,
+    /// Users whose devices changed.
+    pub(super) device_lists: Vec<OwnedUserId>,
+    /// The transaction ids of events that this device sent.
+    pub(super) sent: HashMap<OwnedEventId, String>,
+}
+
+/// What happened in a room that the user is in.
+#[derive(Debug)]
+pub(super) struct JoinedWindow {
+    /// The room.
+    pub(super) room: Arc<Room>,
+    /// Whether the device knows nothing of it yet.
+    pub(super) entire: bool,
+    /// The newest events, oldest first.
+    pub(super) timeline: Vec<Arc<StoredEvent>>,
+    /// Whether there are more between the cursor and the timeline.
+    pub(super) limited: bool,
+    /// State events between the cursor and the timeline, oldest first.
+    pub(super) skipped_state: Vec<Arc<StoredEvent>>,
+    /// New receipts.
+    pub(super) receipts: Vec<Receipt>,
+    /// New account data of the room.
+    pub(super) account_data: Vec<AccountData>,
+    /// Whether somebody started or stopped typing.
+    pub(super) typing: bool,
+    /// Whether the unread counts may have changed.
+    pub(super) unread: bool,
+}
+
+impl JoinedWindow {
+    /// Nothing new in a room.
+    pub(super) fn of(room: Arc<Room>) -> Self {
+        Self {
+            room,
+            entire: false,
+            timeline: Vec::new(),
+            limited: false,
+            skipped_state: Vec::new(),
+            receipts: Vec::new(),
+            account_data: Vec::new(),
+            typing: false,
+            unread: false,
+        }
+    }
+
+    /// All state events in it, oldest first.
+    pub(super) fn state_events(&self) -> impl Iterator<Item = &Arc<StoredEvent>> {
+        self.skipped_state.iter().chain(self.timeline.iter().filter(|stored| stored.event.is_state()))
+    }
+}
+
+/// What happened in a room up to the user's leaving.
+#[derive(Debug)]
+pub(super) struct LeftWindow {
+    /// The room.
+    pub(super) room: Arc<Room>,
+    /// The newest events up to the leave, oldest first.
+    pub(super) timeline: Vec<Arc<StoredEvent>>,
+    /// Whether there are more between the cursor and the timeline.
+    pub(super) limited: bool,
+    /// State events between the cursor and the timeline, oldest first.
+    pub(super) skipped_state: Vec<Arc<StoredEvent>>,
+}
