@@ -17,7 +17,7 @@ impl<E: Into<Refusal>> From<E> for ApiError {
 }
 
 /// Status and errcode of a refusal.
-fn on_the_wire(refusal: &Refusal) -> (StatusCode, &'static str) {
+pub(super) fn on_the_wire(refusal: &Refusal) -> (StatusCode, &'static str) {
     match refusal {
         Refusal::Forbidden(_) => (StatusCode::FORBIDDEN, "M_FORBIDDEN"),
         Refusal::NotFound(_) => (StatusCode::NOT_FOUND, "M_NOT_FOUND"),

@@ -38,6 +38,8 @@ mod to_device;
 mod typing;
 mod user_directory;
 mod versions;
+pub mod websocket;
+pub mod websocket_frames;
 
 use std::sync::Arc;
 
@@ -56,6 +58,7 @@ pub fn router(server: Arc<Server>) -> Router {
         .merge(room_membership::routes())
         .merge(room_sending::routes())
         .merge(sync::routes())
+        .merge(websocket::routes())
         .merge(session::routes())
         .merge(account::routes())
         .merge(devices::routes())

@@ -58,22 +58,37 @@ impl<'s> Session<'s> {
     /// # Errors
     /// When the database cannot be read.
     pub async fn next(&mut self, deadline: Instant) -> Result<Answer, Refusal> {
-        if let Some(since) = self.since {
-            self.sync.acknowledge(&self.caller, since.position).await?;
-        }
         loop {
-            let inbox = Arc::clone(&self.inbox);
-            let changed = inbox.changed();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if let Some(answer) = self.look().await? {
+            // Boxed, since a waiting device must not hold the memory of an answer being written.
+            if let Some(answer) = Box::pin(self.look()).await? {
                 return Ok(answer);
             }
-            if timeout_at(deadline, changed).await.is_err() {
+            if !self.wait(deadline).await {
                 let next_batch = self.since.unwrap_or_else(|| self.now());
                 return Ok(Answer { next_batch, members: String::new() });
             }
         }
+    }
+
+    /// The device has dealt with everything up to a cursor that it was given.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn acknowledge(&self, cursor: SinceToken) -> Result<(), Refusal> {
+        self.sync.acknowledge(&self.caller, cursor.position).await
+    }
+
+    /// Waits for something new, until `deadline`; whether it came. May be dropped at any time.
+    pub async fn wait(&self, deadline: Instant) -> bool {
+        let changed = self.inbox.changed();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        let Some(since) = self.since else { return true };
+        let now = self.now();
+        if self.inbox.after(since.position, since.ephemeral, now.position, now.ephemeral).is_none_or(|fresh| !fresh.is_empty()) {
+            return true;
+        }
+        timeout_at(deadline, changed).await.is_ok()
     }
 
     fn now(&self) -> SinceToken {
@@ -81,7 +96,10 @@ impl<'s> Session<'s> {
     }
 
     /// What there is for the device now, if anything. Moves the cursor past what was looked at.
-    async fn look(&mut self) -> Result<Option<Answer>, Refusal> {
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn look(&mut self) -> Result<Option<Answer>, Refusal> {
         let now = self.now();
         let window = match self.since {
             Some(since) if !self.wish.full_state => match self.recent(since, now).await? {

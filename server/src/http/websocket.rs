@@ -1,0 +1,210 @@
+//! Sync over a WebSocket (`spec/websocket-sync.md`): the same deltas under the same cursors as the long-poll, pushed;
+//! and what a client does all the time, sent without a request of its own.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::{HeaderMap, header};
+use maru_protocol::cursor::SinceToken;
+use ruma::api::IncomingRequestExt;
+use ruma::api::client::sync::sync_events::v3 as sync_events;
+use tokio::time::{Instant, timeout};
+
+use super::error::ApiError;
+use super::router::Routes;
+use super::websocket_frames::{ClientFrame, Outcome, perform};
+use super::sync::{cursor, wish};
+use crate::accounts::Caller;
+use crate::refusal::Refusal;
+use crate::server::Server;
+use crate::sync::{Answer, Session, Wish};
+
+/// The path of the WebSocket sync.
+pub const PATH: &str = "/_matrix/client/unstable/maru/sync";
+
+/// The subprotocol that the server speaks.
+const SUBPROTOCOL: &str = "maru.v1";
+
+/// Sync frames that may be under way before the client acknowledges one; then the server waits.
+const UNACKNOWLEDGED: usize = 128;
+
+/// Largest frame that a client may send, in bytes: a message of 100,000 characters and its wrapping.
+const LARGEST_FRAME: usize = 2 << 20;
+
+/// A client that takes longer to accept a frame is cut off; its cursor brings it back.
+const SLOWEST_WRITE: Duration = Duration::from_secs(30);
+
+/// How often a quiet connection is asked whether it still lives.
+const PING_EVERY: Duration = Duration::from_secs(60);
+
+/// Close code for a token that is no longer valid.
+const TOKEN_REVOKED: u16 = 4401;
+
+/// Close code for a client that does not keep to the protocol.
+const PROTOCOL_VIOLATED: u16 = 4400;
+
+pub(super) fn routes() -> Routes {
+    Routes::new().route(PATH, get(upgrade))
+}
+
+async fn upgrade(
+    State(server): State<Arc<Server>>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+    socket: WebSocketUpgrade,
+) -> Result<Response, ApiError> {
+    let token = presented_token(&headers).ok_or(Refusal::MissingToken)?;
+    let caller = server.accounts.caller(&token).await?;
+    let request = sync_request(query.as_deref())?;
+    let wish = Box::pin(wish(&server, &caller, &request, query.as_deref())).await?;
+    let since = request.since.as_deref().map(cursor).transpose()?;
+    let socket = socket
+        .protocols([SUBPROTOCOL])
+        .read_buffer_size(1024)
+        .write_buffer_size(0)
+        .max_write_buffer_size(64 << 20)
+        .max_message_size(LARGEST_FRAME)
+        .max_frame_size(LARGEST_FRAME);
+    let connected = move |socket| async move {
+        let connection = Connection { server: &server, token, caller, unacknowledged: VecDeque::new() };
+        Box::pin(connection.run(socket, since, wish)).await;
+    };
+    Ok(socket.on_upgrade(connected).into_response())
+}
+
+/// The query's parameters, which are those of the long-poll.
+fn sync_request(query: Option<&str>) -> Result<sync_events::Request, Refusal> {
+    let uri = format!("/_matrix/client/v3/sync?{}", query.unwrap_or_default());
+    let request = http::Request::get(uri).body(&[][..]).map_err(|error| Refusal::invalid(error.to_string()))?;
+    sync_events::Request::try_from_http_request(request, &[]).map_err(|error| Refusal::invalid(error.to_string()))
+}
+
+/// The token in the `Authorization` header, or, for browsers, beside the subprotocol.
+fn presented_token(headers: &HeaderMap) -> Option<String> {
+    let text = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
+    let bearer = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+    let beside = || {
+        let mut offered = text(header::SEC_WEBSOCKET_PROTOCOL)?.split(',').map(str::trim);
+        offered.find(|name| *name == SUBPROTOCOL)?;
+        text(header::SEC_WEBSOCKET_PROTOCOL)?.split(',').map(str::trim).find(|name| *name != SUBPROTOCOL)
+    };
+    bearer.or_else(beside).map(str::to_owned)
+}
+
+/// One client's connection.
+struct Connection<'c> {
+    server: &'c Arc<Server>,
+    token: String,
+    caller: Caller,
+    /// Cursors of frames that the client has not acknowledged, oldest first.
+    unacknowledged: VecDeque<SinceToken>,
+}
+
+/// Why a connection ends.
+enum End {
+    /// The client went away or does not read.
+    Gone,
+    /// The server ends it, with a code and a sentence.
+    Closed(u16, String),
+}
+
+impl From<Refusal> for End {
+    fn from(refusal: Refusal) -> Self {
+        Self::Closed(axum::extract::ws::close_code::AGAIN, refusal.to_string())
+    }
+}
+
+impl Connection<'_> {
+    async fn run(mut self, mut socket: WebSocket, since: Option<SinceToken>, wish: Wish) {
+        let server = Arc::clone(self.server);
+        let mut session = server.sync.session(self.caller.clone(), since, wish);
+        let end = match since {
+            Some(since) => Box::pin(session.acknowledge(since)).await.err().map(End::from),
+            None => None,
+        };
+        let end = match end {
+            Some(end) => end,
+            None => self.serve(&mut socket, &mut session).await,
+        };
+        if let End::Closed(code, reason) = end {
+            let frame = CloseFrame { code, reason: reason.into() };
+            let _ = timeout(SLOWEST_WRITE, socket.send(Message::Close(Some(frame)))).await;
+        }
+    }
+
+    async fn serve(&mut self, socket: &mut WebSocket, session: &mut Session<'_>) -> End {
+        loop {
+            if self.unacknowledged.len() < UNACKNOWLEDGED {
+                match Box::pin(session.look()).await {
+                    Ok(Some(answer)) => {
+                        if let Err(end) = self.push(socket, &answer).await {
+                            return end;
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(refusal) => return refusal.into(),
+                }
+            }
+            let may_push = self.unacknowledged.len() < UNACKNOWLEDGED;
+            let ping_at = Instant::now() + PING_EVERY;
+            tokio::select! {
+                received = socket.recv() => match received {
+                    Some(Ok(message)) => {
+                        if let Err(end) = Box::pin(self.take(socket, session, message)).await {
+                            return end;
+                        }
+                    }
+                    Some(Err(_)) | None => return End::Gone,
+                },
+                new = session.wait(ping_at), if may_push => {
+                    if !new && socket.send(Message::Ping(bytes::Bytes::new())).await.is_err() {
+                        return End::Gone;
+                    }
+                }
+            }
+            if self.server.accounts.caller(&self.token).await.is_err() {
+                return End::Closed(TOKEN_REVOKED, "the access token is no longer valid".into());
+            }
+        }
+    }
+
+    async fn push(&mut self, socket: &mut WebSocket, answer: &Answer) -> Result<(), End> {
+        self.unacknowledged.push_back(answer.next_batch);
+        let frame = format!("{{\"type\":\"sync\",\"next_batch\":\"{}\"{}}}", answer.next_batch, answer.members);
+        write(socket, frame).await
+    }
+
+    /// Deals with one message of the client.
+    async fn take(&mut self, socket: &mut WebSocket, session: &mut Session<'_>, message: Message) -> Result<(), End> {
+        let text = match message {
+            Message::Text(text) => text,
+            Message::Close(_) => return Err(End::Gone),
+            Message::Ping(_) | Message::Pong(_) => return Ok(()),
+            Message::Binary(_) => return Err(End::Closed(PROTOCOL_VIOLATED, "frames are JSON text".into())),
+        };
+        let frame = ClientFrame::parse(&text).map_err(|why| End::Closed(PROTOCOL_VIOLATED, why))?;
+        match perform(self.server, &self.caller, frame).await {
+            Outcome::Acknowledged(cursor) => {
+                let Some(at) = self.unacknowledged.iter().position(|given| *given == cursor) else {
+                    return Err(End::Closed(PROTOCOL_VIOLATED, "this cursor was not given here".into()));
+                };
+                self.unacknowledged.drain(..=at);
+                session.acknowledge(cursor).await.map_err(End::from)
+            }
+            Outcome::Reply(text) => write(socket, text).await,
+            Outcome::Silent => Ok(()),
+        }
+    }
+}
+
+async fn write(socket: &mut WebSocket, text: String) -> Result<(), End> {
+    match timeout(SLOWEST_WRITE, socket.send(Message::Text(text.into()))).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(End::Gone),
+    }
+}

@@ -1,0 +1,135 @@
+//! What a client may send over the WebSocket, and what becomes of it (`spec/websocket-sync.md`, "Client frames").
+
+use std::sync::Arc;
+
+use maru_protocol::cursor::SinceToken;
+use ruma::{OwnedEventId, OwnedRoomId};
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::error::on_the_wire;
+use super::room_sending::{content, transaction};
+use crate::accounts::Caller;
+use crate::refusal::Refusal;
+use crate::server::Server;
+
+/// A frame of a client.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ClientFrame {
+    /// Everything up to a cursor has been dealt with.
+    Ack {
+        /// The `next_batch` of a sync frame.
+        next_batch: String,
+    },
+    /// Sends a message event.
+    Send {
+        /// Repeated in the reply.
+        id: u64,
+        /// The room.
+        room_id: OwnedRoomId,
+        /// The event type.
+        event_type: String,
+        /// As in the HTTP API: a retry with the same id, here or there, makes no second event.
+        txn_id: String,
+        /// The content.
+        content: Box<RawValue>,
+    },
+    /// Starts or stops typing.
+    Typing {
+        /// The room.
+        room_id: OwnedRoomId,
+        /// Whether the user is typing.
+        typing: bool,
+        /// For how long, in milliseconds.
+        #[serde(default)]
+        timeout: Option<u64>,
+    },
+    /// The user has read up to an event.
+    Receipt {
+        /// Repeated in the reply.
+        id: u64,
+        /// The room.
+        room_id: OwnedRoomId,
+        /// `m.read`, `m.read.private` or `m.fully_read`.
+        receipt_type: String,
+        /// The event.
+        event_id: OwnedEventId,
+        /// `main` or the root of a thread.
+        #[serde(default)]
+        thread_id: Option<String>,
+    },
+    /// The user is there.
+    Heartbeat {
+        /// `online` or `unavailable`.
+        #[serde(default)]
+        presence: Option<String>,
+    },
+}
+
+/// What became of a frame.
+pub(super) enum Outcome {
+    /// The client has dealt with everything up to this cursor.
+    Acknowledged(SinceToken),
+    /// The text of a frame to answer with.
+    Reply(String),
+    /// Nothing to say.
+    Silent,
+}
+
+impl ClientFrame {
+    /// Reads a frame.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|error| format!("this frame cannot be read: {error}"))
+    }
+}
+
+/// Does what a frame asks for.
+pub(super) async fn perform(server: &Arc<Server>, caller: &Caller, frame: ClientFrame) -> Outcome {
+    match frame {
+        ClientFrame::Ack { next_batch } => match next_batch.parse() {
+            Ok(cursor) => Outcome::Acknowledged(cursor),
+            Err(_) => Outcome::Reply(refused(None, &Refusal::invalid("this is no cursor"))),
+        },
+        ClientFrame::Send { id, room_id, event_type, txn_id, content } => {
+            let sent = Box::pin(send(server, caller, &room_id, &event_type, &txn_id, &content)).await;
+            Outcome::Reply(match sent {
+                Ok(event_id) => json!({ "type": "reply", "id": id, "event_id": event_id }).to_string(),
+                Err(refusal) => refused(Some(id), &refusal),
+            })
+        }
+        ClientFrame::Typing { .. } | ClientFrame::Receipt { .. } | ClientFrame::Heartbeat { .. } => Outcome::Silent,
+    }
+}
+
+async fn send(
+    server: &Server,
+    caller: &Caller,
+    room_id: &ruma::RoomId,
+    event_type: &str,
+    txn_id: &str,
+    body: &RawValue,
+) -> Result<OwnedEventId, Refusal> {
+    let room = server.rooms.room(room_id).await?;
+    let transaction = transaction(caller, "send", txn_id);
+    let content = content(body.get())?;
+    let stored = server.rooms.send(&room, &caller.user_id, event_type, content, Some(&transaction)).await?;
+    Ok(stored.event.id.clone())
+}
+
+/// An error frame.
+fn refused(id: Option<u64>, refusal: &Refusal) -> String {
+    let (_, errcode) = on_the_wire(refusal);
+    let mut frame = json!({ "type": "error", "errcode": errcode, "error": refusal.to_string() });
+    if let Some(id) = id {
+        frame["id"] = json!(id);
+    }
+    if let Refusal::LimitExceeded { retry_after } = refusal {
+        frame["retry_after_ms"] = json!(u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX));
+    }
+    frame.to_string()
+}
