@@ -233,11 +233,13 @@ impl Inbox {
         self.changed.notify_waiters();
     }
 
-    pub(super) fn session_started(&self) {
+    /// A session begins to use the inbox, which is kept while it does.
+    pub fn session_started(&self) {
         self.sessions.fetch_add(1, Ordering::AcqRel);
     }
 
-    pub(super) fn session_ended(&self, now_ms: u64) {
+    /// A session ends, at a time in milliseconds since 1970.
+    pub fn session_ended(&self, now_ms: u64) {
         self.sessions.fetch_sub(1, Ordering::AcqRel);
         self.used_at.store(now_ms, Ordering::Release);
     }
