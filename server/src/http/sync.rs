@@ -33,6 +33,7 @@ async fn sync(
     let deadline = Instant::now() + call.request.timeout.unwrap_or_default().min(LONGEST_WAIT);
     let wish = Box::pin(wish(&server, &call.caller, &call.request, query.as_deref())).await?;
     let since = call.request.since.as_deref().map(cursor).transpose()?;
+    server.presence.heartbeat(&call.caller.user_id, &call.request.set_presence);
     let mut session = server.sync.session(call.caller, since, wish);
     if let Some(since) = since {
         Box::pin(session.acknowledge(since)).await?;

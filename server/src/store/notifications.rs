@@ -22,7 +22,7 @@ macro_rules! EACH {
 macro_rules! UNREAD_WHERE {
     () => {
         " LEFT JOIN notifications AS n ON n.user_id = $1 AND n.room = e.room AND n.place = e.place \
-         WHERE e.outcome = 0 AND e.sender <> $1 AND COALESCE(n.notify, e.notify) > 0"
+         WHERE e.outcome = 0 AND e.redacted_by IS NULL AND e.sender <> $1 AND COALESCE(n.notify, e.notify) > 0"
     };
 }
 macro_rules! SQLITE_UNREAD {
@@ -134,31 +134,6 @@ impl Store {
             counts.notifications += row.get::<i64>(2)?.unsigned_abs();
             counts.highlights += row.get::<i64>(3)?.unsigned_abs();
         }
-<<<<<<< HEAD
-        let sql = if self.is_sqlite() {
-            "SELECT e.room, e.place, COALESCE(n.notify, e.notify), e.thread FROM json_each($2) AS start \
-             JOIN events AS e ON e.room = json_extract(start.value, '$[0]') \
-             AND e.place >= json_extract(start.value, '$[1]') \
-             LEFT JOIN notifications AS n ON n.user_id = $1 AND n.room = e.room AND n.place = e.place \
-             WHERE e.outcome = 0 AND e.redacted_by IS NULL AND e.sender <> $1 AND COALESCE(n.notify, e.notify) > 0"
-        } else {
-            "SELECT e.room, e.place, COALESCE(n.notify, e.notify), e.thread \
-             FROM json_array_elements($2::json) AS start (value) \
-             JOIN events AS e ON e.room = (start.value->>0)::bigint AND e.place >= (start.value->>1)::bigint \
-             LEFT JOIN notifications AS n ON n.user_id = $1 AND n.room = e.room AND n.place = e.place \
-             WHERE e.outcome = 0 AND e.redacted_by IS NULL AND e.sender <> $1 AND COALESCE(n.notify, e.notify) > 0"
-        };
-        let starts: Vec<(i64, i64)> = from.iter().map(|(room, place)| (*room, place.0)).collect();
-        let starts = serde_json::to_string(&starts).map_err(StoreError::encoding)?;
-        for row in query(sql)
-            .bind(user_id.as_str())
-            .bind(starts)
-            .all(&self.readers)
-            .await?
-        {
-            let item = (Place(row.get(1)?), Notify::from_number(row.get(2)?), row.get(3)?);
-            unread.entry(row.get(0)?).or_default().push(item);
-=======
         for row in self.unread_rows(user_id, &threaded, false).await? {
             let (room, thread): (i64, Option<String>) = (row.get(0)?, row.get(1)?);
             let place = Place(row.get(2)?);
@@ -168,7 +143,6 @@ impl Store {
             let counts = unread.entry(room).or_default().entry(thread).or_default();
             counts.notifications += 1;
             counts.highlights += u64::from(Notify::from_number(row.get(3)?) == Notify::Highlight);
->>>>>>> 2f33ff8 (wip sync)
         }
         Ok(unread)
     }

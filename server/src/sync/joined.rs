@@ -54,7 +54,7 @@ pub(super) fn write(out: &mut String, caller: &Caller, wish: &Wish, parts: &Join
         write_unread(out, unread, wish.filter.unread_thread_notifications);
     }
     let receipts = ephemeral::receipts(&joined.receipts, &caller.user_id);
-    let typing = parts.typing.as_ref().map(|users| ephemeral::typing(users.iter().map(|user_id| &**user_id)));
+    let typing = parts.typing.as_ref().filter(|users| joined.typing || !users.is_empty()).map(|users| ephemeral::typing(users.iter().map(|user_id| &**user_id)));
     let notices = [("m.receipt", receipts), ("m.typing", typing)];
     let wanted = notices.iter().filter(|(kind, _)| wish.filter.ephemeral.wants(kind, None));
     let notices: Vec<&str> = wanted.filter_map(|(_, notice)| notice.as_deref()).collect();

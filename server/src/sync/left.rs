@@ -8,7 +8,7 @@ use maru_protocol::cursor::{PageToken, Place};
 use super::Wish;
 use super::answer::{write_events, write_json};
 use super::window::LeftWindow;
-use crate::rooms::View;
+use crate::rooms::view::View;
 use crate::store::events::StoredEvent;
 
 /// `"<room id>":{…}`.

@@ -34,6 +34,7 @@ pub use session::Session;
 use crate::accounts::Caller;
 use crate::cache::Cache;
 use crate::clock::Clock;
+use crate::ephemeral::{Presence, Typing};
 use crate::live::Hub;
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
@@ -49,6 +50,8 @@ pub struct Sync {
     rooms: Arc<Rooms>,
     hub: Arc<Hub>,
     clock: Arc<Clock>,
+    typing: Arc<Typing>,
+    presence: Arc<Presence>,
     /// Up to where each device's to-device messages have been dropped.
     acknowledged: Cache<(OwnedUserId, String), Position>,
     lazily_loaded: lazy_members::LazyMembers,
@@ -68,12 +71,21 @@ pub struct Wish {
 impl Sync {
     /// Sync over the log.
     #[must_use]
-    pub fn new(store: Arc<Store>, rooms: Arc<Rooms>, hub: Arc<Hub>, clock: Arc<Clock>) -> Self {
+    pub fn new(
+        store: Arc<Store>,
+        rooms: Arc<Rooms>,
+        hub: Arc<Hub>,
+        clock: Arc<Clock>,
+        typing: Arc<Typing>,
+        presence: Arc<Presence>,
+    ) -> Self {
         Self {
             store,
             rooms,
             hub,
             clock,
+            typing,
+            presence,
             acknowledged: Cache::new(DEVICES),
             lazily_loaded: lazy_members::LazyMembers::new(DEVICES),
         }

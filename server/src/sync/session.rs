@@ -15,12 +15,15 @@ use super::{Sync, Wish, device_lists, gather, joined, left, members, recent, sta
 use crate::accounts::Caller;
 use crate::live::{Fresh, Inbox};
 use crate::refusal::Refusal;
-use crate::rooms::{Reader, Recency, View};
+use crate::rooms::view::{Reader, Recency, View};
 use crate::store::account_data::GLOBAL;
 use crate::store::events::StoredEvent;
 
 /// The account data that lists them.
 const IGNORED_USERS: &str = "m.ignored_user_list";
+
+/// The presence of members of larger rooms is not part of a first sync.
+const PRESENCE_MEMBERS: usize = 200;
 
 /// Members named in the summary of a room without a name.
 const HEROES: usize = 5;
@@ -190,6 +193,13 @@ impl<'s> Session<'s> {
             write_events(&mut out, data.iter().map(String::as_str));
             out.push('}');
         }
+        let presence = self.presence(window);
+        if !presence.is_empty() {
+            write_name(&mut out, "presence");
+            out.push('{');
+            write_events(&mut out, presence.iter().map(String::as_str));
+            out.push('}');
+        }
         let lists = device_lists::of(self.sync, &self.caller, window).await?;
         if !lists.changed.is_empty() || !lists.left.is_empty() {
             write_name(&mut out, "device_lists");
@@ -197,6 +207,22 @@ impl<'s> Session<'s> {
         }
         self.write_rooms(&mut out, window).await?;
         Ok(out)
+    }
+
+    /// Presence events of users whose presence is news, or, in a first sync, of all who share a room.
+    fn presence(&self, window: &Window) -> Vec<String> {
+        let mut users: HashSet<OwnedUserId> = window.presence.iter().cloned().collect();
+        if window.since.is_none() {
+            for joined in window.joined.values().filter(|joined| joined.room.member_count() <= PRESENCE_MEMBERS) {
+                joined.room.for_each_member(|user_id| drop(users.insert(user_id.to_owned())));
+            }
+        }
+        let wanted = users.iter().filter(|user_id| self.wish.filter.presence.wants("m.presence", Some(user_id.as_str())));
+        let known = self.sync.presence.presence_of(wanted.map(|user_id| &**user_id));
+        let event = |(sender, content)| {
+            serde_json::json!({ "type": "m.presence", "sender": sender, "content": content }).to_string()
+        };
+        known.into_iter().map(event).collect()
     }
 
     async fn write_rooms(&self, out: &mut String, window: &Window) -> Result<(), Refusal> {
@@ -258,7 +284,7 @@ impl<'s> Session<'s> {
                 timeline: of_room(&timelines),
                 unread: unread.get(nid).filter(|_| joined.unread),
                 heroes: heroes.get(nid).map(Vec::as_slice),
-                typing: None,
+                typing: (joined.typing || joined.entire).then(|| sync.typing.typing_users(*nid)),
             };
             joined::write(&mut out, &self.caller, &self.wish, &parts);
         }
