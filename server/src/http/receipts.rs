@@ -53,7 +53,10 @@ async fn set_markers(
     Ok(Answer(set_read_marker::Response::new()))
 }
 
-fn mark(receipt_type: &create_receipt::ReceiptType, thread: ReceiptThread) -> Result<Mark, Refusal> {
+pub(super) fn mark(
+    receipt_type: &create_receipt::ReceiptType,
+    thread: ReceiptThread,
+) -> Result<Mark, Refusal> {
     let thread = match thread {
         ReceiptThread::Unthreaded => Thread::Unthreaded,
         ReceiptThread::Main => Thread::Main,

@@ -33,7 +33,9 @@ async fn sync(
     let deadline = Instant::now() + call.request.timeout.unwrap_or_default().min(LONGEST_WAIT);
     let wish = Box::pin(wish(&server, &call.caller, &call.request, query.as_deref())).await?;
     let since = call.request.since.as_deref().map(cursor).transpose()?;
-    server.presence.heartbeat(&call.caller.user_id, &call.request.set_presence);
+    server
+        .presence
+        .heartbeat(&call.caller.user_id, &call.request.set_presence);
     let mut session = server.sync.session(call.caller, since, wish);
     if let Some(since) = since {
         Box::pin(session.acknowledge(since)).await?;
@@ -44,7 +46,8 @@ async fn sync(
 
 /// A cursor that a device presents.
 pub(super) fn cursor(text: &str) -> Result<maru_protocol::cursor::SinceToken, Refusal> {
-    text.parse().map_err(|_| Refusal::invalid("this `since` is not a token of this server"))
+    text.parse()
+        .map_err(|_| Refusal::invalid("this `since` is not a token of this server"))
 }
 
 /// What a device wants, by its request.
@@ -57,18 +60,28 @@ pub(super) async fn wish(
     let filter = match &request.filter {
         None => Arc::default(),
         Some(sync_events::Filter::FilterDefinition(definition)) => Arc::new(filter(definition)?),
-        Some(sync_events::Filter::FilterId(id)) => Arc::new(filter(&stored_filter(server, caller, id).await?)?),
+        Some(sync_events::Filter::FilterId(id)) => {
+            Arc::new(filter(&stored_filter(server, caller, id).await?)?)
+        }
         Some(_) => return Err(Refusal::invalid("this filter cannot be read")),
     };
     // The name that clients used before the specification had it.
     let unstable = query.is_some_and(|query| query.contains("org.matrix.msc4222.use_state_after=true"));
-    Ok(Wish { filter, full_state: request.full_state, state_after: request.use_state_after || unstable })
+    Ok(Wish {
+        filter,
+        full_state: request.full_state,
+        state_after: request.use_state_after || unstable,
+    })
 }
 
 async fn stored_filter(server: &Server, caller: &Caller, id: &str) -> Result<FilterDefinition, Refusal> {
     let unknown = || Refusal::invalid("there is no filter with this id");
     let number = id.parse().map_err(|_| unknown())?;
-    let json = server.store.filter(&caller.user_id, number).await?.ok_or_else(unknown)?;
+    let json = server
+        .store
+        .filter(&caller.user_id, number)
+        .await?
+        .ok_or_else(unknown)?;
     serde_json::from_str(&json).map_err(|error| Refusal::BadJson(error.to_string()))
 }
 
@@ -80,20 +93,31 @@ fn filter(definition: &FilterDefinition) -> Result<Filter, Refusal> {
     let plain = |filter: &ruma::api::client::filter::Filter| Wanted {
         types: filter.types.clone(),
         not_types: filter.not_types.clone(),
-        senders: filter.senders.as_ref().map(|users| users.iter().map(ToString::to_string).collect()),
+        senders: filter
+            .senders
+            .as_ref()
+            .map(|users| users.iter().map(ToString::to_string).collect()),
         not_senders: filter.not_senders.iter().map(ToString::to_string).collect(),
         ..Wanted::default()
     };
     let room = &definition.room;
     let lazy = [&room.state.lazy_load_options, &room.timeline.lazy_load_options];
     let redundant = |options: &&LazyLoadOptions| {
-        matches!(options, LazyLoadOptions::Enabled { include_redundant_members: true })
+        matches!(
+            options,
+            LazyLoadOptions::Enabled {
+                include_redundant_members: true
+            }
+        )
     };
     Ok(Filter {
         presence: plain(&definition.presence),
         account_data: plain(&definition.account_data),
         rooms: Wanted {
-            rooms: room.rooms.as_ref().map(|rooms| rooms.iter().map(ToString::to_string).collect()),
+            rooms: room
+                .rooms
+                .as_ref()
+                .map(|rooms| rooms.iter().map(ToString::to_string).collect()),
             not_rooms: room.not_rooms.iter().map(ToString::to_string).collect(),
             ..Wanted::default()
         },
@@ -113,11 +137,22 @@ fn wanted(filter: &RoomEventFilter) -> Wanted {
     Wanted {
         types: filter.types.clone(),
         not_types: filter.not_types.clone(),
-        senders: filter.senders.as_ref().map(|users| users.iter().map(ToString::to_string).collect()),
+        senders: filter
+            .senders
+            .as_ref()
+            .map(|users| users.iter().map(ToString::to_string).collect()),
         not_senders: filter.not_senders.iter().map(ToString::to_string).collect(),
-        rooms: filter.rooms.as_ref().map(|rooms| rooms.iter().map(ToString::to_string).collect()),
+        rooms: filter
+            .rooms
+            .as_ref()
+            .map(|rooms| rooms.iter().map(ToString::to_string).collect()),
         not_rooms: filter.not_rooms.iter().map(ToString::to_string).collect(),
-        contains_url: filter.url_filter.as_ref().map(|url| *url == UrlFilter::EventsWithUrl),
-        limit: filter.limit.map(|limit| usize::try_from(u64::from(limit)).unwrap_or(usize::MAX)),
+        contains_url: filter
+            .url_filter
+            .as_ref()
+            .map(|url| *url == UrlFilter::EventsWithUrl),
+        limit: filter
+            .limit
+            .map(|limit| usize::try_from(u64::from(limit)).unwrap_or(usize::MAX)),
     }
 }

@@ -17,8 +17,8 @@ use tokio::time::{Instant, timeout};
 
 use super::error::ApiError;
 use super::router::Routes;
-use super::websocket_frames::{ClientFrame, Outcome, perform};
 use super::sync::{cursor, wish};
+use super::websocket_frames::{ClientFrame, Outcome, perform};
 use crate::accounts::Caller;
 use crate::refusal::Refusal;
 use crate::server::Server;
@@ -63,6 +63,7 @@ async fn upgrade(
     let request = sync_request(query.as_deref())?;
     let wish = Box::pin(wish(&server, &caller, &request, query.as_deref())).await?;
     let since = request.since.as_deref().map(cursor).transpose()?;
+    server.presence.heartbeat(&caller.user_id, &request.set_presence);
     let socket = socket
         .protocols([SUBPROTOCOL])
         .read_buffer_size(1024)
@@ -71,7 +72,12 @@ async fn upgrade(
         .max_message_size(LARGEST_FRAME)
         .max_frame_size(LARGEST_FRAME);
     let connected = move |socket| async move {
-        let connection = Connection { server: &server, token, caller, unacknowledged: VecDeque::new() };
+        let connection = Connection {
+            server: &server,
+            token,
+            caller,
+            unacknowledged: VecDeque::new(),
+        };
         Box::pin(connection.run(socket, since, wish)).await;
     };
     Ok(socket.on_upgrade(connected).into_response())
@@ -80,18 +86,28 @@ async fn upgrade(
 /// The query's parameters, which are those of the long-poll.
 fn sync_request(query: Option<&str>) -> Result<sync_events::Request, Refusal> {
     let uri = format!("/_matrix/client/v3/sync?{}", query.unwrap_or_default());
-    let request = http::Request::get(uri).body(&[][..]).map_err(|error| Refusal::invalid(error.to_string()))?;
-    sync_events::Request::try_from_http_request(request, &[]).map_err(|error| Refusal::invalid(error.to_string()))
+    let request = http::Request::get(uri)
+        .body(&[][..])
+        .map_err(|error| Refusal::invalid(error.to_string()))?;
+    sync_events::Request::try_from_http_request(request, &[])
+        .map_err(|error| Refusal::invalid(error.to_string()))
 }
 
 /// The token in the `Authorization` header, or, for browsers, beside the subprotocol.
 fn presented_token(headers: &HeaderMap) -> Option<String> {
-    let text = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|value: &http::HeaderValue| value.to_str().ok())
+    };
     let bearer = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
     let beside = || {
         let mut offered = text(header::SEC_WEBSOCKET_PROTOCOL)?.split(',').map(str::trim);
         offered.find(|name| *name == SUBPROTOCOL)?;
-        text(header::SEC_WEBSOCKET_PROTOCOL)?.split(',').map(str::trim).find(|name| *name != SUBPROTOCOL)
+        text(header::SEC_WEBSOCKET_PROTOCOL)?
+            .split(',')
+            .map(str::trim)
+            .find(|name| *name != SUBPROTOCOL)
     };
     bearer.or_else(beside).map(str::to_owned)
 }
@@ -132,7 +148,10 @@ impl Connection<'_> {
             None => self.serve(&mut socket, &mut session).await,
         };
         if let End::Closed(code, reason) = end {
-            let frame = CloseFrame { code, reason: reason.into() };
+            let frame = CloseFrame {
+                code,
+                reason: reason.into(),
+            };
             let _ = timeout(SLOWEST_WRITE, socket.send(Message::Close(Some(frame)))).await;
         }
     }
@@ -175,12 +194,20 @@ impl Connection<'_> {
 
     async fn push(&mut self, socket: &mut WebSocket, answer: &Answer) -> Result<(), End> {
         self.unacknowledged.push_back(answer.next_batch);
-        let frame = format!("{{\"type\":\"sync\",\"next_batch\":\"{}\"{}}}", answer.next_batch, answer.members);
+        let frame = format!(
+            "{{\"type\":\"sync\",\"next_batch\":\"{}\"{}}}",
+            answer.next_batch, answer.members
+        );
         write(socket, frame).await
     }
 
     /// Deals with one message of the client.
-    async fn take(&mut self, socket: &mut WebSocket, session: &mut Session<'_>, message: Message) -> Result<(), End> {
+    async fn take(
+        &mut self,
+        socket: &mut WebSocket,
+        session: &mut Session<'_>,
+        message: Message,
+    ) -> Result<(), End> {
         let text = match message {
             Message::Text(text) => text,
             Message::Close(_) => return Err(End::Gone),
@@ -191,7 +218,10 @@ impl Connection<'_> {
         match perform(self.server, &self.caller, frame).await {
             Outcome::Acknowledged(cursor) => {
                 let Some(at) = self.unacknowledged.iter().position(|given| *given == cursor) else {
-                    return Err(End::Closed(PROTOCOL_VIOLATED, "this cursor was not given here".into()));
+                    return Err(End::Closed(
+                        PROTOCOL_VIOLATED,
+                        "this cursor was not given here".into(),
+                    ));
                 };
                 self.unacknowledged.drain(..=at);
                 session.acknowledge(cursor).await.map_err(End::from)

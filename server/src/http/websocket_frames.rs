@@ -1,18 +1,25 @@
 //! What a client may send over the WebSocket, and what becomes of it (`spec/websocket-sync.md`, "Client frames").
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use maru_protocol::cursor::SinceToken;
+use ruma::events::receipt::ReceiptThread;
+use ruma::presence::PresenceState;
 use ruma::{OwnedEventId, OwnedRoomId};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::error::on_the_wire;
+use super::receipts::mark;
 use super::room_sending::{content, transaction};
 use crate::accounts::Caller;
 use crate::refusal::Refusal;
 use crate::server::Server;
+
+/// How long somebody types who does not say.
+const DEFAULT_TYPING_MS: u64 = 30_000;
 
 /// A frame of a client.
 #[derive(Debug, Deserialize)]
@@ -95,14 +102,60 @@ pub(super) async fn perform(server: &Arc<Server>, caller: &Caller, frame: Client
             Ok(cursor) => Outcome::Acknowledged(cursor),
             Err(_) => Outcome::Reply(refused(None, &Refusal::invalid("this is no cursor"))),
         },
-        ClientFrame::Send { id, room_id, event_type, txn_id, content } => {
+        ClientFrame::Send {
+            id,
+            room_id,
+            event_type,
+            txn_id,
+            content,
+        } => {
             let sent = Box::pin(send(server, caller, &room_id, &event_type, &txn_id, &content)).await;
             Outcome::Reply(match sent {
                 Ok(event_id) => json!({ "type": "reply", "id": id, "event_id": event_id }).to_string(),
                 Err(refusal) => refused(Some(id), &refusal),
             })
         }
-        ClientFrame::Typing { .. } | ClientFrame::Receipt { .. } | ClientFrame::Heartbeat { .. } => Outcome::Silent,
+        ClientFrame::Receipt {
+            id,
+            room_id,
+            receipt_type,
+            event_id,
+            thread_id,
+        } => {
+            let thread = ReceiptThread::try_from(thread_id).unwrap_or_default();
+            let set = async {
+                let mark = mark(&receipt_type.into(), thread)?;
+                server
+                    .receipts
+                    .set(&caller.user_id, &room_id, vec![(mark, event_id)])
+                    .await
+            };
+            Outcome::Reply(match Box::pin(set).await {
+                Ok(()) => json!({ "type": "reply", "id": id }).to_string(),
+                Err(refusal) => refused(Some(id), &refusal),
+            })
+        }
+        ClientFrame::Typing {
+            room_id,
+            typing,
+            timeout,
+        } => {
+            let timeout = typing.then(|| Duration::from_millis(timeout.unwrap_or(DEFAULT_TYPING_MS)));
+            let set = async {
+                server
+                    .typing
+                    .set(&server.rooms.room(&room_id).await?, &caller.user_id, timeout)
+            };
+            match Box::pin(set).await {
+                Ok(()) => Outcome::Silent,
+                Err(refusal) => Outcome::Reply(refused(None, &refusal)),
+            }
+        }
+        ClientFrame::Heartbeat { presence } => {
+            let presence = presence.map(PresenceState::from).unwrap_or_default();
+            server.presence.heartbeat(&caller.user_id, &presence);
+            Outcome::Silent
+        }
     }
 }
 
@@ -117,7 +170,10 @@ async fn send(
     let room = server.rooms.room(room_id).await?;
     let transaction = transaction(caller, "send", txn_id);
     let content = content(body.get())?;
-    let stored = server.rooms.send(&room, &caller.user_id, event_type, content, Some(&transaction)).await?;
+    let stored = server
+        .rooms
+        .send(&room, &caller.user_id, event_type, content, Some(&transaction))
+        .await?;
     Ok(stored.event.id.clone())
 }
 

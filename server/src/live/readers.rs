@@ -63,6 +63,9 @@ impl Readers {
 
     /// Gives a record to the users whom it concerns. Costs grow with the members of its room.
     fn hand_out(&self, committed: &Committed, delivering: &mut Delivering<'_>) {
+        if delivering.is_idle() {
+            return;
+        }
         let Some(item) = Item::of(&committed.record) else {
             return;
         };

@@ -22,12 +22,18 @@ impl RoomUnread {
     /// Counts that the database gave, complete up to a place.
     #[must_use]
     pub fn new(up_to: Place, threads: HashMap<Option<String>, Unread>) -> Self {
-        Self { up_to, threads, last: None }
+        Self {
+            up_to,
+            threads,
+            last: None,
+        }
     }
 
     /// Counts a new event of somebody else.
     pub(super) fn count(&mut self, stored: &StoredEvent, by_others: bool) {
-        let Some(place) = stored.place.filter(|place| *place > self.up_to) else { return };
+        let Some(place) = stored.place.filter(|place| *place > self.up_to) else {
+            return;
+        };
         self.up_to = place;
         let thread = stored.thread.as_ref().map(ToString::to_string);
         let notify = if by_others { stored.notify } else { Notify::Nothing };
@@ -39,8 +45,12 @@ impl RoomUnread {
     pub(super) fn correct(&mut self, place: Place, notify: Notify) {
         if let Some((at, thread, counted)) = self.last.take_if(|(at, _, _)| *at == place) {
             let unread = self.threads.entry(thread.clone()).or_default();
-            unread.notifications = unread.notifications.saturating_sub(u64::from(counted >= Notify::Notify));
-            unread.highlights = unread.highlights.saturating_sub(u64::from(counted == Notify::Highlight));
+            unread.notifications = unread
+                .notifications
+                .saturating_sub(u64::from(counted >= Notify::Notify));
+            unread.highlights = unread
+                .highlights
+                .saturating_sub(u64::from(counted == Notify::Highlight));
             self.add(thread.clone(), notify);
             self.last = Some((at, thread, notify));
         }

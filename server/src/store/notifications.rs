@@ -112,7 +112,9 @@ impl ReadUpTo {
     }
 
     fn has_read(&self, thread: Option<&str>, place: Place) -> bool {
-        self.threads.get(thread.unwrap_or("main")).is_some_and(|read| place <= *read)
+        self.threads
+            .get(thread.unwrap_or("main"))
+            .is_some_and(|read| place <= *read)
     }
 }
 
@@ -127,17 +129,25 @@ impl Store {
         user_id: &UserId,
         rooms: &HashMap<i64, (ReadUpTo, Place)>,
     ) -> Result<HashMap<i64, HashMap<Option<String>, Unread>>, StoreError> {
-        let (plain, threaded): (Vec<_>, Vec<_>) = rooms.iter().partition(|(_, (read, _))| read.threads.is_empty());
+        let (plain, threaded): (Vec<_>, Vec<_>) =
+            rooms.iter().partition(|(_, (read, _))| read.threads.is_empty());
         let mut unread: HashMap<i64, HashMap<_, Unread>> = HashMap::new();
         for row in self.unread_rows(user_id, &plain, true).await? {
-            let counts = unread.entry(row.get(0)?).or_default().entry(row.get(1)?).or_default();
+            let counts = unread
+                .entry(row.get(0)?)
+                .or_default()
+                .entry(row.get(1)?)
+                .or_default();
             counts.notifications += row.get::<i64>(2)?.unsigned_abs();
             counts.highlights += row.get::<i64>(3)?.unsigned_abs();
         }
         for row in self.unread_rows(user_id, &threaded, false).await? {
             let (room, thread): (i64, Option<String>) = (row.get(0)?, row.get(1)?);
             let place = Place(row.get(2)?);
-            if rooms.get(&room).is_some_and(|(read, _)| read.has_read(thread.as_deref(), place)) {
+            if rooms
+                .get(&room)
+                .is_some_and(|(read, _)| read.has_read(thread.as_deref(), place))
+            {
                 continue;
             }
             let counts = unread.entry(room).or_default().entry(thread).or_default();
@@ -156,8 +166,10 @@ impl Store {
         if rooms.is_empty() {
             return Ok(Vec::new());
         }
-        let ranges: Vec<(i64, i64, i64)> =
-            rooms.iter().map(|(room, (read, up_to))| (**room, read.first_unread().0, up_to.0)).collect();
+        let ranges: Vec<(i64, i64, i64)> = rooms
+            .iter()
+            .map(|(room, (read, up_to))| (**room, read.first_unread().0, up_to.0))
+            .collect();
         let ranges = serde_json::to_string(&ranges).map_err(StoreError::encoding)?;
         let sql = match (self.is_sqlite(), counted) {
             (true, true) => concat!(COUNTS!(), SQLITE_UNREAD!(), " GROUP BY e.room, e.thread"),
@@ -165,6 +177,10 @@ impl Store {
             (false, true) => concat!(COUNTS!(), POSTGRES_UNREAD!(), " GROUP BY e.room, e.thread"),
             (false, false) => concat!(EACH!(), POSTGRES_UNREAD!()),
         };
-        query(sql).bind(user_id.as_str()).bind(ranges).all(&self.readers).await
+        query(sql)
+            .bind(user_id.as_str())
+            .bind(ranges)
+            .all(&self.readers)
+            .await
     }
 }

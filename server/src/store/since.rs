@@ -28,10 +28,18 @@ impl Store {
                AND e.position <= $3 AND e.place IS NOT NULL ORDER BY e.position LIMIT 1) AS place \
              FROM rooms AS r WHERE r.nid = ANY($1)",
         );
-        let rows = rows.bind(rooms).bind(since.0).bind(until.0).all(&self.readers).await?;
+        let rows = rows
+            .bind(rooms)
+            .bind(since.0)
+            .bind(until.0)
+            .all(&self.readers)
+            .await?;
         let pair = |row: &super::engine::Row| Ok((row.get::<i64>(0)?, row.get::<Option<i64>>(1)?));
         let pairs: Vec<(i64, Option<i64>)> = rows.iter().map(pair).collect::<Result<_, StoreError>>()?;
-        Ok(pairs.into_iter().filter_map(|(room, place)| Some((room, Place(place?)))).collect())
+        Ok(pairs
+            .into_iter()
+            .filter_map(|(room, place)| Some((room, Place(place?))))
+            .collect())
     }
 
     /// The accepted state events of a room from one place up to, and without, another, oldest first. Costs grow with
@@ -68,7 +76,12 @@ impl Store {
                WHERE theirs.user_id = d.user_id AND theirs.membership = 'join' \
                AND mine.user_id = $1 AND mine.membership = 'join')) ORDER BY d.user_id",
         );
-        let rows = rows.bind(user_id.as_str()).bind(since.0).bind(until.0).all(&self.readers).await?;
+        let rows = rows
+            .bind(user_id.as_str())
+            .bind(since.0)
+            .bind(until.0)
+            .all(&self.readers)
+            .await?;
         read_users(&rows)
     }
 
@@ -79,20 +92,30 @@ impl Store {
     pub async fn without_members(&self, events: &[EventNid]) -> Result<Vec<EventNid>, StoreError> {
         let nids: Vec<i64> = events.iter().map(|nid| nid.0).collect();
         let rows = query("SELECT nid FROM events WHERE nid = ANY($1) AND type <> 'm.room.member'").bind(nids);
-        rows.all(&self.readers).await?.iter().map(|row| Ok(EventNid(row.get(0)?))).collect()
+        rows.all(&self.readers)
+            .await?
+            .iter()
+            .map(|row| Ok(EventNid(row.get(0)?)))
+            .collect()
     }
 
     /// Where in each room's timeline a user's present membership stands.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn joined_places(&self, user_id: &UserId, rooms: Vec<i64>) -> Result<Vec<(i64, Place)>, StoreError> {
+    pub async fn joined_places(
+        &self,
+        user_id: &UserId,
+        rooms: Vec<i64>,
+    ) -> Result<Vec<(i64, Place)>, StoreError> {
         let rows = query(
             "SELECT m.room, e.place FROM memberships AS m JOIN events AS e ON e.nid = m.event \
              WHERE m.user_id = $1 AND m.room = ANY($2) AND e.place IS NOT NULL",
         );
         let rows = rows.bind(user_id.as_str()).bind(rooms).all(&self.readers).await?;
-        rows.iter().map(|row| Ok((row.get(0)?, Place(row.get(1)?)))).collect()
+        rows.iter()
+            .map(|row| Ok((row.get(0)?, Place(row.get(1)?))))
+            .collect()
     }
 
     /// Which of these users share no joined room with the caller.
@@ -114,7 +137,11 @@ impl Store {
              AND mine.user_id = $1 AND mine.membership = 'join'",
         );
         let shared = read_users(&rows.bind(user_id.as_str()).bind(names).all(&self.readers).await?)?;
-        Ok(others.iter().filter(|user_id| !shared.contains(user_id)).cloned().collect())
+        Ok(others
+            .iter()
+            .filter(|user_id| !shared.contains(user_id))
+            .cloned()
+            .collect())
     }
 
     /// Up to `limit` members of each room who are joined or invited, without one user, in order of arrival: the heroes
@@ -138,9 +165,17 @@ impl Store {
              WHERE n <= $3 ORDER BY room, n",
         );
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        for row in rows.bind(rooms).bind(without.as_str()).bind(limit).all(&self.readers).await? {
+        for row in rows
+            .bind(rooms)
+            .bind(without.as_str())
+            .bind(limit)
+            .all(&self.readers)
+            .await?
+        {
             let user_id: String = row.get(1)?;
-            let user_id = user_id.try_into().map_err(|error| StoreError::corrupt("memberships", error))?;
+            let user_id = user_id
+                .try_into()
+                .map_err(|error| StoreError::corrupt("memberships", error))?;
             heroes.entry(row.get(0)?).or_default().push(user_id);
         }
         Ok(heroes)
@@ -149,7 +184,9 @@ impl Store {
 
 fn read_users(rows: &[super::engine::Row]) -> Result<Vec<OwnedUserId>, StoreError> {
     let user = |row: &super::engine::Row| {
-        row.get::<String>(0)?.try_into().map_err(|error| StoreError::corrupt("memberships", error))
+        row.get::<String>(0)?
+            .try_into()
+            .map_err(|error| StoreError::corrupt("memberships", error))
     };
     rows.iter().map(user).collect()
 }

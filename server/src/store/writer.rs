@@ -39,14 +39,14 @@ pub(super) type Running<'t> = Pin<Box<dyn Future<Output = Result<(), StoreError>
 
 /// An open transaction of the writer.
 #[derive(Debug)]
-pub struct Transaction {
+pub(super) struct Transaction {
     pub(super) connection: Connection,
     pub(super) records: Vec<Record>,
 }
 
 impl Transaction {
     /// Adds a log record to the transaction.
-    pub fn push(&mut self, record: Record) {
+    pub(super) fn push(&mut self, record: Record) {
         self.records.push(record);
     }
 }

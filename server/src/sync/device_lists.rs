@@ -28,11 +28,15 @@ pub(super) async fn of(sync: &Sync, caller: &Caller, window: &Window) -> Result<
     let mut gone = BTreeSet::new();
     for joined in window.joined.values() {
         if joined.entire {
-            joined.room.for_each_member(|user_id| drop(changed.insert(user_id.to_owned())));
+            joined
+                .room
+                .for_each_member(|user_id| changed.extend([user_id.to_owned()]));
             continue;
         }
         for stored in joined.state_events() {
-            let Some(user_id) = members::subject(&stored.event) else { continue };
+            let Some(user_id) = members::subject(&stored.event) else {
+                continue;
+            };
             if members::is_join(&stored.event) {
                 changed.insert(user_id.to_owned());
             } else {
@@ -41,11 +45,12 @@ pub(super) async fn of(sync: &Sync, caller: &Caller, window: &Window) -> Result<
         }
     }
     for left in &window.left {
-        left.room.for_each_member(|user_id| drop(gone.insert(user_id.to_owned())));
+        left.room
+            .for_each_member(|user_id| gone.extend([user_id.to_owned()]));
     }
     gone.remove(&caller.user_id);
     let gone: Vec<_> = gone.into_iter().collect();
     let left = sync.store.strangers_to(&caller.user_id, &gone).await?;
-    left.iter().for_each(|user_id| drop(changed.remove(user_id)));
+    changed.retain(|user_id| !left.contains(user_id));
     Ok(DeviceLists { changed, left })
 }

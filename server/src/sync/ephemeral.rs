@@ -19,7 +19,10 @@ pub(super) fn receipts(receipts: &[Receipt], reader: &UserId) -> Option<String> 
             data["thread_id"] = json!(receipt.thread);
         }
         let of_event = content.entry(receipt.event_id.as_str()).or_default();
-        of_event.entry(&receipt.receipt_type).or_default().insert(receipt.user_id.to_string(), data);
+        of_event
+            .entry(&receipt.receipt_type)
+            .or_default()
+            .insert(receipt.user_id.to_string(), data);
     }
     if content.is_empty() {
         return None;

@@ -62,7 +62,10 @@ impl Filter {
     /// Most events of one room's timeline.
     #[must_use]
     pub fn timeline_limit(&self) -> usize {
-        self.timeline.limit.unwrap_or(DEFAULT_TIMELINE).clamp(1, MOST_TIMELINE)
+        self.timeline
+            .limit
+            .unwrap_or(DEFAULT_TIMELINE)
+            .clamp(1, MOST_TIMELINE)
     }
 
     /// Whether a room is wanted at all.
@@ -98,7 +101,9 @@ impl Wanted {
         self.types.as_ref().is_none_or(|types| matches(types))
             && !matches(&self.not_types)
             && sender.is_none_or(|sender| {
-                self.senders.as_ref().is_none_or(|senders| senders.contains(sender))
+                self.senders
+                    .as_ref()
+                    .is_none_or(|senders| senders.contains(sender))
                     && !self.not_senders.contains(sender)
             })
     }
@@ -113,7 +118,11 @@ impl Wanted {
         struct Content {
             url: Option<serde::de::IgnoredAny>,
         }
-        let has_url = || event.content_as::<Content>().is_ok_and(|content| content.url.is_some());
+        let has_url = || {
+            event
+                .content_as::<Content>()
+                .is_ok_and(|content| content.url.is_some())
+        };
         self.wants(&event.event_type, Some(event.sender.as_str()))
             && self.wants_room(event.room_id.as_str())
             && self.contains_url.is_none_or(|wanted| wanted == has_url())
@@ -123,8 +132,12 @@ impl Wanted {
 /// Whether `text` is like `pattern`, in which `*` stands for any characters. Costs grow with both lengths: each star
 /// takes the first place that fits.
 fn is_like(text: &str, pattern: &str) -> bool {
-    let Some((start, rest)) = pattern.split_once('*') else { return text == pattern };
-    let Some(mut text) = text.strip_prefix(start) else { return false };
+    let Some((start, rest)) = pattern.split_once('*') else {
+        return text == pattern;
+    };
+    let Some(mut text) = text.strip_prefix(start) else {
+        return false;
+    };
     let mut parts = rest.split('*').peekable();
     while let Some(part) = parts.next() {
         if parts.peek().is_none() {

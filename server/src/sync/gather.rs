@@ -25,7 +25,13 @@ pub(super) async fn window(
     wish: &Wish,
 ) -> Result<Window, Refusal> {
     let until = fresh.position;
-    let mut window = Window { since, until, gathered: true, presence: fresh.presence, ..Window::default() };
+    let mut window = Window {
+        since,
+        until,
+        gathered: true,
+        presence: fresh.presence,
+        ..Window::default()
+    };
     let after = since.unwrap_or(Position::START);
     let memberships = sync.store.memberships_of(&caller.user_id).await?;
     let wanted = |m: &&StoredMembership| m.position <= until && wish.filter.wants_room(m.room_id.as_str());
@@ -34,9 +40,12 @@ pub(super) async fn window(
         let is_new = membership.position > after;
         match membership.membership.membership.as_str() {
             "join" => {
-                let Some(room) = sync.rooms.room_by_nid(membership.membership.room).await? else { continue };
+                let Some(room) = sync.rooms.room_by_nid(membership.membership.room).await? else {
+                    continue;
+                };
                 let mut joined = JoinedWindow::of(room);
-                joined.entire = since.is_none() || is_new && has_newly_joined(sync, membership, after).await?;
+                joined.entire =
+                    since.is_none() || is_new && has_newly_joined(sync, membership, after).await?;
                 window.joined.insert(membership.membership.room, joined);
             }
             "invite" | "knock" if is_new => window.outside.push(membership.clone()),
@@ -52,7 +61,9 @@ pub(super) async fn window(
     let limit = i64::try_from(wish.filter.timeline_limit()).unwrap_or(i64::MAX);
     fill_joined(sync, caller, &mut window, after, limit).await?;
     for membership in left {
-        window.left.extend(left_window(sync, &membership, since, limit).await?);
+        window
+            .left
+            .extend(left_window(sync, &membership, since, limit).await?);
     }
     fill_data(sync, caller, &mut window, since).await?;
     for nid in fresh.typing {
@@ -61,7 +72,10 @@ pub(super) async fn window(
         }
     }
     if let Some(since) = since {
-        window.device_lists = sync.store.device_lists_since(&caller.user_id, since, until).await?;
+        window.device_lists = sync
+            .store
+            .device_lists_since(&caller.user_id, since, until)
+            .await?;
     }
     window.to_device = to_device::stored(sync, caller, after, until).await?;
     let is_idle = |joined: &JoinedWindow| {
@@ -76,10 +90,16 @@ pub(super) async fn window(
 }
 
 /// Whether the user was not joined at `after`: looks back along the user's membership events.
-async fn has_newly_joined(sync: &Sync, membership: &StoredMembership, after: Position) -> Result<bool, Refusal> {
+async fn has_newly_joined(
+    sync: &Sync,
+    membership: &StoredMembership,
+    after: Position,
+) -> Result<bool, Refusal> {
     let mut nid = membership.membership.event;
     loop {
-        let Some(stored) = sync.rooms.events(&[nid]).await?.remove(&nid) else { return Ok(true) };
+        let Some(stored) = sync.rooms.events(&[nid]).await?.remove(&nid) else {
+            return Ok(true);
+        };
         if !super::members::is_join(&stored.event) {
             return Ok(true);
         }
@@ -101,7 +121,12 @@ async fn fill_joined(
     limit: i64,
 ) -> Result<(), Refusal> {
     let until = window.until;
-    let known: Vec<i64> = window.joined.values().filter(|joined| !joined.entire).map(|joined| joined.room.nid).collect();
+    let known: Vec<i64> = window
+        .joined
+        .values()
+        .filter(|joined| !joined.entire)
+        .map(|joined| joined.room.nid)
+        .collect();
     let first_new = sync.store.first_places_since(known, after, until).await?;
     let mut starts = Vec::new();
     for (nid, joined) in &mut window.joined {
@@ -112,18 +137,31 @@ async fn fill_joined(
             Some(first) => earliest.max(*first),
             None => continue,
         };
-        joined.limited = if joined.entire { start > newest.first_place } else { first_new.get(nid) < Some(&start) };
+        joined.limited = if joined.entire {
+            start > newest.first_place
+        } else {
+            first_new.get(nid) < Some(&start)
+        };
         starts.push((*nid, start));
     }
     let mut timelines = sync.store.timelines(&starts).await?;
     for (nid, start) in starts {
-        let Some(joined) = window.joined.get_mut(&nid) else { continue };
+        let Some(joined) = window.joined.get_mut(&nid) else {
+            continue;
+        };
         let timeline = timelines.remove(&nid).unwrap_or_default();
         let is_due = |stored: &Arc<StoredEvent>| stored.position().is_some_and(|position| position <= until);
         joined.timeline = timeline.into_iter().filter(is_due).collect();
         joined.unread = !joined.timeline.is_empty() || joined.entire;
         if joined.entire {
-            let visible = sync.rooms.visible(&caller.user_id, &joined.room, std::mem::take(&mut joined.timeline)).await?;
+            let visible = sync
+                .rooms
+                .visible(
+                    &caller.user_id,
+                    &joined.room,
+                    std::mem::take(&mut joined.timeline),
+                )
+                .await?;
             joined.timeline = visible;
         } else if let Some(first) = first_new.get(&nid).filter(|_| joined.limited) {
             let skipped = sync.store.state_events_between(nid, *first, start).await?;
@@ -141,31 +179,69 @@ async fn left_window(
     limit: i64,
 ) -> Result<Option<LeftWindow>, Refusal> {
     let nid = membership.membership.room;
-    let Some(room) = sync.rooms.room_by_nid(nid).await? else { return Ok(None) };
-    let leave = sync.rooms.events(&[membership.membership.event]).await?.remove(&membership.membership.event);
-    let Some((leave, end)) = leave.and_then(|leave| Some((leave.clone(), leave.place?))) else { return Ok(None) };
+    let Some(room) = sync.rooms.room_by_nid(nid).await? else {
+        return Ok(None);
+    };
+    let leave = sync
+        .rooms
+        .events(&[membership.membership.event])
+        .await?
+        .remove(&membership.membership.event);
+    let Some((leave, end)) = leave.and_then(|leave| Some((leave.clone(), leave.place?))) else {
+        return Ok(None);
+    };
     if since.is_some() && never_joined(sync, &leave).await? {
         // A rejected invitation: nothing of the room was ever seen.
-        return Ok(Some(LeftWindow { room, timeline: vec![leave], limited: false, skipped_state: Vec::new() }));
+        return Ok(Some(LeftWindow {
+            room,
+            timeline: vec![leave],
+            limited: false,
+            skipped_state: Vec::new(),
+        }));
     }
     let first = match since {
         Some(since) => {
-            let firsts = sync.store.first_places_since(vec![nid], since, membership.position).await?;
+            let firsts = sync
+                .store
+                .first_places_since(vec![nid], since, membership.position)
+                .await?;
             firsts.get(&nid).copied().unwrap_or(end)
         }
         None => room.head().first_place,
     };
     let start = first.max(Place(end.0 - limit + 1));
-    let events = sync.store.timelines(&[(nid, start)]).await?.remove(&nid).unwrap_or_default();
-    let timeline: Vec<_> = events.into_iter().filter(|stored| stored.place <= Some(end)).collect();
-    let timeline = sync.rooms.visible(&membership.membership.user_id, &room, timeline).await?;
+    let events = sync
+        .store
+        .timelines(&[(nid, start)])
+        .await?
+        .remove(&nid)
+        .unwrap_or_default();
+    let timeline: Vec<_> = events
+        .into_iter()
+        .filter(|stored| stored.place <= Some(end))
+        .collect();
+    let timeline = sync
+        .rooms
+        .visible(&membership.membership.user_id, &room, timeline)
+        .await?;
     let limited = start > first;
-    let skipped = if limited { sync.store.state_events_between(nid, first, start).await? } else { Vec::new() };
-    Ok(Some(LeftWindow { room, timeline, limited, skipped_state: last_of_each_slot(skipped) }))
+    let skipped = if limited {
+        sync.store.state_events_between(nid, first, start).await?
+    } else {
+        Vec::new()
+    };
+    Ok(Some(LeftWindow {
+        room,
+        timeline,
+        limited,
+        skipped_state: last_of_each_slot(skipped),
+    }))
 }
 
 async fn never_joined(sync: &Sync, leave: &StoredEvent) -> Result<bool, Refusal> {
-    let Some(replaced) = leave.replaces else { return Ok(true) };
+    let Some(replaced) = leave.replaces else {
+        return Ok(true);
+    };
     let before = sync.rooms.events(&[replaced]).await?.remove(&replaced);
     Ok(before.is_none_or(|before| !super::members::is_join(&before.event)))
 }
@@ -195,8 +271,12 @@ async fn fill_data(
             joined.receipts.push(receipt);
         }
     }
-    let returned: HashSet<i64> =
-        window.joined.values().filter(|joined| joined.entire && since.is_some()).map(|joined| joined.room.nid).collect();
+    let returned: HashSet<i64> = window
+        .joined
+        .values()
+        .filter(|joined| joined.entire && since.is_some())
+        .map(|joined| joined.room.nid)
+        .collect();
     if !returned.is_empty() {
         // What was set before the user came back to the room.
         let all = sync.store.account_data_after(&caller.user_id, None).await?;

@@ -54,17 +54,28 @@ pub(super) fn write(out: &mut String, caller: &Caller, wish: &Wish, parts: &Join
         write_unread(out, unread, wish.filter.unread_thread_notifications);
     }
     let receipts = ephemeral::receipts(&joined.receipts, &caller.user_id);
-    let typing = parts.typing.as_ref().filter(|users| joined.typing || !users.is_empty()).map(|users| ephemeral::typing(users.iter().map(|user_id| &**user_id)));
+    let typing = parts
+        .typing
+        .as_ref()
+        .filter(|users| joined.typing || !users.is_empty())
+        .map(|users| ephemeral::typing(users.iter().map(|user_id| &**user_id)));
     let notices = [("m.receipt", receipts), ("m.typing", typing)];
-    let wanted = notices.iter().filter(|(kind, _)| wish.filter.ephemeral.wants(kind, None));
+    let wanted = notices
+        .iter()
+        .filter(|(kind, _)| wish.filter.ephemeral.wants(kind, None));
     let notices: Vec<&str> = wanted.filter_map(|(_, notice)| notice.as_deref()).collect();
     if !notices.is_empty() {
         out.push_str(",\"ephemeral\":{");
         write_events(out, notices);
         out.push('}');
     }
-    let wanted = joined.account_data.iter().filter(|data| wish.filter.room_account_data.wants(&data.data_type, None));
-    let data: Vec<String> = wanted.map(|data| account_data(&data.data_type, &data.content)).collect();
+    let wanted = joined
+        .account_data
+        .iter()
+        .filter(|data| wish.filter.room_account_data.wants(&data.data_type, None));
+    let data: Vec<String> = wanted
+        .map(|data| account_data(&data.data_type, &data.content))
+        .collect();
     if !data.is_empty() {
         out.push_str(",\"account_data\":{");
         write_events(out, data.iter().map(String::as_str));
@@ -75,7 +86,11 @@ pub(super) fn write(out: &mut String, caller: &Caller, wish: &Wish, parts: &Join
 
 fn write_timeline(out: &mut String, joined: &JoinedWindow, events: &[String]) {
     write_events(out, events.iter().map(String::as_str));
-    let before = joined.timeline.first().and_then(|first| first.place).map(|place| Place(place.0 - 1));
+    let before = joined
+        .timeline
+        .first()
+        .and_then(|first| first.place)
+        .map(|place| Place(place.0 - 1));
     let before = PageToken::Place(before.unwrap_or_else(|| joined.room.head().last_place));
     let _ = write!(out, ",\"limited\":{},\"prev_batch\":\"{before}\"", joined.limited);
 }
@@ -95,9 +110,16 @@ fn write_unread(out: &mut String, unread: &RoomUnread, by_thread: bool) {
         highlights: all.highlights + more.highlights,
     };
     let main = unread.threads.get(&None).copied().unwrap_or_default();
-    let threads: HashMap<_, _> =
-        unread.threads.iter().filter_map(|(thread, unread)| Some((thread.as_ref()?, unread))).collect();
-    let shown = if by_thread { main } else { threads.values().fold(main, |all, more| sum(all, more)) };
+    let threads: HashMap<_, _> = unread
+        .threads
+        .iter()
+        .filter_map(|(thread, unread)| Some((thread.as_ref()?, unread)))
+        .collect();
+    let shown = if by_thread {
+        main
+    } else {
+        threads.values().fold(main, |all, more| sum(all, more))
+    };
     let _ = write!(
         out,
         ",\"unread_notifications\":{{\"highlight_count\":{},\"notification_count\":{}}}",

@@ -21,5 +21,9 @@ pub(super) fn subject(event: &Event) -> Option<&UserId> {
 
 /// Whether memberships changed in a window.
 pub(super) fn changed(joined: &JoinedWindow) -> bool {
-    joined.entire || joined.limited || joined.state_events().any(|stored| subject(&stored.event).is_some())
+    joined.entire
+        || joined.limited
+        || joined
+            .state_events()
+            .any(|stored| subject(&stored.event).is_some())
 }

@@ -11,8 +11,8 @@ mod ephemeral;
 mod filter;
 mod gather;
 mod joined;
-mod left;
 mod lazy_members;
+mod left;
 mod members;
 mod recent;
 mod session;
@@ -101,7 +101,11 @@ impl Sync {
     }
 
     fn token(&self, position: Position, ephemeral: u64) -> SinceToken {
-        SinceToken { log_id: self.store.log_id(), position, ephemeral }
+        SinceToken {
+            log_id: self.store.log_id(),
+            position,
+            ephemeral,
+        }
     }
 
     /// Drops the to-device messages that the device's cursor acknowledges. Costs a transaction only when the device
@@ -113,9 +117,14 @@ impl Sync {
             return Ok(());
         }
         // The first time since the start nothing is known: look before writing.
-        let pending = self.store.to_device(&caller.user_id, &caller.device_id, Position::START, position, 1).await?;
+        let pending = self
+            .store
+            .to_device(&caller.user_id, &caller.device_id, Position::START, position, 1)
+            .await?;
         if !pending.is_empty() {
-            self.store.acknowledge_to_device(&caller.user_id, &caller.device_id, position).await?;
+            self.store
+                .acknowledge_to_device(&caller.user_id, &caller.device_id, position)
+                .await?;
         }
         self.acknowledged.insert(key, Position(i64::MAX));
         Ok(())
@@ -123,6 +132,7 @@ impl Sync {
 
     /// Notes that to-device messages up to a position are being given to the device.
     fn gave_to_device(&self, caller: &Caller) {
-        self.acknowledged.remove(&(caller.user_id.clone(), caller.device_id.clone()));
+        self.acknowledged
+            .remove(&(caller.user_id.clone(), caller.device_id.clone()));
     }
 }

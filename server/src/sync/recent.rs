@@ -22,7 +22,12 @@ pub(super) fn window(
     filter: &Filter,
     table: &RoomTable,
 ) -> Option<Window> {
-    let mut window = Window { since: Some(since), until: fresh.position, presence: fresh.presence, ..Window::default() };
+    let mut window = Window {
+        since: Some(since),
+        until: fresh.position,
+        presence: fresh.presence,
+        ..Window::default()
+    };
     for delivery in fresh.deliveries {
         match delivery.item {
             Item::Event(stored) => {
@@ -34,7 +39,9 @@ pub(super) fn window(
                 joined.timeline.push(stored);
             }
             Item::Sent(transaction) if transaction.device_id == caller.device_id => {
-                window.sent.insert(transaction.event_id.clone(), transaction.transaction_id.clone());
+                window
+                    .sent
+                    .insert(transaction.event_id.clone(), transaction.transaction_id.clone());
             }
             Item::Sent(_) => {}
             Item::Notified(notification) => room(&mut window.joined, notification.room, table)?.unread = true,
@@ -44,12 +51,16 @@ pub(super) fn window(
                 joined.receipts.push((*receipt).clone());
             }
             Item::AccountData(data) if data.room == GLOBAL => {
-                window.account_data.retain(|older| older.data_type != data.data_type);
+                window
+                    .account_data
+                    .retain(|older| older.data_type != data.data_type);
                 window.account_data.push((*data).clone());
             }
             Item::AccountData(data) => {
                 let joined = room(&mut window.joined, data.room, table)?;
-                joined.account_data.retain(|older| older.data_type != data.data_type);
+                joined
+                    .account_data
+                    .retain(|older| older.data_type != data.data_type);
                 joined.account_data.push((*data).clone());
             }
             Item::ToDevice(message) if message.device_id == caller.device_id => {
@@ -82,15 +93,24 @@ fn room<'w>(
 ) -> Option<&'w mut JoinedWindow> {
     match joined.entry(nid) {
         std::collections::btree_map::Entry::Occupied(entry) => Some(entry.into_mut()),
-        std::collections::btree_map::Entry::Vacant(entry) => Some(entry.insert(JoinedWindow::of(table.get(nid)?))),
+        std::collections::btree_map::Entry::Vacant(entry) => {
+            Some(entry.insert(JoinedWindow::of(table.get(nid)?)))
+        }
     }
 }
 
 /// An event that was redacted meanwhile is shown without its content: its redaction is in the same window.
 fn take_redactions(joined: &mut JoinedWindow, table: &RoomTable) {
-    if joined.timeline.iter().any(|stored| &*stored.event.event_type == "m.room.redaction") {
+    if joined
+        .timeline
+        .iter()
+        .any(|stored| &*stored.event.event_type == "m.room.redaction")
+    {
         for stored in &mut joined.timeline {
-            *stored = table.events.get(&stored.nid).unwrap_or_else(|| Arc::clone(stored));
+            *stored = table
+                .events
+                .get(&stored.nid)
+                .unwrap_or_else(|| Arc::clone(stored));
         }
     }
 }
@@ -100,7 +120,10 @@ fn cut(joined: &mut JoinedWindow, limit: usize) {
     let extra = joined.timeline.len().saturating_sub(limit);
     if extra > 0 {
         joined.limited = true;
-        let skipped = joined.timeline.drain(..extra).filter(|stored| stored.event.is_state());
+        let skipped = joined
+            .timeline
+            .drain(..extra)
+            .filter(|stored| stored.event.is_state());
         joined.skipped_state = last_of_each_slot(skipped.collect());
     }
 }

@@ -52,7 +52,15 @@ impl<'s> Session<'s> {
     pub(super) fn new(sync: &'s Sync, caller: Caller, since: Option<SinceToken>, wish: Wish) -> Self {
         let inbox = sync.hub.open(&caller.user_id);
         inbox.session_started();
-        Self { sync, caller, wish, since, inbox, ignored: Arc::default(), knows_ignored: false }
+        Self {
+            sync,
+            caller,
+            wish,
+            since,
+            inbox,
+            ignored: Arc::default(),
+            knows_ignored: false,
+        }
     }
 
     /// Waits until there is something for the device, at most until `deadline`, and answers. A first sync, or one of
@@ -68,7 +76,10 @@ impl<'s> Session<'s> {
             }
             if !self.wait(deadline).await {
                 let next_batch = self.since.unwrap_or_else(|| self.now());
-                return Ok(Answer { next_batch, members: String::new() });
+                return Ok(Answer {
+                    next_batch,
+                    members: String::new(),
+                });
             }
         }
     }
@@ -88,14 +99,19 @@ impl<'s> Session<'s> {
         changed.as_mut().enable();
         let Some(since) = self.since else { return true };
         let now = self.now();
-        if self.inbox.after(since.position, since.ephemeral, now.position, now.ephemeral).is_none_or(|fresh| !fresh.is_empty()) {
+        if self
+            .inbox
+            .after(since.position, since.ephemeral, now.position, now.ephemeral)
+            .is_none_or(|fresh| !fresh.is_empty())
+        {
             return true;
         }
         timeout_at(deadline, changed).await.is_ok()
     }
 
     fn now(&self) -> SinceToken {
-        self.sync.token(self.sync.hub.position(), self.sync.hub.ephemeral())
+        self.sync
+            .token(self.sync.hub.position(), self.sync.hub.ephemeral())
     }
 
     /// What there is for the device now, if anything. Moves the cursor past what was looked at.
@@ -119,14 +135,24 @@ impl<'s> Session<'s> {
         if members.is_empty() && !first {
             return Ok(None);
         }
-        Ok(Some(Answer { next_batch: now, members }))
+        Ok(Some(Answer {
+            next_batch: now,
+            members,
+        }))
     }
 
     /// The window since a cursor; none when there is nothing new.
     async fn recent(&mut self, since: SinceToken, now: SinceToken) -> Result<Option<Window>, Refusal> {
         // The counter of what lives in memory started over with the server.
-        let ephemeral = if since.ephemeral > now.ephemeral { 0 } else { since.ephemeral };
-        let Some(fresh) = self.inbox.after(since.position, ephemeral, now.position, now.ephemeral) else {
+        let ephemeral = if since.ephemeral > now.ephemeral {
+            0
+        } else {
+            since.ephemeral
+        };
+        let Some(fresh) = self
+            .inbox
+            .after(since.position, ephemeral, now.position, now.ephemeral)
+        else {
             return self.gathered(Some(since), now).await.map(Some);
         };
         if fresh.is_empty() {
@@ -134,7 +160,13 @@ impl<'s> Session<'s> {
             return Ok(None);
         }
         let filter = Arc::clone(&self.wish.filter);
-        match recent::window(fresh, since.position, &self.caller, &filter, self.sync.rooms.table()) {
+        match recent::window(
+            fresh,
+            since.position,
+            &self.caller,
+            &filter,
+            self.sync.rooms.table(),
+        ) {
             Some(window) => Ok(Some(window)),
             None => self.gathered(Some(since), now).await.map(Some),
         }
@@ -145,25 +177,51 @@ impl<'s> Session<'s> {
         let ephemeral = since.map_or(0, |since| since.ephemeral);
         let ephemeral = if ephemeral > now.ephemeral { 0 } else { ephemeral };
         let floor = position.max(self.inbox.floor());
-        let in_memory = self.inbox.after(floor, ephemeral, now.position, now.ephemeral).unwrap_or_default();
-        let fresh = Fresh { deliveries: Vec::new(), position: now.position, ephemeral: now.ephemeral, ..in_memory };
+        let in_memory = self
+            .inbox
+            .after(floor, ephemeral, now.position, now.ephemeral)
+            .unwrap_or_default();
+        let fresh = Fresh {
+            deliveries: Vec::new(),
+            position: now.position,
+            ephemeral: now.ephemeral,
+            ..in_memory
+        };
         if since.is_none() {
             self.sync.lazily_loaded.forget(&self.caller);
         }
-        gather::window(self.sync, &self.caller, since.map(|since| since.position), fresh, &self.wish).await
+        gather::window(
+            self.sync,
+            &self.caller,
+            since.map(|since| since.position),
+            fresh,
+            &self.wish,
+        )
+        .await
     }
 
     /// Knows whom the user ignores: read once, and again when the list changes.
     async fn read_ignored(&mut self, window: &Window) -> Result<(), Refusal> {
-        let has_changed = window.account_data.iter().any(|data| data.data_type == IGNORED_USERS);
+        let has_changed = window
+            .account_data
+            .iter()
+            .any(|data| data.data_type == IGNORED_USERS);
         if self.knows_ignored && !has_changed {
             return Ok(());
         }
         let list = match self.inbox.ignored().filter(|_| !has_changed) {
             Some(ignored) => ignored,
             None => {
-                let stored = self.sync.store.account_data(&self.caller.user_id, GLOBAL, IGNORED_USERS).await?;
-                let ignored = Arc::new(stored.map(|data| ignored_users(&data.content)).unwrap_or_default());
+                let stored = self
+                    .sync
+                    .store
+                    .account_data(&self.caller.user_id, GLOBAL, IGNORED_USERS)
+                    .await?;
+                let ignored = Arc::new(
+                    stored
+                        .map(|data| ignored_users(&data.content))
+                        .unwrap_or_default(),
+                );
                 self.inbox.remember_ignored(Arc::clone(&ignored));
                 ignored
             }
@@ -185,8 +243,13 @@ impl<'s> Session<'s> {
             write_events(&mut out, window.to_device.iter().map(String::as_str));
             out.push('}');
         }
-        let wanted = window.account_data.iter().filter(|data| filter.account_data.wants(&data.data_type, None));
-        let data: Vec<String> = wanted.map(|data| account_data(&data.data_type, &data.content)).collect();
+        let wanted = window
+            .account_data
+            .iter()
+            .filter(|data| filter.account_data.wants(&data.data_type, None));
+        let data: Vec<String> = wanted
+            .map(|data| account_data(&data.data_type, &data.content))
+            .collect();
         if !data.is_empty() {
             write_name(&mut out, "account_data");
             out.push('{');
@@ -203,7 +266,10 @@ impl<'s> Session<'s> {
         let lists = device_lists::of(self.sync, &self.caller, window).await?;
         if !lists.changed.is_empty() || !lists.left.is_empty() {
             write_name(&mut out, "device_lists");
-            write_json(&mut out, &serde_json::json!({ "changed": lists.changed, "left": lists.left }));
+            write_json(
+                &mut out,
+                &serde_json::json!({ "changed": lists.changed, "left": lists.left }),
+            );
         }
         self.write_rooms(&mut out, window).await?;
         Ok(out)
@@ -213,11 +279,22 @@ impl<'s> Session<'s> {
     fn presence(&self, window: &Window) -> Vec<String> {
         let mut users: HashSet<OwnedUserId> = window.presence.iter().cloned().collect();
         if window.since.is_none() {
-            for joined in window.joined.values().filter(|joined| joined.room.member_count() <= PRESENCE_MEMBERS) {
-                joined.room.for_each_member(|user_id| drop(users.insert(user_id.to_owned())));
+            for joined in window
+                .joined
+                .values()
+                .filter(|joined| joined.room.member_count() <= PRESENCE_MEMBERS)
+            {
+                joined
+                    .room
+                    .for_each_member(|user_id| users.extend([user_id.to_owned()]));
             }
         }
-        let wanted = users.iter().filter(|user_id| self.wish.filter.presence.wants("m.presence", Some(user_id.as_str())));
+        let wanted = users.iter().filter(|user_id| {
+            self.wish
+                .filter
+                .presence
+                .wants("m.presence", Some(user_id.as_str()))
+        });
         let known = self.sync.presence.presence_of(wanted.map(|user_id| &**user_id));
         let event = |(sender, content)| {
             serde_json::json!({ "type": "m.presence", "sender": sender, "content": content }).to_string()
@@ -232,7 +309,11 @@ impl<'s> Session<'s> {
         }
         for (name, membership) in [("invite", "invite"), ("knock", "knock")] {
             let mut rooms = Vec::new();
-            for outside in window.outside.iter().filter(|outside| outside.membership.membership == membership) {
+            for outside in window
+                .outside
+                .iter()
+                .filter(|outside| outside.membership.membership == membership)
+            {
                 let mut room = String::new();
                 stripped::write(&mut room, self.sync, outside).await?;
                 rooms.push(room);
@@ -248,7 +329,10 @@ impl<'s> Session<'s> {
             return Ok(());
         }
         write_name(out, "rooms");
-        let sections: Vec<String> = sections.iter().map(|(name, rooms)| format!("\"{name}\":{{{rooms}}}")).collect();
+        let sections: Vec<String> = sections
+            .iter()
+            .map(|(name, rooms)| format!("\"{name}\":{{{rooms}}}"))
+            .collect();
         out.push('{');
         out.push_str(&sections.join(","));
         out.push('}');
@@ -258,17 +342,28 @@ impl<'s> Session<'s> {
     async fn joined_rooms(&self, window: &Window) -> Result<String, Refusal> {
         let sync = self.sync;
         let states = state::of_rooms(sync, &self.caller, &window.joined, &self.wish).await?;
-        let changed_counts = window.joined.values().filter(|joined| joined.unread);
-        let unread = unread::counts(sync, &self.caller.user_id, &self.inbox, changed_counts).await?;
+        let changed_counts: Vec<_> = window.joined.values().filter(|joined| joined.unread).collect();
+        let unread = unread::counts(sync, &self.caller.user_id, &self.inbox, &changed_counts).await?;
         let heroes = self.heroes(window).await?;
         let filter = &self.wish.filter;
         let timeline = |joined: &JoinedWindow| -> Vec<Arc<StoredEvent>> {
-            let shown = joined.timeline.iter().filter(|stored| filter.timeline.wants_event(&stored.event));
+            let shown = joined
+                .timeline
+                .iter()
+                .filter(|stored| filter.timeline.wants_event(&stored.event));
             shown.filter(|stored| !self.ignores(stored)).cloned().collect()
         };
-        let timelines: HashMap<i64, Vec<_>> =
-            window.joined.iter().map(|(nid, joined)| (*nid, timeline(joined))).collect();
-        let view = self.view(window, timelines.values().flatten().chain(states.values().flatten())).await?;
+        let timelines: HashMap<i64, Vec<_>> = window
+            .joined
+            .iter()
+            .map(|(nid, joined)| (*nid, timeline(joined)))
+            .collect();
+        let shown: Vec<_> = timelines
+            .values()
+            .flatten()
+            .chain(states.values().flatten())
+            .collect();
+        let view = self.view(window, shown).await?;
         let mut out = String::new();
         for (nid, joined) in &window.joined {
             if !out.is_empty() {
@@ -292,9 +387,17 @@ impl<'s> Session<'s> {
     }
 
     async fn left_rooms(&self, window: &Window) -> Result<String, Refusal> {
-        let events = window.left.iter().flat_map(|left| left.timeline.iter().chain(&left.skipped_state));
+        let events = window
+            .left
+            .iter()
+            .flat_map(|left| left.timeline.iter().chain(&left.skipped_state))
+            .collect();
         let view = self.view(window, events).await?;
-        let rooms: Vec<String> = window.left.iter().map(|left| left::written(left, &view, &self.wish)).collect();
+        let rooms: Vec<String> = window
+            .left
+            .iter()
+            .map(|left| left::written(left, &view, &self.wish))
+            .collect();
         Ok(rooms.join(","))
     }
 
@@ -305,17 +408,29 @@ impl<'s> Session<'s> {
             let lacks = |event_type| state.get(&StateSlot::new(event_type, "").hash()).is_none();
             members::changed(joined) && lacks("m.room.name") && lacks("m.room.canonical_alias")
         };
-        let rooms = window.joined.values().filter(nameless).map(|joined| joined.room.nid).collect();
-        Ok(self.sync.store.heroes(rooms, &self.caller.user_id, HEROES).await?)
+        let rooms = window
+            .joined
+            .values()
+            .filter(nameless)
+            .map(|joined| joined.room.nid)
+            .collect();
+        Ok(self
+            .sync
+            .store
+            .heroes(rooms, &self.caller.user_id, HEROES)
+            .await?)
     }
 
-    async fn view<'e>(
-        &self,
-        window: &Window,
-        events: impl Iterator<Item = &'e Arc<StoredEvent>> + Send,
-    ) -> Result<View, Refusal> {
-        let reader = Reader { user_id: &self.caller.user_id, device_id: Some(&self.caller.device_id) };
-        let recency = if window.gathered { Recency::Stored } else { Recency::Live };
+    async fn view(&self, window: &Window, events: Vec<&Arc<StoredEvent>>) -> Result<View, Refusal> {
+        let reader = Reader {
+            user_id: &self.caller.user_id,
+            device_id: Some(&self.caller.device_id),
+        };
+        let recency = if window.gathered {
+            Recency::Stored
+        } else {
+            Recency::Live
+        };
         let mut view = self.sync.rooms.view(reader, events, recency).await?;
         for (event_id, transaction_id) in &window.sent {
             view.sent_as(event_id, transaction_id);
@@ -342,5 +457,7 @@ fn ignored_users(content: &str) -> HashSet<OwnedUserId> {
         #[serde(default)]
         ignored_users: HashMap<OwnedUserId, serde::de::IgnoredAny>,
     }
-    serde_json::from_str::<Content>(content).map(|content| content.ignored_users.into_keys().collect()).unwrap_or_default()
+    serde_json::from_str::<Content>(content)
+        .map(|content| content.ignored_users.into_keys().collect())
+        .unwrap_or_default()
 }

@@ -59,8 +59,14 @@ pub(super) async fn of_rooms(
 
 /// The state before or after a window's timeline.
 async fn state_for(sync: &Sync, joined: &JoinedWindow, after: bool) -> Result<State, Refusal> {
-    let Some(first) = joined.timeline.first() else { return Ok(joined.room.head().state.clone()) };
-    let edge = if after { joined.timeline.last().unwrap_or(first) } else { first };
+    let Some(first) = joined.timeline.first() else {
+        return Ok(joined.room.head().state.clone());
+    };
+    let edge = if after {
+        joined.timeline.last().unwrap_or(first)
+    } else {
+        first
+    };
     let at_edge = match edge.state {
         Some(nid) if joined.room.head().state.nid() == Some(nid) => joined.room.head().state.clone(),
         Some(nid) => sync.store.state(nid).await?,
@@ -89,7 +95,11 @@ async fn whole(
         events = sync.store.without_members(&events).await?;
     } else {
         let loaded = sync.rooms.events(&events).await?;
-        events.retain(|nid| loaded.get(nid).is_some_and(|stored| &*stored.event.event_type != "m.room.member"));
+        events.retain(|nid| {
+            loaded
+                .get(nid)
+                .is_some_and(|stored| &*stored.event.event_type != "m.room.member")
+        });
     }
     let mut members = member_events(joined, state, caller);
     if !wish.filter.include_redundant_members {
@@ -108,7 +118,11 @@ fn speakers(
     wish: &Wish,
 ) -> Vec<EventNid> {
     let mut members = member_events(joined, &joined.room.head().state, caller);
-    let here: HashSet<EventNid> = given.iter().chain(&joined.timeline).map(|stored| stored.nid).collect();
+    let here: HashSet<EventNid> = given
+        .iter()
+        .chain(&joined.timeline)
+        .map(|stored| stored.nid)
+        .collect();
     members.retain(|nid| !here.contains(nid));
     if !wish.filter.include_redundant_members {
         sync.lazily_loaded.not_given(caller, &mut members);
@@ -117,7 +131,11 @@ fn speakers(
 }
 
 fn member_events(joined: &JoinedWindow, state: &State, caller: &Caller) -> Vec<EventNid> {
-    let mut senders: Vec<_> = joined.timeline.iter().map(|stored| stored.event.sender.as_str()).collect();
+    let mut senders: Vec<_> = joined
+        .timeline
+        .iter()
+        .map(|stored| stored.event.sender.as_str())
+        .collect();
     senders.push(caller.user_id.as_str());
     senders.sort_unstable();
     senders.dedup();

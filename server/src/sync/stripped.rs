@@ -21,13 +21,21 @@ const SHOWN: [&str; 8] = [
 ];
 
 /// Appends `"<room id>":{"invite_state":{…}}`, or `knock_state`.
-pub(super) async fn write(out: &mut String, sync: &Sync, membership: &StoredMembership) -> Result<(), Refusal> {
+pub(super) async fn write(
+    out: &mut String,
+    sync: &Sync,
+    membership: &StoredMembership,
+) -> Result<(), Refusal> {
     let events = match &membership.membership.stripped_state {
         Some(stripped) => stripped.trim_start_matches('[').trim_end_matches(']').to_owned(),
         None => of_local_room(sync, membership).await?,
     };
     write_json(out, membership.room_id.as_str());
-    let name = if membership.membership.membership == "knock" { "knock_state" } else { "invite_state" };
+    let name = if membership.membership.membership == "knock" {
+        "knock_state"
+    } else {
+        "invite_state"
+    };
     out.push_str(&format!(":{{\"{name}\":{{\"events\":[{events}]}}}}"));
     Ok(())
 }
@@ -38,13 +46,21 @@ async fn of_local_room(sync: &Sync, membership: &StoredMembership) -> Result<Str
     let own = sync.rooms.events(&[nid]).await?.remove(&nid);
     let state = match (&own, sync.rooms.room_by_nid(membership.membership.room).await?) {
         (_, Some(room)) => room.head().state.clone(),
-        (Some(own), None) => sync.store.state(own.state.ok_or_else(|| Refusal::internal("no state"))?).await?,
+        (Some(own), None) => {
+            sync.store
+                .state(own.state.ok_or_else(|| Refusal::internal("no state"))?)
+                .await?
+        }
         (None, None) => return Ok(String::new()),
     };
     let inviter = own.as_ref().map(|own| own.event.sender.to_string());
-    let slots = SHOWN.iter().map(|event_type| (*event_type, "")).chain(inviter.iter().map(|id| ("m.room.member", &**id)));
-    let nids: Vec<_> =
-        slots.filter_map(|(kind, key)| state.get(&maru_protocol::auth::StateSlot::new(kind, key).hash())).collect();
+    let slots = SHOWN
+        .iter()
+        .map(|event_type| (*event_type, ""))
+        .chain(inviter.iter().map(|id| ("m.room.member", &**id)));
+    let nids: Vec<_> = slots
+        .filter_map(|(kind, key)| state.get(&maru_protocol::auth::StateSlot::new(kind, key).hash()))
+        .collect();
     let mut events: Vec<Arc<StoredEvent>> = sync.rooms.events(&nids).await?.into_values().collect();
     events.sort_unstable_by_key(|stored| stored.nid);
     events.extend(own);

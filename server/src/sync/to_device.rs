@@ -16,7 +16,9 @@ pub(super) async fn stored(
     after: Position,
     up_to: Position,
 ) -> Result<Vec<String>, Refusal> {
-    let messages =
-        sync.store.to_device(&caller.user_id, &caller.device_id, after, up_to, MOST_MESSAGES).await?;
+    let messages = sync
+        .store
+        .to_device(&caller.user_id, &caller.device_id, after, up_to, MOST_MESSAGES)
+        .await?;
     Ok(messages.into_iter().map(|(_, json)| json).collect())
 }

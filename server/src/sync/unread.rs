@@ -16,7 +16,7 @@ pub(super) async fn counts(
     sync: &Sync,
     user_id: &UserId,
     inbox: &Inbox,
-    rooms: impl Iterator<Item = &JoinedWindow>,
+    rooms: &[&JoinedWindow],
 ) -> Result<HashMap<i64, RoomUnread>, Refusal> {
     let mut counts = HashMap::new();
     let mut unknown: HashMap<i64, (ReadUpTo, Place)> = HashMap::new();
@@ -52,7 +52,9 @@ async fn read_up_to(
         }
     }
     for receipt in sync.store.receipts_of(user_id, nids).await? {
-        let Some((read, _)) = rooms.get_mut(&receipt.room) else { continue };
+        let Some((read, _)) = rooms.get_mut(&receipt.room) else {
+            continue;
+        };
         if receipt.thread.is_empty() {
             read.all = read.all.max(receipt.place);
         } else {

@@ -80,7 +80,9 @@ impl JoinedWindow {
 
     /// All state events in it, oldest first.
     pub(super) fn state_events(&self) -> impl Iterator<Item = &Arc<StoredEvent>> {
-        self.skipped_state.iter().chain(self.timeline.iter().filter(|stored| stored.event.is_state()))
+        self.skipped_state
+            .iter()
+            .chain(self.timeline.iter().filter(|stored| stored.event.is_state()))
     }
 }
 
