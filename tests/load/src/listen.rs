@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::LoadError;
-use crate::matrix::{Session, User};
+use crate::matrix::{Session, User, encode};
 use crate::scan::Field;
 use crate::websocket::WebSocket;
 
@@ -64,7 +64,7 @@ impl Listener {
                 timeout,
             },
             Transport::Websocket => {
-                let path = format!("/_matrix/client/unstable/maru/sync?since={since}");
+                let path = format!("/_matrix/client/unstable/maru/sync?since={}", encode(&since));
                 let socket = WebSocket::connect(&context.target, &path, &user.token, "maru.v1").await?;
                 Channel::WebSocket(Box::new(socket))
             }

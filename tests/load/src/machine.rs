@@ -19,6 +19,8 @@ pub(crate) struct Machine {
     pub(crate) cpu_model: String,
     /// Kernel release.
     pub(crate) kernel: String,
+    /// Runnable processes over the last minute when the run began: figures are good only from a quiet machine.
+    pub(crate) load_average: f64,
     /// Median time of one `fdatasync` after overwriting 4 KiB, in microseconds: what durability costs at least.
     pub(crate) fsync_us: f64,
 }
@@ -34,14 +36,20 @@ impl Machine {
             .lines()
             .find(|line| line.starts_with("model name"))
             .and_then(|line| line.split_once(": "));
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         Ok(Self {
+            load_average: load
+                .split(' ')
+                .next()
+                .and_then(|load| load.parse().ok())
+                .unwrap_or(0.0),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             cpu_model: model.map_or("unknown", |(_, model)| model).to_owned(),
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
                 .unwrap_or_default()
                 .trim()
                 .to_owned(),
-            fsync_us: fsync_median(directory)?.as_secs_f64() * 1e6,
+            fsync_us: (fsync_median(directory)?.as_secs_f64() * 1e6).round(),
         })
     }
 }

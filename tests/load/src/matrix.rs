@@ -356,7 +356,7 @@ fn success(method: &str, path: &str, answer: Answer) -> Result<Bytes, LoadError>
 }
 
 /// Percent-encodes everything that is not unreserved in URLs.
-fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len() + 8);
     for byte in text.bytes() {
         match byte {

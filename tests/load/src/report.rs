@@ -138,9 +138,12 @@ impl Report {
             cores,
             cpu_model,
             kernel,
+            load_average,
             fsync_us,
         } = &self.machine;
-        let mut table = format!("{cores} cores, {cpu_model}, Linux {kernel}, fsync {fsync_us:.0} µs\n");
+        let mut table = format!(
+            "{cores} cores, {cpu_model}, Linux {kernel}, fsync {fsync_us:.0} µs, load average {load_average}\n"
+        );
         for outcome in &self.results {
             // Writing to a String cannot fail.
             let _ = outcome.write_rows(&mut table);
