@@ -113,7 +113,9 @@ CREATE TABLE users (
     password_hash {text},
     admin {int} NOT NULL DEFAULT 0,
     deactivated {int} NOT NULL DEFAULT 0,
-    created_at {int} NOT NULL
+    created_at {int} NOT NULL,
+    -- Local part and display name in lower case: what the user directory looks in. Empty for a closed account.
+    search_text {text} NOT NULL
 ){plain};
 
 CREATE TABLE profiles (

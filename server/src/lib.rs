@@ -16,6 +16,7 @@ pub mod keys;
 pub mod live;
 pub mod observe;
 pub mod push;
+pub mod rate_limits;
 pub mod receipts;
 pub mod refusal;
 pub mod rooms;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::accounts::Challenge;
 use crate::store::StoreError;
 
 /// A request that was refused or could not be done. Messages are sentences for the person who reads them in a client
@@ -43,6 +44,21 @@ pub enum Refusal {
         /// Whether the device survives and only the token must be refreshed.
         soft_logout: bool,
     },
+    /// The request must be made again with a proof of who makes it (user-interactive authentication).
+    #[error("this needs a proof of who you are")]
+    InteractiveAuth(Box<Challenge>),
+    /// Guests may not do this, and this server has none.
+    #[error("this server has no guest accounts")]
+    GuestAccessForbidden,
+    /// The kind of thing that is asked for does not exist here.
+    #[error("{0}")]
+    UnknownKind(String),
+    /// A profile would be too large.
+    #[error("{0}")]
+    ProfileTooLarge(String),
+    /// The name of a profile field is too long.
+    #[error("{0}")]
+    KeyTooLarge(String),
     /// The user name is taken.
     #[error("this user name is taken")]
     UserInUse,

@@ -1,12 +1,13 @@
 //! The assembly: the one place that builds the parts of a server and puts them together.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use maru_protocol::cursor::LogId;
+use tokio::time::MissedTickBehavior;
 
 use crate::account_data::ClientData;
-use crate::accounts::Accounts;
+use crate::accounts::{AccountRules, Accounts};
 use crate::clock::Clock;
 use crate::config::{Config, Limits};
 use crate::ephemeral::{Presence, PresenceLimits, Typing};
@@ -14,10 +15,14 @@ use crate::identity::Identity;
 use crate::keys::Keys;
 use crate::live::{Hub, Readers};
 use crate::push::Push;
+use crate::rate_limits::RateLimits;
 use crate::receipts::Receipts;
 use crate::rooms::Rooms;
 use crate::store::{CommitLimits, Database, Store, StoreError};
 use crate::sync::Sync;
+
+/// How often what has gathered in memory is stored or dropped.
+const HOUSEKEEPING: Duration = Duration::from_secs(30);
 
 /// A running server's parts. Handlers name only those they use.
 #[derive(Debug)]
@@ -48,6 +53,8 @@ pub struct Server {
     pub push: Arc<Push>,
     /// What sync answers.
     pub sync: Sync,
+    /// How often things may be done.
+    pub rate_limits: RateLimits,
     /// Sizes and counts that nobody may exceed.
     pub limits: Limits,
     /// The configuration it was started with.
@@ -75,7 +82,6 @@ impl Server {
         let store = Store::open(&database, LogId(rand::random()), commit, readers).await?;
         hub.start_at(store.position());
         let (identity, clock) = (Arc::new(identity), Arc::new(clock));
-        let accounts = Accounts::new(Arc::clone(&identity), Arc::clone(&clock), Arc::clone(&store));
         let rooms = Arc::new(Rooms::new(
             Arc::clone(&identity),
             Arc::clone(&clock),
@@ -96,6 +102,16 @@ impl Server {
         );
         let keys = Keys::new(Arc::clone(&identity), Arc::clone(&store));
         let push = Arc::new(Push::new(Arc::clone(&store)));
+        let accounts = Accounts::new(
+            Arc::clone(&identity),
+            Arc::clone(&clock),
+            Arc::clone(&store),
+            Arc::clone(&rooms),
+            AccountRules {
+                registration: config.registration,
+                devices_per_user: limits.devices_per_user,
+            },
+        );
         let sync = Sync::new(
             Arc::clone(&store),
             Arc::clone(&rooms),
@@ -104,7 +120,8 @@ impl Server {
             Arc::clone(&typing),
             Arc::clone(&presence),
         );
-        Ok(Arc::new(Self {
+        let rate_limits = RateLimits::new(config.rate_limits, &config.rates, Arc::clone(&clock));
+        let server = Arc::new(Self {
             identity,
             clock,
             store,
@@ -118,13 +135,30 @@ impl Server {
             keys,
             push,
             sync,
+            rate_limits,
             limits,
             config,
-        }))
+        });
+        tokio::spawn(keep_house(Arc::downgrade(&server)));
+        Ok(server)
     }
 
     /// Stores what is queued and closes the database.
     pub async fn close(&self) {
+        self.accounts.flush_last_seen().await;
         self.store.close().await;
+    }
+}
+
+/// Does what is due from time to time, for as long as the server is there.
+async fn keep_house(server: Weak<Server>) {
+    let mut due = tokio::time::interval(HOUSEKEEPING);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        let Some(server) = server.upgrade() else {
+            return;
+        };
+        server.accounts.flush_last_seen().await;
     }
 }

@@ -1,7 +1,19 @@
-//! Accounts: who may come in, and on which devices.
+//! Accounts: who may come in, on which devices, and how they call themselves.
+//!
+//! One file per kind of thing that is done with accounts; [`Accounts`] holds what they all need. What a stranger can
+//! make grow (known sessions, interactive authentication) is bounded, and of every secret only a hash is stored.
 
+mod admin;
+mod device;
+mod directory;
+mod interactive_auth;
+mod last_seen;
+mod login;
+mod name;
 mod password;
+mod profile;
 mod register;
+mod registration_token;
 mod session;
 mod token;
 
@@ -9,11 +21,16 @@ use std::sync::Arc;
 
 use ruma::OwnedUserId;
 
-use crate::cache::Cache;
 use crate::clock::Clock;
+use crate::config::Registration;
 use crate::identity::Identity;
+use crate::rooms::Rooms;
 use crate::store::Store;
 
+pub use directory::{DirectoryPage, DirectoryUser};
+pub use interactive_auth::{Attempt, Challenge, Proof, Stage};
+pub use register::NewAccount;
+pub use session::{NewDevice, Session};
 pub use token::TokenHash;
 
 /// Whose access token a request carried. Only a valid token makes one.
@@ -25,8 +42,14 @@ pub struct Caller {
     pub device_id: String,
 }
 
-/// Sessions whose token is known without asking the database.
-const KNOWN_SESSIONS: usize = 50_000;
+/// Who may register, and with how many devices.
+#[derive(Clone, Copy, Debug)]
+pub struct AccountRules {
+    /// Who may make an account.
+    pub registration: Registration,
+    /// Most devices of one user.
+    pub devices_per_user: u32,
+}
 
 /// Everything that accounts need to work.
 #[derive(Debug)]
@@ -34,18 +57,39 @@ pub struct Accounts {
     identity: Arc<Identity>,
     clock: Arc<Clock>,
     store: Arc<Store>,
-    sessions: Cache<TokenHash, (Arc<Caller>, Option<u64>)>,
+    rooms: Arc<Rooms>,
+    rules: AccountRules,
+    sessions: session::KnownSessions,
+    last_seen: last_seen::LastSeen,
+    passwords: password::Hasher,
+    interactive: interactive_auth::Sessions,
 }
 
 impl Accounts {
     /// Accounts over a store.
     #[must_use]
-    pub fn new(identity: Arc<Identity>, clock: Arc<Clock>, store: Arc<Store>) -> Self {
+    pub fn new(
+        identity: Arc<Identity>,
+        clock: Arc<Clock>,
+        store: Arc<Store>,
+        rooms: Arc<Rooms>,
+        rules: AccountRules,
+    ) -> Self {
         Self {
             identity,
             clock,
             store,
-            sessions: Cache::new(KNOWN_SESSIONS),
+            rooms,
+            rules,
+            sessions: session::KnownSessions::default(),
+            last_seen: last_seen::LastSeen::default(),
+            passwords: password::Hasher::default(),
+            interactive: interactive_auth::Sessions::default(),
         }
+    }
+
+    /// Milliseconds since 1970, as the database holds them.
+    fn now(&self) -> i64 {
+        i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX)
     }
 }

@@ -1,21 +1,117 @@
-//! Sessions: an access token on a device.
+//! Sessions: an access token on a device, and the refresh token that renews it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use ruma::UserId;
 
-use super::token::{TokenHash, new_secret};
-use super::{Accounts, Caller, password};
+use super::device::{check_device_id, check_device_name};
+use super::token::{TokenHash, new_device_id, new_secret};
+use super::{Accounts, Caller};
+use crate::cache::Cache;
 use crate::refusal::Refusal;
-use crate::store::accounts::NewSession;
+use crate::store::sessions::{NewSession, NewTokens, Started};
 
-/// A device's way in.
-#[derive(Clone, Debug)]
+/// Sessions whose token is known without asking the database, two generations of this many.
+const KNOWN_SESSIONS: usize = 50_000;
+
+/// How long an access token is good for that comes with a refresh token. Others do not expire.
+const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
+
+/// How often a device is noted as seen while it is in use, in milliseconds.
+const NOTE_EVERY_MS: u64 = 60_000;
+
+/// A device to log in on.
+#[derive(Clone, Debug, Default)]
+pub struct NewDevice {
+    /// Its id; a known one loses the sessions that it has.
+    pub device_id: Option<String>,
+    /// Its name, if it is new.
+    pub display_name: Option<String>,
+    /// Whether the client can renew tokens, so that they may expire.
+    pub refreshable: bool,
+}
+
+/// A device's way in. Its tokens are shown once.
+#[derive(Clone)]
 pub struct Session {
     /// The device.
     pub device_id: String,
-    /// The access token, to be shown once.
+    /// The access token.
     pub access_token: String,
+    /// Renews the access token.
+    pub refresh_token: Option<String>,
+    /// For how long the access token is good; unset: until it is revoked.
+    pub expires_in: Option<Duration>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("device_id", &self.device_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A session that is in memory.
+#[derive(Debug)]
+struct Known {
+    caller: Caller,
+    expires_at: Option<u64>,
+    /// When its device was last noted as seen.
+    noted_at: AtomicU64,
+}
+
+/// Sessions that are in memory. One that has ended is gone from here before its end is acknowledged.
+#[derive(Debug)]
+pub(super) struct KnownSessions {
+    by_token: Cache<TokenHash, Arc<Known>>,
+    /// How often sessions have ended: what was read from the database before an end must not be kept after it.
+    ends: AtomicU64,
+}
+
+impl Default for KnownSessions {
+    fn default() -> Self {
+        Self {
+            by_token: Cache::new(KNOWN_SESSIONS),
+            ends: AtomicU64::new(0),
+        }
+    }
+}
+
+impl KnownSessions {
+    /// Forgets sessions whose end is stored.
+    pub(super) fn end(&self, tokens: &[TokenHash]) {
+        self.ends.fetch_add(1, Ordering::SeqCst);
+        tokens.iter().for_each(|token| self.by_token.remove(token));
+    }
+
+    fn ends(&self) -> u64 {
+        self.ends.load(Ordering::SeqCst)
+    }
+
+    /// Keeps a session that was read when `ends_before` sessions had ended.
+    fn keep(&self, token: TokenHash, known: Arc<Known>, ends_before: u64) {
+        self.by_token.insert(token, known);
+        if self.ends() != ends_before {
+            self.by_token.remove(&token);
+        }
+    }
+}
+
+/// A new pair of tokens, and what is stored of it.
+fn new_tokens(refreshable: bool, now: i64) -> (NewTokens, String, Option<String>) {
+    let access_token = new_secret("mat");
+    let refresh_token = refreshable.then(|| new_secret("mrt"));
+    let lifetime = i64::try_from(ACCESS_TOKEN_LIFETIME.as_millis()).unwrap_or(i64::MAX);
+    let stored = NewTokens {
+        token_hash: TokenHash::of(&access_token),
+        expires_at: refreshable.then(|| now.saturating_add(lifetime)),
+        refresh_hash: refresh_token.as_deref().map(TokenHash::of),
+    };
+    (stored, access_token, refresh_token)
 }
 
 impl Accounts {
@@ -24,76 +120,110 @@ impl Accounts {
     /// # Errors
     /// [`Refusal::UnknownToken`].
     pub async fn caller(&self, token: &str) -> Result<Caller, Refusal> {
-        let hash = TokenHash::of(token);
-        let known = match self.sessions.get(&hash) {
-            Some(known) => known,
-            None => {
-                let stored = self
-                    .store
-                    .session(hash)
-                    .await?
-                    .ok_or(Refusal::UnknownToken { soft_logout: false })?;
-                let caller = Arc::new(Caller {
-                    user_id: stored.user_id,
-                    device_id: stored.device_id,
-                });
-                let known = (caller, stored.expires_at);
-                self.sessions.insert(hash, known.clone());
-                known
-            }
-        };
-        if known
-            .1
-            .is_some_and(|expires_at| expires_at <= self.clock.now_ms())
-        {
-            return Err(Refusal::UnknownToken { soft_logout: true });
-        }
-        Ok((*known.0).clone())
+        Ok(self.known(token).await?.caller.clone())
     }
 
-    /// Checks a user's password.
+    /// Who a token belongs to that came from an address: the device has been seen there.
     ///
     /// # Errors
-    /// [`Refusal::Forbidden`] for a wrong password and for an unknown user alike.
-    pub async fn check_password(&self, user_id: &UserId, password: String) -> Result<(), Refusal> {
-        let wrong = || Refusal::forbidden("the user name or password is wrong");
-        let user = self.store.user(user_id).await?.ok_or_else(wrong)?;
-        if user.deactivated {
-            return Err(Refusal::UserDeactivated);
+    /// [`Refusal::UnknownToken`].
+    pub async fn caller_from(&self, token: &str, address: IpAddr) -> Result<Caller, Refusal> {
+        let known = self.known(token).await?;
+        let now = self.clock.now_ms();
+        if known
+            .noted_at
+            .load(Ordering::Relaxed)
+            .saturating_add(NOTE_EVERY_MS)
+            <= now
+        {
+            known.noted_at.store(now, Ordering::Relaxed);
+            self.last_seen.note(&known.caller, now, address);
         }
-        let hash = user.password_hash.ok_or_else(wrong)?;
-        if password::verify(password, hash).await? {
-            Ok(())
+        Ok(known.caller.clone())
+    }
+
+    async fn known(&self, token: &str) -> Result<Arc<Known>, Refusal> {
+        let hash = TokenHash::of(token);
+        let known = match self.sessions.by_token.get(&hash) {
+            Some(known) => known,
+            None => self.read_session(hash).await?,
+        };
+        if known.expires_at.is_some_and(|at| at <= self.clock.now_ms()) {
+            return Err(Refusal::UnknownToken { soft_logout: true });
+        }
+        Ok(known)
+    }
+
+    async fn read_session(&self, token: TokenHash) -> Result<Arc<Known>, Refusal> {
+        let ends_before = self.sessions.ends();
+        let stored = self.store.session(token).await?;
+        let stored = stored.ok_or(Refusal::UnknownToken { soft_logout: false })?;
+        let known = Arc::new(Known {
+            caller: Caller {
+                user_id: stored.user_id,
+                device_id: stored.device_id,
+            },
+            expires_at: stored.expires_at,
+            noted_at: AtomicU64::new(0),
+        });
+        if stored.replaces {
+            // The first use of a new pair: the client has it, so the old one has served.
+            self.sessions.end(&self.store.end_replaced(token).await?);
         } else {
-            Err(wrong())
+            self.sessions.keep(token, Arc::clone(&known), ends_before);
         }
+        Ok(known)
     }
 
     /// Starts a session on a device, new or known.
     ///
     /// # Errors
-    /// When it was not stored.
-    pub async fn start_session(
-        &self,
-        user_id: &UserId,
-        device_id: Option<String>,
-        display_name: Option<String>,
-    ) -> Result<Session, Refusal> {
-        let device_id =
-            device_id.unwrap_or_else(|| new_secret("").trim_start_matches('_').chars().take(10).collect());
-        let access_token = new_secret("mat");
-        self.store
-            .start_session(NewSession {
-                user_id: user_id.to_owned(),
-                device_id: device_id.clone(),
-                display_name,
-                token_hash: TokenHash::of(&access_token),
-                created_at: i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX),
-            })
-            .await?;
+    /// [`Refusal::ResourceLimitExceeded`] when the user has too many devices, [`Refusal::InvalidParam`] for an
+    /// impossible device id or name.
+    pub async fn start_session(&self, user_id: &UserId, device: NewDevice) -> Result<Session, Refusal> {
+        device.device_id.as_deref().map_or(Ok(()), check_device_id)?;
+        device.display_name.as_deref().map_or(Ok(()), check_device_name)?;
+        let now = self.now();
+        let device_id = device.device_id.unwrap_or_else(new_device_id);
+        let (tokens, access_token, refresh_token) = new_tokens(device.refreshable, now);
+        let session = NewSession {
+            user_id: user_id.to_owned(),
+            device_id: device_id.clone(),
+            display_name: device.display_name,
+            tokens,
+            created_at: now,
+            devices_allowed: i64::from(self.rules.devices_per_user),
+        };
+        match self.store.start_session(session).await? {
+            Started::Running(ended) => self.sessions.end(&ended),
+            Started::Deactivated => return Err(Refusal::UserDeactivated),
+            Started::TooManyDevices => {
+                let limit = self.rules.devices_per_user;
+                let text = format!("this account has {limit} devices; log one out before the next comes in");
+                return Err(Refusal::ResourceLimitExceeded(text));
+            }
+        }
         Ok(Session {
             device_id,
             access_token,
+            expires_in: refresh_token.is_some().then_some(ACCESS_TOKEN_LIFETIME),
+            refresh_token,
         })
+    }
+
+    /// Renews a session's tokens: access token, refresh token, and for how long the former is good. The old pair is
+    /// good until the new one is used.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownToken`].
+    pub async fn refresh(&self, refresh_token: &str) -> Result<(String, String, Duration), Refusal> {
+        let unknown = Refusal::UnknownToken { soft_logout: false };
+        let (tokens, access_token, new_refresh_token) = new_tokens(true, self.now());
+        let renewed = self.store.renew(TokenHash::of(refresh_token), tokens).await?;
+        let (Some(renewed), Some(new_refresh_token)) = (renewed, new_refresh_token) else {
+            return Err(unknown);
+        };
+        self.sessions.end(&renewed.ended);
+        Ok((access_token, new_refresh_token, ACCESS_TOKEN_LIFETIME))
     }
 }

@@ -1,7 +1,57 @@
 //! The caller's own account (client-server API, "Account management").
 
-use super::router::Routes;
+use std::sync::Arc;
+
+use axum::extract::State;
+use ruma::api::client::account::ThirdPartyIdRemovalStatus;
+use ruma::api::client::account::change_password::v3 as change_password;
+use ruma::api::client::account::deactivate::v3 as deactivate;
+use ruma::api::client::account::get_3pids::v3 as get_3pids;
+
+use super::call::{Answer, Call, Reply};
+use super::interactive_auth::confirm;
+use super::router::{Endpoints, Routes};
+use crate::refusal::Refusal;
+use crate::server::Server;
+use crate::store::devices::Devices;
 
 pub(super) fn routes() -> Routes {
     Routes::new()
+        .endpoint::<change_password::Request, _>(set_password)
+        .endpoint::<deactivate::Request, _>(close)
+        .endpoint::<get_3pids::Request, _>(third_party_ids)
+}
+
+async fn set_password(
+    State(server): State<Arc<Server>>,
+    call: Call<change_password::Request>,
+) -> Reply<change_password::Response> {
+    let (request, caller) = (call.request, call.caller.ok_or(Refusal::MissingToken)?);
+    confirm(&server, &caller, "change_password", request.auth).await?;
+    let log_out = if request.logout_devices {
+        Devices::AllBut(caller.device_id)
+    } else {
+        Devices::These(Vec::new())
+    };
+    server
+        .accounts
+        .set_password(&caller.user_id, request.new_password, log_out)
+        .await?;
+    Ok(Answer(change_password::Response::new()))
+}
+
+async fn close(
+    State(server): State<Arc<Server>>,
+    call: Call<deactivate::Request>,
+) -> Reply<deactivate::Response> {
+    let caller = call.caller.ok_or(Refusal::MissingToken)?;
+    confirm(&server, &caller, "deactivate", call.request.auth).await?;
+    server.accounts.deactivate(&caller.user_id).await?;
+    let no_identity_server = ThirdPartyIdRemovalStatus::NoSupport;
+    Ok(Answer(deactivate::Response::new(no_identity_server)))
+}
+
+/// Accounts have no e-mail addresses or telephone numbers here.
+async fn third_party_ids(_: Call<get_3pids::Request>) -> Reply<get_3pids::Response> {
+    Ok(Answer(get_3pids::Response::new(Vec::new())))
 }

@@ -16,6 +16,7 @@ use ruma::api::auth_scheme::{
 use ruma::api::error::FromHttpRequestError;
 use ruma::api::{IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingResponseExt};
 
+use super::client_address::ClientAddress;
 use super::error::{ApiError, plain};
 use crate::accounts::Caller;
 use crate::refusal::Refusal;
@@ -42,23 +43,28 @@ pub trait Authenticate: AuthScheme {
     fn who(
         server: &Server,
         presented: Self::Output,
+        address: ClientAddress,
     ) -> impl Future<Output = Result<Self::Who, Refusal>> + Send;
 }
 
 impl Authenticate for AccessToken {
     type Who = Caller;
 
-    async fn who(server: &Server, token: String) -> Result<Caller, Refusal> {
-        server.accounts.caller(&token).await
+    async fn who(server: &Server, token: String, address: ClientAddress) -> Result<Caller, Refusal> {
+        server.accounts.caller_from(&token, address.0).await
     }
 }
 
 impl Authenticate for AccessTokenOptional {
     type Who = Option<Caller>;
 
-    async fn who(server: &Server, token: Option<String>) -> Result<Option<Caller>, Refusal> {
+    async fn who(
+        server: &Server,
+        token: Option<String>,
+        address: ClientAddress,
+    ) -> Result<Option<Caller>, Refusal> {
         match token {
-            Some(token) => server.accounts.caller(&token).await.map(Some),
+            Some(token) => server.accounts.caller_from(&token, address.0).await.map(Some),
             None => Ok(None),
         }
     }
@@ -68,7 +74,7 @@ impl Authenticate for AccessTokenOptional {
 impl Authenticate for AppserviceTokenOptional {
     type Who = ();
 
-    async fn who(_: &Server, _: Option<String>) -> Result<(), Refusal> {
+    async fn who(_: &Server, _: Option<String>, _: ClientAddress) -> Result<(), Refusal> {
         Ok(())
     }
 }
@@ -76,7 +82,7 @@ impl Authenticate for AppserviceTokenOptional {
 impl Authenticate for NoAccessToken {
     type Who = ();
 
-    async fn who(_: &Server, (): ()) -> Result<(), Refusal> {
+    async fn who(_: &Server, (): (), _: ClientAddress) -> Result<(), Refusal> {
         Ok(())
     }
 }
@@ -84,7 +90,7 @@ impl Authenticate for NoAccessToken {
 impl Authenticate for NoAuthentication {
     type Who = ();
 
-    async fn who(_: &Server, (): ()) -> Result<(), Refusal> {
+    async fn who(_: &Server, (): (), _: ClientAddress) -> Result<(), Refusal> {
         Ok(())
     }
 }
@@ -107,11 +113,19 @@ where
         let head = http::Request::from_parts(parts, ());
         let presented = R::Authentication::extract_authentication(&head);
         let presented = presented.map_err(|_| ApiError(Refusal::MissingToken).into_response())?;
-        let caller = R::Authentication::who(server, presented).await;
+        let address = head
+            .extensions()
+            .get::<ClientAddress>()
+            .copied()
+            .unwrap_or_default();
+        let caller = R::Authentication::who(server, presented, address).await;
         let caller = caller.map_err(|refusal| ApiError(refusal).into_response())?;
         let body = read_body(body, server.limits.request_body_bytes).await?;
         let (parts, ()) = head.into_parts();
         let arguments: Vec<&str> = path.iter().map(|(_, value)| value).collect();
+        if arguments.iter().any(|argument| argument.contains('\0')) {
+            return Err(ApiError(Refusal::invalid("the path contains a NUL character")).into_response());
+        }
         let typed = R::try_from_http_request(http::Request::from_parts(parts, &body[..]), &arguments);
         let request = typed.map_err(|error| unreadable(&error, &body))?;
         Ok(Self { request, caller })
@@ -140,6 +154,26 @@ pub async fn read_body(body: axum::body::Body, limit: usize) -> Result<Bytes, Re
             ),
         }
     })
+}
+
+/// A JSON body of a type of our own, where ruma's request type does not do.
+#[derive(Debug)]
+pub struct JsonBody<T>(pub T);
+
+impl<T: serde::de::DeserializeOwned> FromRequest<Arc<Server>> for JsonBody<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, server: &Arc<Server>) -> Result<Self, Response> {
+        let body = read_body(request.into_body(), server.limits.request_body_bytes).await?;
+        serde_json::from_slice(&body).map(Self).map_err(|error| {
+            let errcode = if error.is_data() {
+                "M_BAD_JSON"
+            } else {
+                "M_NOT_JSON"
+            };
+            plain(StatusCode::BAD_REQUEST, errcode, &error.to_string())
+        })
+    }
 }
 
 /// Tells a client what is wrong with its request, and nothing else.

@@ -27,12 +27,17 @@ impl ClientAddress {
     }
 }
 
+impl Default for ClientAddress {
+    fn default() -> Self {
+        Self(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for ClientAddress {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let found = parts.extensions.get::<Self>().copied();
-        Ok(found.unwrap_or(Self(IpAddr::V4(Ipv4Addr::LOCALHOST))))
+        Ok(parts.extensions.get::<Self>().copied().unwrap_or_default())
     }
 }
 

@@ -1,7 +1,90 @@
-//! Devices of the caller (client-server API, "Device Management").
+//! The caller's devices (client-server API, "Device management").
 
-use super::router::Routes;
+use std::sync::Arc;
+
+use axum::extract::State;
+use ruma::api::client::device::Device;
+use ruma::api::client::device::delete_device::v3 as delete_device;
+use ruma::api::client::device::delete_devices::v3 as delete_devices;
+use ruma::api::client::device::get_device::v3 as get_device;
+use ruma::api::client::device::get_devices::v3 as get_devices;
+use ruma::api::client::device::update_device::v3 as update_device;
+use ruma::{MilliSecondsSinceUnixEpoch, UInt};
+
+use super::call::{Answer, Call, Reply};
+use super::interactive_auth::confirm;
+use super::router::{Endpoints, Routes};
+use crate::server::Server;
+use crate::store::devices::{Devices, StoredDevice};
 
 pub(super) fn routes() -> Routes {
     Routes::new()
+        .endpoint::<get_devices::Request, _>(devices)
+        .endpoint::<get_device::Request, _>(device)
+        .endpoint::<update_device::Request, _>(rename)
+        .endpoint::<delete_device::Request, _>(delete)
+        .endpoint::<delete_devices::Request, _>(delete_several)
+}
+
+async fn devices(
+    State(server): State<Arc<Server>>,
+    call: Call<get_devices::Request>,
+) -> Reply<get_devices::Response> {
+    let devices = server.accounts.devices(&call.caller.user_id).await?;
+    let shown = devices.into_iter().map(shown).collect();
+    Ok(Answer(get_devices::Response::new(shown)))
+}
+
+async fn device(
+    State(server): State<Arc<Server>>,
+    call: Call<get_device::Request>,
+) -> Reply<get_device::Response> {
+    let device_id = call.request.device_id.as_str();
+    let device = server.accounts.device(&call.caller.user_id, device_id).await?;
+    Ok(Answer(get_device::Response::new(shown(device))))
+}
+
+async fn rename(
+    State(server): State<Arc<Server>>,
+    call: Call<update_device::Request>,
+) -> Reply<update_device::Response> {
+    let (user_id, device_id) = (&call.caller.user_id, call.request.device_id.as_str());
+    match call.request.display_name {
+        Some(name) => server.accounts.rename_device(user_id, device_id, name).await?,
+        None => drop(server.accounts.device(user_id, device_id).await?),
+    }
+    Ok(Answer(update_device::Response::new()))
+}
+
+async fn delete(
+    State(server): State<Arc<Server>>,
+    call: Call<delete_device::Request>,
+) -> Reply<delete_device::Response> {
+    confirm(&server, &call.caller, "delete_device", call.request.auth).await?;
+    let this = Devices::These(vec![call.request.device_id.to_string()]);
+    server.accounts.remove_devices(&call.caller.user_id, this).await?;
+    Ok(Answer(delete_device::Response::new()))
+}
+
+async fn delete_several(
+    State(server): State<Arc<Server>>,
+    call: Call<delete_devices::Request>,
+) -> Reply<delete_devices::Response> {
+    confirm(&server, &call.caller, "delete_devices", call.request.auth).await?;
+    let these = call.request.devices.iter().map(ToString::to_string).collect();
+    server
+        .accounts
+        .remove_devices(&call.caller.user_id, Devices::These(these))
+        .await?;
+    Ok(Answer(delete_devices::Response::new()))
+}
+
+/// A device on the wire.
+fn shown(stored: StoredDevice) -> Device {
+    let mut device = Device::new(stored.device_id.into());
+    device.display_name = stored.display_name;
+    device.last_seen_ip = stored.last_seen_address;
+    let seen_at = stored.last_seen_at.and_then(|ms| UInt::try_from(ms).ok());
+    device.last_seen_ts = seen_at.map(MilliSecondsSinceUnixEpoch);
+    device
 }

@@ -4,6 +4,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
+use crate::accounts::{Challenge, Stage};
 use crate::refusal::Refusal;
 
 /// An answer that is an error.
@@ -28,6 +29,11 @@ pub(super) fn on_the_wire(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::LimitExceeded { .. } => (StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED"),
         Refusal::MissingToken => (StatusCode::UNAUTHORIZED, "M_MISSING_TOKEN"),
         Refusal::UnknownToken { .. } => (StatusCode::UNAUTHORIZED, "M_UNKNOWN_TOKEN"),
+        Refusal::InteractiveAuth(_) => (StatusCode::UNAUTHORIZED, "M_FORBIDDEN"),
+        Refusal::GuestAccessForbidden => (StatusCode::FORBIDDEN, "M_GUEST_ACCESS_FORBIDDEN"),
+        Refusal::ProfileTooLarge(_) => (StatusCode::BAD_REQUEST, "M_PROFILE_TOO_LARGE"),
+        Refusal::KeyTooLarge(_) => (StatusCode::BAD_REQUEST, "M_KEY_TOO_LARGE"),
+        Refusal::UnknownKind(_) => (StatusCode::BAD_REQUEST, "M_UNKNOWN"),
         Refusal::UserInUse => (StatusCode::BAD_REQUEST, "M_USER_IN_USE"),
         Refusal::InvalidUsername(_) => (StatusCode::BAD_REQUEST, "M_INVALID_USERNAME"),
         Refusal::UserDeactivated => (StatusCode::FORBIDDEN, "M_USER_DEACTIVATED"),
@@ -47,6 +53,9 @@ pub(super) fn on_the_wire(refusal: &Refusal) -> (StatusCode, &'static str) {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        if let Refusal::InteractiveAuth(challenge) = &self.0 {
+            return answer(StatusCode::UNAUTHORIZED, asked_for(challenge));
+        }
         let (status, errcode) = on_the_wire(&self.0);
         match &self.0 {
             Refusal::Internal(cause) => tracing::error!(%cause, "a request failed"),
@@ -71,6 +80,23 @@ impl IntoResponse for ApiError {
         }
         response
     }
+}
+
+/// What a client must prove, in the words of user-interactive authentication.
+fn asked_for(challenge: &Challenge) -> String {
+    let stage = |stage: &Stage| match stage {
+        Stage::Dummy => "m.login.dummy",
+        Stage::Password => "m.login.password",
+        Stage::RegistrationToken => "m.login.registration_token",
+    };
+    let flow = |alone| json!({ "stages": [stage(alone)] });
+    let flows: Vec<_> = challenge.flows.iter().map(flow).collect();
+    let mut body = json!({ "flows": flows, "completed": [], "params": {}, "session": challenge.session });
+    if let Some(error) = &challenge.error {
+        body["errcode"] = json!(on_the_wire(error).1);
+        body["error"] = json!(error.to_string());
+    }
+    body.to_string()
 }
 
 /// An error that is about HTTP itself, for example an unknown path.

@@ -3,46 +3,139 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use ruma::OwnedUserId;
+use ruma::api::client::session::get_login_token::v1 as get_login_token;
+use ruma::api::client::session::get_login_types::v3 as get_login_types;
 use ruma::api::client::session::login::v3 as login;
-use ruma::api::client::uiaa::UserIdentifier;
+use ruma::api::client::session::refresh_token::v3 as refresh_token;
+use serde::Deserialize;
 
-use super::call::{Answer, Call, Reply};
+use super::call::{Answer, Call, JsonBody, Reply};
+use super::client_address::ClientAddress;
+use super::interactive_auth::confirm;
 use super::router::{Endpoints, Routes};
+use crate::accounts::NewDevice;
+use crate::rate_limits::Limit;
 use crate::refusal::Refusal;
 use crate::server::Server;
 
 pub(super) fn routes() -> Routes {
-    Routes::new().endpoint::<login::Request, _>(log_in)
+    Routes::new()
+        .endpoint::<get_login_types::Request, _>(login_types)
+        .endpoint::<login::Request, _>(log_in)
+        .endpoint::<get_login_token::Request, _>(login_token)
+        .endpoint::<refresh_token::Request, _>(refresh)
 }
 
-async fn log_in(State(server): State<Arc<Server>>, call: Call<login::Request>) -> Reply<login::Response> {
-    let request = call.request;
-    let login::LoginInfo::Password(password) = request.login_info else {
-        return Err(Refusal::invalid("this server knows no such login type").into());
-    };
-    let name = match password.identifier {
-        Some(UserIdentifier::Matrix(id)) => id.user,
-        _ => return Err(Refusal::invalid("log in with a user name").into()),
-    };
-    let user_id = match ruma::UserId::parse(name.as_str()) {
-        Ok(user_id) => user_id,
-        Err(_) => server
-            .identity
-            .user(&name)
-            .ok_or_else(|| Refusal::forbidden("the user name or password is wrong"))?,
-    };
+/// A login as it is sent. Not ruma's type, which panics where `type` is missing, and wants an identifier where old
+/// clients send `user`.
+#[derive(Deserialize)]
+struct Login {
+    #[serde(rename = "type")]
+    kind: String,
+    identifier: Option<Identifier>,
+    user: Option<String>,
+    password: Option<String>,
+    token: Option<String>,
+    device_id: Option<String>,
+    initial_device_display_name: Option<String>,
+    #[serde(default)]
+    refresh_token: bool,
+}
+
+#[derive(Deserialize)]
+struct Identifier {
+    #[serde(rename = "type")]
+    kind: String,
+    user: Option<String>,
+}
+
+impl Login {
+    /// The user name that the login is for.
+    fn name(&self) -> Result<&str, Refusal> {
+        let missing = || Refusal::MissingParam("identifier.user is missing: which user logs in".into());
+        match &self.identifier {
+            Some(identifier) if identifier.kind == "m.id.user" => {
+                identifier.user.as_deref().ok_or_else(missing)
+            }
+            Some(_) => Err(Refusal::UnknownKind(
+                "this server knows users by m.id.user only".into(),
+            )),
+            None => self.user.as_deref().ok_or_else(missing),
+        }
+    }
+}
+
+async fn login_types(_: Call<get_login_types::Request>) -> Reply<get_login_types::Response> {
+    use get_login_types::{LoginType, PasswordLoginType, TokenLoginType};
+    let mut token = TokenLoginType::new();
+    token.get_login_token = true;
+    Ok(Answer(get_login_types::Response::new(vec![
+        LoginType::Password(PasswordLoginType::new()),
+        LoginType::Token(token),
+    ])))
+}
+
+async fn log_in(
+    State(server): State<Arc<Server>>,
+    address: ClientAddress,
+    JsonBody(login): JsonBody<Login>,
+) -> Reply<login::Response> {
     server
-        .accounts
-        .check_password(&user_id, password.password)
-        .await?;
-    let device_id = request.device_id.map(|id| id.to_string());
-    let session = server
-        .accounts
-        .start_session(&user_id, device_id, request.initial_device_display_name)
-        .await?;
-    Ok(Answer(login::Response::new(
-        user_id,
-        session.access_token,
-        session.device_id.into(),
-    )))
+        .rate_limits
+        .check(Limit::LoginPerAddress, address.for_limits())?;
+    let user_id = who(&server, &login).await?;
+    let device = NewDevice {
+        device_id: login.device_id,
+        display_name: login.initial_device_display_name,
+        refreshable: login.refresh_token,
+    };
+    let session = server.accounts.start_session(&user_id, device).await?;
+    let mut response = login::Response::new(user_id, session.access_token, session.device_id.into());
+    response.refresh_token = session.refresh_token;
+    response.expires_in = session.expires_in;
+    Ok(Answer(response))
+}
+
+/// Whose login it is, once that is proved.
+async fn who(server: &Server, login: &Login) -> Result<OwnedUserId, Refusal> {
+    let missing = |what| Refusal::MissingParam(format!("{what} is missing"));
+    match login.kind.as_str() {
+        "m.login.password" => {
+            let password = login.password.clone().ok_or_else(|| missing("password"))?;
+            let named = server.accounts.named(login.name()?);
+            let user_id = named.ok_or_else(|| Refusal::forbidden("the user name or password is wrong"))?;
+            server.rate_limits.check(Limit::LoginPerAccount, &user_id)?;
+            server.accounts.check_password(&user_id, password).await?;
+            Ok(user_id)
+        }
+        "m.login.token" => {
+            let token = login.token.as_deref().ok_or_else(|| missing("token"))?;
+            server.accounts.take_login_token(token).await
+        }
+        _ => Err(Refusal::UnknownKind(
+            "this server knows no such login type".into(),
+        )),
+    }
+}
+
+async fn login_token(
+    State(server): State<Arc<Server>>,
+    call: Call<get_login_token::Request>,
+) -> Reply<get_login_token::Response> {
+    confirm(&server, &call.caller, "get_login_token", call.request.auth).await?;
+    let (token, expires_in) = server.accounts.create_login_token(&call.caller).await?;
+    Ok(Answer(get_login_token::Response::new(expires_in, token)))
+}
+
+async fn refresh(
+    State(server): State<Arc<Server>>,
+    call: Call<refresh_token::Request>,
+) -> Reply<refresh_token::Response> {
+    let renewed = server.accounts.refresh(&call.request.refresh_token).await?;
+    let (access_token, refresh_token, expires_in) = renewed;
+    let mut response = refresh_token::Response::new(access_token);
+    response.refresh_token = Some(refresh_token);
+    response.expires_in_ms = Some(expires_in);
+    Ok(Answer(response))
 }

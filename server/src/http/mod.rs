@@ -13,6 +13,7 @@ mod directory;
 pub mod error;
 mod filters;
 pub mod health;
+mod interactive_auth;
 mod keys;
 pub mod listener;
 mod login;

@@ -1,7 +1,41 @@
 //! Finding people (client-server API, "User Directory").
 
-use super::router::Routes;
+use std::sync::Arc;
+
+use axum::extract::State;
+use ruma::api::client::user_directory::search_users::v3 as search_users;
+
+use super::call::{Answer, Call, Reply};
+use super::router::{Endpoints, Routes};
+use crate::accounts::DirectoryUser;
+use crate::rate_limits::Limit;
+use crate::server::Server;
 
 pub(super) fn routes() -> Routes {
-    Routes::new()
+    Routes::new().endpoint::<search_users::Request, _>(search)
+}
+
+async fn search(
+    State(server): State<Arc<Server>>,
+    call: Call<search_users::Request>,
+) -> Reply<search_users::Response> {
+    let (request, caller) = (call.request, call.caller);
+    server
+        .rate_limits
+        .check(Limit::SearchesPerUser, &caller.user_id)?;
+    let limit = request.limit.into();
+    let page = server
+        .accounts
+        .search_users(&caller.user_id, &request.search_term, limit)
+        .await?;
+    let results = page.users.into_iter().map(shown).collect();
+    Ok(Answer(search_users::Response::new(results, page.limited)))
+}
+
+/// A found user on the wire.
+fn shown(found: DirectoryUser) -> search_users::User {
+    let mut user = search_users::User::new(found.user_id);
+    user.display_name = found.display_name;
+    user.avatar_url = found.avatar_url.map(Into::into);
+    user
 }

@@ -4,9 +4,9 @@
 //! shares durable commits between everybody who waits. See `spec/architecture.md`, "Store and log".
 
 pub mod account_data;
-pub mod accounts;
 pub mod backup;
 pub mod device_keys;
+pub mod devices;
 mod engine;
 pub mod events;
 mod filters;
@@ -14,15 +14,19 @@ mod history;
 pub mod log;
 pub mod notifications;
 pub mod one_time_keys;
+pub mod profiles;
 pub mod receipts;
 mod records;
+pub mod registration_tokens;
 pub mod relations;
 pub mod rooms;
 mod schema;
+pub mod sessions;
 mod shared_rooms;
 mod since;
 pub mod state;
 pub mod to_device;
+pub mod users;
 mod writer;
 
 use std::path::Path;

@@ -1,0 +1,91 @@
+//! Devices: listed, named, logged out.
+
+use ruma::UserId;
+
+use super::{Accounts, Caller};
+use crate::refusal::Refusal;
+use crate::store::devices::{Devices, StoredDevice};
+
+/// Longest device id, in bytes.
+const ID_BYTES: usize = 255;
+
+/// Longest name of a device, in characters.
+const NAME_CHARACTERS: usize = 255;
+
+/// Checks a device id that a client chose.
+pub(super) fn check_device_id(device_id: &str) -> Result<(), Refusal> {
+    if device_id.is_empty() || device_id.len() > ID_BYTES || device_id.chars().any(char::is_control) {
+        let text = format!("a device id has 1 to {ID_BYTES} bytes and no control characters");
+        return Err(Refusal::invalid(text));
+    }
+    Ok(())
+}
+
+/// Checks a name that somebody gave a device.
+pub(super) fn check_device_name(name: &str) -> Result<(), Refusal> {
+    if name.chars().count() > NAME_CHARACTERS || name.contains('\0') {
+        let text = format!("a device's name has at most {NAME_CHARACTERS} characters, none of them NUL");
+        return Err(Refusal::invalid(text));
+    }
+    Ok(())
+}
+
+fn unknown_device() -> Refusal {
+    Refusal::not_found("you have no such device")
+}
+
+impl Accounts {
+    /// The devices of a user.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn devices(&self, user_id: &UserId) -> Result<Vec<StoredDevice>, Refusal> {
+        let mut devices = self.store.devices(user_id).await?;
+        self.last_seen.complete(user_id, &mut devices);
+        Ok(devices)
+    }
+
+    /// One device of a user.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`].
+    pub async fn device(&self, user_id: &UserId, device_id: &str) -> Result<StoredDevice, Refusal> {
+        let devices = self.devices(user_id).await?;
+        let found = devices.into_iter().find(|device| device.device_id == device_id);
+        found.ok_or_else(unknown_device)
+    }
+
+    /// Names a device.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`], [`Refusal::InvalidParam`].
+    pub async fn rename_device(
+        &self,
+        user_id: &UserId,
+        device_id: &str,
+        name: String,
+    ) -> Result<(), Refusal> {
+        check_device_name(&name)?;
+        let renamed = self.store.rename_device(user_id, device_id, name).await?;
+        renamed.then_some(()).ok_or_else(unknown_device)
+    }
+
+    /// Logs devices out and removes all that belongs to them. Their access tokens are refused from now on.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn remove_devices(&self, user_id: &UserId, devices: Devices) -> Result<(), Refusal> {
+        let ended = self.store.remove_devices(user_id, devices).await?;
+        self.sessions.end(&ended);
+        Ok(())
+    }
+
+    /// Logs the caller's device out.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn log_out(&self, caller: &Caller) -> Result<(), Refusal> {
+        let this = Devices::These(vec![caller.device_id.clone()]);
+        self.remove_devices(&caller.user_id, this).await
+    }
+}

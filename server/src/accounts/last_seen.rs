@@ -1,0 +1,71 @@
+//! When devices were last heard of: gathered in memory and stored in batches, so that a request writes nothing.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ruma::UserId;
+
+use super::{Accounts, Caller};
+use crate::store::devices::{Seen, StoredDevice};
+
+/// Devices that wait to be stored; when there are more, the others are noted a little later.
+const WAITING: usize = 50_000;
+
+/// What is not stored yet.
+#[derive(Debug, Default)]
+pub(super) struct LastSeen(Mutex<HashMap<Caller, (i64, IpAddr)>>);
+
+impl LastSeen {
+    /// Notes a sign of life.
+    pub(super) fn note(&self, caller: &Caller, now_ms: u64, address: IpAddr) {
+        let mut waiting = self.lock();
+        if waiting.len() < WAITING {
+            let at = i64::try_from(now_ms).unwrap_or(i64::MAX);
+            waiting.insert(caller.clone(), (at, address));
+        }
+    }
+
+    /// Adds to a user's devices what is not stored yet.
+    pub(super) fn complete(&self, user_id: &UserId, devices: &mut [StoredDevice]) {
+        let waiting = self.lock();
+        for device in devices {
+            let key = Caller {
+                user_id: user_id.to_owned(),
+                device_id: device.device_id.clone(),
+            };
+            if let Some((at, address)) = waiting.get(&key) {
+                device.last_seen_at = Some(*at);
+                device.last_seen_address = Some(address.to_string());
+            }
+        }
+    }
+
+    fn take(&self) -> Vec<Seen> {
+        let waiting = std::mem::take(&mut *self.lock());
+        let seen = waiting.into_iter().map(|(caller, (at, address))| Seen {
+            user_id: caller.user_id,
+            device_id: caller.device_id,
+            at,
+            address: address.to_string(),
+        });
+        seen.collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Caller, (i64, IpAddr)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Accounts {
+    /// Stores when devices were last heard of. What cannot be stored is dropped: the devices will be heard of again.
+    pub async fn flush_last_seen(&self) {
+        let seen = self.last_seen.take();
+        if seen.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.note_seen(seen).await {
+            tracing::warn!(%error, "could not store when devices were last seen");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Profiles: a few fields about a user that everybody may read, two of which show in every room of the user.
+
+use futures_util::{StreamExt, stream};
+use maru_protocol::auth::StateSlot;
+use maru_protocol::canonical::Content;
+use ruma::UserId;
+use serde_json::{Map, Value, json};
+
+use super::Accounts;
+use crate::refusal::Refusal;
+use crate::store::profiles::{Profile, ProfileChange, ProfileChanged};
+
+/// Largest profile, in bytes of JSON (client-server API, "Profiles").
+const MAX_BYTES: usize = 64 * 1024;
+
+/// Longest name of a field, in bytes.
+const FIELD_BYTES: usize = 255;
+
+/// Longest display name, in characters: it is repeated in every room.
+const NAME_CHARACTERS: usize = 256;
+
+/// Longest avatar address, in bytes.
+const AVATAR_BYTES: usize = 1024;
+
+/// Rooms that are told of a change at once.
+const ROOMS_AT_ONCE: usize = 64;
+
+/// How often a change is told again because another one came in between.
+const ROUNDS: usize = 3;
+
+/// The fields that membership events repeat.
+const IN_ROOMS: [&str; 2] = ["displayname", "avatar_url"];
+
+/// Checks the name of a field (common namespaced identifier grammar).
+fn check_field(field: &str) -> Result<(), Refusal> {
+    if field.len() > FIELD_BYTES {
+        let text = format!("the name of a profile field has at most {FIELD_BYTES} bytes");
+        return Err(Refusal::KeyTooLarge(text));
+    }
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-.".contains(c);
+    if !field.starts_with(|c: char| c.is_ascii_lowercase()) || !field.chars().all(allowed) {
+        let text = "the name of a profile field begins with a-z and has only a-z, 0-9 and _ - .";
+        return Err(Refusal::invalid(text));
+    }
+    Ok(())
+}
+
+/// Checks what a field is set to. An empty name or avatar means none.
+fn check_value(field: &str, value: Value) -> Result<Option<Value>, Refusal> {
+    let Value::String(text) = &value else {
+        return match field {
+            "displayname" | "avatar_url" => Err(Refusal::BadJson(format!("{field} is not a string"))),
+            _ => Ok(Some(value)),
+        };
+    };
+    match field {
+        "displayname" if text.chars().count() > NAME_CHARACTERS || text.contains('\0') => {
+            Err(Refusal::invalid(format!(
+                "a display name has at most {NAME_CHARACTERS} characters, none of them NUL"
+            )))
+        }
+        "avatar_url" if text.len() > AVATAR_BYTES || text.contains('\0') => Err(Refusal::invalid(format!(
+            "an avatar's address has at most {AVATAR_BYTES} bytes, none of them NUL"
+        ))),
+        "displayname" | "avatar_url" if text.is_empty() => Ok(None),
+        _ => Ok(Some(value)),
+    }
+}
+
+impl Accounts {
+    /// A user's profile.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when there is no such user.
+    pub async fn profile(&self, user_id: &UserId) -> Result<Map<String, Value>, Refusal> {
+        let profile = self.store.profile(user_id).await?;
+        if profile.is_empty() {
+            let user = self.store.user(user_id).await?;
+            if user.is_none_or(|user| user.deactivated) {
+                return Err(Refusal::not_found("there is no such user"));
+            }
+        }
+        let read = |(field, value): (String, String)| Ok((field, serde_json::from_str(&value)?));
+        let fields: Result<_, serde_json::Error> = profile.into_iter().map(read).collect();
+        fields.map_err(Refusal::internal)
+    }
+
+    /// One field of a user's profile.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when there is no such user or field.
+    pub async fn profile_field(&self, user_id: &UserId, field: &str) -> Result<Value, Refusal> {
+        let mut profile = self.profile(user_id).await?;
+        let missing = || Refusal::not_found("the user's profile has no such field");
+        profile.remove(field).ok_or_else(missing)
+    }
+
+    /// Sets a field of a user's profile, or removes it. A new display name or avatar is told to the user's rooms
+    /// before this returns.
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidParam`], [`Refusal::KeyTooLarge`], [`Refusal::ProfileTooLarge`].
+    pub async fn set_profile_field(
+        &self,
+        user_id: &UserId,
+        field: &str,
+        value: Option<Value>,
+    ) -> Result<(), Refusal> {
+        check_field(field)?;
+        let value = value.map_or(Ok(None), |value| check_value(field, value))?;
+        let search_text = (field == "displayname").then(|| {
+            let name = value.as_ref().and_then(Value::as_str).unwrap_or_default();
+            format!("{} {name}", user_id.localpart()).to_lowercase()
+        });
+        let change = ProfileChange {
+            user_id: user_id.to_owned(),
+            field: field.to_owned(),
+            value: value.map(|value| value.to_string()),
+            search_text,
+            max_bytes: MAX_BYTES,
+        };
+        match self.store.change_profile(change).await? {
+            ProfileChanged::Same => Ok(()),
+            ProfileChanged::Changed if IN_ROOMS.contains(&field) => self.tell_rooms(user_id).await,
+            ProfileChanged::Changed => Ok(()),
+            ProfileChanged::TooLarge => Err(Refusal::ProfileTooLarge(format!(
+                "a profile has at most {MAX_BYTES} bytes"
+            ))),
+            ProfileChanged::NoUser => Err(Refusal::not_found("there is no such user")),
+        }
+    }
+
+    /// Brings the user's membership events up to the profile, again if it changes meanwhile.
+    async fn tell_rooms(&self, user_id: &UserId) -> Result<(), Refusal> {
+        let mut profile = self.store.profile(user_id).await?;
+        for _ in 0..ROUNDS {
+            self.renew_memberships(user_id, &profile).await?;
+            let now = self.store.profile(user_id).await?;
+            if now == profile {
+                break;
+            }
+            profile = now;
+        }
+        Ok(())
+    }
+
+    /// Sends a membership event with this profile to every room that the user is joined to and that shows another.
+    async fn renew_memberships(&self, user_id: &UserId, profile: &Profile) -> Result<(), Refusal> {
+        let mut rooms = Vec::new();
+        for stored in self.store.memberships_of(user_id).await? {
+            if stored.membership.membership == "join" {
+                rooms.extend(self.rooms.room_by_nid(stored.membership.room).await?);
+            }
+        }
+        // Whatever the rules will ask for is read here for all rooms together.
+        let slots = [
+            StateSlot::new("m.room.member", user_id.as_str()),
+            StateSlot::new("m.room.create", ""),
+            StateSlot::new("m.room.power_levels", ""),
+            StateSlot::new("m.room.join_rules", ""),
+        ]
+        .map(|slot| slot.hash());
+        let states = rooms.iter().map(|room| room.head());
+        let needed: Vec<_> = states
+            .flat_map(|head| {
+                slots
+                    .iter()
+                    .filter_map(|slot| head.state.get(slot))
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        let events = self.rooms.events(&needed).await?;
+        let content = content(profile)?;
+        let [member, ..] = slots;
+        rooms.retain(|room| {
+            let shown = room.head().state.get(&member).and_then(|nid| events.get(&nid));
+            shown.is_none_or(|shown| shown.event.content.as_str() != content.as_str())
+        });
+        stream::iter(rooms)
+            .for_each_concurrent(ROOMS_AT_ONCE, |room| {
+                let content = content.clone();
+                async move {
+                    let told =
+                        self.rooms
+                            .set_state(&room, user_id, "m.room.member", user_id.as_str(), content);
+                    if let Err(error) = told.await {
+                        tracing::info!(room = %room.room_id, %error, "a room was not told of a new profile");
+                    }
+                }
+            })
+            .await;
+        Ok(())
+    }
+}
+
+/// A membership event's content with this profile.
+fn content(profile: &Profile) -> Result<Content, Refusal> {
+    let mut content = json!({ "membership": "join" });
+    for field in IN_ROOMS {
+        if let Some(value) = profile.get(field) {
+            content[field] = serde_json::from_str(value).map_err(Refusal::internal)?;
+        }
+    }
+    Content::of(&content).map_err(Refusal::internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_named_by_the_grammar() {
+        for good in ["displayname", "avatar_url", "m.tz", "org.example.zone-2_b"] {
+            assert!(check_field(good).is_ok(), "{good}");
+        }
+        for bad in ["", "Displayname", "1a", ".a", "a b", "ä", "a\0"] {
+            assert!(matches!(check_field(bad), Err(Refusal::InvalidParam(_))), "{bad}");
+        }
+        assert!(check_field(&"a".repeat(255)).is_ok());
+        assert!(matches!(
+            check_field(&"a".repeat(256)),
+            Err(Refusal::KeyTooLarge(_))
+        ));
+    }
+
+    #[test]
+    fn names_and_avatars_are_short_strings() {
+        assert_eq!(check_value("displayname", json!("")).unwrap(), None);
+        assert_eq!(
+            check_value("displayname", json!("Bob 🦊")).unwrap(),
+            Some(json!("Bob 🦊"))
+        );
+        assert!(check_value("displayname", json!("x".repeat(257))).is_err());
+        assert!(check_value("displayname", json!("a\0b")).is_err());
+        assert!(check_value("displayname", json!(7)).is_err());
+        assert!(check_value("avatar_url", json!("x".repeat(1025))).is_err());
+        assert_eq!(check_value("org.example", json!([1])).unwrap(), Some(json!([1])));
+    }
+}

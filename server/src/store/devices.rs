@@ -1,0 +1,171 @@
+//! Devices: what a user is logged in on.
+
+use ruma::{OwnedUserId, UserId};
+
+use super::engine::{Row, query};
+use super::log::{DeviceListChange, Record};
+use super::{Store, StoreError, sessions, users};
+use crate::accounts::TokenHash;
+
+/// A device as it is read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredDevice {
+    /// Its id, unique among the user's devices.
+    pub device_id: String,
+    /// The name that the user gave it.
+    pub display_name: Option<String>,
+    /// When it was last heard of, in milliseconds since 1970.
+    pub last_seen_at: Option<i64>,
+    /// From which IP address.
+    pub last_seen_address: Option<String>,
+}
+
+/// Which of a user's devices are meant.
+#[derive(Clone, Debug)]
+pub enum Devices {
+    /// Every one.
+    All,
+    /// Every one but this.
+    AllBut(String),
+    /// Those of these that exist.
+    These(Vec<String>),
+}
+
+impl Devices {
+    fn include(&self, device_id: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::AllBut(other) => other != device_id,
+            Self::These(ids) => ids.iter().any(|id| id == device_id),
+        }
+    }
+}
+
+/// A sign of life of a device.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Whose.
+    pub user_id: OwnedUserId,
+    /// Which device.
+    pub device_id: String,
+    /// When, in milliseconds since 1970.
+    pub at: i64,
+    /// From which IP address.
+    pub address: String,
+}
+
+/// Everything that goes with a device.
+const REMOVE: [&str; 6] = [
+    "DELETE FROM access_tokens WHERE user_id = $1 AND device_id = ANY($2)",
+    "DELETE FROM device_keys WHERE user_id = $1 AND device_id = ANY($2)",
+    "DELETE FROM one_time_keys WHERE user_id = $1 AND device_id = ANY($2)",
+    "DELETE FROM fallback_keys WHERE user_id = $1 AND device_id = ANY($2)",
+    "DELETE FROM to_device WHERE user_id = $1 AND device_id = ANY($2)",
+    "DELETE FROM devices WHERE user_id = $1 AND device_id = ANY($2)",
+];
+
+fn read(row: &Row) -> Result<StoredDevice, StoreError> {
+    Ok(StoredDevice {
+        device_id: row.get(0)?,
+        display_name: row.get(1)?,
+        last_seen_at: row.get(2)?,
+        last_seen_address: row.get(3)?,
+    })
+}
+
+impl Store {
+    /// A user's devices.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn devices(&self, user_id: &UserId) -> Result<Vec<StoredDevice>, StoreError> {
+        let rows = query(
+            "SELECT device_id, display_name, last_seen_at, last_seen_address FROM devices \
+             WHERE user_id = $1 ORDER BY created_at, device_id",
+        );
+        let rows = rows.bind(user_id.as_str()).all(&self.readers).await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// Names a device; false when the user has no such device.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn rename_device(
+        &self,
+        user_id: &UserId,
+        device_id: &str,
+        name: String,
+    ) -> Result<bool, StoreError> {
+        let (user_id, device_id) = (user_id.to_owned(), device_id.to_owned());
+        self.transact(move |tx| {
+            Box::pin(async move {
+                let update =
+                    query("UPDATE devices SET display_name = $1 WHERE user_id = $2 AND device_id = $3");
+                let update = update.bind(name).bind(user_id.as_str()).bind(device_id);
+                if update.execute(&mut tx.connection).await? == 0 {
+                    return Ok(false);
+                }
+                let tell = users::sharing_rooms(&mut tx.connection, &user_id).await?.into();
+                tx.push(Record::DeviceList(DeviceListChange { user_id, tell }));
+                Ok(true)
+            })
+        })
+        .await
+    }
+
+    /// Removes devices with their tokens, keys and messages, and tells those who share rooms with the user. The
+    /// access tokens that ended, none when the user has no such device.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn remove_devices(
+        &self,
+        user_id: &UserId,
+        devices: Devices,
+    ) -> Result<Vec<TokenHash>, StoreError> {
+        let user_id = user_id.to_owned();
+        self.transact(move |tx| {
+            Box::pin(async move {
+                let rows = query("SELECT device_id FROM devices WHERE user_id = $1").bind(user_id.as_str());
+                let rows = rows.all(&mut tx.connection).await?;
+                let ids: Result<Vec<String>, _> = rows.iter().map(|row| row.get(0)).collect();
+                let ids: Vec<_> = ids?.into_iter().filter(|id| devices.include(id)).collect();
+                if ids.is_empty() {
+                    return Ok(Vec::new());
+                }
+                let ended = sessions::tokens_of(&mut tx.connection, &user_id, ids.clone()).await?;
+                for statement in REMOVE {
+                    let statement = query(statement).bind(user_id.as_str()).bind(ids.clone());
+                    statement.execute(&mut tx.connection).await?;
+                }
+                let tell = users::sharing_rooms(&mut tx.connection, &user_id).await?.into();
+                tx.push(Record::DeviceList(DeviceListChange { user_id, tell }));
+                Ok(ended)
+            })
+        })
+        .await
+    }
+
+    /// Notes when devices were last heard of.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn note_seen(&self, seen: Vec<Seen>) -> Result<(), StoreError> {
+        self.transact(move |tx| {
+            Box::pin(async move {
+                for one in seen {
+                    let update = query(
+                        "UPDATE devices SET last_seen_at = $1, last_seen_address = $2 \
+                         WHERE user_id = $3 AND device_id = $4",
+                    );
+                    let update = update.bind(one.at).bind(one.address);
+                    let update = update.bind(one.user_id.as_str()).bind(one.device_id);
+                    update.execute(&mut tx.connection).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+}

@@ -1,0 +1,186 @@
+//! Accounts: who they are, and who shares rooms with whom.
+
+use ruma::{OwnedUserId, UserId};
+
+use super::engine::{On, Row, query};
+use super::{Store, StoreError};
+use crate::accounts::TokenHash;
+
+/// An account to make.
+#[derive(Clone, Debug)]
+pub struct NewUser {
+    /// Its id.
+    pub user_id: OwnedUserId,
+    /// argon2id in PHC form.
+    pub password_hash: Option<String>,
+    /// Whether it may administer the server.
+    pub admin: bool,
+    /// Milliseconds since 1970.
+    pub created_at: i64,
+}
+
+/// An account as it is read back.
+#[derive(Clone, Debug)]
+pub struct StoredUser {
+    /// Its id.
+    pub user_id: OwnedUserId,
+    /// argon2id in PHC form.
+    pub password_hash: Option<String>,
+    /// Whether it may administer the server.
+    pub admin: bool,
+    /// Whether it is closed.
+    pub deactivated: bool,
+    /// Milliseconds since 1970.
+    pub created_at: i64,
+}
+
+/// A user id as a column holds it.
+pub(super) fn user_id(row: &Row, index: usize, table: &'static str) -> Result<OwnedUserId, StoreError> {
+    row.get::<String>(index)?
+        .try_into()
+        .map_err(|error| StoreError::corrupt(table, error))
+}
+
+fn read(row: &Row) -> Result<StoredUser, StoreError> {
+    Ok(StoredUser {
+        user_id: user_id(row, 0, "users")?,
+        password_hash: row.get(1)?,
+        admin: row.get(2)?,
+        deactivated: row.get(3)?,
+        created_at: row.get(4)?,
+    })
+}
+
+/// The local users who are joined to a room that this user is joined to, and the user.
+pub(super) async fn sharing_rooms<'a>(
+    on: impl Into<On<'a>>,
+    user_id: &UserId,
+) -> Result<Vec<OwnedUserId>, StoreError> {
+    let rows = query(
+        "SELECT DISTINCT users.user_id FROM memberships AS mine \
+         JOIN memberships AS theirs ON theirs.room = mine.room AND theirs.membership = 'join' \
+         JOIN users ON users.user_id = theirs.user_id \
+         WHERE mine.user_id = $1 AND mine.membership = 'join'",
+    );
+    let rows = rows.bind(user_id.as_str()).all(on).await?;
+    let mut found = rows
+        .iter()
+        .map(|row| self::user_id(row, 0, "users"))
+        .collect::<Result<Vec<_>, _>>()?;
+    if !found.iter().any(|known| known == user_id) {
+        found.push(user_id.to_owned());
+    }
+    Ok(found)
+}
+
+impl Store {
+    /// Makes an account. One that is made with a registration token uses the token up by one in the same commit, and
+    /// becomes an admin when the token says so; false when the token is not valid any more.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the id is taken.
+    pub async fn create_user(&self, user: NewUser, token: Option<TokenHash>) -> Result<bool, StoreError> {
+        self.transact(move |tx| {
+            Box::pin(async move {
+                let mut admin = user.admin;
+                if let Some(token) = token {
+                    let used = super::registration_tokens::spend(&mut tx.connection, token, user.created_at);
+                    match used.await? {
+                        Some(makes_admin) => admin |= makes_admin,
+                        None => return Ok(false),
+                    }
+                }
+                let insert = query(
+                    "INSERT INTO users (user_id, password_hash, admin, created_at, search_text) \
+                     VALUES ($1, $2, $3, $4, $5)",
+                );
+                insert
+                    .bind(user.user_id.as_str())
+                    .bind(user.password_hash)
+                    .bind(admin)
+                    .bind(user.created_at)
+                    .bind(user.user_id.localpart().to_lowercase())
+                    .execute(&mut tx.connection)
+                    .await?;
+                Ok(true)
+            })
+        })
+        .await
+    }
+
+    /// An account by its id.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn user(&self, user_id: &UserId) -> Result<Option<StoredUser>, StoreError> {
+        let row = query(
+            "SELECT user_id, password_hash, admin, deactivated, created_at FROM users WHERE user_id = $1",
+        );
+        let row = row.bind(user_id.as_str()).optional(&self.readers).await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// Up to `limit` accounts in the order of their ids, after the given one.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn users_after(&self, after: &str, limit: i64) -> Result<Vec<StoredUser>, StoreError> {
+        let rows = query(
+            "SELECT user_id, password_hash, admin, deactivated, created_at FROM users \
+             WHERE user_id > $1 ORDER BY user_id LIMIT $2",
+        );
+        let rows = rows.bind(after).bind(limit).all(&self.readers).await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// Gives an open account another password; false when there is no such account.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn set_password(&self, user_id: &UserId, password_hash: String) -> Result<bool, StoreError> {
+        let user_id = user_id.to_string();
+        self.transact(move |tx| {
+            Box::pin(async move {
+                let update =
+                    query("UPDATE users SET password_hash = $1 WHERE user_id = $2 AND deactivated = 0");
+                let update = update.bind(password_hash).bind(user_id);
+                Ok(update.execute(&mut tx.connection).await? > 0)
+            })
+        })
+        .await
+    }
+
+    /// Closes an account: no password, no profile, not found in the directory. Its devices are removed apart from this.
+    /// False when there is no such account.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn deactivate_user(&self, user_id: &UserId) -> Result<bool, StoreError> {
+        let user_id = user_id.to_string();
+        self.transact(move |tx| {
+            Box::pin(async move {
+                let closed = query(
+                    "UPDATE users SET deactivated = 1, password_hash = NULL, search_text = '' WHERE user_id = $1",
+                );
+                let closed = closed.bind(&user_id).execute(&mut tx.connection).await?;
+                for private in [
+                    "DELETE FROM profiles WHERE user_id = $1",
+                    "DELETE FROM login_tokens WHERE user_id = $1",
+                ] {
+                    query(private).bind(&user_id).execute(&mut tx.connection).await?;
+                }
+                Ok(closed > 0)
+            })
+        })
+        .await
+    }
+
+    /// The local users who are joined to a room that this user is joined to, and the user: who must hear of a change
+    /// of the user's devices. Costs grow with the members of the user's rooms.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn users_sharing_rooms(&self, user_id: &UserId) -> Result<Vec<OwnedUserId>, StoreError> {
+        sharing_rooms(&self.readers, user_id).await
+    }
+}
