@@ -74,6 +74,9 @@ pub enum Refusal {
     /// The room alias is taken.
     #[error("{0}")]
     RoomInUse(String),
+    /// The alias names a room already.
+    #[error("this alias names a room already")]
+    AliasTaken,
     /// This server does not know the room version.
     #[error("this server does not know room version {0}")]
     UnsupportedRoomVersion(String),

@@ -1,7 +1,115 @@
 //! The public directory (client-server API, "Published room directory").
 
-use super::router::Routes;
+use std::sync::Arc;
+
+use axum::extract::State;
+use ruma::UInt;
+use ruma::api::client::directory::get_public_rooms::v3 as get_public_rooms;
+use ruma::api::client::directory::get_public_rooms_filtered::v3 as get_public_rooms_filtered;
+use ruma::api::client::directory::get_room_visibility::v3 as get_room_visibility;
+use ruma::api::client::directory::set_room_visibility::v3 as set_room_visibility;
+use ruma::api::client::room::Visibility;
+use ruma::directory::PublicRoomsChunk;
+use ruma::{OwnedServerName, ServerName};
+
+use super::call::{Answer, Call, Reply};
+use super::router::{Endpoints, Routes};
+use crate::refusal::Refusal;
+use crate::rooms::{DirectoryPage, DirectoryQuery};
+use crate::server::Server;
 
 pub(super) fn routes() -> Routes {
     Routes::new()
+        .endpoint::<get_public_rooms::Request, _>(list)
+        .endpoint::<get_public_rooms_filtered::Request, _>(search)
+        .endpoint::<get_room_visibility::Request, _>(visibility)
+        .endpoint::<set_room_visibility::Request, _>(set_visibility)
+}
+
+async fn list(
+    State(server): State<Arc<Server>>,
+    call: Call<get_public_rooms::Request>,
+) -> Reply<get_public_rooms::Response> {
+    let request = call.request;
+    check_server(&server, request.server.as_ref())?;
+    let page = server
+        .rooms
+        .directory(&query(request.limit, request.since)?)
+        .await?;
+    let mut response = get_public_rooms::Response::new(Vec::new());
+    (response.next_batch, response.prev_batch) = around(&page);
+    response.total_room_count_estimate = UInt::try_from(page.total).ok();
+    response.chunk = page.rooms.into_iter().map(PublicRoomsChunk::from).collect();
+    Ok(Answer(response))
+}
+
+async fn search(
+    State(server): State<Arc<Server>>,
+    call: Call<get_public_rooms_filtered::Request>,
+) -> Reply<get_public_rooms_filtered::Response> {
+    let request = call.request;
+    check_server(&server, request.server.as_ref())?;
+    let mut asked = query(request.limit, request.since)?;
+    asked.term = request.filter.generic_search_term.filter(|term| !term.is_empty());
+    let types = request.filter.room_types.iter();
+    asked.room_types = types.map(|kind| kind.as_str().map(str::to_owned)).collect();
+    let page = server.rooms.directory(&asked).await?;
+    let mut response = get_public_rooms_filtered::Response::new();
+    (response.next_batch, response.prev_batch) = around(&page);
+    response.total_room_count_estimate = UInt::try_from(page.total).ok();
+    response.chunk = page.rooms.into_iter().map(PublicRoomsChunk::from).collect();
+    Ok(Answer(response))
+}
+
+async fn visibility(
+    State(server): State<Arc<Server>>,
+    call: Call<get_room_visibility::Request>,
+) -> Reply<get_room_visibility::Response> {
+    let room = server.rooms.room(&call.request.room_id).await?;
+    let visibility = if server.rooms.is_published(&room).await? {
+        Visibility::Public
+    } else {
+        Visibility::Private
+    };
+    Ok(Answer(get_room_visibility::Response::new(visibility)))
+}
+
+async fn set_visibility(
+    State(server): State<Arc<Server>>,
+    call: Call<set_room_visibility::Request>,
+) -> Reply<set_room_visibility::Response> {
+    let room = server.rooms.room(&call.request.room_id).await?;
+    let published = call.request.visibility == Visibility::Public;
+    server
+        .rooms
+        .publish(&room, &call.caller.user_id, published)
+        .await?;
+    Ok(Answer(set_room_visibility::Response::new()))
+}
+
+/// Directories of other servers are out of reach.
+fn check_server(server: &Server, asked: Option<&OwnedServerName>) -> Result<(), Refusal> {
+    let own: &ServerName = server.identity.name();
+    match asked {
+        Some(other) if other != own => Err(Refusal::not_found(format!("this server does not reach {other}"))),
+        _ => Ok(()),
+    }
+}
+
+/// A page of the directory is named by how many rooms come before it.
+fn query(limit: Option<UInt>, since: Option<String>) -> Result<DirectoryQuery, Refusal> {
+    let from = since.map_or(Ok(0), |since| since.parse());
+    Ok(DirectoryQuery {
+        limit: limit.and_then(|limit| usize::try_from(u64::from(limit)).ok()),
+        from: from.map_err(|_| Refusal::invalid("since is not a token of this directory"))?,
+        ..DirectoryQuery::default()
+    })
+}
+
+/// Tokens for the next and the previous page.
+fn around(page: &DirectoryPage) -> (Option<String>, Option<String>) {
+    let next = (page.range.end < page.total).then(|| page.range.end.to_string());
+    let step = page.range.len().max(1);
+    let previous = (page.range.start > 0).then(|| page.range.start.saturating_sub(step).to_string());
+    (next, previous)
 }

@@ -39,6 +39,7 @@ pub(super) fn on_the_wire(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::UserDeactivated => (StatusCode::FORBIDDEN, "M_USER_DEACTIVATED"),
         Refusal::WeakPassword(_) => (StatusCode::BAD_REQUEST, "M_WEAK_PASSWORD"),
         Refusal::RoomInUse(_) => (StatusCode::BAD_REQUEST, "M_ROOM_IN_USE"),
+        Refusal::AliasTaken => (StatusCode::CONFLICT, "M_UNKNOWN"),
         Refusal::UnsupportedRoomVersion(_) => (StatusCode::BAD_REQUEST, "M_UNSUPPORTED_ROOM_VERSION"),
         Refusal::InvalidRoomState(_) => (StatusCode::BAD_REQUEST, "M_INVALID_ROOM_STATE"),
         Refusal::BadAlias(_) => (StatusCode::BAD_REQUEST, "M_BAD_ALIAS"),

@@ -3,9 +3,16 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use maru_protocol::canonical::Content;
+use ruma::api::client::knock::knock_room::v3 as knock_room;
+use ruma::api::client::membership::ban_user::v3 as ban_user;
+use ruma::api::client::membership::forget_room::v3 as forget_room;
+use ruma::api::client::membership::invite_user::v3 as invite_user;
 use ruma::api::client::membership::join_room_by_id::v3 as join_room_by_id;
-use serde_json::json;
+use ruma::api::client::membership::join_room_by_id_or_alias::v3 as join_room_by_id_or_alias;
+use ruma::api::client::membership::joined_rooms::v3 as joined_rooms;
+use ruma::api::client::membership::kick_user::v3 as kick_user;
+use ruma::api::client::membership::leave_room::v3 as leave_room;
+use ruma::api::client::membership::unban_user::v3 as unban_user;
 
 use super::call::{Answer, Call, Reply};
 use super::router::{Endpoints, Routes};
@@ -13,7 +20,25 @@ use crate::refusal::Refusal;
 use crate::server::Server;
 
 pub(super) fn routes() -> Routes {
-    Routes::new().endpoint::<join_room_by_id::Request, _>(join_by_id)
+    Routes::new()
+        .endpoint::<joined_rooms::Request, _>(joined)
+        .endpoint::<join_room_by_id::Request, _>(join_by_id)
+        .endpoint::<join_room_by_id_or_alias::Request, _>(join_by_id_or_alias)
+        .endpoint::<knock_room::Request, _>(knock)
+        .endpoint::<invite_user::Request, _>(invite)
+        .endpoint::<leave_room::Request, _>(leave)
+        .endpoint::<forget_room::Request, _>(forget)
+        .endpoint::<kick_user::Request, _>(kick)
+        .endpoint::<ban_user::Request, _>(ban)
+        .endpoint::<unban_user::Request, _>(unban)
+}
+
+async fn joined(
+    State(server): State<Arc<Server>>,
+    call: Call<joined_rooms::Request>,
+) -> Reply<joined_rooms::Response> {
+    let rooms = server.rooms.joined_rooms(&call.caller.user_id).await?;
+    Ok(Answer(joined_rooms::Response::new(rooms)))
 }
 
 async fn join_by_id(
@@ -21,11 +46,111 @@ async fn join_by_id(
     call: Call<join_room_by_id::Request>,
 ) -> Reply<join_room_by_id::Response> {
     let room = server.rooms.room(&call.request.room_id).await?;
-    let content = Content::of(&json!({ "membership": "join" })).map_err(Refusal::internal)?;
-    let user_id = &call.caller.user_id;
     server
         .rooms
-        .set_state(&room, user_id, "m.room.member", user_id.as_str(), content)
+        .join(&room, &call.caller.user_id, call.request.reason)
         .await?;
     Ok(Answer(join_room_by_id::Response::new(room.room_id.clone())))
+}
+
+async fn join_by_id_or_alias(
+    State(server): State<Arc<Server>>,
+    call: Call<join_room_by_id_or_alias::Request>,
+) -> Reply<join_room_by_id_or_alias::Response> {
+    let room = server.rooms.room_named(&call.request.room_id_or_alias).await?;
+    server
+        .rooms
+        .join(&room, &call.caller.user_id, call.request.reason)
+        .await?;
+    Ok(Answer(join_room_by_id_or_alias::Response::new(
+        room.room_id.clone(),
+    )))
+}
+
+async fn knock(
+    State(server): State<Arc<Server>>,
+    call: Call<knock_room::Request>,
+) -> Reply<knock_room::Response> {
+    let room = server.rooms.room_named(&call.request.room_id_or_alias).await?;
+    server
+        .rooms
+        .knock(&room, &call.caller.user_id, call.request.reason)
+        .await?;
+    Ok(Answer(knock_room::Response::new(room.room_id.clone())))
+}
+
+async fn invite(
+    State(server): State<Arc<Server>>,
+    call: Call<invite_user::Request>,
+) -> Reply<invite_user::Response> {
+    let invite_user::InvitationRecipient::UserId(invited) = call.request.recipient else {
+        return Err(Refusal::invalid("this server invites by user id only").into());
+    };
+    let room = server.rooms.room(&call.request.room_id).await?;
+    let sender = &call.caller.user_id;
+    server
+        .rooms
+        .invite(&room, sender, &invited.user_id, invited.reason)
+        .await?;
+    Ok(Answer(invite_user::Response::new()))
+}
+
+async fn leave(
+    State(server): State<Arc<Server>>,
+    call: Call<leave_room::Request>,
+) -> Reply<leave_room::Response> {
+    let room = server.rooms.room(&call.request.room_id).await?;
+    server
+        .rooms
+        .leave(&room, &call.caller.user_id, call.request.reason)
+        .await?;
+    Ok(Answer(leave_room::Response::new()))
+}
+
+async fn forget(
+    State(server): State<Arc<Server>>,
+    call: Call<forget_room::Request>,
+) -> Reply<forget_room::Response> {
+    let room = server.rooms.room(&call.request.room_id).await?;
+    server.rooms.forget(&room, &call.caller.user_id).await?;
+    Ok(Answer(forget_room::Response::new()))
+}
+
+async fn kick(
+    State(server): State<Arc<Server>>,
+    call: Call<kick_user::Request>,
+) -> Reply<kick_user::Response> {
+    let request = call.request;
+    let room = server.rooms.room(&request.room_id).await?;
+    let sender = &call.caller.user_id;
+    server
+        .rooms
+        .kick(&room, sender, &request.user_id, request.reason)
+        .await?;
+    Ok(Answer(kick_user::Response::new()))
+}
+
+async fn ban(State(server): State<Arc<Server>>, call: Call<ban_user::Request>) -> Reply<ban_user::Response> {
+    let request = call.request;
+    let room = server.rooms.room(&request.room_id).await?;
+    let sender = &call.caller.user_id;
+    server
+        .rooms
+        .ban(&room, sender, &request.user_id, request.reason)
+        .await?;
+    Ok(Answer(ban_user::Response::new()))
+}
+
+async fn unban(
+    State(server): State<Arc<Server>>,
+    call: Call<unban_user::Request>,
+) -> Reply<unban_user::Response> {
+    let request = call.request;
+    let room = server.rooms.room(&request.room_id).await?;
+    let sender = &call.caller.user_id;
+    server
+        .rooms
+        .unban(&room, sender, &request.user_id, request.reason)
+        .await?;
+    Ok(Answer(unban_user::Response::new()))
 }

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use axum::extract::State;
 use maru_protocol::canonical::{CanonicalError, Content};
 use ruma::api::client::message::send_message_event::v3 as send_message_event;
+use ruma::api::client::redact::redact_event::v3 as redact_event;
+use ruma::api::client::state::send_state_event::v3 as send_state_event;
+use serde_json::json;
 
 use super::call::{Answer, Call, Reply};
 use super::router::{Endpoints, Routes};
@@ -13,8 +16,22 @@ use crate::refusal::Refusal;
 use crate::rooms::Transaction;
 use crate::server::Server;
 
+/// `PUT` of state with an empty state key, which leaves the key out of the path.
+const STATE_WITHOUT_KEY: [&str; 4] = [
+    "/_matrix/client/v3/rooms/{room_id}/state/{event_type}",
+    "/_matrix/client/v3/rooms/{room_id}/state/{event_type}/",
+    "/_matrix/client/r0/rooms/{room_id}/state/{event_type}",
+    "/_matrix/client/r0/rooms/{room_id}/state/{event_type}/",
+];
+
 pub(super) fn routes() -> Routes {
-    Routes::new().endpoint::<send_message_event::Request, _>(send)
+    let routes = Routes::new()
+        .endpoint::<send_message_event::Request, _>(send)
+        .endpoint::<redact_event::Request, _>(redact)
+        .endpoint::<send_state_event::Request, _>(set_state);
+    STATE_WITHOUT_KEY.into_iter().fold(routes, |routes, path| {
+        routes.route(path, axum::routing::put(set_state))
+    })
 }
 
 async fn send(
@@ -24,8 +41,9 @@ async fn send(
     let (request, caller) = (call.request, call.caller);
     let room = server.rooms.room(&request.room_id).await?;
     let content = content(request.body.json().get())?;
-    let transaction = transaction(&caller, "send", request.txn_id.as_str());
     let event_type = request.event_type.to_string();
+    let scope = format!("send/{}/{event_type}", room.nid);
+    let transaction = transaction(&caller, scope, request.txn_id.as_str());
     let stored = server
         .rooms
         .send(&room, &caller.user_id, &event_type, content, Some(&transaction))
@@ -33,13 +51,53 @@ async fn send(
     Ok(Answer(send_message_event::Response::new(stored.event.id.clone())))
 }
 
+async fn redact(
+    State(server): State<Arc<Server>>,
+    call: Call<redact_event::Request>,
+) -> Reply<redact_event::Response> {
+    let (request, caller) = (call.request, call.caller);
+    let room = server.rooms.room(&request.room_id).await?;
+    let content = match &request.reason {
+        Some(reason) => Content::of(&json!({ "reason": reason })).map_err(Refusal::internal)?,
+        None => Content::empty(),
+    };
+    let scope = format!("redact/{}/{}", room.nid, request.event_id);
+    let transaction = transaction(&caller, scope, request.txn_id.as_str());
+    let stored = server
+        .rooms
+        .redact(
+            &room,
+            &caller.user_id,
+            &request.event_id,
+            content,
+            Some(&transaction),
+        )
+        .await?;
+    Ok(Answer(redact_event::Response::new(stored.event.id.clone())))
+}
+
+async fn set_state(
+    State(server): State<Arc<Server>>,
+    call: Call<send_state_event::Request>,
+) -> Reply<send_state_event::Response> {
+    let (request, caller) = (call.request, call.caller);
+    let room = server.rooms.room(&request.room_id).await?;
+    let content = content(request.body.json().get())?;
+    let event_type = request.event_type.to_string();
+    let stored = server
+        .rooms
+        .set_state(&room, &caller.user_id, &event_type, &request.state_key, content)
+        .await?;
+    Ok(Answer(send_state_event::Response::new(stored.event.id.clone())))
+}
+
 /// Event content as a client sent it.
-pub(super) fn content(json: &str) -> Result<Content, Refusal> {
+fn content(json: &str) -> Result<Content, Refusal> {
     Content::parse(json).map_err(|error: CanonicalError| Refusal::BadJson(error.to_string()))
 }
 
-/// A client's transaction id, which belongs to its device.
-pub(super) fn transaction(caller: &Caller, scope: &'static str, transaction_id: &str) -> Transaction {
+/// A client's transaction id, which belongs to its device and to the path of the request.
+fn transaction(caller: &Caller, scope: String, transaction_id: &str) -> Transaction {
     Transaction {
         user_id: caller.user_id.clone(),
         device_id: caller.device_id.clone(),

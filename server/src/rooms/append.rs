@@ -120,6 +120,7 @@ impl Rooms {
                 .add(draft, EventNid(self.store.next_nid()))
                 .map_err(|not_added| match not_added {
                     NotAdded::Missing => Refusal::internal("a new room lacks its own state"),
+                    NotAdded::Refused(Refusal::Forbidden(why)) => Refusal::InvalidRoomState(why),
                     NotAdded::Refused(refusal) => refusal,
                 })?;
             room_id = Some(stored.event.room_id.clone());
@@ -130,6 +131,7 @@ impl Rooms {
             ..first.new_room
         };
         let (nid, head, events) = (new_room.nid, chain.head, chain.records);
+        let (newest, has_alias) = (head.clone(), first.alias.is_some());
         let mut records = vec![Record::Room(new_room)];
         records.extend(events);
         records.extend(first.alias.map(Record::Alias));
@@ -145,10 +147,16 @@ impl Rooms {
             HashSet::new(),
         );
         let room = self.table.insert(room);
-        if let Err(error) = self.store.append(Change::new(records)).await {
-            self.table.remove(nid);
-            return Err(error.into());
+        room.lock().advance(Arc::new(newest));
+        match self.store.append(Change::new(records)).await {
+            Ok(_) => Ok(room),
+            Err(error) => {
+                self.table.remove(nid);
+                Err(match error {
+                    StoreError::Conflict(_) if has_alias => Refusal::RoomInUse("the alias is taken".into()),
+                    error => error.into(),
+                })
+            }
         }
-        Ok(room)
     }
 }

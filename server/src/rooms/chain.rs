@@ -196,7 +196,8 @@ fn not_built(error: maru_protocol::event::BuildError) -> Refusal {
     use maru_protocol::event::{BuildError, FormatError};
     let text = error.to_string();
     match error {
-        BuildError::Format(FormatError::TooLarge { .. }) => Refusal::TooLarge(text),
+        BuildError::Format(FormatError::TooLarge { .. } | FormatError::TooLong(_)) => Refusal::TooLarge(text),
+        BuildError::Format(FormatError::Nul(_)) => Refusal::InvalidParam(text),
         BuildError::Format(_) | BuildError::Content(_) => Refusal::BadJson(text),
         BuildError::ForeignSender => Refusal::forbidden(text),
         BuildError::Id(_) => Refusal::internal(text),

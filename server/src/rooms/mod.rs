@@ -3,14 +3,21 @@
 //! [`Room`] holds one room's heads; [`chain`] builds events on a head; [`Rooms::append`] is the one way by which a local
 //! event enters a room. The other files are one kind of action each.
 
+mod aliases;
 mod append;
 mod bundle;
 mod chain;
 mod create;
+mod directory;
+mod first_state;
+mod membership;
 mod relation;
 mod room;
 mod send;
+mod state_checks;
+mod summary;
 mod table;
+mod transactions;
 pub mod view;
 pub mod visibility;
 
@@ -22,13 +29,13 @@ use maru_protocol::limits;
 use maru_protocol::state::{EventNid, State};
 use maru_protocol::version::RoomVersion;
 use ruma::RoomId;
-use tokio::sync::OnceCell;
 
 pub use append::Effects;
-pub use create::{NewRoomRequest, Preset};
+pub use create::{NewRoomRequest, Preset, StateDraft};
+pub use directory::{DirectoryPage, DirectoryQuery};
 pub use room::Room;
-pub use send::Transaction;
 pub use table::RoomTable;
+pub use transactions::Transaction;
 
 use crate::clock::Clock;
 use crate::identity::Identity;
@@ -45,7 +52,7 @@ pub struct Rooms {
     table: Arc<RoomTable>,
     /// Longest `body` of a local message, in characters.
     message_characters: usize,
-    in_flight: std::sync::Mutex<HashMap<send::TransactionKey, Arc<OnceCell<Arc<StoredEvent>>>>>,
+    transactions: transactions::Transactions,
 }
 
 impl Rooms {
@@ -64,7 +71,7 @@ impl Rooms {
             store,
             table,
             message_characters,
-            in_flight: std::sync::Mutex::default(),
+            transactions: transactions::Transactions::default(),
         }
     }
 
@@ -91,6 +98,9 @@ impl Rooms {
     /// # Errors
     /// [`Refusal::NotFound`] when this server does not know it.
     pub async fn room(&self, room_id: &RoomId) -> Result<Arc<Room>, Refusal> {
+        if let Some(room) = self.table.named(room_id) {
+            return Ok(room);
+        }
         let unknown = || Refusal::not_found("this server does not know that room");
         let stored = self.store.room(room_id).await?.ok_or_else(unknown)?;
         self.room_by_nid(stored.nid).await?.ok_or_else(unknown)

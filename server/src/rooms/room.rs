@@ -133,6 +133,12 @@ impl Room {
             .for_each(|user_id| each(user_id));
     }
 
+    /// A joined user of whom `is` is true, if there is one. Costs grow with the members.
+    pub fn find_member(&self, mut is: impl FnMut(&UserId) -> bool) -> Option<OwnedUserId> {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        members.iter().find(|user_id| is(user_id)).cloned()
+    }
+
     /// How many users are joined.
     pub fn member_count(&self) -> usize {
         self.members.read().unwrap_or_else(PoisonError::into_inner).len()

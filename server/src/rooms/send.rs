@@ -1,54 +1,15 @@
-//! Sending: messages, state, redactions, each once however often a client retries.
+//! Sending: messages, state, redactions.
 
-use std::future::Future;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use maru_protocol::canonical::Content;
 use maru_protocol::event::{Draft, redact};
-use ruma::{EventId, OwnedUserId, UserId};
-use tokio::sync::OnceCell;
+use ruma::{EventId, OwnedEventId, UserId};
 
-use super::{Room, Rooms};
+use super::{Room, Rooms, Transaction};
 use crate::refusal::Refusal;
-use crate::store::events::{NewTransaction, Redaction, StoredEvent};
+use crate::store::events::{Redaction, StoredEvent};
 use crate::store::log::Record;
-
-/// A client's name for one request, so that a retry is recognised.
-#[derive(Clone, Debug)]
-pub struct Transaction {
-    /// Who sends.
-    pub user_id: OwnedUserId,
-    /// From which device.
-    pub device_id: String,
-    /// The kind of request.
-    pub scope: &'static str,
-    /// The client's id.
-    pub transaction_id: String,
-}
-
-/// What makes two requests the same.
-pub(super) type TransactionKey = (OwnedUserId, String, &'static str, String);
-
-impl Transaction {
-    fn key(&self) -> TransactionKey {
-        (
-            self.user_id.clone(),
-            self.device_id.clone(),
-            self.scope,
-            self.transaction_id.clone(),
-        )
-    }
-
-    fn becomes(&self, event_id: &EventId) -> Record {
-        Record::Transaction(NewTransaction {
-            user_id: self.user_id.clone(),
-            device_id: self.device_id.clone(),
-            scope: self.scope,
-            transaction_id: self.transaction_id.clone(),
-            event_id: event_id.to_owned(),
-        })
-    }
-}
 
 impl Rooms {
     /// Sends a message event.
@@ -63,12 +24,19 @@ impl Rooms {
         content: Content,
         transaction: Option<&Transaction>,
     ) -> Result<Arc<StoredEvent>, Refusal> {
-        self.check_length(&content)?;
+        match event_type {
+            "m.room.create" => return Err(super::state_checks::created_once()),
+            "m.room.redaction" => {
+                let target = redacted_by(room, &content)?;
+                return self.redact(room, sender, &target, content, transaction).await;
+            }
+            _ => self.check_length(&content)?,
+        }
         let draft = self.draft(room, sender, event_type, None, content);
         self.once(transaction, || async {
             let effects = |stored: &Arc<StoredEvent>| {
                 transaction
-                    .map(|transaction| transaction.becomes(&stored.event.id))
+                    .map(|transaction| transaction.becomes(&stored.event.id, self.clock.now_ms()))
                     .into_iter()
                     .collect()
             };
@@ -77,7 +45,7 @@ impl Rooms {
         .await
     }
 
-    /// Sets a piece of the room's state.
+    /// Sets a piece of the room's state. What is set already stays as it is.
     ///
     /// # Errors
     /// What the rules or limits say.
@@ -89,6 +57,37 @@ impl Rooms {
         state_key: &str,
         content: Content,
     ) -> Result<Arc<StoredEvent>, Refusal> {
+        match event_type {
+            "m.room.create" => Err(super::state_checks::created_once()),
+            "m.room.member" => self.set_member_as_state(room, sender, state_key, content).await,
+            _ => {
+                self.check_state(room, event_type, &content).await?;
+                self.set_checked_state(room, sender, event_type, state_key, content)
+                    .await
+            }
+        }
+    }
+
+    /// Sets state that has passed the checks of its type.
+    pub(super) async fn set_checked_state(
+        &self,
+        room: &Arc<Room>,
+        sender: &UserId,
+        event_type: &str,
+        state_key: &str,
+        content: Content,
+    ) -> Result<Arc<StoredEvent>, Refusal> {
+        if room.is_joined(sender) {
+            let present = self
+                .state_event(&room.head().state, event_type, state_key)
+                .await?;
+            let same = present.filter(|stored| {
+                stored.event.sender == sender && stored.event.content.as_str() == content.as_str()
+            });
+            if let Some(same) = same {
+                return Ok(same);
+            }
+        }
         let draft = self.draft(room, sender, event_type, Some(state_key), content);
         self.append(room, draft, &|_| Vec::new()).await
     }
@@ -108,12 +107,7 @@ impl Rooms {
         let mut draft = self.draft(room, sender, "m.room.redaction", None, content);
         draft.redacts = Some(target.to_owned());
         self.once(transaction, || async {
-            let found = self
-                .store
-                .event(target)
-                .await?
-                .filter(|stored| stored.room == room.nid);
-            let found = found.ok_or_else(|| Refusal::not_found("the room has no such event"))?;
+            let found = self.event_in(room, target).await?;
             self.check_may_redact(room, sender, &found).await?;
             let emptied = Arc::new(redact(&found.event, room.version).map_err(Refusal::internal)?);
             let effects = |stored: &Arc<StoredEvent>| {
@@ -123,7 +117,8 @@ impl Rooms {
                     event: Arc::clone(&emptied),
                     by: stored.event.id.clone(),
                 };
-                let becomes = transaction.map(|transaction| transaction.becomes(&stored.event.id));
+                let becomes =
+                    transaction.map(|transaction| transaction.becomes(&stored.event.id, self.clock.now_ms()));
                 // The transaction describes the event before it, and shares its position.
                 becomes
                     .into_iter()
@@ -133,6 +128,16 @@ impl Rooms {
             self.append(room, draft, &effects).await
         })
         .await
+    }
+
+    /// An event of a room.
+    async fn event_in(&self, room: &Room, event_id: &EventId) -> Result<Arc<StoredEvent>, Refusal> {
+        let unknown = || Refusal::not_found("the room has no such event");
+        if event_id.as_str().contains('\0') {
+            return Err(unknown());
+        }
+        let found = self.store.event(event_id).await?;
+        found.filter(|stored| stored.room == room.nid).ok_or_else(unknown)
     }
 
     /// Whose messages somebody may remove: one's own, and everybody's with the power to redact.
@@ -198,46 +203,21 @@ impl Rooms {
             "the message has {characters} characters, {limit} are allowed"
         )))
     }
+}
 
-    /// Does `work` once per transaction id: two retries at once, or one after a restart, get the first one's event.
-    async fn once<F, W>(
-        &self,
-        transaction: Option<&Transaction>,
-        work: W,
-    ) -> Result<Arc<StoredEvent>, Refusal>
-    where
-        W: FnOnce() -> F,
-        F: Future<Output = Result<Arc<StoredEvent>, Refusal>>,
-    {
-        let Some(transaction) = transaction else {
-            return work().await;
-        };
-        let key = transaction.key();
-        let cell: Arc<OnceCell<_>> = {
-            let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(in_flight.entry(key.clone()).or_default())
-        };
-        let result = cell
-            .get_or_try_init(|| async {
-                let (user_id, device_id, scope, transaction_id) = &key;
-                let used = self
-                    .store
-                    .transaction(user_id, device_id, scope, transaction_id)
-                    .await?;
-                match used {
-                    Some(event_id) => {
-                        let stored = self.store.event(&event_id).await?;
-                        stored.ok_or_else(|| Refusal::internal(format!("{event_id} is missing")))
-                    }
-                    None => work().await,
-                }
-            })
-            .await
-            .cloned();
-        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        if in_flight.get(&key).is_some_and(|held| Arc::ptr_eq(held, &cell)) && Arc::strong_count(&cell) <= 2 {
-            in_flight.remove(&key);
-        }
-        result
+/// The target of a redaction that is sent like any other event.
+fn redacted_by(room: &Room, content: &Content) -> Result<OwnedEventId, Refusal> {
+    #[derive(serde::Deserialize)]
+    struct Target {
+        redacts: OwnedEventId,
     }
+    if !room.version.redacts_in_content() {
+        return Err(Refusal::invalid(
+            "redactions of this room are made by its redact endpoint",
+        ));
+    }
+    let target = content.get::<Target>();
+    Ok(target
+        .map_err(|_| Refusal::BadJson("a redaction names the event that it redacts".into()))?
+        .redacts)
 }

@@ -1,9 +1,10 @@
 //! The rooms and events that are in memory.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use maru_protocol::state::EventNid;
+use ruma::{OwnedRoomId, RoomId};
 
 use super::room::Room;
 use crate::cache::Cache;
@@ -19,9 +20,16 @@ const EVENTS: usize = 50_000;
 /// commits.
 #[derive(Debug)]
 pub struct RoomTable {
-    rooms: RwLock<HashMap<i64, Arc<Room>>>,
+    rooms: RwLock<InMemory>,
     /// Events by their local number.
     pub events: Cache<EventNid, Arc<StoredEvent>>,
+}
+
+/// The rooms in memory, by number; and their numbers by id.
+#[derive(Debug, Default)]
+struct InMemory {
+    rooms: HashMap<i64, Arc<Room>>,
+    numbers: HashMap<OwnedRoomId, i64>,
 }
 
 impl Default for RoomTable {
@@ -36,28 +44,37 @@ impl Default for RoomTable {
 impl RoomTable {
     /// The room numbered `nid`, if it is in memory.
     pub fn get(&self, nid: i64) -> Option<Arc<Room>> {
-        self.rooms
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&nid)
-            .cloned()
+        self.read().rooms.get(&nid).cloned()
+    }
+
+    /// The room with this id, if it is in memory.
+    pub fn named(&self, room_id: &RoomId) -> Option<Arc<Room>> {
+        let memory = self.read();
+        memory.rooms.get(memory.numbers.get(room_id)?).cloned()
     }
 
     /// Adds a room unless it is here already; the one to use.
     pub(super) fn insert(&self, room: Room) -> Arc<Room> {
-        let mut rooms = self.rooms.write().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = self.rooms.write().unwrap_or_else(PoisonError::into_inner);
+        let InMemory { rooms, numbers } = &mut *memory;
         if rooms.len() >= IDLE_ROOMS {
             // Only the table holds these: no build is in flight, and the database knows them.
             rooms.retain(|_, room| Arc::strong_count(room) > 1);
+            numbers.retain(|_, nid| rooms.contains_key(nid));
         }
+        numbers.insert(room.room_id.clone(), room.nid);
         Arc::clone(rooms.entry(room.nid).or_insert_with(|| Arc::new(room)))
     }
 
     /// Forgets a room whose creation failed.
     pub(super) fn remove(&self, nid: i64) {
-        self.rooms
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&nid);
+        let mut memory = self.rooms.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(room) = memory.rooms.remove(&nid) {
+            memory.numbers.remove(&room.room_id);
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, InMemory> {
+        self.rooms.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

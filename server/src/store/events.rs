@@ -153,12 +153,14 @@ pub struct NewTransaction {
     pub user_id: OwnedUserId,
     /// From which device.
     pub device_id: String,
-    /// The kind of request, for example `send`.
-    pub scope: &'static str,
+    /// What the request was, so that another one may have the same id.
+    pub scope: String,
     /// The client's id.
     pub transaction_id: String,
     /// The event.
     pub event_id: OwnedEventId,
+    /// Milliseconds since 1970.
+    pub used_at: u64,
 }
 
 static INSERT: Insert = Insert {
@@ -194,6 +196,7 @@ static INSERT_TRANSACTION: Insert = Insert {
         ("transaction_id", Kind::Text),
         ("event_id", Kind::Text),
         ("position", Kind::Int),
+        ("used_at", Kind::Int),
     ],
     on_conflict: "",
 };
@@ -253,10 +256,11 @@ pub(super) async fn store_transactions(
         vec![
             transaction.user_id.as_str().into(),
             transaction.device_id.as_str().into(),
-            transaction.scope.into(),
+            transaction.scope.as_str().into(),
             transaction.transaction_id.as_str().into(),
             transaction.event_id.as_str().into(),
             position.into(),
+            i64::try_from(transaction.used_at).unwrap_or(i64::MAX).into(),
         ]
     });
     INSERT_TRANSACTION.rows(connection, rows.collect()).await
@@ -469,5 +473,42 @@ impl Store {
             .try_into()
             .map_err(|error| StoreError::corrupt("transactions", error))?;
         Ok(Some(id))
+    }
+
+    /// The transaction ids that a device has used, with their scopes; at most `limit`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn transactions_of(
+        &self,
+        user_id: &ruma::UserId,
+        device_id: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, String)>, StoreError> {
+        let rows = query(
+            "SELECT scope, transaction_id FROM transactions WHERE user_id = $1 AND device_id = $2 LIMIT $3",
+        );
+        let rows = rows
+            .bind(user_id.as_str())
+            .bind(device_id)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        let id = |row: &Row| Ok((row.get(0)?, row.get(1)?));
+        rows.all(&self.readers).await?.iter().map(id).collect()
+    }
+
+    /// Forgets the transaction ids that were used before a time, in milliseconds since 1970; how many.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn forget_transactions(&self, before_ms: u64) -> Result<u64, StoreError> {
+        self.transact(move |tx| {
+            Box::pin(async move {
+                query("DELETE FROM transactions WHERE used_at < $1")
+                    .bind(i64::try_from(before_ms).unwrap_or(i64::MAX))
+                    .execute(&mut tx.connection)
+                    .await
+            })
+        })
+        .await
     }
 }

@@ -15,6 +15,7 @@ pub mod log;
 pub mod notifications;
 pub mod one_time_keys;
 pub mod profiles;
+pub mod people;
 pub mod receipts;
 mod records;
 pub mod registration_tokens;

@@ -1,5 +1,6 @@
 //! Rooms, their heads, memberships and aliases.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use maru_protocol::cursor::{Place, Position};
@@ -7,6 +8,7 @@ use maru_protocol::state::{EventNid, State, StateNid};
 use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId};
 
 use super::engine::{Connection, Insert, Kind, Row, query};
+use super::log::{Change, Record};
 use super::{Store, StoreError};
 
 /// A room that is new to this server.
@@ -250,6 +252,32 @@ fn read_membership(row: &Row) -> Result<StoredMembership, StoreError> {
     })
 }
 
+fn read_head(row: &Row, states: &HashMap<StateNid, State>) -> Result<RoomHead, StoreError> {
+    let extremities: Vec<ruma::OwnedEventId> = serde_json::from_str(&row.get::<String>(1)?)
+        .map_err(|error| StoreError::corrupt("room_heads", error))?;
+    let count = |index| {
+        row.get::<i64>(index)
+            .map(|value| u64::try_from(value).unwrap_or(0))
+    };
+    let state = match row.get::<Option<i64>>(2)? {
+        Some(nid) => states
+            .get(&StateNid(nid))
+            .cloned()
+            .ok_or_else(|| StoreError::corrupt("states", format!("{nid} is missing")))?,
+        None => State::default(),
+    };
+    Ok(RoomHead {
+        room: row.get(0)?,
+        extremities: extremities.into(),
+        state,
+        first_place: Place(row.get(3)?),
+        last_place: Place(row.get(4)?),
+        depth: count(5)?,
+        joined: count(6)?,
+        invited: count(7)?,
+    })
+}
+
 impl Store {
     /// A room by its id.
     ///
@@ -293,32 +321,29 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn room_head(&self, room: i64) -> Result<Option<RoomHead>, StoreError> {
-        let row = query(
+        Ok(self.room_heads(vec![room]).await?.pop())
+    }
+
+    /// The committed heads of rooms, in two queries.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn room_heads(&self, rooms: Vec<i64>) -> Result<Vec<RoomHead>, StoreError> {
+        let rows = query(
             "SELECT room, extremities, state, first_place, last_place, depth, joined, invited \
-             FROM room_heads WHERE room = $1",
+             FROM room_heads WHERE room = ANY($1)",
         );
-        let Some(row) = row.bind(room).optional(&self.readers).await? else {
-            return Ok(None);
+        let rows = rows.bind(rooms).all(&self.readers).await?;
+        let mut numbers = Vec::with_capacity(rows.len());
+        for row in &rows {
+            numbers.extend(row.get::<Option<i64>>(2)?.map(StateNid));
+        }
+        let states = match numbers[..] {
+            [] => HashMap::new(),
+            [only] => HashMap::from([(only, self.state(only).await?)]),
+            _ => self.states(numbers).await?,
         };
-        let extremities: Vec<ruma::OwnedEventId> = serde_json::from_str(&row.get::<String>(1)?)
-            .map_err(|error| StoreError::corrupt("room_heads", error))?;
-        let count = |index| {
-            row.get::<i64>(index)
-                .map(|value| u64::try_from(value).unwrap_or(0))
-        };
-        Ok(Some(RoomHead {
-            room: row.get(0)?,
-            extremities: extremities.into(),
-            state: match row.get::<Option<i64>>(2)? {
-                Some(nid) => self.state(StateNid(nid)).await?,
-                None => State::default(),
-            },
-            first_place: Place(row.get(3)?),
-            last_place: Place(row.get(4)?),
-            depth: count(5)?,
-            joined: count(6)?,
-            invited: count(7)?,
-        }))
+        rows.iter().map(|row| read_head(row, &states)).collect()
     }
 
     /// The members of a room with one of these memberships. Costs grow with their number.
@@ -419,6 +444,16 @@ impl Store {
                 .map_err(|error| StoreError::corrupt("aliases", error))
         };
         rows.await?.iter().map(alias).collect()
+    }
+
+    /// Stores an alias.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when it is taken.
+    pub async fn add_alias(&self, alias: NewAlias) -> Result<(), StoreError> {
+        self.append(Change::new(vec![Record::Alias(alias)]))
+            .await
+            .map(drop)
     }
 
     /// Removes an alias; whether it was there.

@@ -1,0 +1,399 @@
+//! Coming and going (client-server API, "Room membership").
+
+use std::sync::Arc;
+
+use maru_protocol::auth::PowerLevels;
+use maru_protocol::canonical::Content;
+use maru_protocol::visibility::Membership;
+use ruma::room::{AllowRule, JoinRule, Restricted};
+use ruma::{OwnedRoomId, OwnedUserId, RoomOrAliasId, UserId};
+use serde_json::{Map, Value, json};
+
+use super::{Room, Rooms};
+use crate::refusal::Refusal;
+use crate::store::events::StoredEvent;
+use crate::store::people::{People, Person};
+
+/// The content of a membership event. Whoever is in a room, or asked to be, is shown with name and picture.
+pub(super) fn member_content(
+    membership: Membership,
+    person: Option<&Person>,
+    reason: Option<String>,
+) -> Map<String, Value> {
+    let mut content = Map::new();
+    content.insert("membership".into(), json!(membership.as_str()));
+    if let Some(reason) = reason {
+        content.insert("reason".into(), json!(reason));
+    }
+    let shown = matches!(
+        membership,
+        Membership::Join | Membership::Invite | Membership::Knock
+    );
+    if let Some(person) = person.filter(|_| shown) {
+        let fields = [
+            ("displayname", &person.display_name),
+            ("avatar_url", &person.avatar_url),
+        ];
+        let set = fields
+            .into_iter()
+            .filter_map(|(field, value)| Some((field, value.as_ref()?)));
+        content.extend(set.map(|(field, value)| (field.to_owned(), json!(value))));
+    }
+    content
+}
+
+/// What a change of somebody's membership makes impossible.
+fn not_in_room() -> Refusal {
+    Refusal::forbidden("that user is not in the room")
+}
+
+impl Rooms {
+    /// The room with this id or alias.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when this server does not know it.
+    pub async fn room_named(&self, name: &RoomOrAliasId) -> Result<Arc<Room>, Refusal> {
+        match <&ruma::RoomId>::try_from(name) {
+            Ok(room_id) => self.room(room_id).await,
+            Err(alias) => self.room_of_alias(alias).await,
+        }
+    }
+
+    /// A user's membership by the room's committed state; `None` for one who was never there.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn membership(&self, room: &Room, user_id: &UserId) -> Result<Option<Membership>, Refusal> {
+        if room.is_joined(user_id) {
+            return Ok(Some(Membership::Join));
+        }
+        let state = &room.head().state;
+        let event = self.state_event(state, "m.room.member", user_id.as_str()).await?;
+        Ok(event.and_then(|stored| Membership::of(&stored.event)))
+    }
+
+    /// Brings a user into a room. Somebody who is there already stays.
+    ///
+    /// # Errors
+    /// What the room's join rule says; [`Refusal::UnableToAuthoriseJoin`] when it depends on rooms that this server
+    /// does not know.
+    pub async fn join(
+        &self,
+        room: &Arc<Room>,
+        user_id: &UserId,
+        reason: Option<String>,
+    ) -> Result<(), Refusal> {
+        if room.is_joined(user_id) {
+            return Ok(());
+        }
+        self.join_with(room, user_id, reason, Map::new()).await.map(drop)
+    }
+
+    /// The same, with more keys in the content of the event.
+    pub(super) async fn join_with(
+        &self,
+        room: &Arc<Room>,
+        user_id: &UserId,
+        reason: Option<String>,
+        more: Map<String, Value>,
+    ) -> Result<Arc<StoredEvent>, Refusal> {
+        let mut content = more;
+        if let Some(authoriser) = self.authoriser(room, user_id).await? {
+            content.insert("join_authorised_via_users_server".into(), json!(authoriser));
+        }
+        let people = self.store.people([user_id]).await?;
+        for (key, value) in member_content(Membership::Join, people.get(user_id), reason) {
+            content.entry(key).or_insert(value);
+        }
+        self.set_member(room, user_id, user_id, content).await
+    }
+
+    /// Asks to be invited.
+    ///
+    /// # Errors
+    /// When the room does not take such wishes.
+    pub async fn knock(
+        &self,
+        room: &Arc<Room>,
+        user_id: &UserId,
+        reason: Option<String>,
+    ) -> Result<(), Refusal> {
+        let people = self.store.people([user_id]).await?;
+        let content = member_content(Membership::Knock, people.get(user_id), reason);
+        self.set_member(room, user_id, user_id, content).await.map(drop)
+    }
+
+    /// Takes a user out of a room, or declines an invitation. Somebody who has left already has left.
+    ///
+    /// # Errors
+    /// [`Refusal::Forbidden`] for one who was never there, or is banned.
+    pub async fn leave(
+        &self,
+        room: &Arc<Room>,
+        user_id: &UserId,
+        reason: Option<String>,
+    ) -> Result<(), Refusal> {
+        match self.membership(room, user_id).await? {
+            Some(Membership::Leave) => return Ok(()),
+            None => return Err(Refusal::forbidden("you are not in that room")),
+            Some(_) => {}
+        }
+        let content = member_content(Membership::Leave, None, reason);
+        self.set_member(room, user_id, user_id, content).await.map(drop)
+    }
+
+    /// Invites a user of this server.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when there is no such user, or what the rules say.
+    pub async fn invite(
+        &self,
+        room: &Arc<Room>,
+        sender: &UserId,
+        target: &UserId,
+        reason: Option<String>,
+    ) -> Result<(), Refusal> {
+        let people = self.invitable([target]).await?;
+        let content = member_content(Membership::Invite, people.get(target), reason);
+        self.set_member(room, sender, target, content).await.map(drop)
+    }
+
+    /// Removes somebody from a room, or takes an invitation back.
+    ///
+    /// # Errors
+    /// What the rules say, or [`Refusal::Forbidden`] when the user is not there.
+    pub async fn kick(
+        &self,
+        room: &Arc<Room>,
+        sender: &UserId,
+        target: &UserId,
+        reason: Option<String>,
+    ) -> Result<(), Refusal> {
+        match self.membership(room, target).await? {
+            Some(Membership::Join | Membership::Invite | Membership::Knock) => {}
+            Some(Membership::Ban) => return Err(Refusal::BadState("that user is banned".into())),
+            Some(Membership::Leave) | None => return Err(not_in_room()),
+        }
+        let content = member_content(Membership::Leave, None, reason);
+        self.set_member(room, sender, target, content).await.map(drop)
+    }
+
+    /// Removes somebody and keeps them out.
+    ///
+    /// # Errors
+    /// What the rules say.
+    pub async fn ban(
+        &self,
+        room: &Arc<Room>,
+        sender: &UserId,
+        target: &UserId,
+        reason: Option<String>,
+    ) -> Result<(), Refusal> {
+        let content = member_content(Membership::Ban, None, reason);
+        self.set_member(room, sender, target, content).await.map(drop)
+    }
+
+    /// Lets somebody who is banned come again.
+    ///
+    /// # Errors
+    /// What the rules say, or [`Refusal::BadState`] when the user is not banned.
+    pub async fn unban(
+        &self,
+        room: &Arc<Room>,
+        sender: &UserId,
+        target: &UserId,
+        reason: Option<String>,
+    ) -> Result<(), Refusal> {
+        if self.membership(room, target).await? != Some(Membership::Ban) {
+            return Err(Refusal::BadState("that user is not banned".into()));
+        }
+        let content = member_content(Membership::Leave, None, reason);
+        self.set_member(room, sender, target, content).await.map(drop)
+    }
+
+    /// Drops a room that a user has left from the user's account.
+    ///
+    /// # Errors
+    /// [`Refusal::BadState`] when the user has not left it.
+    pub async fn forget(&self, room: &Room, user_id: &UserId) -> Result<(), Refusal> {
+        if self.store.forget(room.nid, user_id).await? {
+            return Ok(());
+        }
+        match self.membership(room, user_id).await? {
+            None => Err(Refusal::not_found("you have never been in that room")),
+            Some(_) => Err(Refusal::BadState("leave the room before you forget it".into())),
+        }
+    }
+
+    /// The rooms that a user is in.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn joined_rooms(&self, user_id: &UserId) -> Result<Vec<OwnedRoomId>, Refusal> {
+        let memberships = self.store.memberships_of(user_id).await?;
+        let joined = memberships
+            .into_iter()
+            .filter(|stored| stored.membership.membership == "join");
+        Ok(joined.map(|stored| stored.room_id).collect())
+    }
+
+    /// Shows a user's new name or picture in every room that the user is in. A room that refuses it is left as it is.
+    ///
+    /// # Errors
+    /// When the database cannot be read or written.
+    pub async fn show_profile(&self, user_id: &UserId) -> Result<(), Refusal> {
+        let people = self.store.people([user_id]).await?;
+        let shown = member_content(Membership::Join, people.get(user_id), None);
+        for stored in self.store.memberships_of(user_id).await? {
+            if stored.membership.membership != "join" {
+                continue;
+            }
+            let Some(room) = self.room_by_nid(stored.membership.room).await? else {
+                continue;
+            };
+            let state = &room.head().state;
+            let Some(member) = self.state_event(state, "m.room.member", user_id.as_str()).await? else {
+                continue;
+            };
+            let mut content: Map<String, Value> = member.event.content_as().unwrap_or_default();
+            for field in [
+                "displayname",
+                "avatar_url",
+                "reason",
+                "join_authorised_via_users_server",
+            ] {
+                content.remove(field);
+            }
+            content.extend(shown.clone());
+            match self.set_member(&room, user_id, user_id, content).await {
+                Ok(_) | Err(Refusal::Forbidden(_)) => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a membership event.
+    pub(super) async fn set_member(
+        &self,
+        room: &Arc<Room>,
+        sender: &UserId,
+        target: &UserId,
+        content: Map<String, Value>,
+    ) -> Result<Arc<StoredEvent>, Refusal> {
+        let content = Content::of(&content).map_err(|error| Refusal::BadJson(error.to_string()))?;
+        self.set_checked_state(room, sender, "m.room.member", target.as_str(), content)
+            .await
+    }
+
+    /// The users among `targets` who can be invited: all of them, or a refusal that names the first who cannot.
+    pub(super) async fn invitable<'u, T: AsRef<UserId> + ?Sized + 'u>(
+        &self,
+        targets: impl IntoIterator<Item = &'u T>,
+    ) -> Result<People, Refusal> {
+        let targets: Vec<&UserId> = targets.into_iter().map(AsRef::as_ref).collect();
+        if let Some(stranger) = targets.iter().find(|user_id| !self.identity.is_local(user_id)) {
+            return Err(Refusal::forbidden(format!(
+                "{stranger} belongs to another server, and this server does not reach others"
+            )));
+        }
+        if targets.is_empty() {
+            return Ok(People::new());
+        }
+        let people = self.store.people(targets.iter().copied()).await?;
+        for target in targets {
+            if people.get(target).is_none_or(|person| person.deactivated) {
+                return Err(Refusal::not_found(format!("there is no user {target}")));
+            }
+        }
+        Ok(people)
+    }
+
+    /// Who vouches for somebody who joins a room because of membership in another; `None` where nobody has to.
+    async fn authoriser(&self, room: &Room, user_id: &UserId) -> Result<Option<OwnedUserId>, Refusal> {
+        let state = &room.head().state;
+        let Some(rule) = self.state_event(state, "m.room.join_rules", "").await? else {
+            return Ok(None);
+        };
+        let Ok(JoinRule::Restricted(rule) | JoinRule::KnockRestricted(rule)) = rule.event.content_as() else {
+            return Ok(None);
+        };
+        match self.membership(room, user_id).await? {
+            Some(Membership::Join | Membership::Invite | Membership::Ban) => return Ok(None),
+            _ => {}
+        }
+        self.check_allowed(&rule, user_id).await?;
+        let levels = self.power_levels(room).await?;
+        let vouches = |member: &UserId| self.identity.is_local(member) && may_invite(&levels, member);
+        match room.find_member(vouches) {
+            Some(member) => Ok(Some(member)),
+            None => Err(Refusal::forbidden(
+                "nobody of this server has the power to let you into that room",
+            )),
+        }
+    }
+
+    /// Whether the user is in one of the rooms that open a restricted one.
+    async fn check_allowed(&self, rule: &Restricted, user_id: &UserId) -> Result<(), Refusal> {
+        let mut unknown = false;
+        for condition in &rule.allow {
+            let AllowRule::RoomMembership(membership) = condition else {
+                continue;
+            };
+            match self.room(&membership.room_id).await {
+                Ok(room) if room.is_joined(user_id) => return Ok(()),
+                Ok(_) => {}
+                Err(Refusal::NotFound(_)) => unknown = true,
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        if unknown {
+            return Err(Refusal::UnableToAuthoriseJoin(
+                "this server does not know all the rooms whose members may join".into(),
+            ));
+        }
+        Err(Refusal::forbidden(
+            "you are in none of the rooms whose members may join",
+        ))
+    }
+}
+
+fn may_invite(levels: &PowerLevels, user_id: &UserId) -> bool {
+    levels.for_user(user_id) >= levels.invite()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn person() -> Person {
+        Person {
+            display_name: Some("Ada".into()),
+            ..Person::default()
+        }
+    }
+
+    #[test]
+    fn only_those_who_are_there_or_expected_are_shown_with_their_profile() {
+        let content = |membership| Value::Object(member_content(membership, Some(&person()), None));
+        assert_eq!(
+            content(Membership::Join),
+            json!({ "membership": "join", "displayname": "Ada" })
+        );
+        assert_eq!(
+            content(Membership::Invite),
+            json!({ "membership": "invite", "displayname": "Ada" })
+        );
+        assert_eq!(content(Membership::Leave), json!({ "membership": "leave" }));
+        assert_eq!(content(Membership::Ban), json!({ "membership": "ban" }));
+    }
+
+    #[test]
+    fn a_reason_is_part_of_the_event() {
+        let content = member_content(Membership::Ban, None, Some("spam".into()));
+        assert_eq!(
+            Value::Object(content),
+            json!({ "membership": "ban", "reason": "spam" })
+        );
+    }
+}
