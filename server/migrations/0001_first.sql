@@ -96,11 +96,11 @@ CREATE TABLE transactions (
     transaction_id {text} NOT NULL,
     event_id {text} NOT NULL,
     position {int} NOT NULL,
-    -- Old ones are forgotten.
+    -- Milliseconds since 1970; old ones are forgotten.
     used_at {int} NOT NULL,
     PRIMARY KEY (user_id, device_id, scope, transaction_id)
 ){clustered};
-CREATE INDEX transactions_by_age ON transactions (used_at);
+CREATE INDEX transactions_by_position ON transactions (position);
 
 CREATE TABLE aliases (
     alias {text} PRIMARY KEY,

@@ -21,6 +21,9 @@ use crate::store::log::Record;
 /// How long a transaction id is remembered, in milliseconds: seven days. Retries come within minutes.
 const REMEMBERED_MS: u64 = 7 * 24 * 3_600_000;
 
+/// How many are forgotten in one step: as many old ones may stay.
+const FORGOTTEN_TOGETHER: usize = 1_000;
+
 /// Devices whose used ids are in memory, in each of two generations.
 const DEVICES: usize = 2_000;
 
@@ -197,7 +200,7 @@ impl Rooms {
     /// When it was not stored.
     pub async fn forget_old_transactions(&self) -> Result<u64, Refusal> {
         let before = self.clock.now_ms().saturating_sub(REMEMBERED_MS);
-        Ok(self.store.forget_transactions(before).await?)
+        Ok(self.store.forget_transactions(before, FORGOTTEN_TOGETHER).await?)
     }
 
     /// Whether the id may have been used before. From now on it has been.

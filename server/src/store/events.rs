@@ -496,19 +496,31 @@ impl Store {
         rows.all(&self.readers).await?.iter().map(id).collect()
     }
 
-    /// Forgets the transaction ids that were used before a time, in milliseconds since 1970; how many.
+    /// Forgets transaction ids that were used before a time, in milliseconds since 1970, as long as the oldest
+    /// `step` ids are all that old; how many.
     ///
     /// # Errors
     /// When it was not stored.
-    pub async fn forget_transactions(&self, before_ms: u64) -> Result<u64, StoreError> {
-        self.transact(move |tx| {
-            Box::pin(async move {
-                query("DELETE FROM transactions WHERE used_at < $1")
-                    .bind(i64::try_from(before_ms).unwrap_or(i64::MAX))
-                    .execute(&mut tx.connection)
-                    .await
-            })
-        })
-        .await
+    pub async fn forget_transactions(&self, before_ms: u64, step: usize) -> Result<u64, StoreError> {
+        let before = i64::try_from(before_ms).unwrap_or(i64::MAX);
+        let step = i64::try_from(step).unwrap_or(i64::MAX);
+        let mut forgotten = 0;
+        loop {
+            let oldest = query(
+                "SELECT MAX(position), MAX(used_at) FROM \
+                 (SELECT position, used_at FROM transactions ORDER BY position LIMIT $1) AS oldest",
+            );
+            let row = oldest.bind(step).optional(&self.readers).await?;
+            let up_to = match row {
+                Some(row) if row.get::<Option<i64>>(1)?.is_some_and(|newest| newest < before) => {
+                    row.get::<i64>(0)?
+                }
+                _ => return Ok(forgotten),
+            };
+            let delete = query("DELETE FROM transactions WHERE position <= $1").bind(up_to);
+            forgotten += self
+                .transact(|tx| Box::pin(async move { delete.execute(&mut tx.connection).await }))
+                .await?;
+        }
     }
 }
