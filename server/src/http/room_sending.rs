@@ -13,7 +13,7 @@ use super::call::{Answer, Call, Reply};
 use super::router::{Endpoints, Routes};
 use crate::accounts::Caller;
 use crate::refusal::Refusal;
-use crate::rooms::Transaction;
+use crate::rooms::{Room, Transaction};
 use crate::server::Server;
 
 /// `PUT` of state with an empty state key, which leaves the key out of the path.
@@ -42,8 +42,7 @@ async fn send(
     let room = server.rooms.room(&request.room_id).await?;
     let content = content(request.body.json().get())?;
     let event_type = request.event_type.to_string();
-    let scope = format!("send/{}/{event_type}", room.nid);
-    let transaction = transaction(&caller, scope, request.txn_id.as_str());
+    let transaction = sending(&caller, &room, &event_type, request.txn_id.as_str());
     let stored = server
         .rooms
         .send(&room, &caller.user_id, &event_type, content, Some(&transaction))
@@ -94,6 +93,11 @@ async fn set_state(
 /// Event content as a client sent it.
 fn content(json: &str) -> Result<Content, Refusal> {
     Content::parse(json).map_err(|error: CanonicalError| Refusal::BadJson(error.to_string()))
+}
+
+/// The transaction id of a message, by whichever way it was sent.
+pub(super) fn sending(caller: &Caller, room: &Room, event_type: &str, transaction_id: &str) -> Transaction {
+    transaction(caller, format!("send/{}/{event_type}", room.nid), transaction_id)
 }
 
 /// A client's transaction id, which belongs to its device and to the path of the request.

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::error::on_the_wire;
 use super::receipts::mark;
-use super::room_sending::{content, transaction};
+use super::room_sending::{content, sending};
 use crate::accounts::Caller;
 use crate::refusal::Refusal;
 use crate::server::Server;
@@ -168,7 +168,7 @@ async fn send(
     body: &RawValue,
 ) -> Result<OwnedEventId, Refusal> {
     let room = server.rooms.room(room_id).await?;
-    let transaction = transaction(caller, "send", txn_id);
+    let transaction = sending(caller, &room, event_type, txn_id);
     let content = content(body.get())?;
     let stored = server
         .rooms
