@@ -15,11 +15,11 @@ pub(super) enum Action {
 pub(super) fn run(Action::Show: Action, flags: Flags) -> Result<(), Failure> {
     let config = flags.load()?.config;
     let keys = Keys::load_or_make(&config.data)?;
-    say!(
+    println!(
         "server name: {}",
         keys.server_name(config.server_name.as_deref())?
     );
-    say!("root key: {}", keys.root.public_key());
-    say!("signing key: {} {}", keys.signing.id, keys.signing.public_key());
+    println!("root key: {}", keys.root.public_key());
+    println!("signing key: {} {}", keys.signing.id, keys.signing.public_key());
     Ok(())
 }

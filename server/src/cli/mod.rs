@@ -1,13 +1,5 @@
 //! The command line. Each subcommand is one file; all take the flags of the configuration.
 
-/// Writes a line to standard output. Whoever reads it may have gone, which is no reason to stop.
-macro_rules! say {
-    ($($line:tt)+) => {{
-        let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{}\n", format_args!($($line)+)).as_bytes());
-    }};
-}
-
-mod admin;
 mod backup;
 mod configuration;
 mod doctor;
@@ -50,16 +42,6 @@ enum Command {
     Config {
         #[command(subcommand)]
         action: configuration::Action,
-    },
-    /// Make, change and list accounts
-    User {
-        #[command(subcommand)]
-        action: admin::UserAction,
-    },
-    /// Make registration tokens
-    Token {
-        #[command(subcommand)]
-        action: admin::TokenAction,
     },
     /// Show the keys that are the server's identity
     Key {
@@ -181,8 +163,6 @@ fn execute(command: Command, flags: Flags) -> Result<(), Failure> {
     match command {
         Command::Serve => wait(serve::run(flags.load()?)),
         Command::Config { action } => configuration::run(action, flags),
-        Command::User { action } => wait(admin::user(action, flags)),
-        Command::Token { action } => wait(admin::token(action, flags)),
         Command::Key { action } => key::run(action, flags),
         Command::Backup { into } => wait(backup::back_up(&into, flags)),
         Command::Restore { from } => wait(backup::restore(&from, flags)),

@@ -91,7 +91,7 @@ async fn set_state(
 }
 
 /// Event content as a client sent it.
-fn content(json: &str) -> Result<Content, Refusal> {
+pub(super) fn content(json: &str) -> Result<Content, Refusal> {
     Content::parse(json).map_err(|error: CanonicalError| Refusal::BadJson(error.to_string()))
 }
 
