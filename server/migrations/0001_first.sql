@@ -283,9 +283,11 @@ CREATE TABLE media (
     user_id {text},
     content_type {text},
     file_name {text},
+    -- In bytes; -1 while the content has not been uploaded.
     size {int} NOT NULL,
     -- SHA-256 of the content.
     sha256 {blob},
     created_at {int} NOT NULL,
     PRIMARY KEY (server_name, media_id)
 ){clustered};
+CREATE INDEX media_created ON media (user_id) WHERE sha256 IS NULL;

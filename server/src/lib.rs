@@ -14,6 +14,7 @@ pub mod http;
 pub mod identity;
 pub mod keys;
 pub mod live;
+pub mod media;
 pub mod observe;
 pub mod push;
 pub mod rate_limits;

@@ -95,6 +95,12 @@ pub enum Refusal {
     /// An upload limit or quota does not allow more.
     #[error("{0}")]
     ResourceLimitExceeded(String),
+    /// The media have content already, and content never changes.
+    #[error("these media have been uploaded already")]
+    CannotOverwriteMedia,
+    /// The media were created and their content has not arrived in time.
+    #[error("these media have not been uploaded yet")]
+    NotYetUploaded,
     /// Only the server itself writes this.
     #[error("{0}")]
     ServerControlled(String),

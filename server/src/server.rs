@@ -14,6 +14,7 @@ use crate::ephemeral::{Presence, PresenceLimits, Typing};
 use crate::identity::Identity;
 use crate::keys::Keys;
 use crate::live::{Hub, Readers};
+use crate::media::Media;
 use crate::push::Push;
 use crate::rate_limits::RateLimits;
 use crate::receipts::Receipts;
@@ -49,6 +50,8 @@ pub struct Server {
     pub presence: Arc<Presence>,
     /// Keys of end-to-end encryption.
     pub keys: Keys,
+    /// What users upload and download.
+    pub media: Media,
     /// Push rules.
     pub push: Arc<Push>,
     /// What sync answers.
@@ -101,6 +104,13 @@ impl Server {
             PresenceLimits::offline_after(offline_after),
         );
         let keys = Keys::new(Arc::clone(&identity), Arc::clone(&store));
+        let media = Media::new(
+            Arc::clone(&identity),
+            Arc::clone(&clock),
+            Arc::clone(&store),
+            &config.data,
+            limits.upload_bytes,
+        );
         let push = Arc::new(Push::new(Arc::clone(&store)));
         let accounts = Accounts::new(
             Arc::clone(&identity),
@@ -133,6 +143,7 @@ impl Server {
             typing,
             presence,
             keys,
+            media,
             push,
             sync,
             rate_limits,

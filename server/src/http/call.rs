@@ -95,6 +95,51 @@ impl Authenticate for NoAuthentication {
     }
 }
 
+/// A request whose caller is known and whose body has not been read.
+pub(super) struct Authenticated<A: Authenticate> {
+    pub(super) caller: A::Who,
+    pub(super) parts: http::request::Parts,
+    pub(super) body: axum::body::Body,
+    pub(super) path: RawPathParams,
+}
+
+impl<A: Authenticate> Authenticated<A> {
+    /// Judges a request's token. That comes before the body is read: strangers cost no memory.
+    pub(super) async fn judge(mut request: Request, server: &Server) -> Result<Self, Response> {
+        let path = request
+            .extract_parts::<RawPathParams>()
+            .await
+            .map_err(IntoResponse::into_response)?;
+        let (parts, body) = request.into_parts();
+        let head = http::Request::from_parts(parts, ());
+        let presented = A::extract_authentication(&head);
+        let presented = presented.map_err(|_| ApiError(Refusal::MissingToken).into_response())?;
+        let address = head
+            .extensions()
+            .get::<ClientAddress>()
+            .copied()
+            .unwrap_or_default();
+        let caller = A::who(server, presented, address).await;
+        let caller = caller.map_err(|refusal| ApiError(refusal).into_response())?;
+        let (parts, ()) = head.into_parts();
+        Ok(Self {
+            caller,
+            parts,
+            body,
+            path,
+        })
+    }
+}
+
+/// The values in a path, in their order.
+pub(super) fn arguments(path: &RawPathParams) -> Result<Vec<&str>, Response> {
+    let arguments: Vec<&str> = path.iter().map(|(_, value)| value).collect();
+    if arguments.iter().any(|argument| argument.contains('\0')) {
+        return Err(ApiError(Refusal::invalid("the path contains a NUL character")).into_response());
+    }
+    Ok(arguments)
+}
+
 impl<R> FromRequest<Arc<Server>> for Call<R>
 where
     R: IncomingRequest + Send + 'static,
@@ -103,32 +148,16 @@ where
 {
     type Rejection = Response;
 
-    async fn from_request(mut request: Request, server: &Arc<Server>) -> Result<Self, Response> {
-        let path = request
-            .extract_parts::<RawPathParams>()
-            .await
-            .map_err(IntoResponse::into_response)?;
-        let (parts, body) = request.into_parts();
-        // The token is judged before the body is read: strangers cost no memory.
-        let head = http::Request::from_parts(parts, ());
-        let presented = R::Authentication::extract_authentication(&head);
-        let presented = presented.map_err(|_| ApiError(Refusal::MissingToken).into_response())?;
-        let address = head
-            .extensions()
-            .get::<ClientAddress>()
-            .copied()
-            .unwrap_or_default();
-        let caller = R::Authentication::who(server, presented, address).await;
-        let caller = caller.map_err(|refusal| ApiError(refusal).into_response())?;
-        let body = read_body(body, server.limits.request_body_bytes).await?;
-        let (parts, ()) = head.into_parts();
-        let arguments: Vec<&str> = path.iter().map(|(_, value)| value).collect();
-        if arguments.iter().any(|argument| argument.contains('\0')) {
-            return Err(ApiError(Refusal::invalid("the path contains a NUL character")).into_response());
-        }
-        let typed = R::try_from_http_request(http::Request::from_parts(parts, &body[..]), &arguments);
+    async fn from_request(request: Request, server: &Arc<Server>) -> Result<Self, Response> {
+        let judged = Authenticated::<R::Authentication>::judge(request, server).await?;
+        let body = read_body(judged.body, server.limits.request_body_bytes).await?;
+        let head = http::Request::from_parts(judged.parts, &body[..]);
+        let typed = R::try_from_http_request(head, &arguments(&judged.path)?);
         let request = typed.map_err(|error| unreadable(&error, &body))?;
-        Ok(Self { request, caller })
+        Ok(Self {
+            request,
+            caller: judged.caller,
+        })
     }
 }
 

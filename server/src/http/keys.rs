@@ -13,6 +13,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use super::call::{Answer, Call, Reply};
+use super::interactive_auth::confirm;
 use super::router::{Endpoints, Routes};
 use crate::keys::{NewCrossSigningKeys, NewDeviceKeys};
 use crate::refusal::Refusal;
@@ -131,7 +132,7 @@ async fn upload_signing(
         user_signing: request.user_signing_key.map(text),
     };
     if server.keys.replaces_cross_signing(&caller.user_id, &new).await? {
-        return Err(Refusal::forbidden("your cross-signing keys cannot be replaced yet").into());
+        confirm(&server, &caller, "upload cross-signing keys", request.auth).await?;
     }
     server.keys.upload_cross_signing(&caller.user_id, new).await?;
     Ok(Answer(upload_signing_keys::Response::new()))

@@ -37,6 +37,7 @@ mod sync;
 pub mod tls;
 mod to_device;
 mod typing;
+mod upload;
 mod user_directory;
 mod versions;
 pub mod websocket;

@@ -1,0 +1,111 @@
+//! Downloads: streamed from disk.
+
+use std::time::Duration;
+
+use ruma::ServerName;
+use tokio::fs::File;
+use tokio::time::{Instant, timeout_at};
+
+use super::{LONGEST_WAIT, Media, files, unknown};
+use crate::refusal::Refusal;
+use crate::store::media::StoredMedia;
+
+/// Media types that a browser may show by itself, by the specification; everything else is saved to a file.
+const SAFE_TO_SHOW: [&str; 26] = [
+    "text/css",
+    "text/plain",
+    "text/csv",
+    "application/json",
+    "application/ld+json",
+    "image/jpeg",
+    "image/gif",
+    "image/png",
+    "image/apng",
+    "image/webp",
+    "image/avif",
+    "video/mp4",
+    "video/webm",
+    "video/ogg",
+    "video/quicktime",
+    "audio/mp4",
+    "audio/webm",
+    "audio/aac",
+    "audio/mpeg",
+    "audio/ogg",
+    "audio/wave",
+    "audio/wav",
+    "audio/x-wav",
+    "audio/x-pn-wav",
+    "audio/flac",
+    "audio/x-flac",
+];
+
+/// A content, open for reading.
+#[derive(Debug)]
+pub struct Opened {
+    /// The file.
+    pub file: File,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its media type.
+    pub content_type: String,
+    /// The name that it was uploaded under.
+    pub file_name: Option<String>,
+}
+
+impl Opened {
+    /// Whether a browser may show it by itself.
+    #[must_use]
+    pub fn is_safe_to_show(&self) -> bool {
+        let essence = self.content_type.split(';').next().unwrap_or_default().trim();
+        SAFE_TO_SHOW.iter().any(|safe| safe.eq_ignore_ascii_case(essence))
+    }
+}
+
+impl Media {
+    /// Opens a content. Content that is being uploaded is waited for.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`], or [`Refusal::NotYetUploaded`] when the wait was in vain.
+    pub async fn open(
+        &self,
+        server_name: &ServerName,
+        media_id: &str,
+        wait: Duration,
+    ) -> Result<Opened, Refusal> {
+        let stored = self.find(server_name, media_id, wait).await?;
+        let file = File::open(self.files.content(&stored.sha256))
+            .await
+            .map_err(files::refusal)?;
+        Ok(Opened {
+            file,
+            size: stored.size.unwrap_or(0),
+            content_type: stored
+                .content_type
+                .unwrap_or_else(|| "application/octet-stream".to_owned()),
+            file_name: stored.file_name,
+        })
+    }
+
+    /// What is known of media whose content is there.
+    pub(super) async fn find(
+        &self,
+        server_name: &ServerName,
+        media_id: &str,
+        wait: Duration,
+    ) -> Result<StoredMedia, Refusal> {
+        self.check_address(server_name, media_id)?;
+        let deadline = Instant::now() + wait.min(LONGEST_WAIT);
+        loop {
+            let mut uploaded = std::pin::pin!(self.uploaded.notified());
+            uploaded.as_mut().enable();
+            let stored = self.store.media(server_name.as_str(), media_id).await?;
+            let stored = stored.ok_or_else(unknown)?;
+            if stored.size.is_some() {
+                return Ok(stored);
+            }
+            let waited = timeout_at(deadline, uploaded).await;
+            waited.map_err(|_| Refusal::NotYetUploaded)?;
+        }
+    }
+}

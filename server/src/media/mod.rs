@@ -1,0 +1,94 @@
+//! Media: what users upload and download (client-server API, "Content repository"). What is known of them lies in the
+//! database, their content in files that are written once and never changed.
+
+mod download;
+mod files;
+mod thumbnail;
+mod upload;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ruma::ServerName;
+use tokio::sync::{Notify, Semaphore};
+
+pub use download::Opened;
+pub use thumbnail::ThumbnailSize;
+pub use upload::About;
+
+use crate::clock::Clock;
+use crate::identity::Identity;
+use crate::refusal::Refusal;
+use crate::store::Store;
+use files::Files;
+
+/// Thumbnails that are made at once: each holds a decoded picture in memory.
+const THUMBNAILS_AT_ONCE: usize = 2;
+
+/// Requests for thumbnails that may wait.
+const THUMBNAILS_WAITING: usize = 64;
+
+/// How long somebody who asks for media that are being uploaded waits at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Everything that media need to work.
+#[derive(Debug)]
+pub struct Media {
+    identity: Arc<Identity>,
+    clock: Arc<Clock>,
+    store: Arc<Store>,
+    files: Files,
+    /// Largest upload, in bytes.
+    largest: u64,
+    /// Tells those who wait that an upload is complete.
+    uploaded: Notify,
+    thumbnails: Semaphore,
+    thumbnails_waiting: Semaphore,
+}
+
+impl Media {
+    /// Media in the data folder `data`, of at most `largest` bytes each. Folders are made when they are first needed.
+    #[must_use]
+    pub fn new(
+        identity: Arc<Identity>,
+        clock: Arc<Clock>,
+        store: Arc<Store>,
+        data: &Path,
+        largest: u64,
+    ) -> Self {
+        Self {
+            identity,
+            clock,
+            store,
+            files: Files::new(data),
+            largest,
+            uploaded: Notify::new(),
+            thumbnails: Semaphore::new(THUMBNAILS_AT_ONCE),
+            thumbnails_waiting: Semaphore::new(THUMBNAILS_WAITING),
+        }
+    }
+
+    /// Largest upload, in bytes.
+    #[must_use]
+    pub fn largest(&self) -> u64 {
+        self.largest
+    }
+
+    /// Refuses media of other servers, which this one cannot fetch, and ids that no server gives.
+    fn check_address(&self, server_name: &ServerName, media_id: &str) -> Result<(), Refusal> {
+        let safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if server_name == self.identity.name() && media_id.len() <= 255 && media_id.chars().all(safe) {
+            return Ok(());
+        }
+        Err(unknown())
+    }
+
+    fn now(&self) -> i64 {
+        i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX)
+    }
+}
+
+fn unknown() -> Refusal {
+    Refusal::not_found("this server has no such media")
+}

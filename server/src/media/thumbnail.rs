@@ -1,0 +1,267 @@
+//! Thumbnails: made once for each picture and size, off the async threads, few at a time.
+
+use std::io::{BufReader, Cursor};
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use image::codecs::jpeg::JpegEncoder;
+use image::imageops::FilterType;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use ruma::ServerName;
+use tokio::fs::File;
+
+use super::{Media, Opened, files};
+use crate::refusal::Refusal;
+
+/// Pictures with more pixels are not decoded.
+const PIXELS: u64 = 50_000_000;
+
+/// Memory that decoding one picture may take, in bytes.
+const DECODING_BYTES: u64 = 512 << 20;
+
+/// The quality of JPEG thumbnails, of 100.
+const JPEG_QUALITY: u8 = 80;
+
+/// A size that thumbnails are made in: others are answered with the next larger one, so that few files are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThumbnailSize {
+    /// In pixels.
+    pub width: u32,
+    /// In pixels.
+    pub height: u32,
+    /// Whether the picture is cut to the proportions, or fitted in.
+    pub crop: bool,
+}
+
+/// The sizes of the specification's recommendation.
+const SIZES: [ThumbnailSize; 5] = [
+    ThumbnailSize {
+        width: 32,
+        height: 32,
+        crop: true,
+    },
+    ThumbnailSize {
+        width: 96,
+        height: 96,
+        crop: true,
+    },
+    ThumbnailSize {
+        width: 320,
+        height: 240,
+        crop: false,
+    },
+    ThumbnailSize {
+        width: 640,
+        height: 480,
+        crop: false,
+    },
+    ThumbnailSize {
+        width: 800,
+        height: 600,
+        crop: false,
+    },
+];
+
+impl ThumbnailSize {
+    /// The size that is made for a wish.
+    fn nearest(self) -> Self {
+        let fits =
+            |size: &&Self| size.crop == self.crop && size.width >= self.width && size.height >= self.height;
+        let largest = |size: &&Self| size.width == 800;
+        let nearest = SIZES.iter().find(fits).or_else(|| SIZES.iter().find(largest));
+        nearest.copied().unwrap_or(self)
+    }
+
+    fn name(self) -> String {
+        let Self { width, height, crop } = self;
+        format!("{width}x{height}{}", if crop { "-crop" } else { "" })
+    }
+}
+
+impl Media {
+    /// Opens a thumbnail of a picture; the picture itself when it is not larger than what is asked for.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`]; [`Refusal::InvalidParam`] for what is no picture, or none that can be read;
+    /// [`Refusal::TooLarge`] for a picture of too many pixels; [`Refusal::LimitExceeded`] when too many wait.
+    pub async fn thumbnail(
+        &self,
+        server_name: &ServerName,
+        media_id: &str,
+        size: ThumbnailSize,
+        wait: Duration,
+    ) -> Result<Opened, Refusal> {
+        let stored = self.find(server_name, media_id, wait).await?;
+        let size = size.nearest();
+        let path = self.files.thumbnail(&stored.sha256, &size.name());
+        if let Ok(file) = File::open(&path).await {
+            return opened(file).await;
+        }
+        let busy = || Refusal::LimitExceeded {
+            retry_after: Duration::from_secs(2),
+        };
+        let _waiting = self.thumbnails_waiting.try_acquire().map_err(|_| busy())?;
+        let _working = self.thumbnails.acquire().await.map_err(Refusal::internal)?;
+        let source = self.files.content(&stored.sha256);
+        let made = tokio::task::spawn_blocking(move || make(&source, size)).await;
+        match made.map_err(Refusal::internal)?? {
+            None => self.open(server_name, media_id, Duration::ZERO).await,
+            Some(bytes) => {
+                let mut file = self.files.begin().await.map_err(files::refusal)?;
+                file.write(bytes).await.map_err(files::refusal)?;
+                file.finish(|_| path.clone()).await.map_err(files::refusal)?;
+                opened(File::open(&path).await.map_err(files::refusal)?).await
+            }
+        }
+    }
+}
+
+/// A thumbnail's file. Its first bytes tell what it is: thumbnails are PNG or JPEG.
+async fn opened(mut file: File) -> Result<Opened, Refusal> {
+    use tokio::io::{AsyncReadExt, AsyncSeekExt};
+    let size = file.metadata().await.map_err(files::refusal)?.len();
+    let first = file.read_u8().await.map_err(files::refusal)?;
+    file.rewind().await.map_err(files::refusal)?;
+    let content_type = if first == 0xff { "image/jpeg" } else { "image/png" };
+    Ok(Opened {
+        file,
+        size,
+        content_type: content_type.to_owned(),
+        file_name: Some("thumbnail".to_owned() + if first == 0xff { ".jpg" } else { ".png" }),
+    })
+}
+
+/// Decodes, shrinks and encodes; none when the picture is small enough as it is.
+fn make(source: &Path, size: ThumbnailSize) -> Result<Option<Bytes>, Refusal> {
+    let no_picture = |error: image::ImageError| match error {
+        image::ImageError::Limits(_) => too_large(),
+        error => Refusal::invalid(format!("this is no picture that this server can read: {error}")),
+    };
+    let file = std::fs::File::open(source).map_err(files::refusal)?;
+    let reader = ImageReader::new(BufReader::new(file))
+        .with_guessed_format()
+        .map_err(files::refusal)?;
+    let format = reader.format();
+    let mut reader = reader;
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(DECODING_BYTES);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(no_picture)?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > PIXELS {
+        return Err(too_large());
+    }
+    let orientation = decoder.orientation().map_err(no_picture)?;
+    if width <= size.width && height <= size.height {
+        return Ok(None);
+    }
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(no_picture)?;
+    picture.apply_orientation(orientation);
+    let small = shrink(&picture, size);
+    let mut bytes = Vec::new();
+    if format == Some(ImageFormat::Jpeg) {
+        let encoder = JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY);
+        small
+            .into_rgb8()
+            .write_with_encoder(encoder)
+            .map_err(Refusal::internal)?;
+    } else {
+        let small = DynamicImage::ImageRgba8(small.into_rgba8());
+        small
+            .write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png)
+            .map_err(Refusal::internal)?;
+    }
+    Ok(Some(bytes.into()))
+}
+
+fn too_large() -> Refusal {
+    Refusal::TooLarge(format!(
+        "thumbnails are made of pictures of at most {PIXELS} pixels"
+    ))
+}
+
+/// A picture in a smaller size, never in a larger one.
+fn shrink(picture: &DynamicImage, size: ThumbnailSize) -> DynamicImage {
+    let (width, height) = (size.width.min(picture.width()), size.height.min(picture.height()));
+    if size.crop {
+        picture.resize_to_fill(width, height, FilterType::Triangle)
+    } else {
+        picture.thumbnail(width, height)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{Rgb, RgbImage};
+
+    use super::*;
+
+    fn picture(width: u32, height: u32, format: ImageFormat) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let image = RgbImage::from_fn(width, height, |x, y| Rgb([(x % 256) as u8, (y % 256) as u8, 9]));
+        image.save_with_format(file.path(), format).unwrap();
+        file
+    }
+
+    fn size(width: u32, height: u32, crop: bool) -> ThumbnailSize {
+        ThumbnailSize { width, height, crop }
+    }
+
+    #[test]
+    fn sizes_are_few() {
+        assert_eq!(size(90, 20, true).nearest(), size(96, 96, true));
+        assert_eq!(size(1, 1, false).nearest(), size(320, 240, false));
+        assert_eq!(size(100_000, 1, false).nearest(), size(800, 600, false));
+        assert_eq!(size(500, 500, true).nearest(), size(800, 600, false));
+    }
+
+    #[test]
+    fn pictures_shrink_and_never_grow() {
+        for format in [ImageFormat::Jpeg, ImageFormat::Png] {
+            let large = picture(1000, 500, format);
+            let made = make(large.path(), size(320, 240, false)).unwrap().unwrap();
+            let made = image::load_from_memory(&made).unwrap();
+            assert_eq!((made.width(), made.height()), (320, 160));
+            let cut = make(large.path(), size(96, 96, true)).unwrap().unwrap();
+            let cut = image::load_from_memory(&cut).unwrap();
+            assert_eq!((cut.width(), cut.height()), (96, 96));
+            let small = picture(20, 20, format);
+            assert!(make(small.path(), size(32, 32, true)).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn what_is_no_picture_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"<script>").unwrap();
+        let refused = make(file.path(), size(32, 32, true));
+        assert!(matches!(refused, Err(Refusal::InvalidParam(_))), "{refused:?}");
+    }
+
+    #[test]
+    fn a_picture_that_promises_too_many_pixels_is_not_decoded() {
+        // The head of a PNG of 60,000 by 60,000 pixels, and hardly anything else.
+        let mut png = vec![0x89, b'P', b'N', b'G', 13, 10, 26, 10, 0, 0, 0, 13];
+        let mut head = b"IHDR".to_vec();
+        head.extend([0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60, 8, 2, 0, 0, 0]);
+        let mut crc = !0_u32;
+        for byte in &head {
+            crc ^= u32::from(*byte);
+            for _ in 0..8 {
+                crc = if crc & 1 == 1 {
+                    crc >> 1 ^ 0xedb8_8320
+                } else {
+                    crc >> 1
+                };
+            }
+        }
+        png.extend(head);
+        png.extend((!crc).to_be_bytes());
+        png.extend([0, 0, 0, 1, b'I', b'D', b'A', b'T', 0, 0, 0, 0, 0]);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), png).unwrap();
+        let refused = make(file.path(), size(32, 32, true));
+        assert!(matches!(refused, Err(Refusal::TooLarge(_))), "{refused:?}");
+    }
+}
