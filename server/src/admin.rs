@@ -15,10 +15,17 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::refusal::Refusal;
+use crate::server::Server;
+use crate::store::devices::Devices;
+use crate::store::users::StoredUser;
+
 /// Longest command or reply, in bytes.
 const LINE_BYTES: u64 = 16 * 1024 * 1024;
 /// Time for a command to arrive once its connection is open.
 const COMMAND_TIME: Duration = Duration::from_secs(10);
+/// Accounts in one reply.
+const USERS_AT_ONCE: i64 = 1000;
 /// Longest path that a socket can be bound to, in bytes.
 const PATH_BYTES: usize = 100;
 
@@ -47,8 +54,11 @@ pub enum AdminCommand {
         /// The user id, or the part of it before the colon.
         name: String,
     },
-    /// List the accounts.
-    UserList,
+    /// List accounts, some at a time, in the order of their ids.
+    UserList {
+        /// The user id after which to begin; empty for the first.
+        after: String,
+    },
     /// Make a registration token.
     TokenCreate {
         /// How many accounts may be made with it; unset: any number.
@@ -67,7 +77,7 @@ pub enum AdminReply {
         /// The line.
         message: String,
     },
-    /// The accounts.
+    /// Accounts; none when there are no more.
     Users {
         /// One for each.
         users: Vec<UserLine>,
@@ -93,6 +103,16 @@ pub struct UserLine {
     pub admin: bool,
     /// Whether the account is closed.
     pub deactivated: bool,
+}
+
+impl From<StoredUser> for UserLine {
+    fn from(user: StoredUser) -> Self {
+        Self {
+            user_id: user.user_id.to_string(),
+            admin: user.admin,
+            deactivated: user.deactivated,
+        }
+    }
 }
 
 /// Why a command got no reply.
@@ -152,6 +172,58 @@ impl AdminSocket {
 impl Drop for AdminSocket {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Does what a command asks for.
+pub async fn execute(server: &Server, command: AdminCommand) -> AdminReply {
+    try_execute(server, command)
+        .await
+        .unwrap_or_else(|refusal| AdminReply::Refused {
+            reason: refusal.to_string(),
+        })
+}
+
+async fn try_execute(server: &Server, command: AdminCommand) -> Result<AdminReply, Refusal> {
+    let accounts = &server.accounts;
+    let named = |name: &str| {
+        accounts
+            .named(name)
+            .ok_or_else(|| Refusal::not_found("there is no such account"))
+    };
+    let done = |what, user_id| {
+        Ok(AdminReply::Done {
+            message: format!("{what} {user_id}"),
+        })
+    };
+    match command {
+        AdminCommand::UserCreate {
+            name,
+            password,
+            admin,
+        } => done("made", accounts.create_user(&name, password, admin).await?),
+        AdminCommand::UserPassword { name, password } => {
+            let user_id = named(&name)?;
+            accounts.set_password(&user_id, password, Devices::All).await?;
+            done("changed the password of", user_id)
+        }
+        AdminCommand::UserDeactivate { name } => {
+            let user_id = named(&name)?;
+            accounts.deactivate(&user_id).await?;
+            done("deactivated", user_id)
+        }
+        AdminCommand::UserList { after } => {
+            let users = server.store.users_after(&after, USERS_AT_ONCE).await?;
+            Ok(AdminReply::Users {
+                users: users.into_iter().map(UserLine::from).collect(),
+            })
+        }
+        AdminCommand::TokenCreate { uses, valid_seconds } => {
+            let token = accounts
+                .create_registration_token(uses, valid_seconds.map(Duration::from_secs))
+                .await?;
+            Ok(AdminReply::Token { token })
+        }
     }
 }
 
@@ -235,6 +307,10 @@ impl ShortPath {
 mod tests {
     use super::*;
 
+    fn list() -> AdminCommand {
+        AdminCommand::UserList { after: String::new() }
+    }
+
     async fn ask(folder: &Path, command: AdminCommand) -> Result<AdminReply, AdminError> {
         send(&folder.join("admin.sock"), &command).await
     }
@@ -245,10 +321,7 @@ mod tests {
         for name in ["short".to_owned(), "long".repeat(40)] {
             let folder = parent.path().join(name);
             fs::create_dir(&folder).unwrap();
-            assert!(matches!(
-                ask(&folder, AdminCommand::UserList).await,
-                Err(AdminError::NoServer)
-            ));
+            assert!(matches!(ask(&folder, list()).await, Err(AdminError::NoServer)));
             let socket = AdminSocket::bind(&folder.join("admin.sock")).unwrap();
             let mode = fs::metadata(folder.join("admin.sock"))
                 .unwrap()
@@ -260,21 +333,18 @@ mod tests {
             });
             let asking = async {
                 for _ in 0..2 {
-                    let reply = ask(&folder, AdminCommand::UserList).await.unwrap();
+                    let reply = ask(&folder, list()).await.unwrap();
                     assert_eq!(
                         reply,
                         AdminReply::Done {
-                            message: "UserList".to_owned()
+                            message: format!("{:?}", list())
                         }
                     );
                 }
             };
             tokio::select! { () = serving => {}, () = asking => {} }
             drop(socket);
-            assert!(matches!(
-                ask(&folder, AdminCommand::UserList).await,
-                Err(AdminError::NoServer)
-            ));
+            assert!(matches!(ask(&folder, list()).await, Err(AdminError::NoServer)));
         }
     }
 
@@ -293,7 +363,7 @@ mod tests {
             let reply: AdminReply = read_line(&mut stream).await.unwrap();
             assert!(matches!(reply, AdminReply::Refused { .. }), "{reply:?}");
             assert!(matches!(
-                ask(folder.path(), AdminCommand::UserList).await,
+                ask(folder.path(), list()).await,
                 Ok(AdminReply::Done { .. })
             ));
         };

@@ -10,14 +10,14 @@ pub(super) async fn back_up(into: &Path, flags: Flags) -> Result<(), Failure> {
     let name = config.server_name.as_deref();
     let manifest = backup::back_up(&config.data, &config.database, name, into).await?;
     let bytes: u64 = manifest.files.iter().map(|file| file.bytes).sum();
-    println!(
+    say!(
         "backed up {}: {} files, {bytes} bytes",
         manifest.server_name,
         manifest.files.len()
     );
     if manifest.database == "postgres" {
-        println!(
-            "the database is not in the backup: use pg_dump, before this command, so that no media are missing"
+        say!(
+            "the database is not in the backup: run pg_dump, and run it first, so that no media are missing"
         );
     }
     Ok(())
@@ -26,6 +26,6 @@ pub(super) async fn back_up(into: &Path, flags: Flags) -> Result<(), Failure> {
 pub(super) async fn restore(from: &Path, flags: Flags) -> Result<(), Failure> {
     let config = flags.load()?.config;
     let manifest = backup::restore(from, &config.data, &config.database).await?;
-    println!("restored {} into {}", manifest.server_name, config.data.display());
+    say!("restored {} into {}", manifest.server_name, config.data.display());
     Ok(())
 }

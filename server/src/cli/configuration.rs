@@ -21,11 +21,11 @@ pub(super) fn run(action: Action, flags: Flags) -> Result<(), Failure> {
     match action {
         Action::Check => check(flags),
         Action::Show => {
-            print!("{}", reference::as_file(&flags.load()?));
+            say!("{}", reference::as_file(&flags.load()?).trim_end());
             Ok(())
         }
         Action::Reference => {
-            print!("{}", reference::as_table());
+            say!("{}", reference::as_table().trim_end());
             Ok(())
         }
     }
@@ -39,6 +39,6 @@ fn check(flags: Flags) -> Result<(), Failure> {
     for variable in &loaded.unknown_variables {
         eprintln!("maru: the variable {variable} names no key");
     }
-    println!("the configuration can be used");
+    say!("the configuration can be used");
     Ok(())
 }

@@ -48,10 +48,10 @@ pub(super) async fn run(flags: Flags) -> Result<(), Failure> {
     let mut wrong = 0;
     for (what, finding) in findings {
         match finding {
-            Ok(line) => println!("ok     {what}: {line}"),
+            Ok(line) => say!("ok     {what}: {line}"),
             Err(line) => {
                 wrong += 1;
-                println!("WRONG  {what}: {line}");
+                say!("WRONG  {what}: {line}");
             }
         }
     }

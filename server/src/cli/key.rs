@@ -15,11 +15,11 @@ pub(super) enum Action {
 pub(super) fn run(Action::Show: Action, flags: Flags) -> Result<(), Failure> {
     let config = flags.load()?.config;
     let keys = Keys::load_or_make(&config.data)?;
-    println!(
+    say!(
         "server name: {}",
         keys.server_name(config.server_name.as_deref())?
     );
-    println!("root key: {}", keys.root.public_key());
-    println!("signing key: {} {}", keys.signing.id, keys.signing.public_key());
+    say!("root key: {}", keys.root.public_key());
+    say!("signing key: {} {}", keys.signing.id, keys.signing.public_key());
     Ok(())
 }

@@ -1,5 +1,13 @@
 //! The command line. Each subcommand is one file; all take the flags of the configuration.
 
+/// Writes a line to standard output. Whoever reads it may have gone, which is no reason to stop.
+macro_rules! say {
+    ($($line:tt)+) => {{
+        let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{}\n", format_args!($($line)+)).as_bytes());
+    }};
+}
+
+mod admin;
 mod backup;
 mod configuration;
 mod doctor;
@@ -42,6 +50,16 @@ enum Command {
     Config {
         #[command(subcommand)]
         action: configuration::Action,
+    },
+    /// Make, change and list accounts
+    User {
+        #[command(subcommand)]
+        action: admin::UserAction,
+    },
+    /// Make registration tokens
+    Token {
+        #[command(subcommand)]
+        action: admin::TokenAction,
     },
     /// Show the keys that are the server's identity
     Key {
@@ -163,6 +181,8 @@ fn execute(command: Command, flags: Flags) -> Result<(), Failure> {
     match command {
         Command::Serve => wait(serve::run(flags.load()?)),
         Command::Config { action } => configuration::run(action, flags),
+        Command::User { action } => wait(admin::user(action, flags)),
+        Command::Token { action } => wait(admin::token(action, flags)),
         Command::Key { action } => key::run(action, flags),
         Command::Backup { into } => wait(backup::back_up(&into, flags)),
         Command::Restore { from } => wait(backup::restore(&from, flags)),
@@ -185,8 +205,27 @@ async fn open_server(folder: &DataFolder, config: &Config) -> Result<Arc<Server>
         server_name: keys.server_name(config.server_name.as_deref())?,
         signing_key: keys.signing.clone(),
     };
-    let opened = Server::open(config.clone(), database(config), identity, Clock::System).await;
-    opened.map_err(|error| Failure::Database(config.database.clone(), error))
+    let failed = |error| Failure::Database(config.database.clone(), error);
+    let server = Server::open(config.clone(), database(config), identity, Clock::System)
+        .await
+        .map_err(failed)?;
+    let user = server
+        .store
+        .users_after("", 1)
+        .await
+        .map_err(failed)?
+        .into_iter()
+        .next();
+    match user.filter(|user| !server.identity.is_local(&user.user_id)) {
+        None => Ok(server),
+        Some(stranger) => {
+            server.close().await;
+            let (found, name) = (stranger.user_id.server_name(), server.identity.name());
+            Err(Failure::Other(format!(
+                "the database belongs to the server {found}, this one is {name}"
+            )))
+        }
+    }
 }
 
 /// The configured database.

@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::signals::Signals;
 use super::{Failure, open_server};
-use crate::config::{Config, Loaded};
+use crate::admin::{self, AdminSocket};
+use crate::config::{BaseUrl, Config, Loaded};
 use crate::data_folder::DataFolder;
 use crate::http::listener::{Listener, ListenerOptions};
 use crate::http::tls::{Certificates, TlsFiles};
@@ -49,7 +50,9 @@ pub(super) async fn run(loaded: Loaded) -> Result<(), Failure> {
         None => None,
     };
     let server = open_server(&folder, &config).await?;
-    announce(&server, &folder, &clients, metrics.as_ref())?;
+    let socket = AdminSocket::bind(&folder.admin_socket())
+        .map_err(|error| Failure::Other(format!("cannot open the admin socket: {error}")))?;
+    announce(&server, &folder, &clients, metrics.as_ref()).await?;
 
     let stop = CancellationToken::new();
     tokio::spawn(signals.heed(stop.clone(), certificates));
@@ -66,7 +69,10 @@ pub(super) async fn run(loaded: Loaded) -> Result<(), Failure> {
             metrics
         );
     };
-    serving.await;
+    tokio::select! {
+        () = serving => {}
+        () = socket.serve(|command| admin::execute(&server, command)) => {}
+    }
     server.close().await;
     tracing::info!("stopped");
     Ok(())
@@ -98,29 +104,38 @@ async fn bind(
     bound.map_err(|error| Failure::Other(format!("cannot listen on {address} (`{key}`): {error}")))
 }
 
-/// Says on standard output where the server is. Scripts read these lines; the log has the same.
-fn announce(
+/// Says on standard output where the server is. Scripts read these lines, the last of which means that it answers.
+async fn announce(
     server: &Server,
     folder: &DataFolder,
     clients: &Listener,
     metrics: Option<&Listener>,
 ) -> Result<(), Failure> {
     let unknown = |error| Failure::Other(format!("cannot tell the bound address: {error}"));
-    let clients = format!(
+    let bound = format!(
         "{}://{}",
         clients.scheme(),
         clients.local_addr().map_err(unknown)?
     );
-    println!("data folder: {}", folder.path().display());
-    println!("server name: {}", server.identity.name());
+    let public = server
+        .config
+        .public_base_url
+        .as_ref()
+        .map_or(bound.as_str(), BaseUrl::as_str);
+    say!("data folder: {}", folder.path().display());
+    say!("server name: {}", server.identity.name());
     if let Some(metrics) = metrics {
-        println!(
+        say!(
             "metrics listening on http://{}/metrics",
             metrics.local_addr().map_err(unknown)?
         );
     }
-    println!("client API listening on {clients}");
+    let token = server.accounts.ensure_first_admin_token().await;
+    if let Some(token) = token.map_err(|refusal| Failure::Other(refusal.to_string()))? {
+        say!("first start: register the admin at {public} with this token, which works once: {token}");
+    }
+    say!("client API listening on {bound}");
     let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(version, name = %server.identity.name(), address = clients, "started");
+    tracing::info!(version, name = %server.identity.name(), address = bound, "started");
     Ok(())
 }

@@ -24,7 +24,8 @@ impl Sources {
             .filter_map(|(name, value)| {
                 Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
             })
-            .filter(|(name, _)| name.starts_with("MARU_"))
+            // Those of the project's own tests are none of the server's.
+            .filter(|(name, _)| name.starts_with("MARU_") && !name.starts_with("MARU_TEST_"))
             .collect();
         let file = file.or_else(|| environment.get("MARU_CONFIG").map(PathBuf::from));
         Self {

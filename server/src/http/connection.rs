@@ -69,16 +69,12 @@ pub(super) async fn serve_http1<S>(
 ) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder
+    let connection = hyper::server::conn::http1::Builder::new()
         .max_buf_size(HEAD_BYTES)
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.request_head);
-    let mut connection = Box::pin(
-        builder
-            .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades(),
-    );
+        .header_read_timeout(limits.request_head)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = Box::pin(connection.with_upgrades());
     tokio::select! {
         _ = connection.as_mut() => return,
         () = drain.cancelled() => connection.as_mut().graceful_shutdown(),

@@ -22,13 +22,16 @@ pub static TLS_HANDSHAKES_FAILED: Counter = Counter::new(
 pub static REQUESTS: Requests = Requests::new();
 /// Commits of the log.
 pub static COMMITS: Counter = Counter::new("maru_commits_total", "Commits of the log.");
-/// Changes stored by commits of the log.
-pub static CHANGES: Counter = Counter::new("maru_changes_total", "Changes stored in the log.");
+/// Records stored by commits of the log.
+pub static RECORDS: Counter = Counter::new("maru_records_total", "Records stored in the log.");
 /// Changes that were refused by the database.
 pub static CHANGES_FAILED: Counter =
     Counter::new("maru_changes_failed_total", "Changes that could not be stored.");
-/// Time from the start of a commit until it was durable.
-pub static COMMIT_TIME: Histogram = Histogram::new("maru_commit_seconds", "Time until a commit was durable.");
+/// Time that the database took to make a commit durable.
+pub static COMMIT_TIME: Histogram = Histogram::new(
+    "maru_commit_seconds",
+    "Time that the database took to make a commit durable.",
+);
 
 /// Every metric but those of the process, in the order in which they are written.
 pub static ALL: &[&(dyn Metric + Sync)] = &[
@@ -37,7 +40,7 @@ pub static ALL: &[&(dyn Metric + Sync)] = &[
     &TLS_HANDSHAKES_FAILED,
     &REQUESTS,
     &COMMITS,
-    &CHANGES,
+    &RECORDS,
     &CHANGES_FAILED,
     &COMMIT_TIME,
 ];

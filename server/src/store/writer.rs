@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use maru_protocol::cursor::Position;
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use super::engine::{Address, Connection, query};
 use super::log::{Change, CommitReader, Committed, Pending, Record, place_records};
 use super::{CommitLimits, StoreError, records};
+use crate::observe::metrics;
 
 /// Changes that may wait; one more is refused as [`StoreError::Busy`].
 const QUEUE_CHANGES: usize = 16_384;
@@ -238,6 +239,7 @@ impl State {
                     }
                 }
                 Err(error) if part.len() == 1 || error.is_temporary() => {
+                    metrics::CHANGES_FAILED.add(part.len() as u64);
                     for (change, answer) in part {
                         change.tickets.iter().for_each(super::log::HeadTicket::fail);
                         let _ = answer.send(Err(error.clone()));
@@ -323,6 +325,8 @@ impl State {
     }
 
     fn publish(&mut self, placed: &[Committed]) {
+        metrics::COMMITS.add(1);
+        metrics::RECORDS.add(placed.len() as u64);
         self.position = last_position(placed, self.position);
         for committed in placed {
             if let Record::Event(stored) = &committed.record {
@@ -401,7 +405,10 @@ async fn finish(connection: &mut Connection, placed: &[Committed], before: Posit
     records::store(connection, placed)
         .await
         .map_err(Failure::Refused)?;
-    connection.commit().await.map_err(Failure::Unknown)
+    let begun = Instant::now();
+    connection.commit().await.map_err(Failure::Unknown)?;
+    metrics::COMMIT_TIME.observe(begun.elapsed());
+    Ok(())
 }
 
 /// Moves the counter: its row lock is the log's lock.
