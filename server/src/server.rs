@@ -49,7 +49,7 @@ pub struct Server {
     /// Who is present.
     pub presence: Arc<Presence>,
     /// Keys of end-to-end encryption.
-    pub keys: Keys,
+    pub keys: Arc<Keys>,
     /// What users upload and download.
     pub media: Media,
     /// Push rules.
@@ -103,7 +103,7 @@ impl Server {
             Arc::clone(&hub),
             PresenceLimits::offline_after(offline_after),
         );
-        let keys = Keys::new(Arc::clone(&identity), Arc::clone(&store));
+        let keys = Arc::new(Keys::new(Arc::clone(&identity), Arc::clone(&store)));
         let media = Media::new(
             Arc::clone(&identity),
             Arc::clone(&clock),
@@ -129,6 +129,7 @@ impl Server {
             Arc::clone(&clock),
             Arc::clone(&typing),
             Arc::clone(&presence),
+            Arc::clone(&keys),
         );
         let rate_limits = RateLimits::new(config.rate_limits, &config.rates, Arc::clone(&clock));
         let server = Arc::new(Self {
@@ -170,6 +171,7 @@ async fn keep_house(server: Weak<Server>) {
         let Some(server) = server.upgrade() else {
             return;
         };
+        server.hub.sweep(server.clock.now_ms());
         server.accounts.flush_last_seen().await;
     }
 }

@@ -37,6 +37,7 @@ async fn set_password(
         .accounts
         .set_password(&caller.user_id, request.new_password, log_out)
         .await?;
+    server.hub.wake(&caller.user_id);
     Ok(Answer(change_password::Response::new()))
 }
 
@@ -48,6 +49,7 @@ async fn close(
     confirm(&server, &caller, "deactivate", call.request.auth).await?;
     server.accounts.deactivate(&caller.user_id).await?;
     let no_identity_server = ThirdPartyIdRemovalStatus::NoSupport;
+    server.hub.wake(&caller.user_id);
     Ok(Answer(deactivate::Response::new(no_identity_server)))
 }
 

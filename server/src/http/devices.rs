@@ -63,6 +63,7 @@ async fn delete(
     confirm(&server, &call.caller, "delete_device", call.request.auth).await?;
     let this = Devices::These(vec![call.request.device_id.to_string()]);
     server.accounts.remove_devices(&call.caller.user_id, this).await?;
+    server.hub.wake(&call.caller.user_id);
     Ok(Answer(delete_device::Response::new()))
 }
 
@@ -76,6 +77,7 @@ async fn delete_several(
         .accounts
         .remove_devices(&call.caller.user_id, Devices::These(these))
         .await?;
+    server.hub.wake(&call.caller.user_id);
     Ok(Answer(delete_devices::Response::new()))
 }
 

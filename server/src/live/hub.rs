@@ -63,6 +63,13 @@ impl Hub {
         inboxes.retain(|_, inbox| Arc::strong_count(inbox) > 1 || !inbox.is_unused_since(before));
     }
 
+    /// Wakes the sessions of a user so that they look at their tokens again.
+    pub fn wake(&self, user_id: &UserId) {
+        if let Some(inbox) = self.get(user_id) {
+            inbox.wake();
+        }
+    }
+
     /// How many users are listening.
     pub fn len(&self) -> usize {
         self.inboxes.read().unwrap_or_else(PoisonError::into_inner).len()

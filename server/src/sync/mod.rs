@@ -35,6 +35,7 @@ use crate::accounts::Caller;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::ephemeral::{Presence, Typing};
+use crate::keys::Keys;
 use crate::live::Hub;
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
@@ -52,6 +53,7 @@ pub struct Sync {
     clock: Arc<Clock>,
     typing: Arc<Typing>,
     presence: Arc<Presence>,
+    keys: Arc<Keys>,
     /// Up to where each device's to-device messages have been dropped.
     acknowledged: Cache<(OwnedUserId, String), Position>,
     lazily_loaded: lazy_members::LazyMembers,
@@ -78,6 +80,7 @@ impl Sync {
         clock: Arc<Clock>,
         typing: Arc<Typing>,
         presence: Arc<Presence>,
+        keys: Arc<Keys>,
     ) -> Self {
         Self {
             store,
@@ -86,6 +89,7 @@ impl Sync {
             clock,
             typing,
             presence,
+            keys,
             acknowledged: Cache::new(DEVICES),
             lazily_loaded: lazy_members::LazyMembers::new(DEVICES),
         }

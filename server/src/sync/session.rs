@@ -76,10 +76,9 @@ impl<'s> Session<'s> {
             }
             if !self.wait(deadline).await {
                 let next_batch = self.since.unwrap_or_else(|| self.now());
-                return Ok(Answer {
-                    next_batch,
-                    members: String::new(),
-                });
+                let mut members = String::new();
+                Box::pin(self.write_key_counts(&mut members)).await?;
+                return Ok(Answer { next_batch, members });
             }
         }
     }
@@ -130,11 +129,12 @@ impl<'s> Session<'s> {
         let first = self.since.is_none() || self.wish.full_state;
         self.wish.full_state = false;
         self.read_ignored(&window).await?;
-        let members = self.write(&window).await?;
+        let mut members = self.write(&window).await?;
         self.since = Some(now);
         if members.is_empty() && !first {
             return Ok(None);
         }
+        self.write_key_counts(&mut members).await?;
         Ok(Some(Answer {
             next_batch: now,
             members,
@@ -273,6 +273,20 @@ impl<'s> Session<'s> {
         }
         self.write_rooms(&mut out, window).await?;
         Ok(out)
+    }
+
+    /// What the device must know of its keys on the server. Not news by itself, but part of every answer.
+    async fn write_key_counts(&self, out: &mut String) -> Result<(), Refusal> {
+        let counts = self
+            .sync
+            .keys
+            .counts(&self.caller.user_id, &self.caller.device_id)
+            .await?;
+        write_name(out, "device_one_time_keys_count");
+        write_json(out, &counts.one_time);
+        write_name(out, "device_unused_fallback_key_types");
+        write_json(out, &counts.unused_fallback);
+        Ok(())
     }
 
     /// Presence events of users whose presence is news, or, in a first sync, of all who share a room.
