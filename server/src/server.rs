@@ -155,6 +155,11 @@ impl Server {
         Ok(server)
     }
 
+    /// Ends what waits, so that connections can be drained.
+    pub fn stop(&self) {
+        self.hub.stop();
+    }
+
     /// Stores what is queued and closes the database.
     pub async fn close(&self) {
         self.accounts.flush_last_seen().await;
@@ -173,5 +178,6 @@ async fn keep_house(server: Weak<Server>) {
         };
         server.hub.sweep(server.clock.now_ms());
         server.accounts.flush_last_seen().await;
+        server.hub.sweep(server.clock.now_ms());
     }
 }

@@ -227,6 +227,58 @@ fn a_wrong_configuration_is_one_line_and_status_2() {
     );
 }
 
+/// Registers somebody, and gives the access token and the cursor of a first sync.
+fn listener_of(server: &Running) -> (String, String) {
+    let body = json!({ "username": "alice", "password": "a password", "auth": { "type": "m.login.dummy" } });
+    let (_, registered) = server.ask("POST", "/_matrix/client/v3/register", &body);
+    let token = registered["access_token"].as_str().unwrap().to_owned();
+    let path = format!("/_matrix/client/v3/sync?access_token={token}");
+    let (_, synced) = server.ask("GET", &path, &Value::Null);
+    (token, synced["next_batch"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn waiting_clients_are_answered_when_the_server_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Running::start(&folder.path().join("data"), &["--registration", "open"]);
+    let (token, since) = listener_of(&server);
+
+    let mut socket = TcpStream::connect(&server.address).unwrap();
+    write!(
+        socket,
+        "GET /_matrix/client/unstable/maru/sync?since={since} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Protocol: maru.v1\r\nAuthorization: Bearer {token}\r\n\r\n"
+    )
+    .unwrap();
+    let mut socket = BufReader::new(socket);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert_ne!(socket.read_line(&mut head).unwrap(), 0, "{head}");
+    }
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+
+    // The poll and the one before it go over one connection: when the first is answered, the second begins.
+    let mut poll = TcpStream::connect(&server.address).unwrap();
+    poll.set_read_timeout(Some(PATIENCE)).unwrap();
+    for timeout in [0, 30_000] {
+        let path = format!("/_matrix/client/v3/sync?access_token={token}&since={since}&timeout={timeout}");
+        write!(poll, "GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    }
+    poll.read_exact(&mut [0; 12]).unwrap();
+    assert_eq!(server.ask("GET", "/health", &Value::Null).0, 200);
+
+    server.signal(Signal::TERM);
+    let mut answers = String::new();
+    poll.read_to_string(&mut answers).unwrap();
+    assert_eq!(answers.matches("next_batch").count(), 2, "{answers}");
+    let mut frames = Vec::new();
+    socket.read_to_end(&mut frames).unwrap();
+    let going_away = 1001_u16.to_be_bytes();
+    assert!(frames.windows(2).any(|bytes| bytes == going_away), "{frames:?}");
+    assert_eq!(server.ended(), Some(0));
+}
+
 #[test]
 fn a_second_signal_cuts() {
     let folder = tempfile::tempdir().unwrap();

@@ -64,7 +64,12 @@ pub(super) async fn run(loaded: Loaded) -> Result<(), Failure> {
                     .await;
             }
         };
+        let stopping = async {
+            stop.cancelled().await;
+            server.stop();
+        };
         tokio::join!(
+            stopping,
             clients.serve(router(server.clone()), stop.clone().cancelled_owned()),
             metrics
         );

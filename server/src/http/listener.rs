@@ -21,6 +21,8 @@ use super::tls::Certificates;
 use crate::config::Config;
 use crate::observe::metrics;
 
+/// More connections than any machine has.
+const MOST_CONNECTIONS: usize = u32::MAX as usize >> 3;
 /// Time for a TLS handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// Pause after a failed accept: mostly the process is out of file descriptors and needs some to be closed.
@@ -44,7 +46,7 @@ impl ListenerOptions {
     pub fn configured(config: &Config) -> Self {
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
         Self {
-            connections: config.limits.connections.min(Semaphore::MAX_PERMITS),
+            connections: config.limits.connections.min(MOST_CONNECTIONS),
             request_head: seconds(config.limits.request_head_seconds),
             drain: seconds(config.limits.drain_seconds),
             trusted_proxies: TrustedProxies::new(&config.trusted_proxies),
@@ -97,11 +99,13 @@ impl Listener {
     }
 
     /// Serves connections until `shutdown` resolves; then accepts no more, lets requests in progress finish, and
-    /// returns when the last is answered or the time to drain is over. Upgraded connections are their owner's to end.
+    /// returns when the last connection is gone or the time to drain is over. Upgraded connections are waited for, but
+    /// are their owner's to end.
     pub async fn serve(self, router: Router, shutdown: impl Future<Output = ()>) {
         let drain = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let accepting = self.accept_all(router, &drain, &tasks);
+        let places = Arc::new(Semaphore::new(self.options.connections));
+        let accepting = self.accept_all(router, &places, &drain, &tasks);
         tokio::select! {
             () = accepting => {}
             () = shutdown => {}
@@ -109,12 +113,19 @@ impl Listener {
         drop(self.socket);
         drain.cancel();
         tasks.close();
-        // Every connection keeps the time to drain by itself.
+        // Every task keeps the time to drain by itself; when all places are free, upgraded connections are gone too.
+        let all = u32::try_from(self.options.connections).unwrap_or(u32::MAX);
+        let _ = tokio::time::timeout(self.options.drain, places.acquire_many(all)).await;
         tasks.wait().await;
     }
 
-    async fn accept_all(&self, router: Router, drain: &CancellationToken, tasks: &TaskTracker) {
-        let places = Arc::new(Semaphore::new(self.options.connections));
+    async fn accept_all(
+        &self,
+        router: Router,
+        places: &Arc<Semaphore>,
+        drain: &CancellationToken,
+        tasks: &TaskTracker,
+    ) {
         loop {
             let Ok(place) = places.clone().acquire_owned().await else {
                 return;

@@ -42,6 +42,9 @@ const SLOWEST_WRITE: Duration = Duration::from_secs(30);
 /// How often a quiet connection is asked whether it still lives.
 const PING_EVERY: Duration = Duration::from_secs(60);
 
+/// Close code when the server stops.
+const STOPPING: u16 = axum::extract::ws::close_code::AWAY;
+
 /// Close code for a token that is no longer valid.
 const TOKEN_REVOKED: u16 = 4401;
 
@@ -181,6 +184,9 @@ impl Connection<'_> {
                     Some(Err(_)) | None => return End::Gone,
                 },
                 new = session.wait(ping_at), if may_push => {
+                    if self.server.hub.is_stopping() {
+                        return End::Closed(STOPPING, "the server is stopping; come back with the cursor".into());
+                    }
                     if !new && socket.send(Message::Ping(bytes::Bytes::new())).await.is_err() {
                         return End::Gone;
                     }

@@ -1,7 +1,7 @@
 //! Who is listening, and the counter of what lives in memory only.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use maru_protocol::cursor::Position;
@@ -18,6 +18,7 @@ pub struct Hub {
     inboxes: RwLock<HashMap<OwnedUserId, Arc<Inbox>>>,
     position: AtomicI64,
     ephemeral: AtomicU64,
+    stopping: AtomicBool,
 }
 
 impl Hub {
@@ -54,6 +55,18 @@ impl Hub {
             .unwrap_or_else(PoisonError::into_inner)
             .get(user_id)
             .cloned()
+    }
+
+    /// Ends all waiting, now and from now on: the server stops, and its clients come back with their cursors.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        let inboxes = self.inboxes.read().unwrap_or_else(PoisonError::into_inner);
+        inboxes.values().for_each(|inbox| inbox.wake());
+    }
+
+    /// Whether the server stops, so that nobody should wait for anything.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
     }
 
     /// Drops inboxes that no session has used for a while. Costs grow with the listening users.

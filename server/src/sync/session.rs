@@ -91,7 +91,8 @@ impl<'s> Session<'s> {
         self.sync.acknowledge(&self.caller, cursor.position).await
     }
 
-    /// Waits for something new, until `deadline`; whether it came. May be dropped at any time.
+    /// Waits for something new, until `deadline` or until the server stops; whether it came. May be dropped at any
+    /// time.
     pub async fn wait(&self, deadline: Instant) -> bool {
         let changed = self.inbox.changed();
         tokio::pin!(changed);
@@ -105,7 +106,8 @@ impl<'s> Session<'s> {
         {
             return true;
         }
-        timeout_at(deadline, changed).await.is_ok()
+        let stopping = || self.sync.hub.is_stopping();
+        !stopping() && timeout_at(deadline, changed).await.is_ok() && !stopping()
     }
 
     fn now(&self) -> SinceToken {
