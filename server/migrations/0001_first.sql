@@ -189,6 +189,8 @@ CREATE TABLE account_data (
     PRIMARY KEY (user_id, room, type)
 ){clustered};
 CREATE INDEX account_data_by_position ON account_data (user_id, position);
+-- Who has push rules of their own.
+CREATE INDEX account_data_push_rules ON account_data (user_id) WHERE type = 'm.push_rules';
 
 -- The latest receipt per user, room, type and thread ('' for an unthreaded one).
 CREATE TABLE receipts (

@@ -77,6 +77,7 @@ impl Server {
     ) -> Result<Arc<Self>, StoreError> {
         let readers = Arc::new(Readers::default());
         let (table, hub) = (Arc::clone(&readers.table), Arc::clone(&readers.hub));
+        let own_rules = Arc::clone(&readers.own_rules);
         let limits = config.limits.clone();
         let commit = CommitLimits {
             changes: limits.commit_changes,
@@ -85,11 +86,14 @@ impl Server {
         let store = Store::open(&database, LogId(rand::random()), commit, readers).await?;
         hub.start_at(store.position());
         let (identity, clock) = (Arc::new(identity), Arc::new(clock));
+        let push = Push::open(Arc::clone(&store), own_rules).await?;
+        let push = Arc::new(push);
         let rooms = Arc::new(Rooms::new(
             Arc::clone(&identity),
             Arc::clone(&clock),
             Arc::clone(&store),
             Arc::clone(&table),
+            Arc::clone(&push),
             limits.message_characters,
         ));
         let account_data = ClientData::new(Arc::clone(&store), Arc::clone(&rooms));
@@ -111,7 +115,6 @@ impl Server {
             &config.data,
             limits.upload_bytes,
         );
-        let push = Arc::new(Push::new(Arc::clone(&store)));
         let accounts = Accounts::new(
             Arc::clone(&identity),
             Arc::clone(&clock),

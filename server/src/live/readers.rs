@@ -7,6 +7,7 @@ use ruma::UserId;
 use super::Hub;
 use super::hub::Delivering;
 use super::inbox::Item;
+use crate::push::{OwnRules, PUSH_RULES};
 use crate::rooms::RoomTable;
 use crate::store::events::{Redaction, StoredEvent};
 use crate::store::log::{CommitReader, Committed, Record};
@@ -18,6 +19,8 @@ pub struct Readers {
     pub table: Arc<RoomTable>,
     /// Who is listening.
     pub hub: Arc<Hub>,
+    /// Who has push rules of their own.
+    pub own_rules: Arc<OwnRules>,
 }
 
 impl CommitReader for Readers {
@@ -48,6 +51,12 @@ impl Readers {
                 if let Some(room) = self.table.get(membership.room) {
                     room.commit_membership(membership);
                 }
+                let is_joined = membership.membership == "join";
+                self.own_rules
+                    .commit_membership(membership.room, &membership.user_id, is_joined);
+            }
+            Record::AccountData(data) if data.data_type == PUSH_RULES => {
+                self.own_rules.commit_rules(&data.user_id);
             }
             _ => {}
         }

@@ -11,6 +11,7 @@ use ruma::push::{
 use ruma::{OwnedUserId, UserId};
 
 use super::Push;
+use super::pattern::LONGEST;
 use crate::refusal::Refusal;
 use crate::store::account_data::GLOBAL;
 
@@ -18,7 +19,7 @@ use crate::store::account_data::GLOBAL;
 pub const PUSH_RULES: &str = "m.push_rules";
 
 /// Rules of one user, predefined ones included.
-const RULES_PER_USER: usize = 1000;
+const RULES_PER_USER: usize = 300;
 
 /// Conditions of one rule, and actions of one rule.
 const PARTS_PER_RULE: usize = 50;
@@ -182,6 +183,11 @@ fn check_size(rule: &NewPushRule) -> Result<(), Refusal> {
     };
     check_actions(actions)?;
     let too_long = |text: &str| text.len() > TEXT_BYTES || text.contains('\0');
+    if pattern.chars().count() > LONGEST {
+        return Err(Refusal::TooLarge(format!(
+            "a pattern has at most {LONGEST} characters"
+        )));
+    }
     if conditions.len() > PARTS_PER_RULE || too_long(rule.rule_id()) || too_long(pattern) {
         return Err(too_large());
     }

@@ -10,6 +10,7 @@ use maru_protocol::state::EventNid;
 use super::chain::{Chain, Known, NotAdded};
 use super::create::{FirstEvents, empty_head};
 use super::{Room, Rooms};
+use crate::push::Verdict;
 use crate::refusal::Refusal;
 use crate::store::StoreError;
 use crate::store::events::StoredEvent;
@@ -35,10 +36,11 @@ impl Rooms {
         effects: Effects<'_>,
     ) -> Result<Arc<StoredEvent>, Refusal> {
         let mut known = Known::new();
+        let verdict = self.judge(room, &draft).await?;
         for _ in 0..ATTEMPTS {
             let permit = room.builds.acquire().await.map_err(Refusal::internal)?;
             self.load_needed(room, &draft, &mut known).await?;
-            let Some((stored, pending)) = self.build(room, &draft, effects, &mut known)? else {
+            let Some((stored, pending)) = self.build(room, &draft, &verdict, effects, &mut known)? else {
                 continue;
             };
             match pending.wait().await {
@@ -73,6 +75,7 @@ impl Rooms {
         &self,
         room: &Arc<Room>,
         draft: &Draft,
+        verdict: &Verdict,
         effects: Effects<'_>,
         known: &mut Known,
     ) -> Result<Option<(Arc<StoredEvent>, Pending)>, Refusal> {
@@ -85,7 +88,7 @@ impl Rooms {
             known,
             records: Vec::with_capacity(4),
         };
-        let stored = match chain.add(draft.clone(), EventNid(self.store.next_nid())) {
+        let stored = match chain.add(draft.clone(), EventNid(self.store.next_nid()), verdict) {
             Ok(stored) => stored,
             Err(NotAdded::Missing) => return Ok(None),
             Err(NotAdded::Refused(refusal)) => return Err(refusal),
@@ -103,6 +106,7 @@ impl Rooms {
 
     /// Stores the first events of a room, all or none.
     pub(super) async fn append_new_room(&self, first: FirstEvents) -> Result<Arc<Room>, Refusal> {
+        let verdicts = self.judge_first(first.new_room.nid, &first.drafts).await?;
         let mut known = Known::new();
         let mut chain = Chain {
             identity: &self.identity,
@@ -113,11 +117,11 @@ impl Rooms {
             records: Vec::with_capacity(first.drafts.len() * 3 + 2),
         };
         let mut room_id = None;
-        for mut draft in first.drafts {
+        for (mut draft, verdict) in first.drafts.into_iter().zip(&verdicts) {
             // The create event of a room whose id is its hash names no room; the others name that id.
             draft.room_id = draft.room_id.or_else(|| room_id.clone());
             let stored = chain
-                .add(draft, EventNid(self.store.next_nid()))
+                .add(draft, EventNid(self.store.next_nid()), verdict)
                 .map_err(|not_added| match not_added {
                     NotAdded::Missing => Refusal::internal("a new room lacks its own state"),
                     NotAdded::Refused(Refusal::Forbidden(why)) => Refusal::InvalidRoomState(why),

@@ -11,10 +11,11 @@ use maru_protocol::state::{EventNid, StateNid};
 use maru_protocol::version::RoomVersion;
 
 use crate::identity::Identity;
-use crate::push;
+use crate::push::Verdict;
 use crate::refusal::Refusal;
 use crate::store::events::StoredEvent;
 use crate::store::log::Record;
+use crate::store::notifications::NewNotification;
 use crate::store::rooms::{Membership, RoomHead};
 use crate::store::state::NewState;
 
@@ -48,8 +49,13 @@ pub(super) struct Chain<'a> {
 }
 
 impl Chain<'_> {
-    /// Adds one event, numbered `nid`.
-    pub(super) fn add(&mut self, draft: Draft, nid: EventNid) -> Result<Arc<StoredEvent>, NotAdded> {
+    /// Adds one event, numbered `nid`, of which push rules say `verdict`.
+    pub(super) fn add(
+        &mut self,
+        draft: Draft,
+        nid: EventNid,
+        verdict: &Verdict,
+    ) -> Result<Arc<StoredEvent>, NotAdded> {
         let auth_slots = self.slots(&draft, auth::auth_slots)?;
         let needed = self.slots(&draft, auth::slots_needed)?;
         for slot in &needed {
@@ -81,7 +87,7 @@ impl Chain<'_> {
         .map_err(not_built)?;
         auth::check(&event, self.version, |slot| self.in_slot(slot))
             .map_err(|denied| Refusal::forbidden(denied.to_string()))?;
-        Ok(self.accept(event, nid))
+        Ok(self.accept(event, nid, verdict))
     }
 
     fn slots(
@@ -110,7 +116,7 @@ impl Chain<'_> {
         self.known.get(&nid).map(|stored| Arc::clone(&stored.event))
     }
 
-    fn accept(&mut self, event: Event, nid: EventNid) -> Arc<StoredEvent> {
+    fn accept(&mut self, event: Event, nid: EventNid, verdict: &Verdict) -> Arc<StoredEvent> {
         let place = Place(self.head.last_place.0 + 1);
         let mut replaces = None;
         if let Some(slot) = StateSlot::of(&event) {
@@ -135,7 +141,7 @@ impl Chain<'_> {
         );
         stored.replaces = replaces;
         (stored.relation, stored.thread) = super::relation::of(&event);
-        stored.notify = push::default_outcome(&event);
+        stored.notify = verdict.to_others;
         let stored = Arc::new(stored);
         if event.is_state() {
             self.known.insert(nid, Arc::clone(&stored));
@@ -144,6 +150,16 @@ impl Chain<'_> {
         if let Some(membership) = membership_of(&stored) {
             self.records.push(Record::Membership(membership));
         }
+        let exceptions = verdict.exceptions.iter();
+        self.records.extend(exceptions.map(|(user_id, notify)| {
+            Record::Notification(NewNotification {
+                user_id: user_id.clone(),
+                room: stored.room,
+                place,
+                notify: *notify,
+                thread: stored.thread.as_ref().map(ToString::to_string),
+            })
+        }));
         stored
     }
 

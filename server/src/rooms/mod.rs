@@ -10,6 +10,7 @@ mod chain;
 mod create;
 mod directory;
 mod first_state;
+mod judge;
 mod membership;
 mod relation;
 mod room;
@@ -39,6 +40,7 @@ pub use transactions::Transaction;
 
 use crate::clock::Clock;
 use crate::identity::Identity;
+use crate::push::Push;
 use crate::refusal::Refusal;
 use crate::store::Store;
 use crate::store::events::StoredEvent;
@@ -50,6 +52,7 @@ pub struct Rooms {
     clock: Arc<Clock>,
     store: Arc<Store>,
     table: Arc<RoomTable>,
+    push: Arc<Push>,
     /// Longest `body` of a local message, in characters.
     message_characters: usize,
     transactions: transactions::Transactions,
@@ -63,6 +66,7 @@ impl Rooms {
         clock: Arc<Clock>,
         store: Arc<Store>,
         table: Arc<RoomTable>,
+        push: Arc<Push>,
         message_characters: usize,
     ) -> Self {
         Self {
@@ -70,6 +74,7 @@ impl Rooms {
             clock,
             store,
             table,
+            push,
             message_characters,
             transactions: transactions::Transactions::default(),
         }
