@@ -18,7 +18,7 @@ use crate::store::people::People;
 use crate::store::rooms::{NewAlias, NewRoom, RoomHead};
 
 /// Most users that a new room may invite, and most events of its `initial_state`. More come one by one later.
-const MOST_AT_ONCE: usize = 1_000;
+pub(super) const MOST_AT_ONCE: usize = 1_000;
 
 /// A ready-made set of rules for a new room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,16 @@ pub struct NewRoomRequest {
     pub is_direct: bool,
 }
 
+/// What a new room is to be, with everything decided.
+pub(super) struct Plan {
+    pub(super) creator: OwnedUserId,
+    pub(super) version: RoomVersion,
+    pub(super) create: Content,
+    pub(super) state: Vec<StateDraft>,
+    pub(super) alias: Option<OwnedRoomAliasId>,
+    pub(super) published: bool,
+}
+
 /// The first events of a room, in order: the create event, then the rest.
 pub(super) struct FirstEvents {
     pub(super) new_room: NewRoom,
@@ -131,47 +141,54 @@ impl Rooms {
     }
 
     fn first_events(&self, request: NewRoomRequest, people: &People) -> Result<FirstEvents, Refusal> {
+        self.lay_out(Plan {
+            create: first_state::create_content(&request)?,
+            state: first_state::after_create(&request, people)?,
+            version: request.version,
+            creator: request.creator,
+            alias: request.alias,
+            published: request.published,
+        })
+    }
+
+    /// Numbers a new room and drafts its events.
+    pub(super) fn lay_out(&self, plan: Plan) -> Result<FirstEvents, Refusal> {
         let now = self.clock.now_ms();
         let nid = self.store.next_nid();
-        let version = request.version;
-        let create = first_state::create_content(&request)?;
-        let room_id = if version.room_id_is_hash() {
-            None
-        } else {
-            Some(RoomId::new_v1(&self.identity.server_name))
-        };
-        let state = first_state::after_create(&request, people)?;
+        let named = RoomId::new_v1(&self.identity.server_name);
+        let room_id = (!plan.version.room_id_is_hash()).then(|| named.clone());
         let draft = |event_type: String, state_key: String, content: Content| Draft {
             room_id: room_id.clone(),
-            sender: request.creator.clone(),
+            sender: plan.creator.clone(),
             event_type: event_type.into(),
             state_key: Some(state_key.into()),
             content,
             redacts: None,
             origin_server_ts: now,
         };
-        let max_event_bytes = limits::max_event_bytes(&create);
-        let mut drafts = Vec::with_capacity(state.len() + 1);
-        drafts.push(draft("m.room.create".to_owned(), String::new(), create));
-        for state in state {
+        let max_event_bytes = limits::max_event_bytes(&plan.create);
+        let mut drafts = Vec::with_capacity(plan.state.len() + 1);
+        drafts.push(draft("m.room.create".to_owned(), String::new(), plan.create));
+        for state in plan.state {
             let content = Content::of(&state.content).map_err(|error| Refusal::BadJson(error.to_string()))?;
             drafts.push(draft(state.event_type, state.state_key, content));
         }
         Ok(FirstEvents {
             new_room: NewRoom {
                 nid,
-                room_id: room_id.unwrap_or_else(|| RoomId::new_v1(&self.identity.server_name)),
-                version: version.as_str().to_owned(),
-                published: request.published,
+                // Replaced by the real id where that is the hash of the create event.
+                room_id: named,
+                version: plan.version.as_str().to_owned(),
+                published: plan.published,
                 created_at: i64::try_from(now).unwrap_or(i64::MAX),
             },
-            version,
+            version: plan.version,
             max_event_bytes,
             drafts,
-            alias: request.alias.map(|alias| NewAlias {
+            alias: plan.alias.map(|alias| NewAlias {
                 alias,
                 room: nid,
-                creator: request.creator.clone(),
+                creator: plan.creator.clone(),
             }),
         })
     }

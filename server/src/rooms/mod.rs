@@ -19,6 +19,8 @@ mod state_checks;
 mod summary;
 mod table;
 mod transactions;
+mod upgrade;
+mod upgraded_levels;
 pub mod view;
 pub mod visibility;
 

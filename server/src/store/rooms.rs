@@ -473,6 +473,22 @@ impl Store {
         .await
     }
 
+    /// Makes all aliases of a room name another one.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn move_aliases(&self, from: i64, to: i64) -> Result<(), StoreError> {
+        self.transact(move |tx| {
+            Box::pin(async move {
+                let update = query("UPDATE aliases SET room = $1 WHERE room = $2")
+                    .bind(to)
+                    .bind(from);
+                update.execute(&mut tx.connection).await.map(drop)
+            })
+        })
+        .await
+    }
+
     /// Lists a room in the public directory, or takes it out.
     ///
     /// # Errors
