@@ -28,6 +28,7 @@ pub mod request_log;
 mod room_creation;
 mod room_history;
 mod room_membership;
+mod room_previews;
 mod room_sending;
 mod room_state;
 mod room_upgrade;
@@ -72,6 +73,7 @@ pub fn router(server: Arc<Server>) -> Router {
         .merge(aliases::routes())
         .merge(directory::routes())
         .merge(room_upgrade::routes())
+        .merge(room_previews::routes())
         .merge(account_data::routes())
         .merge(filters::routes())
         .merge(push_rules::routes())

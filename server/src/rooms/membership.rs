@@ -334,7 +334,7 @@ impl Rooms {
     }
 
     /// Whether the user is in one of the rooms that open a restricted one.
-    async fn check_allowed(&self, rule: &Restricted, user_id: &UserId) -> Result<(), Refusal> {
+    pub(super) async fn check_allowed(&self, rule: &Restricted, user_id: &UserId) -> Result<(), Refusal> {
         let mut unknown = false;
         for condition in &rule.allow {
             let AllowRule::RoomMembership(membership) = condition else {
