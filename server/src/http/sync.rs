@@ -1,5 +1,6 @@
 //! Sync by long-poll (client-server API, "Syncing").
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,11 +94,8 @@ fn filter(definition: &FilterDefinition) -> Result<Filter, Refusal> {
     let plain = |filter: &ruma::api::client::filter::Filter| Wanted {
         types: filter.types.clone(),
         not_types: filter.not_types.clone(),
-        senders: filter
-            .senders
-            .as_ref()
-            .map(|users| users.iter().map(ToString::to_string).collect()),
-        not_senders: filter.not_senders.iter().map(ToString::to_string).collect(),
+        senders: filter.senders.as_deref().map(names),
+        not_senders: names(&filter.not_senders),
         ..Wanted::default()
     };
     let room = &definition.room;
@@ -114,11 +112,8 @@ fn filter(definition: &FilterDefinition) -> Result<Filter, Refusal> {
         presence: plain(&definition.presence),
         account_data: plain(&definition.account_data),
         rooms: Wanted {
-            rooms: room
-                .rooms
-                .as_ref()
-                .map(|rooms| rooms.iter().map(ToString::to_string).collect()),
-            not_rooms: room.not_rooms.iter().map(ToString::to_string).collect(),
+            rooms: room.rooms.as_deref().map(names),
+            not_rooms: names(&room.not_rooms),
             ..Wanted::default()
         },
         timeline: wanted(&room.timeline),
@@ -137,16 +132,10 @@ fn wanted(filter: &RoomEventFilter) -> Wanted {
     Wanted {
         types: filter.types.clone(),
         not_types: filter.not_types.clone(),
-        senders: filter
-            .senders
-            .as_ref()
-            .map(|users| users.iter().map(ToString::to_string).collect()),
-        not_senders: filter.not_senders.iter().map(ToString::to_string).collect(),
-        rooms: filter
-            .rooms
-            .as_ref()
-            .map(|rooms| rooms.iter().map(ToString::to_string).collect()),
-        not_rooms: filter.not_rooms.iter().map(ToString::to_string).collect(),
+        senders: filter.senders.as_deref().map(names),
+        not_senders: names(&filter.not_senders),
+        rooms: filter.rooms.as_deref().map(names),
+        not_rooms: names(&filter.not_rooms),
         contains_url: filter
             .url_filter
             .as_ref()
@@ -155,4 +144,9 @@ fn wanted(filter: &RoomEventFilter) -> Wanted {
             .limit
             .map(|limit| usize::try_from(u64::from(limit)).unwrap_or(usize::MAX)),
     }
+}
+
+/// Ids as plain text.
+fn names(ids: &[impl ToString]) -> HashSet<String> {
+    ids.iter().map(ToString::to_string).collect()
 }
