@@ -1,8 +1,6 @@
 //! What the admin does with accounts, and what their owners may do to the whole of theirs.
 
-use maru_protocol::canonical::Content;
 use ruma::{OwnedUserId, UserId};
-use serde_json::json;
 
 use super::{Accounts, password};
 use crate::refusal::Refusal;
@@ -62,7 +60,6 @@ impl Accounts {
 
     /// Leaves every room. A room that cannot be left is passed over: the account is closed all the same.
     async fn leave_rooms(&self, user_id: &UserId) -> Result<(), Refusal> {
-        let leave = Content::of(&json!({ "membership": "leave" })).map_err(Refusal::internal)?;
         for membership in self.store.memberships_of(user_id).await? {
             let membership = membership.membership;
             if !matches!(&*membership.membership, "join" | "invite" | "knock") {
@@ -71,9 +68,7 @@ impl Accounts {
             let Some(room) = self.rooms.room_by_nid(membership.room).await? else {
                 continue;
             };
-            let left = self
-                .rooms
-                .set_state(&room, user_id, "m.room.member", user_id.as_str(), leave.clone());
+            let left = self.rooms.leave(&room, user_id, None);
             if let Err(error) = left.await {
                 tracing::warn!(room = %room.room_id, %error, "a closed account could not leave a room");
             }

@@ -1,14 +1,11 @@
 //! Profiles: a few fields about a user that everybody may read, two of which show in every room of the user.
 
-use futures_util::{StreamExt, stream};
-use maru_protocol::auth::StateSlot;
-use maru_protocol::canonical::Content;
 use ruma::UserId;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::Accounts;
 use crate::refusal::Refusal;
-use crate::store::profiles::{Profile, ProfileChange, ProfileChanged};
+use crate::store::profiles::{ProfileChange, ProfileChanged};
 
 /// Largest profile, in bytes of JSON (client-server API, "Profiles").
 const MAX_BYTES: usize = 64 * 1024;
@@ -21,12 +18,6 @@ const NAME_CHARACTERS: usize = 256;
 
 /// Longest avatar address, in bytes.
 const AVATAR_BYTES: usize = 1024;
-
-/// Rooms that are told of a change at once.
-const ROOMS_AT_ONCE: usize = 64;
-
-/// How often a change is told again because another one came in between.
-const ROUNDS: usize = 3;
 
 /// The fields that membership events repeat.
 const IN_ROOMS: [&str; 2] = ["displayname", "avatar_url"];
@@ -121,7 +112,7 @@ impl Accounts {
         };
         match self.store.change_profile(change).await? {
             ProfileChanged::Same => Ok(()),
-            ProfileChanged::Changed if IN_ROOMS.contains(&field) => self.tell_rooms(user_id).await,
+            ProfileChanged::Changed if IN_ROOMS.contains(&field) => self.rooms.show_profile(user_id).await,
             ProfileChanged::Changed => Ok(()),
             ProfileChanged::TooLarge => Err(Refusal::ProfileTooLarge(format!(
                 "a profile has at most {MAX_BYTES} bytes"
@@ -129,83 +120,12 @@ impl Accounts {
             ProfileChanged::NoUser => Err(Refusal::not_found("there is no such user")),
         }
     }
-
-    /// Brings the user's membership events up to the profile, again if it changes meanwhile.
-    async fn tell_rooms(&self, user_id: &UserId) -> Result<(), Refusal> {
-        let mut profile = self.store.profile(user_id).await?;
-        for _ in 0..ROUNDS {
-            self.renew_memberships(user_id, &profile).await?;
-            let now = self.store.profile(user_id).await?;
-            if now == profile {
-                break;
-            }
-            profile = now;
-        }
-        Ok(())
-    }
-
-    /// Sends a membership event with this profile to every room that the user is joined to and that shows another.
-    async fn renew_memberships(&self, user_id: &UserId, profile: &Profile) -> Result<(), Refusal> {
-        let mut rooms = Vec::new();
-        for stored in self.store.memberships_of(user_id).await? {
-            if stored.membership.membership == "join" {
-                rooms.extend(self.rooms.room_by_nid(stored.membership.room).await?);
-            }
-        }
-        // Whatever the rules will ask for is read here for all rooms together.
-        let slots = [
-            StateSlot::new("m.room.member", user_id.as_str()),
-            StateSlot::new("m.room.create", ""),
-            StateSlot::new("m.room.power_levels", ""),
-            StateSlot::new("m.room.join_rules", ""),
-        ]
-        .map(|slot| slot.hash());
-        let states = rooms.iter().map(|room| room.head());
-        let needed: Vec<_> = states
-            .flat_map(|head| {
-                slots
-                    .iter()
-                    .filter_map(|slot| head.state.get(slot))
-                    .collect::<Vec<_>>()
-            })
-            .collect();
-        let events = self.rooms.events(&needed).await?;
-        let content = content(profile)?;
-        let [member, ..] = slots;
-        rooms.retain(|room| {
-            let shown = room.head().state.get(&member).and_then(|nid| events.get(&nid));
-            shown.is_none_or(|shown| shown.event.content.as_str() != content.as_str())
-        });
-        stream::iter(rooms)
-            .for_each_concurrent(ROOMS_AT_ONCE, |room| {
-                let content = content.clone();
-                async move {
-                    let told =
-                        self.rooms
-                            .set_state(&room, user_id, "m.room.member", user_id.as_str(), content);
-                    if let Err(error) = told.await {
-                        tracing::info!(room = %room.room_id, %error, "a room was not told of a new profile");
-                    }
-                }
-            })
-            .await;
-        Ok(())
-    }
-}
-
-/// A membership event's content with this profile.
-fn content(profile: &Profile) -> Result<Content, Refusal> {
-    let mut content = json!({ "membership": "join" });
-    for field in IN_ROOMS {
-        if let Some(value) = profile.get(field) {
-            content[field] = serde_json::from_str(value).map_err(Refusal::internal)?;
-        }
-    }
-    Content::of(&content).map_err(Refusal::internal)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

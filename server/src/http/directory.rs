@@ -14,6 +14,7 @@ use ruma::{OwnedServerName, ServerName};
 
 use super::call::{Answer, Call, Reply};
 use super::router::{Endpoints, Routes};
+use crate::rate_limits::Limit;
 use crate::refusal::Refusal;
 use crate::rooms::{DirectoryPage, DirectoryQuery};
 use crate::server::Server;
@@ -47,6 +48,9 @@ async fn search(
     State(server): State<Arc<Server>>,
     call: Call<get_public_rooms_filtered::Request>,
 ) -> Reply<get_public_rooms_filtered::Response> {
+    server
+        .rate_limits
+        .check(Limit::SearchesPerUser, &call.caller.user_id)?;
     let request = call.request;
     check_server(&server, request.server.as_ref())?;
     let mut asked = query(request.limit, request.since)?;

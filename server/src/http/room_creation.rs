@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::call::{Answer, Call, Reply};
 use super::router::{Endpoints, Routes};
+use crate::rate_limits::Limit;
 use crate::refusal::Refusal;
 use crate::rooms::{NewRoomRequest, Preset, StateDraft};
 use crate::server::Server;
@@ -24,6 +25,9 @@ async fn create(
     State(server): State<Arc<Server>>,
     call: Call<create_room::Request>,
 ) -> Reply<create_room::Response> {
+    server
+        .rate_limits
+        .check(Limit::RoomsPerUser, &call.caller.user_id)?;
     let request = asked_for(&server, call)?;
     let room = server.rooms.create(request).await?;
     Ok(Answer(create_room::Response::new(room.room_id.clone())))

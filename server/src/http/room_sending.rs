@@ -12,6 +12,7 @@ use serde_json::json;
 use super::call::{Answer, Call, Reply};
 use super::router::{Endpoints, Routes};
 use crate::accounts::Caller;
+use crate::rate_limits::Limit;
 use crate::refusal::Refusal;
 use crate::rooms::{Room, Transaction};
 use crate::server::Server;
@@ -38,6 +39,9 @@ async fn send(
     State(server): State<Arc<Server>>,
     call: Call<send_message_event::Request>,
 ) -> Reply<send_message_event::Response> {
+    server
+        .rate_limits
+        .check(Limit::MessagesPerUser, &call.caller.user_id)?;
     let (request, caller) = (call.request, call.caller);
     let room = server.rooms.room(&request.room_id).await?;
     let content = content(request.body.json().get())?;
@@ -54,6 +58,9 @@ async fn redact(
     State(server): State<Arc<Server>>,
     call: Call<redact_event::Request>,
 ) -> Reply<redact_event::Response> {
+    server
+        .rate_limits
+        .check(Limit::MessagesPerUser, &call.caller.user_id)?;
     let (request, caller) = (call.request, call.caller);
     let room = server.rooms.room(&request.room_id).await?;
     let content = match &request.reason {
@@ -79,6 +86,9 @@ async fn set_state(
     State(server): State<Arc<Server>>,
     call: Call<send_state_event::Request>,
 ) -> Reply<send_state_event::Response> {
+    server
+        .rate_limits
+        .check(Limit::MessagesPerUser, &call.caller.user_id)?;
     let (request, caller) = (call.request, call.caller);
     let room = server.rooms.room(&request.room_id).await?;
     let content = content(request.body.json().get())?;

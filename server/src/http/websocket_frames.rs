@@ -15,6 +15,7 @@ use super::error::on_the_wire;
 use super::receipts::mark;
 use super::room_sending::{content, sending};
 use crate::accounts::Caller;
+use crate::rate_limits::Limit;
 use crate::refusal::Refusal;
 use crate::server::Server;
 
@@ -167,6 +168,9 @@ async fn send(
     txn_id: &str,
     body: &RawValue,
 ) -> Result<OwnedEventId, Refusal> {
+    server
+        .rate_limits
+        .check(Limit::MessagesPerUser, &caller.user_id)?;
     let room = server.rooms.room(room_id).await?;
     let transaction = sending(caller, &room, event_type, txn_id);
     let content = content(body.get())?;

@@ -237,42 +237,6 @@ impl Rooms {
         Ok(joined.map(|stored| stored.room_id).collect())
     }
 
-    /// Shows a user's new name or picture in every room that the user is in. A room that refuses it is left as it is.
-    ///
-    /// # Errors
-    /// When the database cannot be read or written.
-    pub async fn show_profile(&self, user_id: &UserId) -> Result<(), Refusal> {
-        let people = self.store.people([user_id]).await?;
-        let shown = member_content(Membership::Join, people.get(user_id), None);
-        for stored in self.store.memberships_of(user_id).await? {
-            if stored.membership.membership != "join" {
-                continue;
-            }
-            let Some(room) = self.room_by_nid(stored.membership.room).await? else {
-                continue;
-            };
-            let state = &room.head().state;
-            let Some(member) = self.state_event(state, "m.room.member", user_id.as_str()).await? else {
-                continue;
-            };
-            let mut content: Map<String, Value> = member.event.content_as().unwrap_or_default();
-            for field in [
-                "displayname",
-                "avatar_url",
-                "reason",
-                "join_authorised_via_users_server",
-            ] {
-                content.remove(field);
-            }
-            content.extend(shown.clone());
-            match self.set_member(&room, user_id, user_id, content).await {
-                Ok(_) | Err(Refusal::Forbidden(_)) => {}
-                Err(refusal) => return Err(refusal),
-            }
-        }
-        Ok(())
-    }
-
     /// Sends a membership event.
     pub(super) async fn set_member(
         &self,

@@ -16,6 +16,7 @@ mod membership;
 mod relation;
 mod room;
 mod send;
+mod show_profile;
 mod state_checks;
 mod summary;
 mod table;
