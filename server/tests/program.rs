@@ -1,5 +1,7 @@
 //! The program as its admin meets it: a process with a command line, signals and files.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -33,27 +35,28 @@ impl Running {
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(flags);
-        let mut child = command
+        let child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut lines = Vec::new();
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-            lines.push(line.unwrap());
-            let address = lines
-                .last()
-                .unwrap()
-                .strip_prefix("client API listening on http://");
-            if let Some(address) = address.map(str::to_owned) {
-                return Self {
-                    child,
-                    lines,
-                    address,
-                };
+        let mut server = Self {
+            child,
+            lines: Vec::new(),
+            address: String::new(),
+        };
+        for line in BufReader::new(server.child.stdout.take().unwrap()).lines() {
+            let line = line.unwrap();
+            let address = line
+                .strip_prefix("client API listening on http://")
+                .map(str::to_owned);
+            server.lines.push(line);
+            if let Some(address) = address {
+                server.address = address;
+                return server;
             }
         }
-        panic!("the server did not start: {lines:?}");
+        panic!("the server did not start: {:?}", server.lines);
     }
 
     /// What stands behind a phrase in the lines of the start.
