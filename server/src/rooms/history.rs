@@ -1,0 +1,399 @@
+//! A room's timeline as one reader may see it: pages in both directions, the surroundings of an event, single events
+//! (client-server API, "Getting events for a room" and "Event context").
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use maru_protocol::cursor::{PageToken, Place};
+use maru_protocol::event::Event;
+use ruma::{EventId, OwnedUserId, UserId};
+use serde::Deserialize;
+
+use super::view::Seen;
+use super::visibility::Standing;
+use super::{Room, Rooms};
+use crate::refusal::Refusal;
+use crate::store::account_data::GLOBAL;
+use crate::store::events::{Direction, StoredEvent};
+
+/// Most events on one page.
+pub const MOST_EVENTS: usize = 1000;
+
+/// Events that one request looks at, at most, while it searches for those its reader may see and wants.
+const MOST_LOOKED_AT: usize = 10_000;
+
+/// Events read at once while a filter leaves out most of them.
+const READ_AT_ONCE: usize = 500;
+
+/// Says which events a reader wants.
+pub type Wanted<'a> = &'a (dyn Fn(&Event) -> bool + Send + Sync);
+
+/// Which part of a timeline is asked for.
+pub struct PageRequest<'a> {
+    /// Where to start; none for the end of the timeline that the direction starts at.
+    pub from: Option<PageToken>,
+    /// Where to stop.
+    pub to: Option<PageToken>,
+    /// Which way.
+    pub direction: Direction,
+    /// How many events, [`MOST_EVENTS`] at most.
+    pub limit: usize,
+    /// Which events.
+    pub wanted: Wanted<'a>,
+    /// Whether the page comes with the membership events of its senders.
+    pub lazy_members: bool,
+}
+
+/// A part of a timeline.
+#[derive(Debug)]
+pub struct Page {
+    /// Where it starts.
+    pub start: PageToken,
+    /// Where to go on; none where history ends.
+    pub end: Option<PageToken>,
+    /// The events, in the direction of reading.
+    pub chunk: Vec<Seen>,
+    /// The membership events of the senders, if asked for.
+    pub state: Vec<Arc<StoredEvent>>,
+}
+
+/// An event and what stands around it.
+#[derive(Debug)]
+pub struct Context {
+    /// The event.
+    pub event: Seen,
+    /// Events before it, newest first.
+    pub before: Vec<Seen>,
+    /// Events after it, oldest first.
+    pub after: Vec<Seen>,
+    /// Where to go on backwards.
+    pub start: PageToken,
+    /// Where to go on forwards.
+    pub end: PageToken,
+    /// The state at the last event: all of it, or the membership events of the senders.
+    pub state: Vec<Arc<StoredEvent>>,
+}
+
+/// Somebody who may read a room's timeline, and how far.
+struct Walker<'a> {
+    user_id: &'a UserId,
+    room: &'a Room,
+    standing: Standing,
+    ignored: HashSet<OwnedUserId>,
+    /// The first place that there is, and the last that concerns this reader.
+    first: Place,
+    last: Place,
+}
+
+/// A stretch to walk along, from one gap between events to another.
+struct Stretch<'a> {
+    from: Place,
+    to: Option<Place>,
+    direction: Direction,
+    limit: usize,
+    wanted: Wanted<'a>,
+}
+
+/// What was found on the way.
+struct Walked {
+    found: Vec<Seen>,
+    /// The gap that was reached.
+    gap: Place,
+    /// Whether there may be more beyond it.
+    more: bool,
+}
+
+impl Rooms {
+    /// A page of a room's timeline.
+    ///
+    /// # Errors
+    /// [`Refusal::Forbidden`] to those who may not read the room, [`Refusal::InvalidParam`] for a token of another
+    /// log.
+    pub async fn messages(
+        &self,
+        user_id: &UserId,
+        room: &Room,
+        request: PageRequest<'_>,
+    ) -> Result<Page, Refusal> {
+        let walker = self.walker(user_id, room).await?;
+        let start = match (request.from, request.direction) {
+            (Some(token), _) => self.gap(room, token).await?,
+            (None, Direction::Backward) => walker.last,
+            (None, Direction::Forward) => Place(walker.first.0.saturating_sub(1)),
+        };
+        let to = match request.to {
+            Some(token) => Some(self.gap(room, token).await?),
+            None => None,
+        };
+        let stretch = Stretch {
+            from: start,
+            to,
+            direction: request.direction,
+            limit: request.limit.clamp(1, MOST_EVENTS),
+            wanted: request.wanted,
+        };
+        let walked = self.walk(&walker, stretch).await?;
+        let state = if request.lazy_members {
+            self.senders_at_newest(room, &walked.found).await?
+        } else {
+            Vec::new()
+        };
+        Ok(Page {
+            start: PageToken::Place(start),
+            end: walked.more.then_some(PageToken::Place(walked.gap)),
+            chunk: walked.found,
+            state,
+        })
+    }
+
+    /// An event with up to `limit` events around it.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when there is no such event, or the user may not see it.
+    pub async fn context(
+        &self,
+        user_id: &UserId,
+        room: &Room,
+        event_id: &EventId,
+        limit: usize,
+        wanted: Wanted<'_>,
+        lazy_members: bool,
+    ) -> Result<Context, Refusal> {
+        let event = self.visible_event(user_id, room, event_id).await?;
+        let place = event.stored.place.unwrap_or(Place::FIRST_LIVE);
+        let walker = self.walker(user_id, room).await?;
+        let limit = limit.min(MOST_EVENTS);
+        let backward = Stretch {
+            from: Place(place.0.saturating_sub(1)),
+            to: None,
+            direction: Direction::Backward,
+            limit: limit / 2,
+            wanted,
+        };
+        let forward = Stretch {
+            from: place,
+            to: None,
+            direction: Direction::Forward,
+            limit: limit - limit / 2,
+            wanted,
+        };
+        let before = self.walk(&walker, backward).await?;
+        let after = self.walk(&walker, forward).await?;
+        let state = if lazy_members {
+            let around = before.found.iter().chain([&event]).chain(&after.found);
+            let around: Vec<Seen> = around.cloned().collect();
+            self.senders_at_newest(room, &around).await?
+        } else {
+            let newest = after.found.last().unwrap_or(&event);
+            self.whole_state(room, newest.stored.state).await?
+        };
+        Ok(Context {
+            event,
+            before: before.found,
+            after: after.found,
+            start: PageToken::Place(before.gap),
+            end: PageToken::Place(after.gap),
+            state,
+        })
+    }
+
+    /// One event of a room's timeline.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when there is no such event, or the user may not see it.
+    pub async fn visible_event(
+        &self,
+        user_id: &UserId,
+        room: &Room,
+        event_id: &EventId,
+    ) -> Result<Seen, Refusal> {
+        let missing = || Refusal::not_found("there is no such event, or you may not see it");
+        let stored = self.store.event(event_id).await?.filter(|stored| stored.room == room.nid);
+        let stored = stored.ok_or_else(missing)?;
+        let standing = self.standing(user_id, room).await?;
+        let mut seen = self.seen(user_id, room, &standing, vec![stored]).await?;
+        seen.pop().ok_or_else(missing)
+    }
+
+    /// The event closest to a time: the first at or after it going forward, the last at or before it going backward.
+    /// Finds it by halving, so that events whose senders' clocks ran wrong may be missed by a little.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when there is none that the user may see.
+    pub async fn event_at_time(
+        &self,
+        user_id: &UserId,
+        room: &Room,
+        time_ms: u64,
+        direction: Direction,
+    ) -> Result<Seen, Refusal> {
+        let walker = self.walker(user_id, room).await?;
+        // The first place whose event is not before (forward), or is after (backward), the time.
+        let (mut low, mut high) = (walker.first.0, walker.last.0.saturating_add(1));
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let passed = match self.store.time_at(room.nid, Place(middle)).await? {
+                Some((_, sent)) => match direction {
+                    Direction::Forward => u64::try_from(sent).unwrap_or(0) >= time_ms,
+                    Direction::Backward => u64::try_from(sent).unwrap_or(0) > time_ms,
+                },
+                None => true,
+            };
+            if passed {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        let is_due = |event: &Event| match direction {
+            Direction::Forward => event.origin_server_ts >= time_ms,
+            Direction::Backward => event.origin_server_ts <= time_ms,
+        };
+        let stretch = Stretch {
+            from: Place(low.saturating_sub(1)),
+            to: None,
+            direction,
+            limit: 1,
+            wanted: &is_due,
+        };
+        let mut walked = self.walk(&walker, stretch).await?;
+        let none = || Refusal::not_found("there is no event at that time that you may see");
+        walked.found.pop().ok_or_else(none)
+    }
+
+    /// Whose events a user does not want to see (client-server API, "Ignoring users").
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn ignored_by(&self, user_id: &UserId) -> Result<HashSet<OwnedUserId>, Refusal> {
+        #[derive(Deserialize)]
+        struct Content {
+            ignored_users: std::collections::BTreeMap<OwnedUserId, serde::de::IgnoredAny>,
+        }
+        let data = self.store.account_data(user_id, GLOBAL, "m.ignored_user_list").await?;
+        let content = data.and_then(|data| serde_json::from_str::<Content>(&data.content).ok());
+        let users = content.map(|content| content.ignored_users.into_keys().collect());
+        Ok(users.unwrap_or_default())
+    }
+
+    /// The gap that a token stands for, as the place before it.
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidParam`] for a token of another log.
+    pub(super) async fn gap(&self, room: &Room, token: PageToken) -> Result<Place, Refusal> {
+        match token {
+            PageToken::Place(place) => Ok(place),
+            PageToken::Since(since) if since.log_id == self.store.log_id() => {
+                Ok(self.store.place_at(room.nid, since.position).await?)
+            }
+            PageToken::Since(_) => Err(Refusal::invalid(
+                "this token is from before the server's data was restored",
+            )),
+        }
+    }
+
+    async fn walker<'a>(&self, user_id: &'a UserId, room: &'a Room) -> Result<Walker<'a>, Refusal> {
+        let standing = self.standing(user_id, room).await?;
+        let head = room.head();
+        let mut last = head.last_place;
+        if !matches!(standing, Standing::Member) && !self.is_world_readable(room).await? {
+            match &standing {
+                Standing::Departed { departure, .. } => last = departure.place.unwrap_or(last),
+                _ => return Err(Refusal::forbidden("you are not in this room")),
+            }
+        }
+        Ok(Walker {
+            user_id,
+            room,
+            standing,
+            ignored: self.ignored_by(user_id).await?,
+            first: head.first_place,
+            last,
+        })
+    }
+
+    /// Walks along a timeline until enough is found, history ends, or enough was looked at.
+    async fn walk(&self, walker: &Walker<'_>, stretch: Stretch<'_>) -> Result<Walked, Refusal> {
+        let mut walked = Walked {
+            found: Vec::new(),
+            gap: stretch.from,
+            more: true,
+        };
+        let (mut looked_at, mut read_at_once) = (0, stretch.limit);
+        while walked.found.len() < stretch.limit && looked_at < MOST_LOOKED_AT {
+            let from = Place(walked.gap.0.saturating_add(1));
+            let mut batch = self
+                .store
+                .timeline(walker.room.nid, from, stretch.direction, read_at_once)
+                .await?;
+            walked.more = batch.len() == read_at_once;
+            looked_at += batch.len();
+            read_at_once = READ_AT_ONCE;
+            batch.retain(|stored| walker.reaches(stored) && stretch.contains(stored));
+            let Some(beyond) = batch.last().map(|stored| stretch.gap_beyond(stored)) else {
+                walked.more = false;
+                break;
+            };
+            let seen = self
+                .seen(walker.user_id, walker.room, &walker.standing, batch)
+                .await?;
+            walked.gap = beyond;
+            for seen in seen {
+                if !walker.wants(&seen.stored) || !(stretch.wanted)(&seen.stored.event) {
+                    continue;
+                }
+                let gap = stretch.gap_beyond(&seen.stored);
+                walked.found.push(seen);
+                if walked.found.len() == stretch.limit {
+                    walked.more = true;
+                    walked.gap = gap;
+                    break;
+                }
+            }
+        }
+        walked.more &= match stretch.direction {
+            Direction::Backward => walked.gap >= walker.first,
+            Direction::Forward => walked.gap < walker.last,
+        };
+        Ok(walked)
+    }
+
+    /// The membership events of the senders of some events, as they were at the newest of these.
+    async fn senders_at_newest(&self, room: &Room, seen: &[Seen]) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
+        let Some(newest) = seen.iter().max_by_key(|seen| seen.stored.place) else {
+            return Ok(Vec::new());
+        };
+        let senders: HashSet<&str> = seen.iter().map(|seen| seen.stored.event.sender.as_str()).collect();
+        self.members_in(room, newest.stored.state, senders).await
+    }
+}
+
+impl Walker<'_> {
+    fn reaches(&self, stored: &StoredEvent) -> bool {
+        stored.place.is_some_and(|place| place <= self.last)
+    }
+
+    /// Messages of ignored users are left out; state is not, so that the room stays in order.
+    fn wants(&self, stored: &StoredEvent) -> bool {
+        stored.event.is_state() || self.ignored.is_empty() || !self.ignored.contains(&stored.event.sender)
+    }
+}
+
+impl Stretch<'_> {
+    fn contains(&self, stored: &StoredEvent) -> bool {
+        match (self.to, stored.place, self.direction) {
+            (Some(to), Some(place), Direction::Backward) => place > to,
+            (Some(to), Some(place), Direction::Forward) => place <= to,
+            _ => true,
+        }
+    }
+
+    /// The gap on the far side of an event, named as tokens name it: by the place before it.
+    fn gap_beyond(&self, stored: &StoredEvent) -> Place {
+        match (stored.place, self.direction) {
+            (Some(place), Direction::Backward) => Place(place.0.saturating_sub(1)),
+            (Some(place), Direction::Forward) => place,
+            (None, _) => self.from,
+        }
+    }
+}
