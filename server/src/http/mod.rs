@@ -41,6 +41,7 @@ mod typing;
 mod upload;
 mod user_directory;
 mod versions;
+mod written;
 pub mod websocket;
 pub mod websocket_frames;
 

@@ -127,7 +127,7 @@ fn filter(definition: &FilterDefinition) -> Result<Filter, Refusal> {
     })
 }
 
-fn wanted(filter: &RoomEventFilter) -> Wanted {
+pub(super) fn wanted(filter: &RoomEventFilter) -> Wanted {
     use ruma::api::client::filter::UrlFilter;
     Wanted {
         types: filter.types.clone(),

@@ -80,9 +80,11 @@ struct Walker<'a> {
     room: &'a Room,
     standing: Standing,
     ignored: HashSet<OwnedUserId>,
-    /// The first place that there is, and the last that concerns this reader.
+    /// The first and the last place that there is.
     first: Place,
     last: Place,
+    /// Where reading backwards begins: for those who have left, where they left.
+    end: Place,
 }
 
 /// A stretch to walk along, from one gap between events to another.
@@ -118,7 +120,7 @@ impl Rooms {
         let walker = self.walker(user_id, room).await?;
         let start = match (request.from, request.direction) {
             (Some(token), _) => self.gap(room, token).await?,
-            (None, Direction::Backward) => walker.last,
+            (None, Direction::Backward) => walker.end,
             (None, Direction::Forward) => Place(walker.first.0.saturating_sub(1)),
         };
         let to = match request.to {
@@ -295,10 +297,10 @@ impl Rooms {
     async fn walker<'a>(&self, user_id: &'a UserId, room: &'a Room) -> Result<Walker<'a>, Refusal> {
         let standing = self.standing(user_id, room).await?;
         let head = room.head();
-        let mut last = head.last_place;
+        let mut end = head.last_place;
         if !matches!(standing, Standing::Member) && !self.is_world_readable(room).await? {
             match &standing {
-                Standing::Departed { departure, .. } => last = departure.place.unwrap_or(last),
+                Standing::Departed { departure, .. } => end = departure.place.unwrap_or(end),
                 _ => return Err(Refusal::forbidden("you are not in this room")),
             }
         }
@@ -308,7 +310,8 @@ impl Rooms {
             standing,
             ignored: self.ignored_by(user_id).await?,
             first: head.first_place,
-            last,
+            last: head.last_place,
+            end,
         })
     }
 
@@ -329,7 +332,7 @@ impl Rooms {
             walked.more = batch.len() == read_at_once;
             looked_at += batch.len();
             read_at_once = READ_AT_ONCE;
-            batch.retain(|stored| walker.reaches(stored) && stretch.contains(stored));
+            batch.retain(|stored| stretch.contains(stored));
             let Some(beyond) = batch.last().map(|stored| stretch.gap_beyond(stored)) else {
                 walked.more = false;
                 break;
@@ -369,10 +372,6 @@ impl Rooms {
 }
 
 impl Walker<'_> {
-    fn reaches(&self, stored: &StoredEvent) -> bool {
-        stored.place.is_some_and(|place| place <= self.last)
-    }
-
     /// Messages of ignored users are left out; state is not, so that the room stays in order.
     fn wants(&self, stored: &StoredEvent) -> bool {
         stored.event.is_state() || self.ignored.is_empty() || !self.ignored.contains(&stored.event.sender)
