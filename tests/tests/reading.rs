@@ -34,10 +34,15 @@ fn v1(room: &str, rest: &str) -> String {
 
 async fn pages(user: &User, room: &str, direction: &str, limit: usize, filter: Option<Value>) -> Vec<Value> {
     let mut from = String::new();
-    let filter = filter.map_or(String::new(), |filter| format!("&filter={}", encode(&filter.to_string())));
+    let filter = filter.map_or(String::new(), |filter| {
+        format!("&filter={}", encode(&filter.to_string()))
+    });
     let mut events = Vec::new();
     for _ in 0..1000 {
-        let path = room_path(room, &format!("messages?dir={direction}&limit={limit}{from}{filter}"));
+        let path = room_path(
+            room,
+            &format!("messages?dir={direction}&limit={limit}{from}{filter}"),
+        );
         let page = user.get(&path).await.ok();
         events.extend(page["chunk"].as_array().unwrap().iter().cloned());
         match page["end"].as_str() {
@@ -49,7 +54,10 @@ async fn pages(user: &User, room: &str, direction: &str, limit: usize, filter: O
 }
 
 fn ids(events: &[Value]) -> Vec<String> {
-    events.iter().map(|event| event["event_id"].as_str().unwrap().to_owned()).collect()
+    events
+        .iter()
+        .map(|event| event["event_id"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 async fn relate(user: &User, room: &str, event_type: &str, kind: &str, to: &str, body: &str) -> String {
@@ -86,7 +94,10 @@ async fn history_is_read_in_both_directions(server: TestServer) {
     let end = default["end"].as_str().unwrap();
     let onward = room_path(&room, &format!("messages?dir=f&limit=100&from={}", encode(end)));
     let onward = alice.get(&onward).await.ok();
-    assert_eq!(ids(onward["chunk"].as_array().unwrap()), ids(&forward[forward.len() - 10..]));
+    assert_eq!(
+        ids(onward["chunk"].as_array().unwrap()),
+        ids(&forward[forward.len() - 10..])
+    );
     let to = room_path(&room, &format!("messages?dir=b&limit=100&to={}", encode(end)));
     assert_eq!(alice.get(&to).await.ok()["chunk"].as_array().unwrap().len(), 10);
     alice
@@ -129,24 +140,57 @@ async fn an_event_is_shown_with_its_surroundings(server: TestServer) {
     let path = room_path(&room, &format!("context/{}?limit=6", encode(&sent[10])));
     let context = alice.get(&path).await.ok();
     assert_eq!(context["event"]["event_id"], sent[10].as_str());
-    assert_eq!(ids(context["events_before"].as_array().unwrap()), [9, 8, 7].map(|n: usize| sent[n].clone()));
-    assert_eq!(ids(context["events_after"].as_array().unwrap()), [11, 12, 13].map(|n: usize| sent[n].clone()));
-    assert!(context["state"].as_array().unwrap().iter().any(|event| event["type"] == "m.room.create"));
+    assert_eq!(
+        ids(context["events_before"].as_array().unwrap()),
+        [9, 8, 7].map(|n: usize| sent[n].clone())
+    );
+    assert_eq!(
+        ids(context["events_after"].as_array().unwrap()),
+        [11, 12, 13].map(|n: usize| sent[n].clone())
+    );
+    assert!(
+        context["state"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|event| event["type"] == "m.room.create")
+    );
     let next = |token: &str, direction: &str| {
-        room_path(&room, &format!("messages?dir={direction}&limit=2&from={}", encode(token)))
+        room_path(
+            &room,
+            &format!("messages?dir={direction}&limit=2&from={}", encode(token)),
+        )
     };
-    let older = alice.get(&next(context["start"].as_str().unwrap(), "b")).await.ok();
-    assert_eq!(ids(older["chunk"].as_array().unwrap()), [6, 5].map(|n: usize| sent[n].clone()));
+    let older = alice
+        .get(&next(context["start"].as_str().unwrap(), "b"))
+        .await
+        .ok();
+    assert_eq!(
+        ids(older["chunk"].as_array().unwrap()),
+        [6, 5].map(|n: usize| sent[n].clone())
+    );
     let newer = alice.get(&next(context["end"].as_str().unwrap(), "f")).await.ok();
-    assert_eq!(ids(newer["chunk"].as_array().unwrap()), [14, 15].map(|n: usize| sent[n].clone()));
-    let alone = alice.get(&room_path(&room, &format!("context/{}?limit=0", encode(&sent[10])))).await.ok();
+    assert_eq!(
+        ids(newer["chunk"].as_array().unwrap()),
+        [14, 15].map(|n: usize| sent[n].clone())
+    );
+    let alone = alice
+        .get(&room_path(
+            &room,
+            &format!("context/{}?limit=0", encode(&sent[10])),
+        ))
+        .await
+        .ok();
     assert_eq!(alone["event"]["event_id"], sent[10].as_str());
     assert_eq!(alone["events_before"], json!([]));
     alice
         .get(&room_path(&room, "context/$nothing"))
         .await
         .refused(404, "M_NOT_FOUND");
-    let event = alice.get(&room_path(&room, &format!("event/{}", encode(&sent[3])))).await.ok();
+    let event = alice
+        .get(&room_path(&room, &format!("event/{}", encode(&sent[3]))))
+        .await
+        .ok();
     assert_eq!(event["content"]["body"], "message 3");
     alice
         .get(&room_path(&room, "event/$nothing"))
@@ -155,16 +199,29 @@ async fn an_event_is_shown_with_its_surroundings(server: TestServer) {
 }
 
 async fn senders_come_with_lazily_loaded_pages(server: TestServer) {
-    let [alice, bob, carol] = [server.user("alice").await, server.user("bob").await, server.user("carol").await];
+    let [alice, bob, carol] = [
+        server.user("alice").await,
+        server.user("bob").await,
+        server.user("carol").await,
+    ];
     let room = alice.create_room(json!({ "preset": "public_chat" })).await;
     bob.join(&room).await;
     carol.join(&room).await;
     bob.send(&room, "from bob").await;
     let filter = encode(&json!({ "lazy_load_members": true }).to_string());
-    let page = alice.get(&room_path(&room, &format!("messages?dir=b&limit=1&filter={filter}"))).await.ok();
+    let page = alice
+        .get(&room_path(
+            &room,
+            &format!("messages?dir=b&limit=1&filter={filter}"),
+        ))
+        .await
+        .ok();
     let state = page["state"].as_array().unwrap();
     assert_eq!(state.len(), 1);
-    assert_eq!((&state[0]["type"], &state[0]["state_key"]), (&json!("m.room.member"), &json!(bob.id)));
+    assert_eq!(
+        (&state[0]["type"], &state[0]["state_key"]),
+        (&json!("m.room.member"), &json!(bob.id))
+    );
 }
 
 async fn own_transaction_ids_come_back_to_their_device(server: TestServer) {
@@ -184,17 +241,33 @@ async fn redacted_events_say_why(server: TestServer) {
     let room = alice.create_room(json!({})).await;
     let secret = alice.send(&room, "a secret").await;
     let redaction = alice.redact(&room, &secret).await;
-    let event = alice.get(&room_path(&room, &format!("event/{}", encode(&secret)))).await.ok();
+    let event = alice
+        .get(&room_path(&room, &format!("event/{}", encode(&secret))))
+        .await
+        .ok();
     assert_eq!(event["content"], json!({}));
-    assert_eq!(event["unsigned"]["redacted_because"]["event_id"], redaction.as_str());
-    assert!(!pages(&alice, &room, "b", 100, None).await.iter().any(|event| event.to_string().contains("a secret")));
+    assert_eq!(
+        event["unsigned"]["redacted_because"]["event_id"],
+        redaction.as_str()
+    );
+    assert!(
+        !pages(&alice, &room, "b", 100, None)
+            .await
+            .iter()
+            .any(|event| event.to_string().contains("a secret"))
+    );
 }
 
 async fn state_events_say_what_they_replaced(server: TestServer) {
     let alice = server.user("alice").await;
     let room = alice.create_room(json!({ "name": "first" })).await;
-    let first = alice.get(&room_path(&room, "state/m.room.name?format=event")).await.ok();
-    alice.set_state(&room, "m.room.name", "", json!({ "name": "second" })).await;
+    let first = alice
+        .get(&room_path(&room, "state/m.room.name?format=event"))
+        .await
+        .ok();
+    alice
+        .set_state(&room, "m.room.name", "", json!({ "name": "second" }))
+        .await;
     let page = alice.get(&room_path(&room, "messages?dir=b&limit=1")).await.ok();
     let unsigned = &page["chunk"][0]["unsigned"];
     assert_eq!(unsigned["prev_content"], json!({ "name": "first" }));
@@ -204,24 +277,37 @@ async fn state_events_say_what_they_replaced(server: TestServer) {
 
 async fn state_is_read_whole_and_by_key(server: TestServer) {
     let [alice, bob] = [server.user("alice").await, server.user("bob").await];
-    let room = alice.create_room(json!({ "preset": "public_chat", "name": "before" })).await;
+    let room = alice
+        .create_room(json!({ "preset": "public_chat", "name": "before" }))
+        .await;
     bob.join(&room).await;
     for path in ["state/m.room.name", "state/m.room.name/"] {
-        assert_eq!(bob.get(&room_path(&room, path)).await.ok(), json!({ "name": "before" }));
+        assert_eq!(
+            bob.get(&room_path(&room, path)).await.ok(),
+            json!({ "name": "before" })
+        );
     }
     let member = room_path(&room, &format!("state/m.room.member/{}", encode(&bob.id)));
     assert_eq!(alice.get(&member).await.ok()["membership"], "join");
     let event = alice.get(&format!("{member}?format=event")).await.ok();
-    assert_eq!((&event["type"], &event["state_key"]), (&json!("m.room.member"), &json!(bob.id)));
+    assert_eq!(
+        (&event["type"], &event["state_key"]),
+        (&json!("m.room.member"), &json!(bob.id))
+    );
     bob.get(&room_path(&room, "state/m.room.topic"))
         .await
         .refused(404, "M_NOT_FOUND");
     let name_of = |state: &Value| {
         let events = state.as_array().unwrap().iter();
-        events.filter(|event| event["type"] == "m.room.name").map(|event| event["content"]["name"].clone()).collect::<Vec<_>>()
+        events
+            .filter(|event| event["type"] == "m.room.name")
+            .map(|event| event["content"]["name"].clone())
+            .collect::<Vec<_>>()
     };
     bob.leave(&room).await;
-    alice.set_state(&room, "m.room.name", "", json!({ "name": "after" })).await;
+    alice
+        .set_state(&room, "m.room.name", "", json!({ "name": "after" }))
+        .await;
     let state = room_path(&room, "state");
     assert_eq!(name_of(&alice.get(&state).await.ok()), ["after"]);
     assert_eq!(name_of(&bob.get(&state).await.ok()), ["before"]);
@@ -230,7 +316,11 @@ async fn state_is_read_whole_and_by_key(server: TestServer) {
 }
 
 async fn members_are_listed(server: TestServer) {
-    let [alice, bob, carol] = [server.user("alice").await, server.user("bob").await, server.user("carol").await];
+    let [alice, bob, carol] = [
+        server.user("alice").await,
+        server.user("bob").await,
+        server.user("carol").await,
+    ];
     let room = alice.create_room(json!({ "preset": "public_chat" })).await;
     bob.join(&room).await;
     let before = alice.get(&room_path(&room, "messages?dir=b&limit=1")).await.ok();
@@ -243,9 +333,16 @@ async fn members_are_listed(server: TestServer) {
         ("?not_membership=join", vec![&bob.id]),
         (&format!("?at={at}"), vec![&alice.id, &bob.id]),
     ] {
-        let members = alice.get(&room_path(&room, &format!("members{query}"))).await.ok();
-        let mut keys: Vec<_> =
-            members["chunk"].as_array().unwrap().iter().map(|event| event["state_key"].as_str().unwrap()).collect();
+        let members = alice
+            .get(&room_path(&room, &format!("members{query}")))
+            .await
+            .ok();
+        let mut keys: Vec<_> = members["chunk"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|event| event["state_key"].as_str().unwrap())
+            .collect();
         keys.sort_unstable();
         assert_eq!(keys, expected, "{query}");
     }
@@ -265,25 +362,50 @@ async fn relations_are_bundled_and_listed(server: TestServer) {
     let root = alice.send(&room, "root").await;
     relate(&bob, &room, "m.room.message", "m.replace", &root, "forged").await;
     relate(&alice, &room, "m.room.message", "m.replace", &root, "edited once").await;
-    let edit = relate(&alice, &room, "m.room.message", "m.replace", &root, "edited twice").await;
+    let edit = relate(
+        &alice,
+        &room,
+        "m.room.message",
+        "m.replace",
+        &root,
+        "edited twice",
+    )
+    .await;
     let reaction = relate(&bob, &room, "m.reaction", "m.annotation", &root, "").await;
     let reference = relate(&bob, &room, "m.room.message", "m.reference", &root, "see above").await;
     let first = relate(&bob, &room, "m.room.message", "m.thread", &root, "first reply").await;
     let second = relate(&bob, &room, "m.room.message", "m.thread", &root, "second reply").await;
-    let second_edit = relate(&bob, &room, "m.room.message", "m.replace", &second, "second reply, edited").await;
+    let second_edit = relate(
+        &bob,
+        &room,
+        "m.room.message",
+        "m.replace",
+        &second,
+        "second reply, edited",
+    )
+    .await;
 
     let event = room_path(&room, &format!("event/{}", encode(&root)));
     let shown = alice.get(&event).await.ok();
     let bundles = &shown["unsigned"]["m.relations"];
     assert_eq!(bundles["m.replace"]["event_id"], edit.as_str());
-    assert_eq!(bundles["m.reference"]["chunk"], json!([{ "event_id": reference }]));
+    assert_eq!(
+        bundles["m.reference"]["chunk"],
+        json!([{ "event_id": reference }])
+    );
     let thread = &bundles["m.thread"];
-    assert_eq!((&thread["count"], &thread["current_user_participated"]), (&json!(2), &json!(true)));
+    assert_eq!(
+        (&thread["count"], &thread["current_user_participated"]),
+        (&json!(2), &json!(true))
+    );
     assert_eq!(thread["latest_event"]["event_id"], second.as_str());
     let latest = &thread["latest_event"]["unsigned"]["m.relations"];
     assert_eq!(latest["m.replace"]["event_id"], second_edit.as_str());
     let page = pages(&alice, &room, "b", 100, None).await;
-    let in_page = page.iter().find(|event| event["event_id"] == root.as_str()).unwrap();
+    let in_page = page
+        .iter()
+        .find(|event| event["event_id"] == root.as_str())
+        .unwrap();
     assert_eq!(in_page["unsigned"]["m.relations"]["m.thread"]["count"], 2);
 
     let list = |rest: String| {
@@ -300,7 +422,11 @@ async fn relations_are_bundled_and_listed(server: TestServer) {
     assert_eq!(list("/m.annotation/m.reaction".into()).await, [reaction]);
     assert_eq!(list("/m.annotation/m.room.message".into()).await, [""; 0]);
     assert_eq!(list("/m.thread?dir=f".into()).await, [first, second]);
-    assert!(list("?limit=100&recurse=true".into()).await.contains(&second_edit));
+    assert!(
+        list("?limit=100&recurse=true".into())
+            .await
+            .contains(&second_edit)
+    );
     let (mut paged, mut from) = (Vec::new(), String::new());
     loop {
         let path = v1(&room, &format!("relations/{}?limit=2{from}", encode(&root)));
@@ -315,7 +441,10 @@ async fn relations_are_bundled_and_listed(server: TestServer) {
 
     alice.redact(&room, &edit).await;
     let shown = alice.get(&event).await.ok();
-    assert_eq!(shown["unsigned"]["m.relations"]["m.replace"]["content"]["body"], "edited once");
+    assert_eq!(
+        shown["unsigned"]["m.relations"]["m.replace"]["content"]["body"],
+        "edited once"
+    );
 }
 
 async fn threads_are_listed_by_their_latest_event(server: TestServer) {
@@ -329,10 +458,21 @@ async fn threads_are_listed_by_their_latest_event(server: TestServer) {
     for n in [0, 1, 2, 3, 0] {
         relate(&alice, &room, "m.room.message", "m.thread", &roots[n], "reply").await;
     }
-    relate(&bob, &room, "m.room.message", "m.thread", &roots[2], "bob's reply").await;
+    relate(
+        &bob,
+        &room,
+        "m.room.message",
+        "m.thread",
+        &roots[2],
+        "bob's reply",
+    )
+    .await;
     let (mut listed, mut from) = (Vec::new(), String::new());
     loop {
-        let page = alice.get(&v1(&room, &format!("threads?limit=3{from}"))).await.ok();
+        let page = alice
+            .get(&v1(&room, &format!("threads?limit=3{from}")))
+            .await
+            .ok();
         listed.extend(ids(page["chunk"].as_array().unwrap()));
         match page["next_batch"].as_str() {
             Some(next) => from = format!("&from={}", encode(next)),
@@ -353,11 +493,17 @@ async fn events_are_found_by_time(server: TestServer) {
     let last = history.last().unwrap();
     let (first_time, last_time) = (time(&history[0]), time(last));
     let find = |ts: u64, direction: &str| {
-        let (alice, path) = (alice.clone(), v1(&room, &format!("timestamp_to_event?ts={ts}&dir={direction}")));
+        let (alice, path) = (
+            alice.clone(),
+            v1(&room, &format!("timestamp_to_event?ts={ts}&dir={direction}")),
+        );
         async move { alice.get(&path).await }
     };
     let found = find(0, "f").await.ok();
-    assert_eq!((found["event_id"].clone(), found["origin_server_ts"].as_u64()), (history[0]["event_id"].clone(), Some(first_time)));
+    assert_eq!(
+        (found["event_id"].clone(), found["origin_server_ts"].as_u64()),
+        (history[0]["event_id"].clone(), Some(first_time))
+    );
     let found = find(last_time + 1000, "b").await.ok();
     assert_eq!(found["event_id"], last["event_id"]);
     find(last_time + 1000, "f").await.refused(404, "M_NOT_FOUND");
@@ -369,15 +515,26 @@ async fn strangers_are_told_nothing(server: TestServer) {
     let room = alice.create_room(json!({})).await;
     let event = alice.send(&room, "private").await;
     for room in [room.as_str(), "!nowhere:example.org"] {
-        for path in ["messages?dir=b", "state", "state/m.room.name", "members", "joined_members"] {
+        for path in [
+            "messages?dir=b",
+            "state",
+            "state/m.room.name",
+            "members",
+            "joined_members",
+        ] {
             bob.get(&room_path(room, path)).await.refused(403, "M_FORBIDDEN");
         }
         bob.get(&v1(room, "threads")).await.refused(403, "M_FORBIDDEN");
-        bob.get(&v1(room, "timestamp_to_event?ts=1&dir=f")).await.refused(403, "M_FORBIDDEN");
+        bob.get(&v1(room, "timestamp_to_event?ts=1&dir=f"))
+            .await
+            .refused(403, "M_FORBIDDEN");
         let path = room_path(room, &format!("event/{}", encode(&event)));
         bob.get(&path).await.refused(404, "M_NOT_FOUND");
     }
-    for path in [room_path(&room, &format!("context/{}", encode(&event))), v1(&room, &format!("relations/{}", encode(&event)))] {
+    for path in [
+        room_path(&room, &format!("context/{}", encode(&event))),
+        v1(&room, &format!("relations/{}", encode(&event))),
+    ] {
         bob.get(&path).await.refused(404, "M_NOT_FOUND");
     }
 }
@@ -389,7 +546,10 @@ async fn ignored_users_are_left_out(server: TestServer) {
     bob.send(&room, "noise").await;
     alice.send(&room, "music").await;
     let path = format!("user/{}/account_data/m.ignored_user_list", encode(&alice.id));
-    alice.put(&path, json!({ "ignored_users": { &bob.id: {} } })).await.ok();
+    alice
+        .put(&path, json!({ "ignored_users": { &bob.id: {} } }))
+        .await
+        .ok();
     let events = pages(&alice, &room, "b", 100, None).await;
     assert_eq!(texts(&events), ["music"]);
     let is_join = |event: &Value| event["state_key"] == bob.id.as_str();
@@ -398,13 +558,22 @@ async fn ignored_users_are_left_out(server: TestServer) {
 
 async fn relations_across_rooms_do_not_count(server: TestServer) {
     let alice = server.user("alice").await;
-    let [room, other] = [alice.create_room(json!({})).await, alice.create_room(json!({})).await];
+    let [room, other] = [
+        alice.create_room(json!({})).await,
+        alice.create_room(json!({})).await,
+    ];
     let root = alice.send(&room, "root").await;
     for kind in ["m.replace", "m.thread", "m.reference"] {
         relate(&alice, &other, "m.room.message", kind, &root, "from elsewhere").await;
     }
-    let shown = alice.get(&room_path(&room, &format!("event/{}", encode(&root)))).await.ok();
+    let shown = alice
+        .get(&room_path(&room, &format!("event/{}", encode(&root))))
+        .await
+        .ok();
     assert_eq!(shown["unsigned"].get("m.relations"), None);
-    let listed = alice.get(&v1(&room, &format!("relations/{}", encode(&root)))).await.ok();
+    let listed = alice
+        .get(&v1(&room, &format!("relations/{}", encode(&root))))
+        .await
+        .ok();
     assert_eq!(listed["chunk"], json!([]));
 }

@@ -41,9 +41,9 @@ mod typing;
 mod upload;
 mod user_directory;
 mod versions;
-mod written;
 pub mod websocket;
 pub mod websocket_frames;
+mod written;
 
 use std::sync::Arc;
 

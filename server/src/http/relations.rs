@@ -5,8 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use ruma::OwnedRoomId;
 use ruma::api::client::relations::{
-    get_relating_events::v1 as get_relations,
-    get_relating_events_with_rel_type::v1 as get_relations_of_kind,
+    get_relating_events::v1 as get_relations, get_relating_events_with_rel_type::v1 as get_relations_of_kind,
     get_relating_events_with_rel_type_and_event_type::v1 as get_relations_of_kind_and_type,
 };
 use ruma::api::client::threads::get_threads::v1 as get_threads;

@@ -48,7 +48,10 @@ async fn messages(
     };
     let page = server.rooms.messages(&caller.user_id, &room, asked).await?;
     let events = page.chunk.iter().map(|seen| &seen.stored).chain(&page.state);
-    let view = server.rooms.view(reader(&caller), events, Recency::Stored).await?;
+    let view = server
+        .rooms
+        .view(reader(&caller), events, Recency::Stored)
+        .await?;
     let mut body = Written::new();
     body.text("start", &page.start.to_string());
     if let Some(end) = page.end {
@@ -79,9 +82,16 @@ async fn context(
             lazy_members(&request.filter),
         )
         .await?;
-    let around = context.before.iter().chain([&context.event]).chain(&context.after);
+    let around = context
+        .before
+        .iter()
+        .chain([&context.event])
+        .chain(&context.after);
     let events = around.map(|seen| &seen.stored).chain(&context.state);
-    let view = server.rooms.view(reader(&caller), events, Recency::Stored).await?;
+    let view = server
+        .rooms
+        .view(reader(&caller), events, Recency::Stored)
+        .await?;
     let mut body = Written::new();
     body.text("start", &context.start.to_string());
     body.text("end", &context.end.to_string());
@@ -98,12 +108,19 @@ async fn event(
 ) -> Result<Written, ApiError> {
     let (request, caller) = (call.request, call.caller);
     let missing = |_| Refusal::not_found("there is no such event, or you may not see it");
-    let room = server.rooms.room_to_read(&request.room_id).await.map_err(missing)?;
+    let room = server
+        .rooms
+        .room_to_read(&request.room_id)
+        .await
+        .map_err(missing)?;
     let Seen { stored, membership } = server
         .rooms
         .visible_event(&caller.user_id, &room, &request.event_id)
         .await?;
-    let view = server.rooms.view(reader(&caller), [&stored], Recency::Stored).await?;
+    let view = server
+        .rooms
+        .view(reader(&caller), [&stored], Recency::Stored)
+        .await?;
     let mut body = String::new();
     view.write(&mut body, &stored, membership, true);
     Ok(Written::from(body))
@@ -117,11 +134,19 @@ async fn event_by_timestamp(
     let room = server.rooms.room_to_read(&request.room_id).await?;
     let found = server
         .rooms
-        .event_at_time(&caller.user_id, &room, request.ts.get().into(), direction(request.dir))
+        .event_at_time(
+            &caller.user_id,
+            &room,
+            request.ts.get().into(),
+            direction(request.dir),
+        )
         .await?;
     let event = &found.stored.event;
     let sent = MilliSecondsSinceUnixEpoch(UInt::try_from(event.origin_server_ts).unwrap_or(UInt::MAX));
-    Ok(Answer(get_event_by_timestamp::Response::new(event.id.clone(), sent)))
+    Ok(Answer(get_event_by_timestamp::Response::new(
+        event.id.clone(),
+        sent,
+    )))
 }
 
 /// A page token that a client presents.

@@ -44,7 +44,10 @@ async fn state(
 ) -> Result<Written, ApiError> {
     let room = server.rooms.room_to_read(&call.request.room_id).await?;
     let events = server.rooms.all_state(&call.caller.user_id, &room).await?;
-    let view = server.rooms.view(reader(&call.caller), &events, Recency::Live).await?;
+    let view = server
+        .rooms
+        .view(reader(&call.caller), &events, Recency::Live)
+        .await?;
     let mut body = String::new();
     write_state(&mut body, &view, &events);
     Ok(Written::from(body))
@@ -64,7 +67,10 @@ async fn state_event(
     if request.format != get_state_event::StateEventFormat::Event {
         return Ok(Written::from(stored.event.content.as_str().to_owned()));
     }
-    let view = server.rooms.view(reader(&caller), [&stored], Recency::Stored).await?;
+    let view = server
+        .rooms
+        .view(reader(&caller), [&stored], Recency::Stored)
+        .await?;
     let mut body = String::new();
     view.write(&mut body, &stored, None, true);
     Ok(Written::from(body))

@@ -210,7 +210,11 @@ impl Rooms {
         event_id: &EventId,
     ) -> Result<Seen, Refusal> {
         let missing = || Refusal::not_found("there is no such event, or you may not see it");
-        let stored = self.store.event(event_id).await?.filter(|stored| stored.room == room.nid);
+        let stored = self
+            .store
+            .event(event_id)
+            .await?
+            .filter(|stored| stored.room == room.nid);
         let stored = stored.ok_or_else(missing)?;
         let standing = self.standing(user_id, room).await?;
         let mut seen = self.seen(user_id, room, &standing, vec![stored]).await?;
@@ -272,7 +276,10 @@ impl Rooms {
         struct Content {
             ignored_users: std::collections::BTreeMap<OwnedUserId, serde::de::IgnoredAny>,
         }
-        let data = self.store.account_data(user_id, GLOBAL, "m.ignored_user_list").await?;
+        let data = self
+            .store
+            .account_data(user_id, GLOBAL, "m.ignored_user_list")
+            .await?;
         let content = data.and_then(|data| serde_json::from_str::<Content>(&data.content).ok());
         let users = content.map(|content| content.ignored_users.into_keys().collect());
         Ok(users.unwrap_or_default())
@@ -366,7 +373,10 @@ impl Rooms {
         let Some(newest) = seen.iter().max_by_key(|seen| seen.stored.place) else {
             return Ok(Vec::new());
         };
-        let senders: HashSet<&str> = seen.iter().map(|seen| seen.stored.event.sender.as_str()).collect();
+        let senders: HashSet<&str> = seen
+            .iter()
+            .map(|seen| seen.stored.event.sender.as_str())
+            .collect();
         self.members_in(room, newest.stored.state, senders).await
     }
 }

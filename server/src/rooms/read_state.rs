@@ -131,10 +131,11 @@ impl Rooms {
 
     /// Whether anybody may read the room, by its present state.
     pub(super) async fn is_world_readable(&self, room: &Room) -> Result<bool, Refusal> {
-        let event = self.state_event(&room.head().state, "m.room.history_visibility", "").await?;
-        Ok(event.is_some_and(|stored| {
-            HistoryVisibility::of(&stored.event) == HistoryVisibility::WorldReadable
-        }))
+        let event = self
+            .state_event(&room.head().state, "m.room.history_visibility", "")
+            .await?;
+        Ok(event
+            .is_some_and(|stored| HistoryVisibility::of(&stored.event) == HistoryVisibility::WorldReadable))
     }
 
     /// All events of the state numbered `nid`, oldest first.
@@ -155,7 +156,8 @@ impl Rooms {
     ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
         let state = self.state_after(room, nid).await?;
         let member = |user_id: &str| state.get(&StateSlot::new("m.room.member", user_id).hash());
-        self.in_order(&users.into_iter().filter_map(member).collect::<Vec<_>>()).await
+        self.in_order(&users.into_iter().filter_map(member).collect::<Vec<_>>())
+            .await
     }
 
     /// The state at a token, as far as a user may read it.
@@ -168,7 +170,10 @@ impl Rooms {
         let gap = self.gap(room, token).await?;
         let readable = self.readable_state(user_id, room).await?;
         let below = Place(gap.0.saturating_add(1));
-        let before = self.store.timeline(room.nid, below, Direction::Backward, 1).await?;
+        let before = self
+            .store
+            .timeline(room.nid, below, Direction::Backward, 1)
+            .await?;
         let Some(at) = before.first() else {
             return Ok(readable);
         };

@@ -126,7 +126,10 @@ impl Rooms {
         let roots = threads.iter().map(|thread| thread.root.to_string()).collect();
         let mut roots = self.store.events_by_id(roots).await?;
         roots.retain(|stored| stored.room == room.nid);
-        let latest: HashMap<_, _> = threads.iter().map(|thread| (&thread.root, thread.latest)).collect();
+        let latest: HashMap<_, _> = threads
+            .iter()
+            .map(|thread| (&thread.root, thread.latest))
+            .collect();
         roots.sort_by_key(|stored| std::cmp::Reverse(latest.get(&stored.event.id).copied()));
         let standing = self.standing(user_id, room).await?;
         Ok(Related {
