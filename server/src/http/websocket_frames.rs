@@ -41,8 +41,9 @@ pub enum ClientFrame {
         event_type: String,
         /// As in the HTTP API: a retry with the same id, here or there, makes no second event.
         txn_id: String,
-        /// The content.
-        content: Box<RawValue>,
+        /// The content; read beside the other members, because a tagged enum cannot hold unread JSON.
+        #[serde(skip)]
+        content: Option<Box<RawValue>>,
     },
     /// Starts or stops typing.
     Typing {
@@ -92,7 +93,16 @@ impl ClientFrame {
     /// # Errors
     /// A sentence that says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        serde_json::from_str(text).map_err(|error| format!("this frame cannot be read: {error}"))
+        #[derive(Deserialize)]
+        struct Carried {
+            content: Option<Box<RawValue>>,
+        }
+        let unreadable = |error| format!("this frame cannot be read: {error}");
+        let mut frame = serde_json::from_str(text).map_err(unreadable)?;
+        if let Self::Send { content, .. } = &mut frame {
+            *content = serde_json::from_str::<Carried>(text).map_err(unreadable)?.content;
+        }
+        Ok(frame)
     }
 }
 
@@ -110,7 +120,15 @@ pub(super) async fn perform(server: &Arc<Server>, caller: &Caller, frame: Client
             txn_id,
             content,
         } => {
-            let sent = Box::pin(send(server, caller, &room_id, &event_type, &txn_id, &content)).await;
+            let sent = Box::pin(send(
+                server,
+                caller,
+                &room_id,
+                &event_type,
+                &txn_id,
+                content.as_deref(),
+            ))
+            .await;
             Outcome::Reply(match sent {
                 Ok(event_id) => json!({ "type": "reply", "id": id, "event_id": event_id }).to_string(),
                 Err(refusal) => refused(Some(id), &refusal),
@@ -123,8 +141,9 @@ pub(super) async fn perform(server: &Arc<Server>, caller: &Caller, frame: Client
             event_id,
             thread_id,
         } => {
-            let thread = ReceiptThread::try_from(thread_id).unwrap_or_default();
             let set = async {
+                let thread = ReceiptThread::try_from(thread_id)
+                    .map_err(|_| Refusal::invalid("thread_id is \"main\" or the root of a thread"))?;
                 let mark = mark(&receipt_type.into(), thread)?;
                 server
                     .receipts
@@ -166,13 +185,14 @@ async fn send(
     room_id: &ruma::RoomId,
     event_type: &str,
     txn_id: &str,
-    body: &RawValue,
+    body: Option<&RawValue>,
 ) -> Result<OwnedEventId, Refusal> {
     server
         .rate_limits
         .check(Limit::MessagesPerUser, &caller.user_id)?;
     let room = server.rooms.room(room_id).await?;
     let transaction = sending(caller, &room, event_type, txn_id);
+    let body = body.ok_or_else(|| Refusal::BadJson("a message needs content".into()))?;
     let content = content(body.get())?;
     let stored = server
         .rooms
@@ -192,4 +212,41 @@ fn refused(id: Option<u64>, refusal: &Refusal) -> String {
         frame["retry_after_ms"] = json!(u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX));
     }
     frame.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ClientFrame;
+
+    #[test]
+    fn a_message_keeps_its_content() {
+        let text = r#"{"type":"send","id":7,"room_id":"!r:x","event_type":"m.room.message","txn_id":"t",
+            "content":{"body":"안녕","n":1}}"#;
+        let Ok(ClientFrame::Send {
+            id: 7,
+            content: Some(content),
+            ..
+        }) = ClientFrame::parse(text)
+        else {
+            panic!("not read as a message");
+        };
+        assert_eq!(content.get(), r#"{"body":"안녕","n":1}"#);
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused_with_a_reason() {
+        for text in [
+            "",
+            "[]",
+            "{}",
+            r#"{"type":"shout"}"#,
+            r#"{"type":"send","id":1}"#,
+            "{\"type\":\"ack\"",
+        ] {
+            assert!(
+                ClientFrame::parse(text).is_err_and(|why| why.len() > 10),
+                "{text}"
+            );
+        }
+    }
 }
