@@ -181,7 +181,6 @@ async fn keep_house(server: Weak<Server>) {
         };
         server.hub.sweep(server.clock.now_ms());
         server.accounts.flush_last_seen().await;
-        server.hub.sweep(server.clock.now_ms());
         if let Err(error) = server.rooms.forget_old_transactions().await {
             tracing::warn!(%error, "old transaction ids were not forgotten");
         }
