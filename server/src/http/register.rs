@@ -33,13 +33,15 @@ async fn register(
         return Err(Refusal::GuestAccessForbidden.into());
     }
     if request.auth.is_some() {
-        let address = address.for_limits();
-        server.rate_limits.check(Limit::RegistrationPerAddress, address)?;
+        server
+            .rate_limits
+            .check(Limit::RegistrationPerAddress, address.for_limits())?;
     }
     let device = NewDevice {
         device_id: request.device_id.map(|id| id.to_string()),
         display_name: request.initial_device_display_name,
         refreshable: request.refresh_token,
+        address: Some(address.0),
     };
     device.check()?;
     let wanted = NewAccount {
