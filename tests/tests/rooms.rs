@@ -17,6 +17,7 @@ on_both_engines!(
     a_transaction_happens_once,
     redaction_removes_content,
     an_upgrade_replaces_a_room,
+    rooms_show_themselves_to_those_who_may_join,
     aliases_name_rooms,
     the_directory_lists_and_searches,
 );
@@ -660,4 +661,70 @@ async fn an_upgrade_replaces_a_room(server: TestServer) {
         bob.join(new).await;
         bob.send(new, "on time").await;
     }
+}
+
+async fn rooms_show_themselves_to_those_who_may_join(server: TestServer) {
+    let [alice, bob] = [server.user("alice").await, server.user("bob").await];
+    let open = alice
+        .create_room(json!({ "preset": "public_chat", "name": "Open", "topic": "all" }))
+        .await;
+    let closed = alice.create_room(json!({ "name": "Closed" })).await;
+    let space = alice
+        .create_room(json!({ "preset": "public_chat", "creation_content": { "type": "m.space" } }))
+        .await;
+    let members = alice
+        .create_room(json!({ "name": "Members", "initial_state": [{
+            "type": "m.room.join_rules",
+            "content": { "join_rule": "restricted", "allow": [{ "type": "m.room_membership", "room_id": space }] },
+        }] }))
+        .await;
+    for (room, order) in [(&closed, "a"), (&members, "b"), (&open, "c")] {
+        let child = json!({ "via": [server.name()], "order": order });
+        alice.set_state(&space, "m.space.child", room, child).await;
+    }
+    alice
+        .set_state(&open, "m.space.child", &space, json!({ "via": [server.name()] }))
+        .await;
+
+    let summary = |room: &str| format!("/_matrix/client/v1/room_summary/{}", encode(room));
+    let seen = bob.get(&summary(&open)).await.ok();
+    assert_eq!(
+        (&seen["name"], &seen["topic"], &seen["membership"]),
+        (&json!("Open"), &json!("all"), &json!("leave"))
+    );
+    assert_eq!(
+        (&seen["num_joined_members"], &seen["room_version"]),
+        (&json!(1), &json!("12"))
+    );
+    server
+        .request(http::Method::GET, &summary(&open), None)
+        .await
+        .ok();
+    bob.get(&summary(&closed)).await.refused(404, "M_NOT_FOUND");
+    bob.get(&summary(&members)).await.refused(404, "M_NOT_FOUND");
+
+    let tree = format!("/_matrix/client/v1/rooms/{}/hierarchy", encode(&space));
+    let rooms = |page: &Value| -> Vec<String> {
+        let rooms = page["rooms"].as_array().unwrap().iter();
+        rooms
+            .map(|room| room["room_id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let page = bob.get(&tree).await.ok();
+    assert_eq!(rooms(&page), [space.clone(), open.clone()]);
+    assert_eq!(page["rooms"][0]["children_state"].as_array().unwrap().len(), 3);
+    assert_eq!(page["rooms"][0]["children_state"][0]["state_key"], closed);
+    bob.join(&space).await;
+    assert_eq!(
+        rooms(&bob.get(&tree).await.ok()),
+        [space.clone(), members.clone(), open.clone()]
+    );
+    let first = bob.get(&format!("{tree}?limit=2")).await.ok();
+    assert_eq!(rooms(&first), [space.clone(), members]);
+    let next = format!("{tree}?limit=2&from={}", first["next_batch"].as_str().unwrap());
+    assert_eq!(rooms(&bob.get(&next).await.ok()), [open]);
+    assert_eq!(
+        rooms(&bob.get(&format!("{tree}?max_depth=0")).await.ok()),
+        [space]
+    );
 }

@@ -9,7 +9,7 @@ use super::hub::Delivering;
 use super::inbox::Item;
 use crate::push::{OwnRules, PUSH_RULES};
 use crate::rooms::RoomTable;
-use crate::store::events::{Redaction, StoredEvent};
+use crate::store::events::StoredEvent;
 use crate::store::log::{CommitReader, Committed, Record};
 
 /// The in-memory readers of the log.
@@ -41,7 +41,7 @@ impl Readers {
     fn apply(&self, record: &Record) {
         match record {
             Record::Event(stored) => self.table.events.insert(stored.nid, Arc::clone(stored)),
-            Record::Redaction(redaction) => self.empty(redaction),
+            Record::Redaction(redaction) => self.table.redact(redaction),
             Record::Head(head) => {
                 if let Some(room) = self.table.get(head.room) {
                     room.commit_head(head);
@@ -59,14 +59,6 @@ impl Readers {
                 self.own_rules.commit_rules(&data.user_id);
             }
             _ => {}
-        }
-    }
-
-    /// Removes the content of a redacted event from memory too.
-    fn empty(&self, redaction: &Redaction) {
-        if let Some(stored) = self.table.events.get(&redaction.target) {
-            let emptied = stored.redacted(Arc::clone(&redaction.event), redaction.by.clone());
-            self.table.events.insert(redaction.target, Arc::new(emptied));
         }
     }
 

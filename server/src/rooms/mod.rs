@@ -13,6 +13,7 @@ mod first_state;
 mod hierarchy;
 pub mod history;
 mod judge;
+mod loading;
 mod membership;
 mod read_state;
 mod relation;
@@ -36,7 +37,6 @@ use maru_protocol::auth::{PowerLevels, StateSlot};
 use maru_protocol::limits;
 use maru_protocol::state::{EventNid, State};
 use maru_protocol::version::RoomVersion;
-use ruma::RoomId;
 
 pub use append::Effects;
 pub use create::{NewRoomRequest, Preset, StateDraft};
@@ -64,6 +64,8 @@ pub struct Rooms {
     /// Longest `body` of a local message, in characters.
     message_characters: usize,
     transactions: transactions::Transactions,
+    /// Held while rooms are read from the database.
+    loading: tokio::sync::Mutex<()>,
 }
 
 impl Rooms {
@@ -85,6 +87,7 @@ impl Rooms {
             push,
             message_characters,
             transactions: transactions::Transactions::default(),
+            loading: tokio::sync::Mutex::default(),
         }
     }
 
@@ -104,54 +107,6 @@ impl Rooms {
     #[must_use]
     pub fn identity(&self) -> &Arc<Identity> {
         &self.identity
-    }
-
-    /// The room with this id.
-    ///
-    /// # Errors
-    /// [`Refusal::NotFound`] when this server does not know it.
-    pub async fn room(&self, room_id: &RoomId) -> Result<Arc<Room>, Refusal> {
-        if let Some(room) = self.table.named(room_id) {
-            return Ok(room);
-        }
-        let unknown = || Refusal::not_found("this server does not know that room");
-        let stored = self.store.room(room_id).await?.ok_or_else(unknown)?;
-        self.room_by_nid(stored.nid).await?.ok_or_else(unknown)
-    }
-
-    /// The room with this local number, from memory or the database.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn room_by_nid(&self, nid: i64) -> Result<Option<Arc<Room>>, Refusal> {
-        if let Some(room) = self.table.get(nid) {
-            return Ok(Some(room));
-        }
-        let Some(stored) = self.store.room_by_nid(nid).await? else {
-            return Ok(None);
-        };
-        let Some(head) = self.store.room_head(nid).await? else {
-            return Ok(None);
-        };
-        let version = RoomVersion::from_id(&stored.version).ok_or_else(|| {
-            Refusal::internal(format!("room {nid} has the unknown version {}", stored.version))
-        })?;
-        let create = self.state_event(&head.state, "m.room.create", "").await?;
-        let max_event_bytes = create.map_or(limits::DEFAULT_MAX_EVENT_BYTES, |create| {
-            limits::max_event_bytes(&create.event.content)
-        });
-        let members = self.store.members(nid, &["join"]).await?;
-        let members: HashSet<_> = members
-            .into_iter()
-            .map(|member| member.membership.user_id)
-            .collect();
-        Ok(Some(self.table.insert(Room::new(
-            stored.room_id,
-            version,
-            max_event_bytes,
-            head,
-            members,
-        ))))
     }
 
     /// The event in a slot of a state.
@@ -185,27 +140,5 @@ impl Rooms {
             levels.as_ref().map(|stored| &*stored.event),
         )
         .map_err(Refusal::internal)
-    }
-
-    /// Events by their local numbers, from memory or in one query.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn events(&self, nids: &[EventNid]) -> Result<HashMap<EventNid, Arc<StoredEvent>>, Refusal> {
-        let mut found = HashMap::with_capacity(nids.len());
-        let mut missing = Vec::new();
-        for nid in nids {
-            match self.table.events.get(nid) {
-                Some(event) => drop(found.insert(*nid, event)),
-                None => missing.push(*nid),
-            }
-        }
-        if !missing.is_empty() {
-            for (nid, event) in self.store.events_by_nid(&missing).await? {
-                self.table.events.insert(nid, Arc::clone(&event));
-                found.insert(nid, event);
-            }
-        }
-        Ok(found)
     }
 }

@@ -116,6 +116,11 @@ impl Room {
         BuildLock { room: self, newest }
     }
 
+    /// Whether an event that was built on it may still be on its way to the disk.
+    pub(super) fn is_being_built_on(&self) -> bool {
+        Arc::strong_count(&self.generation) > 1
+    }
+
     /// Whether a user is joined, by the committed state.
     pub fn is_joined(&self, user_id: &UserId) -> bool {
         self.members

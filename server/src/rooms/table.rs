@@ -1,6 +1,7 @@
 //! The rooms and events that are in memory.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use maru_protocol::state::EventNid;
@@ -8,7 +9,7 @@ use ruma::{OwnedRoomId, RoomId};
 
 use super::room::Room;
 use crate::cache::Cache;
-use crate::store::events::StoredEvent;
+use crate::store::events::{Redaction, StoredEvent};
 
 /// Rooms kept in memory though nobody is using them right now.
 const IDLE_ROOMS: usize = 20_000;
@@ -23,6 +24,7 @@ pub struct RoomTable {
     rooms: RwLock<InMemory>,
     /// Events by their local number.
     pub events: Cache<EventNid, Arc<StoredEvent>>,
+    redactions: AtomicU64,
 }
 
 /// The rooms in memory, by number; and their numbers by id.
@@ -30,6 +32,8 @@ pub struct RoomTable {
 struct InMemory {
     rooms: HashMap<i64, Arc<Room>>,
     numbers: HashMap<OwnedRoomId, i64>,
+    /// Above this many rooms, idle ones are dropped.
+    sweep_at: usize,
 }
 
 impl Default for RoomTable {
@@ -37,6 +41,7 @@ impl Default for RoomTable {
         Self {
             rooms: RwLock::default(),
             events: Cache::new(EVENTS),
+            redactions: AtomicU64::new(0),
         }
     }
 }
@@ -56,11 +61,16 @@ impl RoomTable {
     /// Adds a room unless it is here already; the one to use.
     pub(super) fn insert(&self, room: Room) -> Arc<Room> {
         let mut memory = self.rooms.write().unwrap_or_else(PoisonError::into_inner);
-        let InMemory { rooms, numbers } = &mut *memory;
-        if rooms.len() >= IDLE_ROOMS {
-            // Only the table holds these: no build is in flight, and the database knows them.
-            rooms.retain(|_, room| Arc::strong_count(room) > 1);
+        let InMemory {
+            rooms,
+            numbers,
+            sweep_at,
+        } = &mut *memory;
+        if rooms.len() >= (*sweep_at).max(IDLE_ROOMS) {
+            // Only the table holds these: no event of theirs is on its way, and the database knows them.
+            rooms.retain(|_, room| Arc::strong_count(room) > 1 || room.is_being_built_on());
             numbers.retain(|_, nid| rooms.contains_key(nid));
+            *sweep_at = rooms.len() * 2;
         }
         numbers.insert(room.room_id.clone(), room.nid);
         Arc::clone(rooms.entry(room.nid).or_insert_with(|| Arc::new(room)))
@@ -71,6 +81,21 @@ impl RoomTable {
         let mut memory = self.rooms.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(room) = memory.rooms.remove(&nid) {
             memory.numbers.remove(&room.room_id);
+        }
+    }
+
+    /// How many redactions have become durable: who reads an event from the database and keeps it must see the same
+    /// number afterwards.
+    pub(super) fn redactions(&self) -> u64 {
+        self.redactions.load(Ordering::Acquire)
+    }
+
+    /// Removes the content of a redacted event from memory.
+    pub(crate) fn redact(&self, redaction: &Redaction) {
+        self.redactions.fetch_add(1, Ordering::AcqRel);
+        if let Some(stored) = self.events.get(&redaction.target) {
+            let emptied = stored.redacted(Arc::clone(&redaction.event), redaction.by.clone());
+            self.events.insert(redaction.target, Arc::new(emptied));
         }
     }
 

@@ -1,6 +1,6 @@
 //! Rooms, their heads, memberships and aliases.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use maru_protocol::cursor::{Place, Position};
@@ -298,12 +298,34 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn room_by_nid(&self, nid: i64) -> Result<Option<StoredRoom>, StoreError> {
-        let row = query("SELECT nid, room_id, version, published FROM rooms WHERE nid = $1").bind(nid);
-        row.optional(&self.readers)
-            .await?
-            .as_ref()
-            .map(read_room)
-            .transpose()
+        Ok(self.rooms_by_nid(vec![nid]).await?.pop())
+    }
+
+    /// Rooms by their local numbers.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn rooms_by_nid(&self, nids: Vec<i64>) -> Result<Vec<StoredRoom>, StoreError> {
+        let rows = query("SELECT nid, room_id, version, published FROM rooms WHERE nid = ANY($1)").bind(nids);
+        rows.all(&self.readers).await?.iter().map(read_room).collect()
+    }
+
+    /// The joined users of rooms. Costs grow with their number.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn joined_members(
+        &self,
+        rooms: Vec<i64>,
+    ) -> Result<HashMap<i64, HashSet<OwnedUserId>>, StoreError> {
+        let rows = query("SELECT room, user_id FROM memberships WHERE room = ANY($1) AND membership = 'join'");
+        let mut members: HashMap<i64, HashSet<_>> = HashMap::new();
+        for row in rows.bind(rooms).all(&self.readers).await? {
+            let user_id = row.get::<String>(1)?.try_into();
+            let user_id = user_id.map_err(|error| StoreError::corrupt("memberships", error))?;
+            members.entry(row.get(0)?).or_default().insert(user_id);
+        }
+        Ok(members)
     }
 
     /// The rooms listed in the public directory.

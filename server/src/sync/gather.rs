@@ -36,14 +36,17 @@ pub(super) async fn window(
     let memberships = sync.store.memberships_of(&caller.user_id).await?;
     let wanted = |m: &&StoredMembership| m.position <= until && wish.filter.wants_room(m.room_id.as_str());
     let mut left = Vec::new();
+    let joined = memberships.iter().filter(wanted).map(|m| &m.membership);
+    let joined: Vec<i64> = joined.filter(|m| m.membership == "join").map(|m| m.room).collect();
+    let rooms = sync.rooms.rooms_by_nid(&joined).await?;
     for membership in memberships.iter().filter(wanted) {
         let is_new = membership.position > after;
         match membership.membership.membership.as_str() {
             "join" => {
-                let Some(room) = sync.rooms.room_by_nid(membership.membership.room).await? else {
+                let Some(room) = rooms.get(&membership.membership.room) else {
                     continue;
                 };
-                let mut joined = JoinedWindow::of(room);
+                let mut joined = JoinedWindow::of(Arc::clone(room));
                 joined.entire =
                     since.is_none() || is_new && has_newly_joined(sync, membership, after).await?;
                 window.joined.insert(membership.membership.room, joined);
