@@ -21,9 +21,12 @@ pub fn init(log: &Log) {
     let mut filter = EnvFilter::builder()
         .with_default_directive(level.into())
         .from_env_lossy();
-    // The database driver logs every statement with its values, which are none of the log's business.
-    if let Ok(quiet) = "sqlx=warn".parse::<Directive>() {
-        filter = filter.add_directive(quiet);
+    // The database driver logs every statement with its values, which are none of the log's business; the rules of
+    // Matrix log every step of every event, which would cost more than the steps.
+    for quiet in ["sqlx=warn", "ruma_state_res=warn"] {
+        if let Ok(quiet) = quiet.parse::<Directive>() {
+            filter = filter.add_directive(quiet);
+        }
     }
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)

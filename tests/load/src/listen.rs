@@ -36,8 +36,14 @@ enum Channel {
         since: String,
         timeout: Duration,
     },
-    WebSocket(Box<WebSocket>),
+    WebSocket {
+        socket: Box<WebSocket>,
+        unacknowledged: usize,
+    },
 }
+
+/// Frames that one acknowledgement stands for. The server lets 128 be under way.
+const ACKNOWLEDGE_EVERY: usize = 16;
 
 /// A client that is behind gets this many events of a room at once before the server calls the rest a gap.
 const FILTER: &str = r#"{"room":{"timeline":{"limit":1000}}}"#;
@@ -66,13 +72,17 @@ impl Listener {
             Transport::Websocket => {
                 let path = format!("/_matrix/client/unstable/maru/sync?since={}", encode(&since));
                 let socket = WebSocket::connect(&context.target, &path, &user.token, "maru.v1").await?;
-                Channel::WebSocket(Box::new(socket))
+                Channel::WebSocket {
+                    socket: Box::new(socket),
+                    unacknowledged: 0,
+                }
             }
         };
         Ok(Self { channel, next_batch })
     }
 
-    /// The next news, which the server is told have arrived: by the next poll, or by an acknowledgement.
+    /// The next news, which the server is told have arrived: by the next poll, or by an acknowledgement
+    /// for every few frames, as clients do that store what they hear in batches.
     pub(crate) async fn next(&mut self) -> Result<Bytes, LoadError> {
         match &mut self.channel {
             Channel::LongPoll {
@@ -84,12 +94,18 @@ impl Listener {
                 *since = self.next_batch.of(&news)?.to_owned();
                 Ok(news)
             }
-            Channel::WebSocket(socket) => {
+            Channel::WebSocket {
+                socket,
+                unacknowledged,
+            } => {
                 let news = socket.next().await?;
-                if let Ok(cursor) = self.next_batch.of(&news) {
+                *unacknowledged += 1;
+                if *unacknowledged >= ACKNOWLEDGE_EVERY {
+                    let cursor = self.next_batch.of(&news)?;
                     socket
                         .send(&format!(r#"{{"type":"ack","next_batch":"{cursor}"}}"#))
                         .await?;
+                    *unacknowledged = 0;
                 }
                 Ok(news)
             }
