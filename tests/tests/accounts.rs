@@ -391,6 +391,12 @@ async fn devices_are_listed_named_and_deleted_with_the_password(server: TestServ
     let left = alice.get("devices").await.ok();
     assert_eq!(left["devices"].as_array().unwrap().len(), 1, "{left}");
 
+    let desk = alice.second_device().await;
+    let old = json!({ "type": "m.login.password", "user": "alice", "password": alice.password });
+    let body = json!({ "devices": [desk.device], "auth": old });
+    alice.post("delete_devices", body).await.ok();
+    desk.get("account/whoami").await.refused(401, "M_UNKNOWN_TOKEN");
+
     let bob = server.user("bob").await;
     let of_another = json!({ "devices": [alice.device], "auth": password_proof(&bob, None) });
     challenged(

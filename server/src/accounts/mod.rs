@@ -15,6 +15,8 @@ mod profile;
 mod register;
 mod registration_token;
 mod session;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::sync::Arc;

@@ -34,6 +34,17 @@ pub struct NewDevice {
     pub refreshable: bool,
 }
 
+impl NewDevice {
+    /// Checks what the client chose.
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidParam`] for an impossible device id or name.
+    pub fn check(&self) -> Result<(), Refusal> {
+        self.device_id.as_deref().map_or(Ok(()), check_device_id)?;
+        self.display_name.as_deref().map_or(Ok(()), check_device_name)
+    }
+}
+
 /// A device's way in. Its tokens are shown once.
 #[derive(Clone)]
 pub struct Session {
@@ -181,8 +192,7 @@ impl Accounts {
     /// [`Refusal::ResourceLimitExceeded`] when the user has too many devices, [`Refusal::InvalidParam`] for an
     /// impossible device id or name.
     pub async fn start_session(&self, user_id: &UserId, device: NewDevice) -> Result<Session, Refusal> {
-        device.device_id.as_deref().map_or(Ok(()), check_device_id)?;
-        device.display_name.as_deref().map_or(Ok(()), check_device_name)?;
+        device.check()?;
         let now = self.now();
         let device_id = device.device_id.unwrap_or_else(new_device_id);
         let (tokens, access_token, refresh_token) = new_tokens(device.refreshable, now);

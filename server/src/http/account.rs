@@ -9,7 +9,7 @@ use ruma::api::client::account::deactivate::v3 as deactivate;
 use ruma::api::client::account::get_3pids::v3 as get_3pids;
 
 use super::call::{Answer, Call, Reply};
-use super::interactive_auth::confirm;
+use super::interactive_auth::{Provable, confirm};
 use super::router::{Endpoints, Routes};
 use crate::refusal::Refusal;
 use crate::server::Server;
@@ -24,9 +24,9 @@ pub(super) fn routes() -> Routes {
 
 async fn set_password(
     State(server): State<Arc<Server>>,
-    call: Call<change_password::Request>,
+    call: Call<Provable<change_password::Request>>,
 ) -> Reply<change_password::Response> {
-    let (request, caller) = (call.request, call.caller.ok_or(Refusal::MissingToken)?);
+    let (Provable(request), caller) = (call.request, call.caller.ok_or(Refusal::MissingToken)?);
     confirm(&server, &caller, "change_password", request.auth).await?;
     let log_out = if request.logout_devices {
         Devices::AllBut(caller.device_id)
@@ -43,10 +43,10 @@ async fn set_password(
 
 async fn close(
     State(server): State<Arc<Server>>,
-    call: Call<deactivate::Request>,
+    call: Call<Provable<deactivate::Request>>,
 ) -> Reply<deactivate::Response> {
     let caller = call.caller.ok_or(Refusal::MissingToken)?;
-    confirm(&server, &caller, "deactivate", call.request.auth).await?;
+    confirm(&server, &caller, "deactivate", call.request.0.auth).await?;
     server.accounts.deactivate(&caller.user_id).await?;
     let no_identity_server = ThirdPartyIdRemovalStatus::NoSupport;
     server.hub.wake(&caller.user_id);

@@ -12,7 +12,7 @@ use ruma::api::client::device::update_device::v3 as update_device;
 use ruma::{MilliSecondsSinceUnixEpoch, UInt};
 
 use super::call::{Answer, Call, Reply};
-use super::interactive_auth::confirm;
+use super::interactive_auth::{Provable, confirm};
 use super::router::{Endpoints, Routes};
 use crate::server::Server;
 use crate::store::devices::{Devices, StoredDevice};
@@ -58,10 +58,11 @@ async fn rename(
 
 async fn delete(
     State(server): State<Arc<Server>>,
-    call: Call<delete_device::Request>,
+    call: Call<Provable<delete_device::Request>>,
 ) -> Reply<delete_device::Response> {
-    confirm(&server, &call.caller, "delete_device", call.request.auth).await?;
-    let this = Devices::These(vec![call.request.device_id.to_string()]);
+    let Provable(request) = call.request;
+    confirm(&server, &call.caller, "delete_device", request.auth).await?;
+    let this = Devices::These(vec![request.device_id.to_string()]);
     server.accounts.remove_devices(&call.caller.user_id, this).await?;
     server.hub.wake(&call.caller.user_id);
     Ok(Answer(delete_device::Response::new()))
@@ -69,10 +70,11 @@ async fn delete(
 
 async fn delete_several(
     State(server): State<Arc<Server>>,
-    call: Call<delete_devices::Request>,
+    call: Call<Provable<delete_devices::Request>>,
 ) -> Reply<delete_devices::Response> {
-    confirm(&server, &call.caller, "delete_devices", call.request.auth).await?;
-    let these = call.request.devices.iter().map(ToString::to_string).collect();
+    let Provable(request) = call.request;
+    confirm(&server, &call.caller, "delete_devices", request.auth).await?;
+    let these = request.devices.iter().map(ToString::to_string).collect();
     server
         .accounts
         .remove_devices(&call.caller.user_id, Devices::These(these))

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::call::{Answer, Call, JsonBody, Reply};
 use super::client_address::ClientAddress;
-use super::interactive_auth::confirm;
+use super::interactive_auth::{Provable, confirm};
 use super::router::{Endpoints, Routes};
 use crate::accounts::NewDevice;
 use crate::rate_limits::Limit;
@@ -121,9 +121,9 @@ async fn who(server: &Server, login: &Login) -> Result<OwnedUserId, Refusal> {
 
 async fn login_token(
     State(server): State<Arc<Server>>,
-    call: Call<get_login_token::Request>,
+    call: Call<Provable<get_login_token::Request>>,
 ) -> Reply<get_login_token::Response> {
-    confirm(&server, &call.caller, "get_login_token", call.request.auth).await?;
+    confirm(&server, &call.caller, "get_login_token", call.request.0.auth).await?;
     let (token, expires_in) = server.accounts.create_login_token(&call.caller).await?;
     Ok(Answer(get_login_token::Response::new(expires_in, token)))
 }

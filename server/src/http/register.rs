@@ -36,10 +36,15 @@ async fn register(
         let address = address.for_limits();
         server.rate_limits.check(Limit::RegistrationPerAddress, address)?;
     }
-    let password = request.password.unwrap_or_default();
+    let device = NewDevice {
+        device_id: request.device_id.map(|id| id.to_string()),
+        display_name: request.initial_device_display_name,
+        refreshable: request.refresh_token,
+    };
+    device.check()?;
     let wanted = NewAccount {
         localpart: request.username,
-        password,
+        password: request.password.unwrap_or_default(),
     };
     let user_id = server
         .accounts
@@ -47,11 +52,6 @@ async fn register(
         .await?;
     let mut response = register::Response::new(user_id.clone());
     if !request.inhibit_login {
-        let device = NewDevice {
-            device_id: request.device_id.map(|id| id.to_string()),
-            display_name: request.initial_device_display_name,
-            refreshable: request.refresh_token,
-        };
         let session = server.accounts.start_session(&user_id, device).await?;
         response.access_token = Some(session.access_token);
         response.device_id = Some(session.device_id.into());

@@ -55,11 +55,12 @@ pub struct Seen {
 }
 
 /// Everything that goes with a device.
-const REMOVE: [&str; 6] = [
+const REMOVE: [&str; 7] = [
     "DELETE FROM access_tokens WHERE user_id = $1 AND device_id = ANY($2)",
     "DELETE FROM device_keys WHERE user_id = $1 AND device_id = ANY($2)",
     "DELETE FROM one_time_keys WHERE user_id = $1 AND device_id = ANY($2)",
     "DELETE FROM fallback_keys WHERE user_id = $1 AND device_id = ANY($2)",
+    "DELETE FROM key_signatures WHERE target_user_id = $1 AND target_key = ANY($2)",
     "DELETE FROM to_device WHERE user_id = $1 AND device_id = ANY($2)",
     "DELETE FROM devices WHERE user_id = $1 AND device_id = ANY($2)",
 ];

@@ -1,0 +1,144 @@
+//! What depends on time: tokens that expire, and when devices were last seen.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ruma::OwnedUserId;
+use tempfile::TempDir;
+
+use super::NewDevice;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::data_folder::Keys;
+use crate::identity::Identity;
+use crate::refusal::Refusal;
+use crate::server::Server;
+use crate::store::Database;
+
+struct Moving {
+    server: Arc<Server>,
+    user: OwnedUserId,
+    _folder: TempDir,
+}
+
+impl Moving {
+    /// A server whose time stands still, with one user.
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = Keys::load_or_make(folder.path()).unwrap();
+        let identity = Identity {
+            server_name: keys.server_name(None).unwrap(),
+            signing_key: keys.signing,
+        };
+        let database = Database::Sqlite(folder.path().join("maru.db"));
+        let clock = Clock::Manual(AtomicU64::new(1_700_000_000_000));
+        let server = Server::open(Config::default(), database, identity, clock)
+            .await
+            .unwrap();
+        let made = server.accounts.create_user("alice", "secret".into(), false).await;
+        Self {
+            user: made.unwrap(),
+            server,
+            _folder: folder,
+        }
+    }
+
+    fn pass(&self, time: Duration) {
+        let Clock::Manual(now) = &*self.server.clock else {
+            unreachable!()
+        };
+        now.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn an_access_token_expires_where_it_can_be_renewed() {
+    let moving = Moving::start().await;
+    let accounts = &moving.server.accounts;
+    let log_in = async |refreshable| {
+        let device = NewDevice {
+            refreshable,
+            ..NewDevice::default()
+        };
+        accounts.start_session(&moving.user, device).await.unwrap()
+    };
+    let (lasting, renewable) = (log_in(false).await, log_in(true).await);
+    assert!(lasting.refresh_token.is_none() && lasting.expires_in.is_none());
+    let lifetime = renewable.expires_in.unwrap();
+    moving.pass(lifetime - Duration::from_millis(1));
+    accounts.caller(&renewable.access_token).await.unwrap();
+    moving.pass(Duration::from_millis(1));
+    let expired = accounts.caller(&renewable.access_token).await;
+    assert!(matches!(
+        expired,
+        Err(Refusal::UnknownToken { soft_logout: true })
+    ));
+    let (renewed, _, _) = accounts.refresh(&renewable.refresh_token.unwrap()).await.unwrap();
+    let caller = accounts.caller(&renewed).await.unwrap();
+    assert_eq!(caller.device_id, renewable.device_id);
+    let ended = accounts.caller(&renewable.access_token).await;
+    assert!(matches!(ended, Err(Refusal::UnknownToken { soft_logout: false })));
+    moving.pass(Duration::from_secs(10 * 365 * 86_400));
+    accounts.caller(&lasting.access_token).await.unwrap();
+}
+
+#[tokio::test]
+async fn login_and_registration_tokens_expire() {
+    let moving = Moving::start().await;
+    let accounts = &moving.server.accounts;
+    let session = accounts
+        .start_session(&moving.user, NewDevice::default())
+        .await
+        .unwrap();
+    let caller = accounts.caller(&session.access_token).await.unwrap();
+    let (in_time, lifetime) = accounts.create_login_token(&caller).await.unwrap();
+    let (late, _) = accounts.create_login_token(&caller).await.unwrap();
+    assert_eq!(accounts.take_login_token(&in_time).await.unwrap(), moving.user);
+    moving.pass(lifetime);
+    assert!(matches!(
+        accounts.take_login_token(&late).await,
+        Err(Refusal::Forbidden(_))
+    ));
+
+    let hour = Duration::from_secs(3600);
+    let token = accounts
+        .create_registration_token(None, Some(hour))
+        .await
+        .unwrap();
+    assert!(accounts.is_valid_registration_token(&token).await.unwrap());
+    moving.pass(hour);
+    assert!(!accounts.is_valid_registration_token(&token).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_device_is_seen_without_a_write_per_request() {
+    let moving = Moving::start().await;
+    let (accounts, store) = (&moving.server.accounts, &moving.server.store);
+    let session = accounts
+        .start_session(&moving.user, NewDevice::default())
+        .await
+        .unwrap();
+    let address: IpAddr = "192.0.2.7".parse().unwrap();
+    let use_it = async || {
+        accounts
+            .caller_from(&session.access_token, address)
+            .await
+            .unwrap()
+    };
+    use_it().await;
+    moving.pass(Duration::from_secs(1));
+    use_it().await;
+    let shown = accounts.devices(&moving.user).await.unwrap().remove(0);
+    assert_eq!(shown.last_seen_at, Some(1_700_000_000_000), "noted once a minute");
+    assert_eq!(shown.last_seen_address.as_deref(), Some("192.0.2.7"));
+    let stored = store.devices(&moving.user).await.unwrap();
+    assert_eq!(stored[0].last_seen_at, None, "nothing is written");
+    accounts.flush_last_seen().await;
+    assert_eq!(store.devices(&moving.user).await.unwrap(), [shown]);
+    moving.pass(Duration::from_secs(60));
+    use_it().await;
+    let shown = accounts.devices(&moving.user).await.unwrap().remove(0);
+    assert_eq!(shown.last_seen_at, Some(1_700_000_061_000));
+}
