@@ -47,17 +47,6 @@ impl NewDevice {
     }
 }
 
-impl NewDevice {
-    /// Checks what the client chose.
-    ///
-    /// # Errors
-    /// [`Refusal::InvalidParam`] for an impossible device id or name.
-    pub fn check(&self) -> Result<(), Refusal> {
-        self.device_id.as_deref().map_or(Ok(()), check_device_id)?;
-        self.display_name.as_deref().map_or(Ok(()), check_device_name)
-    }
-}
-
 /// A device's way in. Its tokens are shown once.
 #[derive(Clone)]
 pub struct Session {

@@ -41,10 +41,7 @@ async fn register(
         device_id: request.device_id.map(|id| id.to_string()),
         display_name: request.initial_device_display_name,
         refreshable: request.refresh_token,
-<<<<<<< HEAD
         address: Some(address.0),
-=======
->>>>>>> accounts
     };
     device.check()?;
     let wanted = NewAccount {
