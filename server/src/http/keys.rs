@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use ruma::api::client::keys::{
-    claim_keys::v3 as claim_keys, get_keys::v3 as get_keys, upload_keys::v3 as upload_keys,
-    upload_signatures::v3 as upload_signatures, upload_signing_keys::v3 as upload_signing_keys,
+    claim_keys::v3 as claim_keys, get_key_changes::v3 as get_key_changes, get_keys::v3 as get_keys,
+    upload_keys::v3 as upload_keys, upload_signatures::v3 as upload_signatures,
+    upload_signing_keys::v3 as upload_signing_keys,
 };
 use ruma::serde::Raw;
 use serde_json::value::{RawValue, to_raw_value};
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use super::call::{Answer, Call, Reply};
 use super::interactive_auth::confirm;
 use super::router::{Endpoints, Routes};
+use super::sync::cursor;
 use crate::keys::{NewCrossSigningKeys, NewDeviceKeys};
 use crate::refusal::Refusal;
 use crate::server::Server;
@@ -24,6 +26,7 @@ pub(super) fn routes() -> Routes {
         .endpoint::<upload_keys::Request, _>(upload)
         .endpoint::<get_keys::Request, _>(query)
         .endpoint::<claim_keys::Request, _>(claim)
+        .endpoint::<get_key_changes::Request, _>(changes)
         .endpoint::<upload_signing_keys::Request, _>(upload_signing)
         .endpoint::<upload_signatures::Request, _>(sign)
 }
@@ -119,6 +122,16 @@ async fn claim(
         of_device.insert(key_id, Raw::from_json(json));
     }
     Ok(Answer(claim_keys::Response::new(keys)))
+}
+
+/// Changes of device lists between two tokens of sync. Who left is told by sync alone, when it happens.
+async fn changes(
+    State(server): State<Arc<Server>>,
+    call: Call<get_key_changes::Request>,
+) -> Reply<get_key_changes::Response> {
+    let (from, to) = (cursor(&call.request.from)?, cursor(&call.request.to)?);
+    let changed = server.keys.changes(&call.caller, from, to).await?;
+    Ok(Answer(get_key_changes::Response::new(changed, Vec::new())))
 }
 
 async fn upload_signing(

@@ -19,6 +19,7 @@ pub use query::Found;
 pub use upload::NewDeviceKeys;
 
 use crate::cache::Cache;
+use crate::clock::Clock;
 use crate::identity::Identity;
 use crate::refusal::Refusal;
 use crate::store::Store;
@@ -45,6 +46,7 @@ pub struct KeyCounts {
 #[derive(Debug)]
 pub struct Keys {
     identity: Arc<Identity>,
+    clock: Arc<Clock>,
     store: Arc<Store>,
     counts: Cache<(OwnedUserId, String), Arc<KeyCounts>>,
     /// Raised with every change of counts, so that an answer of the database that was overtaken is not kept.
@@ -54,9 +56,10 @@ pub struct Keys {
 impl Keys {
     /// Keys over a store.
     #[must_use]
-    pub fn new(identity: Arc<Identity>, store: Arc<Store>) -> Self {
+    pub fn new(identity: Arc<Identity>, clock: Arc<Clock>, store: Arc<Store>) -> Self {
         Self {
             identity,
+            clock,
             store,
             counts: Cache::new(KNOWN_COUNTS),
             changes: AtomicU64::new(0),

@@ -56,9 +56,10 @@ impl Keys {
                 });
             }
         }
+        let now = i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX);
         let (sender, device) = (&caller.user_id, &caller.device_id);
         self.store
-            .send_to_device(sender, device, transaction_id, messages, WAITING)
+            .send_to_device(sender, device, transaction_id, messages, WAITING, now)
             .await?;
         Ok(())
     }

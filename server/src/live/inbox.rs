@@ -167,6 +167,10 @@ impl Inbox {
     /// Keeps the unread counts current. A receipt of the user's own makes those of its room unknown.
     fn count_unread(&self, unread: &mut HashMap<i64, RoomUnread>, item: &Item) {
         match item {
+            // What was redacted counts no more, wherever it stood.
+            Item::Event(stored) if &*stored.event.event_type == "m.room.redaction" => {
+                unread.remove(&stored.room);
+            }
             Item::Event(stored) => {
                 if let Some(room) = unread.get_mut(&stored.room) {
                     room.count(stored, stored.event.sender != self.user_id);

@@ -125,11 +125,13 @@ impl Store {
         transaction_id: String,
         messages: Vec<Addressed>,
         most: i64,
+        now_ms: i64,
     ) -> Result<(), StoreError> {
         let (sender, sender_device) = (sender.to_owned(), sender_device.to_owned());
         self.transact(move |tx| {
             Box::pin(async move {
-                if !note_transaction(&mut tx.connection, &sender, &sender_device, &transaction_id).await? {
+                let device = (&*sender, sender_device.as_str());
+                if !note_transaction(&mut tx.connection, device, &transaction_id, now_ms).await? {
                     return Ok(());
                 }
                 for message in messages {
@@ -151,19 +153,20 @@ impl Store {
 /// Notes a transaction id; false when it is known.
 async fn note_transaction(
     connection: &mut Connection,
-    sender: &UserId,
-    sender_device: &str,
+    (sender, sender_device): (&UserId, &str),
     transaction_id: &str,
+    now_ms: i64,
 ) -> Result<bool, StoreError> {
     let insert = query(
-        "INSERT INTO transactions (user_id, device_id, scope, transaction_id, event_id, position) \
-         SELECT $1, $2, 'sendToDevice', $3, '', position FROM log WHERE one = 1 \
+        "INSERT INTO transactions (user_id, device_id, scope, transaction_id, event_id, position, used_at) \
+         SELECT $1, $2, 'sendToDevice', $3, '', position, $4 FROM log WHERE one = 1 \
          ON CONFLICT (user_id, device_id, scope, transaction_id) DO NOTHING",
     );
     let insert = insert
         .bind(sender.as_str())
         .bind(sender_device)
-        .bind(transaction_id);
+        .bind(transaction_id)
+        .bind(now_ms);
     Ok(insert.execute(connection).await? == 1)
 }
 

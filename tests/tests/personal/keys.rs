@@ -1,0 +1,238 @@
+//! Keys of end-to-end encryption and messages to devices.
+
+use maru_tests::user::encode;
+use maru_tests::{TestServer, User, on_both_engines};
+use serde_json::{Value, json};
+
+use super::room_of;
+
+on_both_engines!(
+    device_keys_are_for_those_who_share_a_room,
+    an_identity_is_for_life,
+    a_one_time_key_goes_out_once,
+    cross_signing_keys_are_replaced_by_their_user_alone,
+    signatures_reach_who_may_see_them,
+    messages_to_devices_arrive_once,
+);
+
+fn device_keys(user: &User, key: &str) -> Value {
+    let name = |kind: &str| format!("{kind}:{}", user.device);
+    json!({
+        "user_id": user.id, "device_id": user.device,
+        "algorithms": ["m.olm.v1.curve25519-aes-sha2", "m.megolm.v1.aes-sha2"],
+        "keys": { name("ed25519"): key, name("curve25519"): "curve" },
+        "signatures": { user.id.clone(): { name("ed25519"): "signature" } },
+    })
+}
+
+async fn upload(user: &User, key: &str) -> Value {
+    user.post("keys/upload", json!({ "device_keys": device_keys(user, key) }))
+        .await
+        .ok()
+}
+
+async fn query(asker: &User, about: &User) -> Value {
+    let asked = json!({ "device_keys": { about.id.clone(): [] } });
+    asker.post("keys/query", asked).await.ok()
+}
+
+async fn device_keys_are_for_those_who_share_a_room(server: TestServer) {
+    let [alice, bob] = [server.user("alice").await, server.user("bob").await];
+    room_of(&[&alice, &bob]).await;
+    let mallory = server.user("mallory").await;
+    let since = bob.sync(None).await.next();
+    upload(&alice, "key").await;
+    let synced = bob.wait(&since).await;
+    assert_eq!(synced.0["device_lists"]["changed"], json!([alice.id]));
+    let changes = format!(
+        "keys/changes?from={}&to={}",
+        encode(&since),
+        encode(&synced.next())
+    );
+    assert_eq!(
+        bob.get(&changes).await.ok(),
+        json!({ "changed": [alice.id], "left": [] })
+    );
+    for asker in [&alice, &bob] {
+        let keys = &query(asker, &alice).await["device_keys"][&alice.id][&alice.device];
+        assert_eq!(keys["keys"], device_keys(&alice, "key")["keys"]);
+    }
+    assert_eq!(query(&mallory, &alice).await["device_keys"][&alice.id], json!({}));
+}
+
+async fn an_identity_is_for_life(server: TestServer) {
+    let [alice, bob] = [server.user("alice").await, server.user("bob").await];
+    upload(&alice, "key").await;
+    upload(&alice, "key").await;
+    for keys in [device_keys(&alice, "other"), device_keys(&bob, "key")] {
+        let refused = alice.post("keys/upload", json!({ "device_keys": keys })).await;
+        refused.refused(400, "M_INVALID_PARAM");
+    }
+    let unsigned = json!({ "device_keys": {
+        "user_id": alice.id, "device_id": alice.device, "algorithms": [],
+        "keys": { format!("ed25519:{}", alice.device): "key" }, "signatures": {},
+    } });
+    alice
+        .post("keys/upload", unsigned)
+        .await
+        .refused(400, "M_INVALID_PARAM");
+}
+
+async fn claim(asker: &User, of: &User) -> Value {
+    let claim = json!({ "one_time_keys": { of.id.clone(): { of.device.clone(): "signed_curve25519" } } });
+    let reply = asker.post("keys/claim", claim).await.ok();
+    reply["one_time_keys"][&of.id][&of.device].clone()
+}
+
+async fn a_one_time_key_goes_out_once(server: TestServer) {
+    let [alice, bob] = [server.user("alice").await, server.user("bob").await];
+    room_of(&[&alice, &bob]).await;
+    let key = |text: &str| json!({ "key": text, "signatures": {} });
+    let keys = json!({ "signed_curve25519:AAAAAQ": key("one"), "signed_curve25519:AAAAAg": key("two") });
+    let fallback =
+        json!({ "signed_curve25519:AAAAZZ": { "key": "last", "fallback": true, "signatures": {} } });
+    let both = json!({ "one_time_keys": keys, "fallback_keys": fallback });
+    let counts = alice.post("keys/upload", both.clone()).await.ok();
+    assert_eq!(counts["one_time_key_counts"]["signed_curve25519"], 2);
+    let synced = alice.sync(None).await.0;
+    assert_eq!(synced["device_one_time_keys_count"]["signed_curve25519"], 2);
+    assert_eq!(
+        synced["device_unused_fallback_key_types"],
+        json!(["signed_curve25519"])
+    );
+    let (one, two) = tokio::join!(claim(&bob, &alice), claim(&bob, &alice));
+    assert_ne!(one, two);
+    for claimed in [&one, &two] {
+        assert!(
+            keys.as_object()
+                .unwrap()
+                .iter()
+                .any(|(id, key)| *claimed == json!({ id.clone(): key }))
+        );
+    }
+    assert_eq!(claim(&bob, &alice).await, fallback);
+    assert_eq!(
+        claim(&bob, &alice).await,
+        fallback,
+        "the fallback key goes out again and again"
+    );
+    let synced = alice.sync(None).await.0;
+    assert_eq!(synced["device_one_time_keys_count"]["signed_curve25519"], 0);
+    assert_eq!(synced["device_unused_fallback_key_types"], json!([]));
+    // A device that never heard that its upload arrived sends it again: the keys are gone nevertheless.
+    let counts = alice.post("keys/upload", both).await.ok();
+    assert_eq!(counts["one_time_key_counts"]["signed_curve25519"], 0);
+    let mallory = server.user("mallory").await;
+    assert_eq!(claim(&mallory, &alice).await, Value::Null);
+}
+
+fn cross_signing(user: &User, master: &str) -> Value {
+    let key = |usage: &str, key: &str| {
+        json!({
+            "user_id": user.id, "usage": [usage], "keys": { format!("ed25519:{key}"): key },
+            "signatures": { user.id.clone(): { format!("ed25519:{master}"): "signature" } },
+        })
+    };
+    json!({
+        "master_key": key("master", master), "self_signing_key": key("self_signing", "self"),
+        "user_signing_key": key("user_signing", "user"),
+    })
+}
+
+async fn cross_signing_keys_are_replaced_by_their_user_alone(server: TestServer) {
+    let [alice, bob] = [server.user("alice").await, server.user("bob").await];
+    room_of(&[&alice, &bob]).await;
+    let path = "keys/device_signing/upload";
+    alice.post(path, cross_signing(&alice, "first")).await.ok();
+    alice.post(path, cross_signing(&alice, "first")).await.ok();
+    let mut second = cross_signing(&alice, "second");
+    let asked = alice.post(path, second.clone()).await;
+    assert_eq!(asked.status, 401);
+    second["auth"] = json!({
+        "type": "m.login.password", "password": alice.password, "session": asked.json["session"],
+        "identifier": { "type": "m.id.user", "user": alice.name },
+    });
+    alice.post(path, second).await.ok();
+    let seen = query(&bob, &alice).await;
+    assert_eq!(
+        seen["master_keys"][&alice.id]["keys"],
+        json!({ "ed25519:second": "second" })
+    );
+    assert_eq!(
+        seen["user_signing_keys"][&alice.id],
+        Value::Null,
+        "that key is nobody else's business"
+    );
+    let own = query(&alice, &alice).await;
+    assert_eq!(
+        own["user_signing_keys"][&alice.id]["usage"],
+        json!(["user_signing"])
+    );
+    bob.post(path, cross_signing(&alice, "mine"))
+        .await
+        .refused(400, "M_INVALID_PARAM");
+}
+
+async fn signatures_reach_who_may_see_them(server: TestServer) {
+    let [alice, bob] = [server.user("alice").await, server.user("bob").await];
+    let carol = server.user("carol").await;
+    room_of(&[&alice, &bob, &carol]).await;
+    upload(&alice, "key").await;
+    for user in [&alice, &bob] {
+        user.post("keys/device_signing/upload", cross_signing(user, &user.name))
+            .await
+            .ok();
+    }
+    let mut device = device_keys(&alice, "key");
+    device["signatures"] = json!({ alice.id.clone(): { "ed25519:self": "mine" } });
+    let signed = json!({ alice.id.clone(): { alice.device.clone(): device } });
+    assert_eq!(alice.post("keys/signatures/upload", signed).await.ok(), json!({}));
+    let mut master = cross_signing(&alice, &alice.name)["master_key"].clone();
+    master["signatures"] = json!({ bob.id.clone(): { "ed25519:user": "trust" } });
+    let signed = json!({ alice.id.clone(): { alice.name.clone(): master } });
+    assert_eq!(
+        bob.post("keys/signatures/upload", signed.clone()).await.ok(),
+        json!({})
+    );
+    for (reader, sees) in [(&bob, true), (&carol, false)] {
+        let found = query(reader, &alice).await;
+        let device = &found["device_keys"][&alice.id][&alice.device]["signatures"][&alice.id];
+        assert_eq!(device["ed25519:self"], "mine");
+        let trust = &found["master_keys"][&alice.id]["signatures"][&bob.id]["ed25519:user"];
+        assert_eq!(trust == "trust", sees, "{found}");
+    }
+    let mut forged = signed;
+    forged[&alice.id][&alice.name]["keys"] = json!({ "ed25519:other": "other" });
+    let refused = bob.post("keys/signatures/upload", forged).await.ok();
+    let failure = &refused["failures"][&alice.id][&alice.name];
+    assert_eq!(failure["errcode"], "M_INVALID_SIGNATURE");
+}
+
+async fn messages_to_devices_arrive_once(server: TestServer) {
+    let [alice, bob] = [server.user("alice").await, server.user("bob").await];
+    let phone = bob.second_device().await;
+    let (since, since_phone) = (bob.sync(None).await.next(), phone.sync(None).await.next());
+    let path = "sendToDevice/org.example.hello/t1";
+    let to =
+        json!({ "messages": { bob.id.clone(): { "*": { "n": 1 } }, "@nobody:example.org": { "*": {} } } });
+    alice.put(path, to.clone()).await.ok();
+    alice.put(path, to).await.ok();
+    let one = json!({ "messages": { bob.id.clone(): { phone.device.clone(): { "n": 2 }, "NONE": {} } } });
+    alice.put("sendToDevice/org.example.hello/t2", one).await.ok();
+    let message = |n: u64| json!({ "type": "org.example.hello", "sender": alice.id, "content": { "n": n } });
+    let synced = bob.sync(Some(&since)).await;
+    assert_eq!(synced.0["to_device"]["events"], json!([message(1)]));
+    let synced_phone = phone.sync(Some(&since_phone)).await;
+    assert_eq!(
+        synced_phone.0["to_device"]["events"],
+        json!([message(1), message(2)])
+    );
+    let again = phone.sync(Some(&since_phone)).await;
+    assert_eq!(
+        again.0["to_device"]["events"],
+        json!([message(1), message(2)]),
+        "not acknowledged yet"
+    );
+    let after = phone.sync(Some(&synced_phone.next())).await;
+    assert_eq!(after.0["to_device"], Value::Null);
+}

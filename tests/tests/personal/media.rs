@@ -1,0 +1,222 @@
+//! Uploads, downloads, thumbnails.
+
+use bytes::Bytes;
+use http::{Method, Request, header};
+use maru_tests::{Engine, Reply, TestServer, User, on_both_engines};
+use serde_json::json;
+
+on_both_engines!(
+    what_is_uploaded_is_downloaded,
+    content_that_comes_later_is_waited_for,
+    thumbnails_are_made_and_never_larger,
+);
+
+async fn upload(user: &User, method: Method, path: &str, content_type: &str, body: &[u8]) -> Reply {
+    let request = Request::builder().method(method).uri(path);
+    let request = request.header(header::AUTHORIZATION, format!("Bearer {}", user.token));
+    let request = request.header(header::CONTENT_TYPE, content_type);
+    let request = request.header(header::CONTENT_LENGTH, body.len());
+    user.api
+        .send(request.body(Bytes::copy_from_slice(body)).unwrap())
+        .await
+        .unwrap()
+}
+
+/// Uploads a file; the path of its address.
+async fn put(user: &User, name: &str, content_type: &str, body: &[u8]) -> String {
+    let path = format!("/_matrix/media/v3/upload?filename={name}");
+    let reply = upload(user, Method::POST, &path, content_type, body).await.ok();
+    address(&reply)
+}
+
+fn address(reply: &serde_json::Value) -> String {
+    let uri = reply["content_uri"].as_str().unwrap();
+    uri.strip_prefix("mxc://").unwrap().to_owned()
+}
+
+async fn download(user: &User, address: &str) -> Reply {
+    user.get(&format!("/_matrix/client/v1/media/download/{address}"))
+        .await
+}
+
+fn header<'r>(reply: &'r Reply, name: &str) -> &'r str {
+    reply.headers[name].to_str().unwrap()
+}
+
+async fn what_is_uploaded_is_downloaded(server: TestServer) {
+    let [alice, bob] = [server.user("alice").await, server.user("bob").await];
+    let body: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+    let picture = put(&alice, "a%2F..%2Fcat.png", "image/png", &body).await;
+    let page = put(&alice, "page.html", "text/html", b"<script>").await;
+    let reply = download(&bob, &picture).await;
+    assert_eq!((reply.status.as_u16(), &reply.body[..]), (200, &body[..]));
+    assert_eq!(header(&reply, "content-type"), "image/png");
+    assert_eq!(header(&reply, "content-length"), "300000");
+    assert_eq!(
+        header(&reply, "content-disposition"),
+        "inline; filename=a_.._cat.png"
+    );
+    assert_eq!(header(&reply, "cross-origin-resource-policy"), "cross-origin");
+    assert!(header(&reply, "content-security-policy").starts_with("sandbox; default-src 'none'"));
+    let reply = download(&bob, &page).await;
+    assert_eq!(
+        header(&reply, "content-disposition"),
+        "attachment; filename=page.html"
+    );
+    let named = download(&bob, &format!("{page}/other.txt")).await;
+    assert_eq!(
+        header(&named, "content-disposition"),
+        "attachment; filename=other.txt"
+    );
+    let path = format!("/_matrix/client/v1/media/download/{picture}");
+    server
+        .request(Method::GET, &path, None)
+        .await
+        .refused(401, "M_MISSING_TOKEN");
+    for wrong in [
+        format!("{}/none", server.name()),
+        format!("example.org/{picture}"),
+        format!("{}/..%2f..%2fmaru.db", server.name()),
+    ] {
+        let reply = download(&bob, &wrong).await;
+        assert_eq!(reply.status, 404, "{wrong}");
+    }
+    let old = format!("/_matrix/media/v3/download/{picture}");
+    bob.get(&old).await.refused(404, "M_UNRECOGNIZED");
+    let server = server.restart().await;
+    assert_eq!(download(&bob.on(server.api()), &picture).await.body, body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_has_a_limit() {
+    let server = TestServer::start_with(Engine::Sqlite, |config| config.limits.upload_bytes = 1000).await;
+    let alice = server.user("alice").await;
+    for path in ["/_matrix/client/v1/media/config", "/_matrix/media/v3/config"] {
+        assert_eq!(alice.get(path).await.ok(), json!({ "m.upload.size": 1000 }));
+    }
+    put(&alice, "a", "text/plain", &[7; 1000]).await;
+    let path = "/_matrix/media/v3/upload";
+    let refused = upload(&alice, Method::POST, path, "text/plain", &[7; 1001]).await;
+    refused.refused(413, "M_TOO_LARGE");
+    // Without a length the limit is met while reading.
+    let request = Request::builder().method(Method::POST).uri(path);
+    let request = request.header(header::AUTHORIZATION, format!("Bearer {}", alice.token));
+    let refused = alice
+        .api
+        .send(request.body(Bytes::from(vec![7; 1001])).unwrap())
+        .await
+        .unwrap();
+    refused.refused(413, "M_TOO_LARGE");
+    let unfinished = server.data().folder().join("media-unfinished");
+    assert_eq!(std::fs::read_dir(unfinished).unwrap().count(), 0);
+}
+
+async fn content_that_comes_later_is_waited_for(server: TestServer) {
+    let [alice, bob] = [server.user("alice").await, server.user("bob").await];
+    let created = alice.post("/_matrix/media/v1/create", json!({})).await.ok();
+    assert!(created["unused_expires_at"].as_u64().unwrap() > 0);
+    let address = address(&created);
+    download(&bob, &format!("{address}?timeout_ms=1"))
+        .await
+        .refused(504, "M_NOT_YET_UPLOADED");
+    let path = format!("/_matrix/media/v3/upload/{address}");
+    upload(&bob, Method::PUT, &path, "text/plain", b"no")
+        .await
+        .refused(403, "M_FORBIDDEN");
+    let (waited, _) = tokio::join!(download(&bob, &address), async {
+        upload(&alice, Method::PUT, &path, "text/plain", b"hello")
+            .await
+            .ok()
+    });
+    assert_eq!((waited.status.as_u16(), &waited.body[..]), (200, &b"hello"[..]));
+    let again = upload(&alice, Method::PUT, &path, "text/plain", b"other").await;
+    again.refused(409, "M_CANNOT_OVERWRITE_MEDIA");
+    assert_eq!(&download(&bob, &address).await.body[..], b"hello");
+}
+
+/// A grey PNG, written by hand: one scan line after the other in a stored block.
+fn png(width: u32, height: u32) -> Vec<u8> {
+    let crc = |bytes: &[u8]| {
+        !bytes.iter().fold(!0_u32, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+                if crc & 1 == 1 {
+                    crc >> 1 ^ 0xedb8_8320
+                } else {
+                    crc >> 1
+                }
+            })
+        })
+    };
+    let chunk = |name: &[u8], data: &[u8]| {
+        let body = [name, data].concat();
+        [
+            &(data.len() as u32).to_be_bytes()[..],
+            &body,
+            &crc(&body).to_be_bytes(),
+        ]
+        .concat()
+    };
+    let line = vec![0_u8; width as usize + 1];
+    let pixels = line.repeat(height as usize);
+    let (a, b) = pixels.iter().fold((1_u32, 0_u32), |(a, b), byte| {
+        let a = (a + u32::from(*byte)) % 65521;
+        (a, (b + a) % 65521)
+    });
+    let mut stream = vec![0x78, 1];
+    let blocks = pixels.chunks(65535).count();
+    for (n, block) in pixels.chunks(65535).enumerate() {
+        let length = block.len() as u16;
+        stream.push(u8::from(n + 1 == blocks));
+        stream.extend(length.to_le_bytes());
+        stream.extend((!length).to_le_bytes());
+        stream.extend(block);
+    }
+    stream.extend((b << 16 | a).to_be_bytes());
+    let head = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 0, 0, 0, 0]].concat();
+    let signature = [0x89, b'P', b'N', b'G', 13, 10, 26, 10];
+    [
+        &signature[..],
+        &chunk(b"IHDR", &head),
+        &chunk(b"IDAT", &stream),
+        &chunk(b"IEND", &[]),
+    ]
+    .concat()
+}
+
+/// Width and height in the head of a PNG.
+fn dimensions(png: &[u8]) -> (u32, u32) {
+    let number = |at: usize| u32::from_be_bytes(png[at..at + 4].try_into().unwrap());
+    (number(16), number(20))
+}
+
+async fn thumbnails_are_made_and_never_larger(server: TestServer) {
+    let alice = server.user("alice").await;
+    let picture = put(&alice, "p.png", "image/png", &png(900, 450)).await;
+    let thumbnail = async |address: &str, query: &str| {
+        alice
+            .get(&format!("/_matrix/client/v1/media/thumbnail/{address}?{query}"))
+            .await
+    };
+    for _ in 0..2 {
+        let reply = thumbnail(&picture, "width=300&height=200&method=scale").await;
+        assert_eq!(
+            (reply.status.as_u16(), dimensions(&reply.body)),
+            (200, (320, 160))
+        );
+        assert_eq!(header(&reply, "content-type"), "image/png");
+    }
+    let cut = thumbnail(&picture, "width=90&height=90&method=crop").await;
+    assert_eq!(dimensions(&cut.body), (96, 96));
+    let huge = thumbnail(&picture, "width=100000&height=100000").await;
+    assert_eq!(dimensions(&huge.body), (800, 400));
+    let small = png(20, 10);
+    let small_address = put(&alice, "s.png", "image/png", &small).await;
+    assert_eq!(
+        thumbnail(&small_address, "width=300&height=300").await.body,
+        small
+    );
+    let text = put(&alice, "t.png", "image/png", b"no picture").await;
+    thumbnail(&text, "width=30&height=30")
+        .await
+        .refused(400, "M_INVALID_PARAM");
+}
