@@ -30,16 +30,24 @@ struct Running {
 
 impl Running {
     fn start(data: &Path, flags: &[&str]) -> Self {
+        Self::start_as(maru().stderr(Stdio::null()), data, flags)
+    }
+
+    /// Starts a server that logs everything, as JSON, to a file.
+    fn start_logging(data: &Path, flags: &[&str], log: &Path) -> Self {
         let mut command = maru();
+        command
+            .env("MARU_LOG_LEVEL", "trace")
+            .env("MARU_LOG_FORMAT", "json");
+        Self::start_as(command.stderr(std::fs::File::create(log).unwrap()), data, flags)
+    }
+
+    fn start_as(command: &mut Command, data: &Path, flags: &[&str]) -> Self {
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(flags);
-        let child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut server = Self {
             child,
             lines: Vec::new(),
@@ -280,6 +288,29 @@ fn waiting_clients_are_answered_when_the_server_stops() {
     let going_away = 1001_u16.to_be_bytes();
     assert!(frames.windows(2).any(|bytes| bytes == going_away), "{frames:?}");
     assert_eq!(server.ended(), Some(0));
+}
+
+#[test]
+fn the_log_has_requests_and_their_ids_but_no_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, log) = (folder.path().join("data"), folder.path().join("log"));
+    let server = Running::start_logging(&data, &["--registration", "open"], &log);
+    let (token, since) = listener_of(&server);
+    let path = format!("/_matrix/client/v3/sync?access_token={token}&since={since}");
+    assert_eq!(server.ask("GET", &path, &Value::Null).0, 200);
+    assert_eq!(server.log_in("alice", "a wrong password"), 403);
+    server.stop();
+    let log = std::fs::read_to_string(log).unwrap();
+    for secret in [token.as_str(), "a password", "a wrong password"] {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let of_sync = |line: &&Value| line["route"] == "/_matrix/client/v3/sync" && line["status"] == 200;
+    let line = lines.iter().find(of_sync).unwrap();
+    assert!(line["span"]["id"].is_string(), "{line}");
 }
 
 #[test]

@@ -3,31 +3,27 @@
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::Directive;
 
 use crate::config::{Log, LogFormat, LogLevel};
 
 /// Starts logging. `RUST_LOG`, if it is set, refines the configured level by module.
 ///
+/// Levels beyond `info` are for our own code only: what libraries say of a connection or a statement at `trace` may hold
+/// messages and tokens.
+///
 /// Calling it a second time changes nothing.
 pub fn init(log: &Log) {
-    let level = match log.level {
-        LogLevel::Error => tracing::Level::ERROR,
-        LogLevel::Warn => tracing::Level::WARN,
-        LogLevel::Info => tracing::Level::INFO,
-        LogLevel::Debug => tracing::Level::DEBUG,
-        LogLevel::Trace => tracing::Level::TRACE,
+    let (libraries, ours) = match log.level {
+        LogLevel::Error => ("error", "error"),
+        LogLevel::Warn => ("warn", "warn"),
+        LogLevel::Info => ("info", "info"),
+        LogLevel::Debug => ("info", "debug"),
+        LogLevel::Trace => ("info", "trace"),
     };
-    let mut filter = EnvFilter::builder()
-        .with_default_directive(level.into())
-        .from_env_lossy();
     // The database driver logs every statement with its values, which are none of the log's business; the rules of
     // Matrix log every step of every event, which would cost more than the steps.
-    for quiet in ["sqlx=warn", "ruma_state_res=warn"] {
-        if let Ok(quiet) = quiet.parse::<Directive>() {
-            filter = filter.add_directive(quiet);
-        }
-    }
+    let refined = std::env::var("RUST_LOG").unwrap_or_default();
+    let filter = EnvFilter::builder().parse_lossy(format!("{libraries},maru={ours},sqlx=warn,ruma_state_res=warn,{refined}"));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
