@@ -1,0 +1,3 @@
+//! Stories of people who use the server, on both engines.
+
+mod chat;

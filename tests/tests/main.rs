@@ -1,0 +1,9 @@
+//! The whole-system tests: one binary, so that everything is linked once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may stop where something cannot be"
+)]
+
+mod flows;
