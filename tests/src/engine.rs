@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Row};
 use tempfile::TempDir;
 
-use crate::postgres::{Cluster, OwnDatabase};
+use crate::postgres::{self, Cluster, OwnDatabase};
 
 /// Where a server keeps its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +80,43 @@ impl Data {
     #[must_use]
     pub fn database_flag(&self) -> &str {
         self.postgres.as_ref().map_or("sqlite", OwnDatabase::url)
+    }
+
+    /// Asks the database itself, past the server, for one number.
+    ///
+    /// # Panics
+    /// When it does not answer with one.
+    pub async fn number(&self, sql: &str) -> i64 {
+        match &self.postgres {
+            None => {
+                let asked = sqlx::raw_sql(AssertSqlSafe(sql))
+                    .fetch_one(&mut self.sqlite().await)
+                    .await;
+                asked.unwrap().get(0)
+            }
+            Some(database) => postgres::ask(database.url(), sql).parse().unwrap(),
+        }
+    }
+
+    /// Runs statements on the database itself, past the server.
+    ///
+    /// # Panics
+    /// When it refuses them.
+    pub async fn run(&self, sql: &str) {
+        match &self.postgres {
+            None => drop(
+                sqlx::raw_sql(AssertSqlSafe(sql))
+                    .execute(&mut self.sqlite().await)
+                    .await
+                    .unwrap(),
+            ),
+            Some(database) => postgres::run(database.url(), sql),
+        }
+    }
+
+    async fn sqlite(&self) -> SqliteConnection {
+        let options = SqliteConnectOptions::new().filename(self.sqlite_file());
+        options.disable_statement_logging().connect().await.unwrap()
     }
 
     /// The file of the embedded database.

@@ -25,6 +25,7 @@
 pub mod api;
 pub mod engine;
 pub mod fuzz;
+pub mod model;
 pub mod postgres;
 pub mod process;
 pub mod server;

@@ -201,7 +201,7 @@ fn try_run(url: &str, sql: &str) -> Result<(), sqlx::Error> {
     })
 }
 
-/// The first column of the first row of an answer, as text.
+/// The first column of the first row of an answer, as the text that PostgreSQL writes.
 ///
 /// # Panics
 /// When the database refuses.

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
 use crate::{Api, Data, Engine, User};
 
-/// What the server logs once it is there; the address follows.
+/// What the server prints once it is there; the address follows.
 const LISTENING: &str = "client API listening on ";
 
 /// Time for a start, also on a busy machine.
@@ -59,10 +59,20 @@ impl TestProcess {
             "off",
         ]);
         command.args(["--listen", "127.0.0.1:0"]).args(&flags);
-        let mut child = command.kill_on_drop(true).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .kill_on_drop(true)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (found, mut address) = watch::channel(None);
-        tokio::spawn(keep_log(child.stderr.take().unwrap(), Arc::clone(&log), found));
+        tokio::spawn(keep_log(
+            child.stderr.take().unwrap(),
+            Arc::clone(&log),
+            found.clone(),
+        ));
+        tokio::spawn(keep_log(child.stdout.take().unwrap(), Arc::clone(&log), found));
         let waited = tokio::time::timeout(START_TIME, address.wait_for(Option::is_some)).await;
         let base = match waited {
             Ok(Ok(address)) => address.clone().unwrap(),
@@ -198,17 +208,16 @@ fn build() -> PathBuf {
     folder.join("maru")
 }
 
+/// Keeps what the server prints, and looks for its address there.
 async fn keep_log(
-    stderr: tokio::process::ChildStderr,
+    output: impl AsyncRead + Unpin + Send + 'static,
     log: Arc<Mutex<String>>,
     found: watch::Sender<Option<String>>,
 ) {
-    let mut lines = BufReader::new(stderr).lines();
+    let mut lines = BufReader::new(output).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         if let Some((_, address)) = line.split_once(LISTENING) {
-            let end = address.find(|c: char| c.is_whitespace() || c == '"' || c == ',');
-            let address = &address[..end.unwrap_or(address.len())];
-            found.send_replace(Some(address.trim_end_matches('/').to_owned()));
+            found.send_replace(Some(address.trim().to_owned()));
         }
         let mut log = log.lock().unwrap();
         log.push_str(&line);

@@ -1,0 +1,7 @@
+//! What storage promises, checked on SQLite, on PostgreSQL and on the in-memory model.
+
+mod contract;
+mod engines;
+mod isolation;
+mod logs;
+mod story;
