@@ -271,8 +271,9 @@ impl Contents {
                     scope,
                     transaction_id,
                     event_id,
+                    ..
                 } = transaction;
-                let key = (user_id.to_string(), device_id, scope.to_owned(), transaction_id);
+                let key = (user_id.to_string(), device_id, scope, transaction_id);
                 unique(self.transactions.insert(key, event_id.to_string()).is_none())
             }
             Record::Alias(alias) => unique(self.aliases.insert(alias.alias.to_string(), alias).is_none()),

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -25,7 +25,7 @@ pub struct TestProcess {
     child: Child,
     api: Api,
     base: String,
-    log: Arc<Mutex<String>>,
+    log: watch::Receiver<String>,
     data: Data,
     flags: Vec<String>,
 }
@@ -65,18 +65,14 @@ impl TestProcess {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
-        let (found, mut address) = watch::channel(None);
-        tokio::spawn(keep_log(
-            child.stderr.take().unwrap(),
-            Arc::clone(&log),
-            found.clone(),
-        ));
-        tokio::spawn(keep_log(child.stdout.take().unwrap(), Arc::clone(&log), found));
-        let waited = tokio::time::timeout(START_TIME, address.wait_for(Option::is_some)).await;
-        let base = match waited {
-            Ok(Ok(address)) => address.clone().unwrap(),
-            _ => panic!("the server did not start: {}", log.lock().unwrap()),
+        let (heard, log) = watch::channel(String::new());
+        let heard = Arc::new(heard);
+        tokio::spawn(keep_log(child.stderr.take().unwrap(), Arc::clone(&heard)));
+        tokio::spawn(keep_log(child.stdout.take().unwrap(), heard));
+        let waiting = log.clone();
+        let base = match tokio::time::timeout(START_TIME, started(waiting)).await {
+            Ok(Some(base)) => base,
+            _ => panic!("the server did not start: {}", *log.borrow()),
         };
         Self {
             child,
@@ -109,7 +105,17 @@ impl TestProcess {
     /// What it has logged so far.
     #[must_use]
     pub fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+        self.log.borrow().clone()
+    }
+
+    /// Waits until it has logged a text.
+    ///
+    /// # Panics
+    /// When it ends, or a minute passes, before it has.
+    pub async fn logged(&self, text: &str) {
+        let mut log = self.log.clone();
+        let waited = tokio::time::timeout(START_TIME, log.wait_for(|log| log.contains(text))).await;
+        assert!(matches!(waited, Ok(Ok(_))), "no `{text}` in {}", self.log());
     }
 
     /// Registers a user.
@@ -208,19 +214,34 @@ fn build() -> PathBuf {
     folder.join("maru")
 }
 
-/// Keeps what the server prints, and looks for its address there.
-async fn keep_log(
-    output: impl AsyncRead + Unpin + Send + 'static,
-    log: Arc<Mutex<String>>,
-    found: watch::Sender<Option<String>>,
-) {
+/// Keeps what the server prints.
+async fn keep_log(output: impl AsyncRead + Unpin + Send + 'static, log: Arc<watch::Sender<String>>) {
     let mut lines = BufReader::new(output).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        if let Some((_, address)) = line.split_once(LISTENING) {
-            found.send_replace(Some(address.trim().to_owned()));
-        }
-        let mut log = log.lock().unwrap();
-        log.push_str(&line);
-        log.push('\n');
+        log.send_modify(|log| {
+            log.push_str(&line);
+            log.push('\n');
+        });
     }
+}
+
+/// Waits for the address that a server prints; `None` when it ends before.
+async fn started(mut log: watch::Receiver<String>) -> Option<String> {
+    let log = log.wait_for(|log| log.contains(LISTENING)).await.ok()?;
+    let (_, after) = log.split_once(LISTENING)?;
+    Some(after.lines().next()?.trim().to_owned())
+}
+
+/// Allows this process as many open files as the system does: thousands of connections come from here.
+///
+/// # Panics
+/// When the system refuses what it said it allows.
+pub fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
 }

@@ -177,6 +177,32 @@ impl User {
             .await
     }
 
+    /// The timeline events of a room after a token of an earlier sync, oldest first, and the token to go on from. What
+    /// a limited sync leaves out is read by `/messages`.
+    pub async fn news(&self, room: &str, since: &str) -> (Vec<Value>, String) {
+        let synced = self.sync(Some(since)).await;
+        let mut newest_first = synced.events(room);
+        newest_first.reverse();
+        let timeline = &synced.room(room)["timeline"];
+        let mut from = timeline["prev_batch"]
+            .as_str()
+            .map(str::to_owned)
+            .filter(|_| timeline["limited"] == true);
+        while let Some(token) = from {
+            let path = format!(
+                "rooms/{}/messages?dir=b&limit=100&from={}&to={}",
+                encode(room),
+                encode(&token),
+                encode(since)
+            );
+            let page = self.get(&path).await.ok();
+            newest_first.extend(page["chunk"].as_array().unwrap().iter().cloned());
+            from = page["end"].as_str().map(str::to_owned);
+        }
+        newest_first.reverse();
+        (newest_first, synced.next())
+    }
+
     /// A sync with a query of the caller's choice.
     pub async fn sync_with(&self, query: &str) -> Synced {
         Synced(self.get(&format!("sync?{query}")).await.ok())

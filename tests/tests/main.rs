@@ -6,5 +6,6 @@
     reason = "a test may stop where something cannot be"
 )]
 
+mod faults;
 mod flows;
 mod storage;

@@ -97,7 +97,8 @@ impl Room {
         told.change.records.push(Record::Transaction(NewTransaction {
             user_id: user("alice"),
             device_id: device.to_owned(),
-            scope: "send",
+            scope: "send".to_owned(),
+            used_at: 0,
             transaction_id: transaction.to_owned(),
             event_id: told.id().clone(),
         }));
