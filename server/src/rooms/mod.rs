@@ -30,13 +30,10 @@ mod upgraded_levels;
 pub mod view;
 pub mod visibility;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use maru_protocol::auth::{PowerLevels, StateSlot};
-use maru_protocol::limits;
-use maru_protocol::state::{EventNid, State};
-use maru_protocol::version::RoomVersion;
+use maru_protocol::state::State;
 
 pub use append::Effects;
 pub use create::{NewRoomRequest, Preset, StateDraft};
