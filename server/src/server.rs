@@ -107,7 +107,11 @@ impl Server {
             Arc::clone(&hub),
             PresenceLimits::offline_after(offline_after),
         );
-        let keys = Arc::new(Keys::new(Arc::clone(&identity), Arc::clone(&clock), Arc::clone(&store)));
+        let keys = Arc::new(Keys::new(
+            Arc::clone(&identity),
+            Arc::clone(&clock),
+            Arc::clone(&store),
+        ));
         let media = Media::new(
             Arc::clone(&identity),
             Arc::clone(&clock),

@@ -127,7 +127,10 @@ impl<'a> Life<'a> {
     }
 
     async fn change_visibility(&mut self) {
-        let others: Vec<_> = VISIBILITIES.into_iter().filter(|name| *name != self.visibility).collect();
+        let others: Vec<_> = VISIBILITIES
+            .into_iter()
+            .filter(|name| *name != self.visibility)
+            .collect();
         self.visibility = others.choose(&mut self.random).copied().unwrap();
         let content = json!({ "history_visibility": self.visibility });
         self.alice
@@ -136,7 +139,11 @@ impl<'a> Life<'a> {
     }
 
     async fn say(&mut self) {
-        let speaker = if self.membership == "join" { self.bob } else { self.alice };
+        let speaker = if self.membership == "join" {
+            self.bob
+        } else {
+            self.alice
+        };
         speaker.send(&self.room, "something").await;
     }
 
@@ -153,13 +160,17 @@ impl<'a> Life<'a> {
     /// The table of the specification.
     fn may_see(&self, at: usize) -> bool {
         let told = &self.told[at];
-        let joined_later = self.told[at + 1..].iter().any(|later| later.membership[1] == "join");
+        let joined_later = self.told[at + 1..]
+            .iter()
+            .any(|later| later.membership[1] == "join");
         told.visibility.iter().any(|visibility| {
-            told.membership.iter().any(|membership| match (*visibility, *membership) {
-                ("world_readable", _) | (_, "join") | ("invited", "invite") => true,
-                ("shared", _) => joined_later,
-                _ => false,
-            })
+            told.membership
+                .iter()
+                .any(|membership| match (*visibility, *membership) {
+                    ("world_readable", _) | (_, "join") | ("invited", "invite") => true,
+                    ("shared", _) => joined_later,
+                    _ => false,
+                })
         })
     }
 
@@ -182,7 +193,10 @@ impl<'a> Life<'a> {
                 found.reverse();
             }
             self.check_events(&found, &seen_set, when);
-            let ids: Vec<_> = found.iter().map(|event| event["event_id"].as_str().unwrap()).collect();
+            let ids: Vec<_> = found
+                .iter()
+                .map(|event| event["event_id"].as_str().unwrap())
+                .collect();
             // Who has left reads backwards from there.
             let is_end = direction == "f" || self.membership == "join" || self.visibility == "world_readable";
             if is_end {
@@ -207,7 +221,11 @@ impl<'a> Life<'a> {
                 self.check_events(relations.ok()["chunk"].as_array().unwrap(), &seen_set, when);
             }
             let context = get(format!("rooms/{}/context/{id}?limit=4", encode(&self.room))).await;
-            assert_eq!(context.status == 200, is_seen && may_enter, "{when}: context of {told:?}");
+            assert_eq!(
+                context.status == 200,
+                is_seen && may_enter,
+                "{when}: context of {told:?}"
+            );
             if is_seen && may_enter {
                 let context = context.ok();
                 for part in ["events_before", "events_after"] {
@@ -224,7 +242,10 @@ impl<'a> Life<'a> {
             let id = event["event_id"].as_str().unwrap();
             assert!(seen.contains(id), "{when}: {event} was shown");
             let told = self.told.iter().find(|told| told.id == id).unwrap();
-            assert_eq!(event["unsigned"]["membership"], told.membership[1], "{when}: {event}");
+            assert_eq!(
+                event["unsigned"]["membership"], told.membership[1],
+                "{when}: {event}"
+            );
             let edit = &event["unsigned"]["m.relations"]["m.replace"];
             assert!(
                 edit.is_null() || seen.contains(edit["event_id"].as_str().unwrap()),
@@ -241,7 +262,9 @@ impl<'a> Life<'a> {
         }
         let state = state.ok();
         let mut events = state.as_array().unwrap().iter();
-        let found = events.find(|event| event["type"] == "m.room.history_visibility").unwrap();
+        let found = events
+            .find(|event| event["type"] == "m.room.history_visibility")
+            .unwrap();
         let expected = match (self.membership, self.departure) {
             ("join", _) | (_, None) => self.visibility,
             (_, Some(departure)) => departure,
@@ -255,7 +278,10 @@ async fn history(user: &User, room: &str, direction: &str, limit: Option<usize>)
     let (mut events, mut from) = (Vec::new(), String::new());
     loop {
         let page = limit.unwrap_or(9);
-        let path = format!("rooms/{}/messages?dir={direction}&limit={page}{from}", encode(room));
+        let path = format!(
+            "rooms/{}/messages?dir={direction}&limit={page}{from}",
+            encode(room)
+        );
         let reply = user.get(&path).await;
         if reply.status == 403 {
             return None;

@@ -23,7 +23,9 @@ pub fn init(log: &Log) {
     // The database driver logs every statement with its values, which are none of the log's business; the rules of
     // Matrix log every step of every event, which would cost more than the steps.
     let refined = std::env::var("RUST_LOG").unwrap_or_default();
-    let filter = EnvFilter::builder().parse_lossy(format!("{libraries},maru={ours},sqlx=warn,ruma_state_res=warn,{refined}"));
+    let filter = EnvFilter::builder().parse_lossy(format!(
+        "{libraries},maru={ours},sqlx=warn,ruma_state_res=warn,{refined}"
+    ));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

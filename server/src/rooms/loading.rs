@@ -132,7 +132,10 @@ fn assemble(
     members: HashSet<OwnedUserId>,
 ) -> Result<Room, Refusal> {
     let version = RoomVersion::from_id(&stored.version).ok_or_else(|| {
-        Refusal::internal(format!("room {} has the unknown version {}", stored.nid, stored.version))
+        Refusal::internal(format!(
+            "room {} has the unknown version {}",
+            stored.nid, stored.version
+        ))
     })?;
     let max_event_bytes = create.map_or(limits::DEFAULT_MAX_EVENT_BYTES, |create| {
         limits::max_event_bytes(&create.event.content)

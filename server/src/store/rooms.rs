@@ -318,7 +318,8 @@ impl Store {
         &self,
         rooms: Vec<i64>,
     ) -> Result<HashMap<i64, HashSet<OwnedUserId>>, StoreError> {
-        let rows = query("SELECT room, user_id FROM memberships WHERE room = ANY($1) AND membership = 'join'");
+        let rows =
+            query("SELECT room, user_id FROM memberships WHERE room = ANY($1) AND membership = 'join'");
         let mut members: HashMap<i64, HashSet<_>> = HashMap::new();
         for row in rows.bind(rooms).all(&self.readers).await? {
             let user_id = row.get::<String>(1)?.try_into();

@@ -37,7 +37,10 @@ pub(super) async fn window(
     let wanted = |m: &&StoredMembership| m.position <= until && wish.filter.wants_room(m.room_id.as_str());
     let mut left = Vec::new();
     let joined = memberships.iter().filter(wanted).map(|m| &m.membership);
-    let joined: Vec<i64> = joined.filter(|m| m.membership == "join").map(|m| m.room).collect();
+    let joined: Vec<i64> = joined
+        .filter(|m| m.membership == "join")
+        .map(|m| m.room)
+        .collect();
     let rooms = sync.rooms.rooms_by_nid(&joined).await?;
     for membership in memberships.iter().filter(wanted) {
         let is_new = membership.position > after;
