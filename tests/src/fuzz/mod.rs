@@ -5,13 +5,39 @@
 //! every run of the tests, so that a target can neither rot nor be forgotten.
 
 mod event_json;
+mod requests;
 mod tokens;
 
 pub use event_json::event_json;
+pub use requests::requests;
 pub use tokens::tokens;
 
 /// A function under fuzzing.
-pub type Target = fn(&[u8]);
+#[derive(Debug)]
+pub struct Target {
+    /// Its file in `tests/fuzz/fuzz_targets` and its folder in `tests/fuzz/seeds`.
+    pub name: &'static str,
+    /// Takes one input; panics when a promise is broken.
+    pub run: fn(&[u8]),
+    /// How many mutations of each seed the smoke test affords.
+    pub mutations: usize,
+}
 
-/// Every target by the name of its file in `tests/fuzz/fuzz_targets` and its folder in `tests/fuzz/seeds`.
-pub const TARGETS: &[(&str, Target)] = &[("event_json", event_json), ("tokens", tokens)];
+/// Every target.
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "event_json",
+        run: event_json,
+        mutations: 400,
+    },
+    Target {
+        name: "requests",
+        run: requests,
+        mutations: 40,
+    },
+    Target {
+        name: "tokens",
+        run: tokens,
+        mutations: 400,
+    },
+];
