@@ -32,6 +32,8 @@ pub struct NewDevice {
     pub display_name: Option<String>,
     /// Whether the client can renew tokens, so that they may expire.
     pub refreshable: bool,
+    /// Where the login comes from, which is where the device was first seen.
+    pub address: Option<IpAddr>,
 }
 
 /// A device's way in. Its tokens are shown once.
@@ -202,6 +204,13 @@ impl Accounts {
                 let text = format!("this account has {limit} devices; log one out before the next comes in");
                 return Err(Refusal::ResourceLimitExceeded(text));
             }
+        }
+        if let Some(address) = device.address {
+            let caller = Caller {
+                user_id: user_id.to_owned(),
+                device_id: device_id.clone(),
+            };
+            self.last_seen.note(&caller, self.clock.now_ms(), address);
         }
         Ok(Session {
             device_id,

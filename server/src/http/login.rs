@@ -89,6 +89,7 @@ async fn log_in(
         device_id: login.device_id,
         display_name: login.initial_device_display_name,
         refreshable: login.refresh_token,
+        address: Some(address.0),
     };
     let session = server.accounts.start_session(&user_id, device).await?;
     let mut response = login::Response::new(user_id, session.access_token, session.device_id.into());

@@ -33,8 +33,9 @@ async fn register(
         return Err(Refusal::GuestAccessForbidden.into());
     }
     if request.auth.is_some() {
-        let address = address.for_limits();
-        server.rate_limits.check(Limit::RegistrationPerAddress, address)?;
+        server
+            .rate_limits
+            .check(Limit::RegistrationPerAddress, address.for_limits())?;
     }
     let password = request.password.unwrap_or_default();
     let wanted = NewAccount {
@@ -51,6 +52,7 @@ async fn register(
             device_id: request.device_id.map(|id| id.to_string()),
             display_name: request.initial_device_display_name,
             refreshable: request.refresh_token,
+            address: Some(address.0),
         };
         let session = server.accounts.start_session(&user_id, device).await?;
         response.access_token = Some(session.access_token);
