@@ -4,7 +4,7 @@
 //
 // Prints `ok <step>` for every step; the first failure ends the story with one line and status 1.
 
-import { Direction, Method, describe, expect, login, refused, register, start, step, until } from "./support.mjs";
+import { Direction, Method, describe, expect, failures, login, refused, register, start, step, until } from "./support.mjs";
 
 const baseUrl = process.argv[2];
 if (!baseUrl) {
@@ -297,11 +297,14 @@ try {
     await encrypted();
     await farewell();
 } catch (error) {
-    process.stderr.write(`FAILED ${describe(error)}\n`);
-    if (process.env.STORY_VERBOSE) console.error(error);
-    process.exitCode = 1;
+    failures.push(error);
 } finally {
     for (const client of [alice, laptop, bob]) client?.stopClient();
+}
+for (const failure of failures) {
+    process.stderr.write(`FAILED ${describe(failure)}\n`);
+    if (process.env.STORY_VERBOSE) console.error(failure);
+    process.exitCode = 1;
 }
 // Timers of the SDK must not keep a finished story alive.
 process.exit();

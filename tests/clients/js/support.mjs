@@ -27,12 +27,18 @@ export function expect(condition, complaint) {
     if (!condition) throw new Error(complaint);
 }
 
+/** Steps that failed while the story went on, with STORY_KEEP_GOING. */
+export const failures = [];
+
 /** Runs one named step and reports it. A failure names the step and ends the story. */
 export async function step(name, action) {
     try {
         await within(action(), `the step did not finish within ${3 * DEADLINE} ms`, 3 * DEADLINE);
     } catch (error) {
-        throw new Error(`${name}: ${describe(error)}`, { cause: error });
+        const failure = new Error(`${name}: ${describe(error)}`, { cause: error });
+        if (!process.env.STORY_KEEP_GOING) throw failure;
+        failures.push(failure);
+        return;
     }
     console.log(`ok ${name}`);
 }

@@ -16,7 +16,7 @@ import uuid
 from nio import MessageDirection, RedactedEvent, RoomPreset
 from nio.api import RelationshipType
 
-from support import Failure, Person, expect, good, refused, step
+from support import Failure, Person, expect, failures, good, refused, step
 
 PASSWORD = "a long enough passphrase 27"
 LINES = [f"line {index}" for index in range(100)]
@@ -343,9 +343,10 @@ def main():
     try:
         asyncio.run(Story(sys.argv[1]).tell())
     except Failure as failure:
+        failures.append(failure)
+    for failure in failures:
         print(f"FAILED {failure}", file=sys.stderr)
-        return 1
-    return 0
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -31,17 +31,28 @@ def expect(condition, complaint):
         raise Failure(complaint)
 
 
+# Steps that failed while the story went on, with STORY_KEEP_GOING.
+failures = []
+
+
 async def step(name, action):
     """Runs one named step and reports it. A failure names the step and ends the story."""
     try:
         await asyncio.wait_for(action(), 3 * DEADLINE)
-    except (asyncio.TimeoutError, TimeoutError) as error:
-        raise Failure(f"{name}: the step did not finish within {3 * DEADLINE:.0f} s") from error
-    except Failure as error:
-        raise Failure(f"{name}: {error}") from error
     except Exception as error:
-        raise Failure(f"{name}: {type(error).__name__}: {error}") from error
-    print(f"ok {name}", flush=True)
+        failure = Failure(f"{name}: {describe(error)}")
+        if not os.environ.get("STORY_KEEP_GOING"):
+            raise failure from error
+        failures.append(failure)
+    else:
+        print(f"ok {name}", flush=True)
+
+
+def describe(error):
+    """One line about an error."""
+    if isinstance(error, (asyncio.TimeoutError, TimeoutError)):
+        return f"the step did not finish within {3 * DEADLINE:.0f} s"
+    return str(error) if isinstance(error, Failure) else f"{type(error).__name__}: {error}"
 
 
 def good(response):
