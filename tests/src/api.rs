@@ -17,6 +17,7 @@ const CLIENT_API: &str = "/_matrix/client/v3/";
 
 /// Where requests go.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a test has a handful of these")]
 pub enum Api {
     /// Into a router of this process.
     InProcess(Router),

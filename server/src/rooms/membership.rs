@@ -282,9 +282,9 @@ impl Rooms {
         let Ok(JoinRule::Restricted(rule) | JoinRule::KnockRestricted(rule)) = rule.event.content_as() else {
             return Ok(None);
         };
-        match self.membership(room, user_id).await? {
-            Some(Membership::Join | Membership::Invite | Membership::Ban) => return Ok(None),
-            _ => {}
+        let present = self.membership(room, user_id).await?;
+        if let Some(Membership::Join | Membership::Invite | Membership::Ban) = present {
+            return Ok(None);
         }
         self.check_allowed(&rule, user_id).await?;
         let levels = self.power_levels(room).await?;

@@ -69,7 +69,7 @@ impl Fixture {
             .unwrap_or(input.len());
         let (line, body) = (&input[..at], input.get(at + 1..).unwrap_or_default());
         let (method, path) = std::str::from_utf8(line).ok()?.split_once(' ')?;
-        let path = self.filled(path, |name| encode(name));
+        let path = self.filled(path, encode);
         let path = match path.starts_with('/') {
             true => path,
             false => format!("/_matrix/client/v3/{path}"),
