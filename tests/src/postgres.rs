@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::postgres::PgConnectOptions;
@@ -16,6 +17,9 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row};
 
 /// What the keeper of a cluster prints, and that it then waits for the end of our pipe.
 const KEEP: &str = r#"echo "$MARU_TEST_POSTGRES $MARU_TEST_PG_BIN $MARU_TEST_PG_USER"; read -r _"#;
+
+/// Time for a start after a crash, recovery included.
+const RESTART_TIME: Duration = Duration::from_secs(60);
 
 /// A PostgreSQL server on loopback.
 #[derive(Debug)]
@@ -105,33 +109,35 @@ impl Cluster {
     /// Starts the server again after [`Cluster::kill`], with the address it had.
     ///
     /// # Panics
-    /// When it does not start.
+    /// When it does not start within a minute.
     pub fn restart(&self) {
         let own = self.own.as_ref().expect("only a cluster of our own is restarted");
+        let options = std::fs::read_to_string(own.data.join("postmaster.opts")).unwrap();
+        let (_, options) = options.trim().split_once(' ').unwrap();
+        // The number in it may be that of a process which is gone and not yet forgotten.
+        std::fs::remove_file(own.data.join("postmaster.pid")).unwrap();
         let pg_ctl = own.bin.join("pg_ctl");
-        let mut command = match own.user.as_str() {
-            "" => Command::new(pg_ctl),
-            user => {
-                let mut command = Command::new("runuser");
-                command.args(["-u", user, "--"]).arg(pg_ctl);
-                command
+        let started = Instant::now();
+        // A server does not start before the last child of the killed one has noticed.
+        loop {
+            let mut command = match own.user.as_str() {
+                "" => Command::new(&pg_ctl),
+                user => {
+                    let mut command = Command::new("runuser");
+                    command.args(["-u", user, "--"]).arg(&pg_ctl);
+                    command
+                }
+            };
+            command.current_dir("/").args(["start", "-w", "-t", "60", "-o", options, "-D"]);
+            command.arg(&own.data).arg("-l").arg(own.data.join("server.log"));
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+            if command.status().unwrap().success() {
+                return;
             }
-        };
-        // `restart` uses the options of the start before.
-        command
-            .current_dir("/")
-            .args(["restart", "-w", "-t", "60", "-D"])
-            .arg(&own.data);
-        command
-            .arg("-l")
-            .arg(own.data.join("server.log"))
-            .stdout(Stdio::null());
-        let log = || std::fs::read_to_string(own.data.join("server.log")).unwrap_or_default();
-        assert!(
-            command.status().unwrap().success(),
-            "PostgreSQL does not start again: {}",
-            log()
-        );
+            let log = || std::fs::read_to_string(own.data.join("server.log")).unwrap_or_default();
+            assert!(started.elapsed() < RESTART_TIME, "PostgreSQL does not start again: {}", log());
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
 
 use super::router::Routes;
 use crate::observe::metrics;
@@ -14,9 +14,9 @@ use crate::server::Server;
 
 /// `/health` and `/ready`, on the client listener.
 pub fn routes() -> Routes {
-    Router::new()
-        .route("/health", get(health))
-        .route("/ready", get(ready))
+    Routes::new()
+        .serve(Method::GET, "/health", health)
+        .serve(Method::GET, "/ready", ready)
 }
 
 /// `/metrics`, on a listener of its own.

@@ -50,11 +50,29 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware;
 
+use self::router::{Routes, Served};
 use crate::server::Server;
 
 /// The whole client API.
 pub fn router(server: Arc<Server>) -> Router {
-    router::Routes::new()
+    routes()
+        .into_router()
+        .fallback(router::unknown_path)
+        .method_not_allowed_fallback(router::unknown_method)
+        .layer(middleware::from_fn(router::cross_origin))
+        .layer(middleware::from_fn(request_log::observe))
+        .with_state(server)
+}
+
+/// Every method and path that the client API answers.
+#[must_use]
+pub fn endpoints() -> Vec<Served> {
+    routes().into_served()
+}
+
+/// One chapter after the other, as the specification has them.
+fn routes() -> Routes {
+    Routes::new()
         .merge(versions::routes())
         .merge(register::routes())
         .merge(login::routes())
@@ -86,9 +104,4 @@ pub fn router(server: Arc<Server>) -> Router {
         .merge(media::routes())
         .merge(capabilities::routes())
         .merge(health::routes())
-        .fallback(router::unknown_path)
-        .method_not_allowed_fallback(router::unknown_method)
-        .layer(middleware::from_fn(router::cross_origin))
-        .layer(middleware::from_fn(request_log::observe))
-        .with_state(server)
 }

@@ -31,7 +31,7 @@ pub(super) fn routes() -> Routes {
         .endpoint::<redact_event::Request, _>(redact)
         .endpoint::<send_state_event::Request, _>(set_state);
     STATE_WITHOUT_KEY.into_iter().fold(routes, |routes, path| {
-        routes.route(path, axum::routing::put(set_state))
+        routes.serve(http::Method::PUT, path, set_state)
     })
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::routing::get;
 use ruma::OwnedMxcUri;
 use ruma::api::client::membership::get_member_events::v3 as get_members;
 use ruma::api::client::membership::joined_members::v3 as get_joined_members;
@@ -35,7 +34,7 @@ pub(super) fn routes() -> Routes {
         .endpoint::<get_joined_members::Request, _>(joined_members);
     EMPTY_KEY
         .into_iter()
-        .fold(routes, |routes, path| routes.route(path, get(state_event)))
+        .fold(routes, |routes, path| routes.serve(http::Method::GET, path, state_event))
 }
 
 async fn state(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::handler::Handler;
 use axum::response::Response;
-use axum::routing::{MethodFilter, MethodRouter, on};
+use axum::routing::{MethodFilter, on};
 use http::{HeaderValue, Method, StatusCode, header};
 use ruma::api::Metadata;
 use ruma::api::path_builder::PathBuilder;
@@ -13,8 +13,63 @@ use ruma::api::path_builder::PathBuilder;
 use super::error::plain;
 use crate::server::Server;
 
-/// The router of the client API, with the server as its state.
-pub type Routes = Router<Arc<Server>>;
+/// A method and a path that this server answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// The method.
+    pub method: Method,
+    /// The path, with its variables in braces.
+    pub path: &'static str,
+}
+
+/// Routes with the server as their state, and a list of what they serve.
+#[derive(Debug, Default)]
+pub struct Routes {
+    router: Router<Arc<Server>>,
+    served: Vec<Served>,
+}
+
+impl Routes {
+    /// No routes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Serves a method of one path.
+    #[must_use]
+    pub fn serve<T: 'static>(
+        mut self,
+        method: Method,
+        path: &'static str,
+        handler: impl Handler<T, Arc<Server>>,
+    ) -> Self {
+        let Ok(filter) = MethodFilter::try_from(method.clone()) else {
+            return self;
+        };
+        self.router = self.router.route(path, on(filter, handler));
+        self.served.push(Served { method, path });
+        self
+    }
+
+    /// These routes and others.
+    #[must_use]
+    pub fn merge(mut self, other: Self) -> Self {
+        self.router = self.router.merge(other.router);
+        self.served.extend(other.served);
+        self
+    }
+
+    /// The router.
+    pub(super) fn into_router(self) -> Router<Arc<Server>> {
+        self.router
+    }
+
+    /// What they serve.
+    pub(super) fn into_served(self) -> Vec<Served> {
+        self.served
+    }
+}
 
 /// Registers typed endpoints.
 pub trait Endpoints {
@@ -24,15 +79,11 @@ pub trait Endpoints {
 }
 
 impl Endpoints for Routes {
-    fn endpoint<R: Metadata, T: 'static>(mut self, handler: impl Handler<T, Arc<Server>>) -> Self {
-        let Ok(method) = MethodFilter::try_from(R::METHOD) else {
-            return self;
-        };
-        for path in R::PATH_BUILDER.all_paths() {
-            let handlers: MethodRouter<Arc<Server>> = on(method, handler.clone());
-            self = self.route(path, handlers);
-        }
-        self
+    fn endpoint<R: Metadata, T: 'static>(self, handler: impl Handler<T, Arc<Server>>) -> Self {
+        let paths = R::PATH_BUILDER.all_paths();
+        paths.fold(self, |routes, path| {
+            routes.serve(R::METHOD, path, handler.clone())
+        })
     }
 }
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use http::{HeaderMap, header};
 use maru_protocol::cursor::SinceToken;
 use ruma::api::IncomingRequestExt;
@@ -52,7 +51,7 @@ const TOKEN_REVOKED: u16 = 4401;
 const PROTOCOL_VIOLATED: u16 = 4400;
 
 pub(super) fn routes() -> Routes {
-    Routes::new().route(PATH, get(upgrade))
+    Routes::new().serve(http::Method::GET, PATH, upgrade)
 }
 
 async fn upgrade(

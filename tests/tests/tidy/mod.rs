@@ -1,0 +1,7 @@
+//! Rules about the source that the compiler does not know: what may be where, and that pages and code agree.
+
+mod endpoints;
+mod layers;
+mod order;
+mod pages;
+mod source;
