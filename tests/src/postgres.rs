@@ -128,14 +128,20 @@ impl Cluster {
                     command
                 }
             };
-            command.current_dir("/").args(["start", "-w", "-t", "60", "-o", options, "-D"]);
+            command
+                .current_dir("/")
+                .args(["start", "-w", "-t", "60", "-o", options, "-D"]);
             command.arg(&own.data).arg("-l").arg(own.data.join("server.log"));
             command.stdout(Stdio::null()).stderr(Stdio::null());
             if command.status().unwrap().success() {
                 return;
             }
             let log = || std::fs::read_to_string(own.data.join("server.log")).unwrap_or_default();
-            assert!(started.elapsed() < RESTART_TIME, "PostgreSQL does not start again: {}", log());
+            assert!(
+                started.elapsed() < RESTART_TIME,
+                "PostgreSQL does not start again: {}",
+                log()
+            );
             std::thread::sleep(Duration::from_millis(200));
         }
     }

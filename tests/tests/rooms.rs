@@ -28,8 +28,9 @@ async fn content(user: &User, room: &str, event_type: &str, key: &str) -> Value 
     let joined = synced.room(room);
     let events = [&joined["state"]["events"], &joined["timeline"]["events"]];
     let events = events.into_iter().filter_map(Value::as_array).flatten();
-    let set = events.filter(|event| event["type"] == event_type && event["state_key"] == key);
-    set.last().map_or(Value::Null, |event| event["content"].clone())
+    let mut set = events.filter(|event| event["type"] == event_type && event["state_key"] == key);
+    set.next_back()
+        .map_or(Value::Null, |event| event["content"].clone())
 }
 
 async fn a_room_begins_as_its_preset_says(server: TestServer) {

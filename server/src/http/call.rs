@@ -132,7 +132,10 @@ impl<A: Authenticate> Authenticated<A> {
 }
 
 /// The values in a path, in their order.
-#[expect(clippy::result_large_err, reason = "axum takes rejections as responses; this one is rare")]
+#[expect(
+    clippy::result_large_err,
+    reason = "axum takes rejections as responses; this one is rare"
+)]
 pub(super) fn arguments(path: &RawPathParams) -> Result<Vec<&str>, Response> {
     let arguments: Vec<&str> = path.iter().map(|(_, value)| value).collect();
     if arguments.iter().any(|argument| argument.contains('\0')) {

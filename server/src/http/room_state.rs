@@ -32,9 +32,9 @@ pub(super) fn routes() -> Routes {
         .endpoint::<get_state_event::Request, _>(state_event)
         .endpoint::<get_members::Request, _>(members)
         .endpoint::<get_joined_members::Request, _>(joined_members);
-    EMPTY_KEY
-        .into_iter()
-        .fold(routes, |routes, path| routes.serve(http::Method::GET, path, state_event))
+    EMPTY_KEY.into_iter().fold(routes, |routes, path| {
+        routes.serve(http::Method::GET, path, state_event)
+    })
 }
 
 async fn state(

@@ -80,7 +80,8 @@ pub trait Endpoints {
 
 impl Endpoints for Routes {
     fn endpoint<R: Metadata, T: 'static>(self, handler: impl Handler<T, Arc<Server>>) -> Self {
-        let paths = R::PATH_BUILDER.all_paths();
+        let paths = R::PATH_BUILDER;
+        let paths = paths.all_paths();
         paths.fold(self, |routes, path| {
             routes.serve(R::METHOD, path, handler.clone())
         })

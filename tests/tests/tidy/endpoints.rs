@@ -14,9 +14,14 @@ const HEAD: &str = "# Endpoints\n\n\
 #[test]
 fn the_page_lists_what_is_served() {
     let served = maru::http::endpoints();
-    let lines: BTreeSet<_> = served.iter().map(|served| (served.path, served.method.to_string())).collect();
+    let lines: BTreeSet<_> = served
+        .iter()
+        .map(|served| (served.path, served.method.to_string()))
+        .collect();
     assert_eq!(lines.len(), served.len(), "a path is served twice");
-    let rows = lines.iter().map(|(path, method)| format!("| {method} | `{path}` |\n"));
+    let rows = lines
+        .iter()
+        .map(|(path, method)| format!("| {method} | `{path}` |\n"));
     let page = HEAD.replace(" \n", "\n") + &rows.collect::<String>();
     let path = top().join("spec/endpoints.md");
     if std::env::var_os("MARU_WRITE_PAGES").is_some() {
@@ -26,5 +31,8 @@ fn the_page_lists_what_is_served() {
     let (written, page): (BTreeSet<_>, BTreeSet<_>) = (written.lines().collect(), page.lines().collect());
     let missing: Vec<_> = page.difference(&written).collect();
     let gone: Vec<_> = written.difference(&page).collect();
-    assert!(missing.is_empty() && gone.is_empty(), "missing: {missing:#?}\nnot in the code: {gone:#?}");
+    assert!(
+        missing.is_empty() && gone.is_empty(),
+        "missing: {missing:#?}\nnot in the code: {gone:#?}"
+    );
 }

@@ -6,7 +6,9 @@ use super::source::{names, report, rust};
 fn forbidden(folder: &str, allowed: &[&str], forbidden: &[&str]) -> Vec<String> {
     let mut findings = Vec::new();
     for source in rust(folder) {
-        if allowed.iter().any(|allowed| source.path.starts_with(allowed)) || source.path.ends_with("/tests.rs") {
+        if allowed.iter().any(|allowed| source.path.starts_with(allowed))
+            || source.path.ends_with("/tests.rs")
+        {
             continue;
         }
         for (number, line) in source.code() {
@@ -20,15 +22,35 @@ fn forbidden(folder: &str, allowed: &[&str], forbidden: &[&str]) -> Vec<String> 
 
 #[test]
 fn sql_is_under_store_only() {
-    let sql = ["sqlx", "SELECT", "INSERT INTO", "DELETE FROM", "CREATE TABLE", "UPDATE"];
+    let sql = [
+        "sqlx",
+        "SELECT",
+        "INSERT INTO",
+        "DELETE FROM",
+        "CREATE TABLE",
+        "UPDATE",
+    ];
     report(&forbidden("server/src", &["server/src/store/"], &sql));
 }
 
 #[test]
 fn http_types_are_under_http_only() {
-    let http = ["axum", "hyper", "hyper_util", "http", "http_body", "ruma::api", "tower"];
+    let http = [
+        "axum",
+        "hyper",
+        "hyper_util",
+        "http",
+        "http_body",
+        "ruma::api",
+        "tower",
+    ];
     // Uses of our own module go by `crate::http` and are no finding: the name stands after a colon.
-    let allowed = ["server/src/http/", "server/src/cli/", "server/src/lib.rs", "server/src/server.rs"];
+    let allowed = [
+        "server/src/http/",
+        "server/src/cli/",
+        "server/src/lib.rs",
+        "server/src/server.rs",
+    ];
     let paths = http.map(|name| format!("{name}::"));
     let paths: Vec<_> = paths.iter().map(|path| path.trim_end_matches("::")).collect();
     let findings = forbidden("server/src", &allowed, &paths);
@@ -48,6 +70,16 @@ fn is_path(finding: &str) -> bool {
 
 #[test]
 fn the_protocol_is_pure() {
-    let impure = ["tokio", "sqlx", "rand", "SystemTime", "Instant", "std::fs", "std::net", "std::thread", "std::env"];
+    let impure = [
+        "tokio",
+        "sqlx",
+        "rand",
+        "SystemTime",
+        "Instant",
+        "std::fs",
+        "std::net",
+        "std::thread",
+        "std::env",
+    ];
     report(&forbidden("protocol/src", &[], &impure));
 }

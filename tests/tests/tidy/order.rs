@@ -44,7 +44,10 @@ fn modules_use_only_what_stands_before_them() {
         };
         for (_, line) in source.code() {
             for used in line.split("crate::").skip(1) {
-                let used = used.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+                let used = used
+                    .split(|c: char| !c.is_alphanumeric() && c != '_')
+                    .next()
+                    .unwrap();
                 let wrong = rank(used).is_some_and(|used| used >= own) && used != module;
                 if wrong && !EXCEPTIONS.contains(&(module, used)) {
                     findings.insert(format!("{module} uses {used} ({})", source.path));
