@@ -20,7 +20,7 @@ use crate::rate_limits::RateLimits;
 use crate::receipts::Receipts;
 use crate::rooms::Rooms;
 use crate::store::{CommitLimits, Database, Store, StoreError};
-use crate::sync::Sync;
+use crate::sync::{Sources, Sync};
 
 /// How often what has gathered in memory is stored or dropped.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
@@ -129,15 +129,16 @@ impl Server {
                 devices_per_user: limits.devices_per_user,
             },
         );
-        let sync = Sync::new(
-            Arc::clone(&store),
-            Arc::clone(&rooms),
-            Arc::clone(&hub),
-            Arc::clone(&clock),
-            Arc::clone(&typing),
-            Arc::clone(&presence),
-            Arc::clone(&keys),
-        );
+        let sync = Sync::new(Sources {
+            store: Arc::clone(&store),
+            rooms: Arc::clone(&rooms),
+            hub: Arc::clone(&hub),
+            clock: Arc::clone(&clock),
+            typing: Arc::clone(&typing),
+            presence: Arc::clone(&presence),
+            keys: Arc::clone(&keys),
+            push: Arc::clone(&push),
+        });
         let rate_limits = RateLimits::new(config.rate_limits, &config.rates, Arc::clone(&clock));
         let server = Arc::new(Self {
             identity,

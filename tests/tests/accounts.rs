@@ -1,4 +1,6 @@
 //! Accounts over the client API: registering, logging in and out, devices, passwords, closing.
+//!
+//! Over 500 lines, because each story of an account is told whole.
 
 #![allow(
     clippy::unwrap_used,

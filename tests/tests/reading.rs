@@ -1,4 +1,6 @@
 //! Reading rooms: history in both directions, single events and their surroundings, state, relations, threads.
+//!
+//! Over 500 lines, because each story of a reader is told whole.
 
 #![allow(clippy::unwrap_used, reason = "a test may stop where something cannot be")]
 
@@ -418,7 +420,10 @@ async fn relations_are_bundled_and_listed(server: TestServer) {
     assert_eq!(all[0], second);
     let forward = list("?limit=100&dir=f".into()).await;
     assert_eq!(forward, all.iter().rev().cloned().collect::<Vec<_>>());
-    assert_eq!(list("/m.annotation".into()).await, std::slice::from_ref(&reaction));
+    assert_eq!(
+        list("/m.annotation".into()).await,
+        std::slice::from_ref(&reaction)
+    );
     assert_eq!(list("/m.annotation/m.reaction".into()).await, [reaction]);
     assert_eq!(list("/m.annotation/m.room.message".into()).await, [""; 0]);
     assert_eq!(list("/m.thread?dir=f".into()).await, [first, second]);

@@ -1,4 +1,6 @@
 //! Rooms over the client API: making them, coming and going, state, redaction, names, the directory.
+//!
+//! Over 500 lines, because each story of a room is told whole.
 
 #![allow(clippy::unwrap_used, reason = "a test may stop where something cannot be")]
 

@@ -1,4 +1,6 @@
 //! Events: stored once, read by id, by number, by timeline place and by log position.
+//!
+//! Over 500 lines, because every read of whole events shares one row shape and its columns are listed once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};

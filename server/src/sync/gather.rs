@@ -12,9 +12,12 @@ use super::{Sync, Wish, to_device};
 use crate::accounts::Caller;
 use crate::live::Fresh;
 use crate::refusal::Refusal;
-use crate::store::account_data::GLOBAL;
+use crate::store::account_data::{AccountData, GLOBAL};
 use crate::store::events::StoredEvent;
 use crate::store::rooms::StoredMembership;
+
+/// The account data that holds push rules.
+const PUSH_RULES: &str = "m.push_rules";
 
 /// Gathers what a device has not seen since a position (`None`: anything). `fresh` brings what lives in memory only.
 pub(super) async fn window(
@@ -259,7 +262,19 @@ async fn fill_data(
     window: &mut Window,
     since: Option<Position>,
 ) -> Result<(), Refusal> {
-    for data in sync.store.account_data_after(&caller.user_id, since).await? {
+    let stored = sync.store.account_data_after(&caller.user_id, since).await?;
+    if since.is_none() && !stored.iter().any(|data| data.data_type == PUSH_RULES) {
+        // A user who changed no rule has the default ones, and clients count by them.
+        let content = sync.push.account_data(&caller.user_id).await?;
+        let (user_id, data_type) = (caller.user_id.clone(), PUSH_RULES.to_owned());
+        window.account_data.push(AccountData {
+            user_id,
+            room: GLOBAL,
+            data_type,
+            content,
+        });
+    }
+    for data in stored {
         if data.room == GLOBAL {
             window.account_data.push(data);
         } else if let Some(joined) = window.joined.get_mut(&data.room) {

@@ -37,6 +37,7 @@ use crate::clock::Clock;
 use crate::ephemeral::{Presence, Typing};
 use crate::keys::Keys;
 use crate::live::Hub;
+use crate::push::Push;
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
 use crate::store::Store;
@@ -54,9 +55,31 @@ pub struct Sync {
     typing: Arc<Typing>,
     presence: Arc<Presence>,
     keys: Arc<Keys>,
+    push: Arc<Push>,
     /// Up to where each device's to-device messages have been dropped.
     acknowledged: Cache<(OwnedUserId, String), Position>,
     lazily_loaded: lazy_members::LazyMembers,
+}
+
+/// Where the data of an answer comes from.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The database.
+    pub store: Arc<Store>,
+    /// Rooms.
+    pub rooms: Arc<Rooms>,
+    /// Who is listening.
+    pub hub: Arc<Hub>,
+    /// The time.
+    pub clock: Arc<Clock>,
+    /// Who is typing.
+    pub typing: Arc<Typing>,
+    /// Who is present.
+    pub presence: Arc<Presence>,
+    /// Keys of devices.
+    pub keys: Arc<Keys>,
+    /// Push rules.
+    pub push: Arc<Push>,
 }
 
 /// How a device wants to be told.
@@ -73,23 +96,16 @@ pub struct Wish {
 impl Sync {
     /// Sync over the log.
     #[must_use]
-    pub fn new(
-        store: Arc<Store>,
-        rooms: Arc<Rooms>,
-        hub: Arc<Hub>,
-        clock: Arc<Clock>,
-        typing: Arc<Typing>,
-        presence: Arc<Presence>,
-        keys: Arc<Keys>,
-    ) -> Self {
+    pub fn new(sources: Sources) -> Self {
         Self {
-            store,
-            rooms,
-            hub,
-            clock,
-            typing,
-            presence,
-            keys,
+            store: sources.store,
+            rooms: sources.rooms,
+            hub: sources.hub,
+            clock: sources.clock,
+            typing: sources.typing,
+            presence: sources.presence,
+            keys: sources.keys,
+            push: sources.push,
             acknowledged: Cache::new(DEVICES),
             lazily_loaded: lazy_members::LazyMembers::new(DEVICES),
         }

@@ -18,6 +18,7 @@ const ORDER: &[&[&str]] = &[
     &["keys"],
     &["sync"],
     &["backup", "server"],
+    &["admin"],
     &["http"],
     &["cli"],
 ];
