@@ -157,7 +157,11 @@ where
         let body = read_body(judged.body, server.limits.request_body_bytes).await?;
         // Clients send nothing where they have nothing to say: to an endpoint that takes JSON this is an empty object.
         let takes_json = judged.parts.method == Method::POST;
-        let json = if body.is_empty() && takes_json { b"{}" } else { &body[..] };
+        let json = if body.is_empty() && takes_json {
+            b"{}"
+        } else {
+            &body[..]
+        };
         let head = http::Request::from_parts(judged.parts, json);
         let typed = R::try_from_http_request(head, &arguments(&judged.path)?);
         let request = typed.map_err(|error| unreadable(&error, &body))?;

@@ -78,6 +78,8 @@ struct Contents {
     floor: Position,
     typing: HashMap<i64, u64>,
     presence: HashMap<OwnedUserId, u64>,
+    /// The newest counter in `typing` and `presence`.
+    latest_ephemeral: u64,
     unread: HashMap<i64, RoomUnread>,
     ignored: Option<Arc<HashSet<OwnedUserId>>>,
 }
@@ -127,24 +129,39 @@ impl Inbox {
             .deliveries
             .range(start..)
             .take_while(|delivery| delivery.position <= position);
-        let newer = |counter: &u64| *counter > since_ephemeral && *counter <= ephemeral;
-        Some(Fresh {
+        let mut fresh = Fresh {
             deliveries: deliveries.cloned().collect(),
-            typing: contents
-                .typing
-                .iter()
-                .filter(|(_, at)| newer(at))
-                .map(|(room, _)| *room)
-                .collect(),
-            presence: contents
-                .presence
-                .iter()
-                .filter(|(_, at)| newer(at))
-                .map(|(user, _)| user.clone())
-                .collect(),
             position,
             ephemeral,
-        })
+            ..Fresh::default()
+        };
+        // Most of the time nobody's presence or typing has changed: then the maps are not looked through.
+        if contents.latest_ephemeral > since_ephemeral {
+            let newer = |counter: &u64| *counter > since_ephemeral && *counter <= ephemeral;
+            let typing = contents.typing.iter().filter(|(_, at)| newer(at));
+            fresh.typing = typing.map(|(room, _)| *room).collect();
+            let presence = contents.presence.iter().filter(|(_, at)| newer(at));
+            fresh.presence = presence.map(|(user, _)| user.clone()).collect();
+        }
+        Some(fresh)
+    }
+
+    /// Whether [`Inbox::after`] has something to show, or cannot tell.
+    pub fn has_after(
+        &self,
+        since: Position,
+        since_ephemeral: u64,
+        position: Position,
+        ephemeral: u64,
+    ) -> bool {
+        let contents = self.lock();
+        let newest = contents
+            .deliveries
+            .back()
+            .map_or(contents.floor, |delivery| delivery.position);
+        since < contents.floor
+            || newest > since && position > since
+            || contents.latest_ephemeral > since_ephemeral && ephemeral > since_ephemeral
     }
 
     /// Completes at the next delivery. Make it before looking at [`Inbox::after`], so that nothing falls between.
@@ -224,12 +241,16 @@ impl Inbox {
 
     /// Notes that the typing users of a room changed.
     pub(super) fn typing_changed(&self, room: i64, counter: u64) {
-        self.lock().typing.insert(room, counter);
+        let mut contents = self.lock();
+        contents.latest_ephemeral = contents.latest_ephemeral.max(counter);
+        contents.typing.insert(room, counter);
     }
 
     /// Notes that somebody's presence changed.
     pub(super) fn presence_changed(&self, user_id: OwnedUserId, counter: u64) {
-        self.lock().presence.insert(user_id, counter);
+        let mut contents = self.lock();
+        contents.latest_ephemeral = contents.latest_ephemeral.max(counter);
+        contents.presence.insert(user_id, counter);
     }
 
     /// Wakes the sessions that wait.

@@ -1,6 +1,8 @@
 //! What a new room's first events say, in the order that the specification gives (client-server API,
 //! `POST /createRoom`). Pure.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use maru_protocol::canonical::Content;
 use maru_protocol::limits;
 use maru_protocol::visibility::Membership;
@@ -28,6 +30,11 @@ pub(super) fn create_content(request: &NewRoomRequest) -> Result<Content, Refusa
         }
     }
     content.insert("room_version".into(), json!(request.version.as_str()));
+    if request.version.room_id_is_hash() {
+        // Two rooms of one user in one millisecond would otherwise have one create event, and one id.
+        let nonce = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 12]>());
+        content.insert("maru.nonce".into(), json!(nonce));
+    }
     content.insert(
         limits::MAX_EVENT_BYTES_FIELD.into(),
         json!(limits::LARGE_MAX_EVENT_BYTES),

@@ -99,11 +99,8 @@ impl<'s> Session<'s> {
         changed.as_mut().enable();
         let Some(since) = self.since else { return true };
         let now = self.now();
-        if self
-            .inbox
-            .after(since.position, since.ephemeral, now.position, now.ephemeral)
-            .is_none_or(|fresh| !fresh.is_empty())
-        {
+        let inbox = &self.inbox;
+        if inbox.has_after(since.position, since.ephemeral, now.position, now.ephemeral) {
             return true;
         }
         let stopping = || self.sync.hub.is_stopping();
