@@ -86,6 +86,9 @@ pub enum Refusal {
     /// An alias does not point to the room.
     #[error("{0}")]
     BadAlias(String),
+    /// The sender has annotated the event with the same key already.
+    #[error("you have reacted with this already")]
+    DuplicateAnnotation,
     /// The change does not fit the state of things, such as lifting a ban from somebody who is not banned.
     #[error("{0}")]
     BadState(String),

@@ -43,6 +43,7 @@ pub(super) fn on_the_wire(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::UnsupportedRoomVersion(_) => (StatusCode::BAD_REQUEST, "M_UNSUPPORTED_ROOM_VERSION"),
         Refusal::InvalidRoomState(_) => (StatusCode::BAD_REQUEST, "M_INVALID_ROOM_STATE"),
         Refusal::BadAlias(_) => (StatusCode::BAD_REQUEST, "M_BAD_ALIAS"),
+        Refusal::DuplicateAnnotation => (StatusCode::BAD_REQUEST, "M_DUPLICATE_ANNOTATION"),
         Refusal::BadState(_) => (StatusCode::BAD_REQUEST, "M_BAD_STATE"),
         Refusal::UnableToAuthoriseJoin(_) => (StatusCode::BAD_REQUEST, "M_UNABLE_TO_AUTHORISE_JOIN"),
         Refusal::ResourceLimitExceeded(_) => (StatusCode::FORBIDDEN, "M_RESOURCE_LIMIT_EXCEEDED"),

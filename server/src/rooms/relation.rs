@@ -16,6 +16,19 @@ struct Content {
 struct RelatesTo {
     rel_type: Option<String>,
     event_id: Option<OwnedEventId>,
+    key: Option<String>,
+}
+
+/// The target and key of an annotation, for example a reaction; none for other contents.
+pub(super) fn annotation(content: &maru_protocol::canonical::Content) -> Option<(OwnedEventId, String)> {
+    if !content.as_str().contains("m.annotation") {
+        return None;
+    }
+    let relates_to = content.get::<Content>().ok()?.relates_to?;
+    if relates_to.rel_type? != "m.annotation" {
+        return None;
+    }
+    Some((relates_to.event_id?, relates_to.key?))
 }
 
 /// The event's relation, and the root of the thread that it was sent to. A relation that cannot be read is none.
@@ -30,6 +43,7 @@ pub(super) fn of(event: &Event) -> (Option<Relation>, Option<OwnedEventId>) {
     let Some(RelatesTo {
         rel_type: Some(kind),
         event_id: Some(to),
+        ..
     }) = relates_to
     else {
         return (None, None);

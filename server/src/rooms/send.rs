@@ -6,7 +6,7 @@ use maru_protocol::canonical::Content;
 use maru_protocol::event::{Draft, redact};
 use ruma::{EventId, OwnedEventId, UserId};
 
-use super::{Room, Rooms, Transaction};
+use super::{Room, Rooms, Transaction, relation};
 use crate::refusal::Refusal;
 use crate::store::events::{Redaction, StoredEvent};
 use crate::store::log::Record;
@@ -34,6 +34,7 @@ impl Rooms {
         }
         let draft = self.draft(room, sender, event_type, None, content);
         self.once(transaction, || async {
+            self.check_new_annotation(sender, &draft.content).await?;
             let effects = |stored: &Arc<StoredEvent>| {
                 transaction
                     .map(|transaction| transaction.becomes(&stored.event.id, self.clock.now_ms()))
@@ -157,6 +158,21 @@ impl Rooms {
         Err(Refusal::forbidden(
             "you may not remove other people's messages in this room",
         ))
+    }
+
+    /// A user reacts to an event with the same key once (client-server API, "Annotations").
+    async fn check_new_annotation(&self, sender: &UserId, content: &Content) -> Result<(), Refusal> {
+        let Some((target, key)) = relation::annotation(content) else {
+            return Ok(());
+        };
+        let same = |stored: &Arc<StoredEvent>| {
+            relation::annotation(&stored.event.content).is_some_and(|(_, given)| given == key)
+        };
+        let own = self.store.annotations_by(&target, sender).await?;
+        if own.iter().any(same) {
+            return Err(Refusal::DuplicateAnnotation);
+        }
+        Ok(())
     }
 
     /// What a local user wants to say in a room.

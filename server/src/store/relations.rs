@@ -114,6 +114,28 @@ impl Store {
         read_all(&rows.bind(events).all(&self.readers).await?)
     }
 
+    /// A user's own annotations of an event, up to a hundred.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn annotations_by(
+        &self,
+        target: &EventId,
+        sender: &UserId,
+    ) -> Result<Vec<Arc<StoredEvent>>, StoreError> {
+        let rows = query(select_events!(
+            "WHERE events.relates_to = $1 AND events.relation = 'm.annotation' AND events.sender = $2 \
+             AND events.outcome = 0 LIMIT 100"
+        ));
+        read_all(
+            &rows
+                .bind(target.as_str())
+                .bind(sender.as_str())
+                .all(&self.readers)
+                .await?,
+        )
+    }
+
     /// The events that refer to each of these events (`m.reference`), newest first, a hundred an event at most: pairs
     /// of the event and who refers to it.
     ///
