@@ -13,6 +13,8 @@
 //! - [`resolve`]: how the states of two forks become one.
 //! - [`visibility`]: who may see an event.
 //! - [`cursor`]: how far a reader of the log has come, and the tokens that clients carry.
+//! - [`record`]: what a server says of itself, signed.
+//! - [`wire`]: frames and messages between servers.
 //! - [`limits`]: every size that is a rule.
 //!
 //! The rules follow the Matrix specification v1.19 except where `spec/` says otherwise: rooms may
@@ -24,6 +26,7 @@ pub mod cursor;
 pub mod event;
 pub mod key;
 pub mod limits;
+pub mod record;
 pub mod resolve;
 pub mod server_name;
 pub mod state;
@@ -31,11 +34,13 @@ pub mod state;
 mod story;
 pub mod version;
 pub mod visibility;
+pub mod wire;
 
 pub use auth::{PowerLevel, PowerLevels, SlotHash, StateSlot};
 pub use canonical::Content;
 pub use cursor::{LogId, PageToken, Place, Position, SinceToken};
 pub use event::Event;
 pub use key::{KeyId, PublicKey, SecretKey, Signature, SigningKey};
+pub use record::{ServerRecord, SignedRecord, VerifiedRecord};
 pub use server_name::ServerKind;
 pub use version::RoomVersion;
