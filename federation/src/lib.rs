@@ -2,3 +2,17 @@
 //!
 //! This crate knows nothing of rooms, users or SQL. It moves what the server hands it, and asks the server through one
 //! trait for everything it cannot know.
+//!
+//! - [`homeserver`]: what is asked of the server.
+//! - [`address_book`]: where peers are.
+//! - [`link`]: one connection, whatever carries it; [`quic`] over UDP.
+//! - [`limits`]: every bound.
+
+pub mod address_book;
+pub mod homeserver;
+pub mod limits;
+pub mod link;
+pub mod quic;
+
+pub use address_book::{AddressBook, Target};
+pub use homeserver::Homeserver;

@@ -1,0 +1,49 @@
+//! Every bound of this crate: what a peer may make us hold, and how long anything may take.
+
+use std::time::Duration;
+
+/// A connection over which nothing came for this long is dead.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often something is sent on a quiet connection, so that neither side nor a NAT forgets it.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Bytes in flight towards us on one stream.
+pub const STREAM_WINDOW: u32 = 512 * 1024;
+
+/// Bytes in flight on one connection, all streams together: more than all requests together can
+/// hold, so that unread answers never stop the log.
+pub const CONNECTION_WINDOW: u32 = 24 * 1024 * 1024;
+
+/// Bytes in flight towards us from a peer whose hello is not judged yet.
+pub const STRANGER_WINDOW: u32 = 64 * 1024;
+
+/// Datagrams that wait to be read or sent on one connection, in bytes.
+pub const DATAGRAM_BUFFER: usize = 64 * 1024;
+
+/// Requests of one peer that are answered at the same time; more wait at the peer.
+pub const MAX_REQUESTS_IN: u32 = 24;
+
+/// Requests to one peer at the same time; more wait with us.
+pub const MAX_REQUESTS_OUT: usize = 16;
+
+/// Handshakes and unjudged hellos at the same time; what comes beyond is turned away.
+pub const MAX_HANDSHAKES: usize = 256;
+
+/// From this many handshakes on, a dialler must first prove its address by QUIC Retry.
+pub const RETRY_FROM: usize = 16;
+
+/// Bytes held for one handshake that is not accepted yet.
+pub const HANDSHAKE_BUFFER: u64 = 16 * 1024;
+
+/// How long dialling one address may take, until the TLS handshake is done.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long both hellos may take, judging included.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Wanted size of the UDP socket's buffers, in bytes, each way. The kernel may give less.
+pub const SOCKET_BUFFER: usize = 8 * 1024 * 1024;
+
+/// How long a transport waits at its end until its closes are sent.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);

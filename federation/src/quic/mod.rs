@@ -1,0 +1,21 @@
+//! Links over QUIC: one UDP socket for both directions, TLS 1.3 with a key on each side, ALPN `maru/1`
+//! (`spec/federation.md`, "Connections").
+//!
+//! - `certificate`: how a TLS key travels, and how a peer's is read.
+//! - `verifier`: what either side refuses.
+//! - `config`: TLS and transport parameters.
+//! - `reset`: how a peer hears at once that we were restarted.
+//! - `endpoint`: the socket, dialling and accepting.
+//! - `link`: one connection as a [`crate::link::Link`].
+
+mod certificate;
+mod config;
+mod endpoint;
+mod link;
+mod reset;
+#[cfg(test)]
+mod tests;
+mod verifier;
+
+pub use certificate::certificate;
+pub use endpoint::{BoundSocket, Quic, QuicError};
