@@ -6,12 +6,14 @@
 //! - [`homeserver`]: what is asked of the server.
 //! - [`address_book`]: where peers are.
 //! - [`link`]: one connection, whatever carries it; [`quic`] over UDP.
+//! - [`peer`]: what is said over a connection, as a pure state machine.
 //! - [`limits`]: every bound.
 
 pub mod address_book;
 pub mod homeserver;
 pub mod limits;
 pub mod link;
+pub mod peer;
 pub mod quic;
 
 pub use address_book::{AddressBook, Target};
