@@ -11,6 +11,7 @@
 //! - [`version`]: the room versions we speak (10, 11, 12) and what differs between them.
 //! - [`auth`]: which events are allowed, and which state the decision reads.
 //! - [`resolve`]: how the states of two forks become one.
+//! - [`ingest`]: what becomes of an event that another server sent.
 //! - [`visibility`]: who may see an event.
 //! - [`cursor`]: how far a reader of the log has come, and the tokens that clients carry.
 //! - [`record`]: what a server says of itself, signed.
@@ -24,6 +25,7 @@ pub mod auth;
 pub mod canonical;
 pub mod cursor;
 pub mod event;
+pub mod ingest;
 pub mod key;
 pub mod limits;
 pub mod record;
