@@ -287,7 +287,7 @@ impl Contents {
                 replaced(self.account_data.insert(key, (at, data)))
             }
             Record::ToDevice(message) => replaced(self.to_device.insert(at, message)),
-            Record::DeviceList(_) | Record::Notification(_) => Ok(()),
+            Record::DeviceList(_) | Record::Notification(_) | Record::Interest(_) | Record::Ingested(_) => Ok(()),
         }
     }
 
@@ -320,6 +320,8 @@ fn takes_position(record: &Record) -> bool {
         | Record::Membership(_)
         | Record::Transaction(_)
         | Record::Notification(_)
+        | Record::Interest(_)
+        | Record::Ingested(_)
         | Record::Alias(_) => false,
     }
 }

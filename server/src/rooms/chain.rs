@@ -7,6 +7,7 @@ use std::sync::Arc;
 use maru_protocol::auth::{self, StateSlot};
 use maru_protocol::cursor::Place;
 use maru_protocol::event::{Draft, Event, Links, build};
+use maru_protocol::ingest::Extremity;
 use maru_protocol::state::{EventNid, StateNid};
 use maru_protocol::version::RoomVersion;
 
@@ -16,8 +17,10 @@ use crate::refusal::Refusal;
 use crate::store::events::StoredEvent;
 use crate::store::log::Record;
 use crate::store::notifications::NewNotification;
-use crate::store::rooms::{Membership, RoomHead};
+use crate::store::rooms::RoomHead;
 use crate::store::state::NewState;
+
+use super::members::membership_of;
 
 /// Events of the state that building needs, by local number.
 pub(super) type Known = HashMap<EventNid, Arc<StoredEvent>>;
@@ -69,7 +72,7 @@ impl Chain<'_> {
             }
         }
         let links = Links {
-            prev_events: self.head.extremities.to_vec(),
+            prev_events: self.head.extremities.iter().map(|tip| tip.id.clone()).collect(),
             auth_events: auth_slots
                 .iter()
                 .filter_map(|slot| Some(self.in_slot(slot)?.id.clone()))
@@ -118,10 +121,11 @@ impl Chain<'_> {
 
     fn accept(&mut self, event: Event, nid: EventNid, verdict: &Verdict) -> Arc<StoredEvent> {
         let place = Place(self.head.last_place.0 + 1);
-        let mut replaces = None;
+        let (mut replaces, mut interests) = (None, Vec::new());
         if let Some(slot) = StateSlot::of(&event) {
             replaces = self.head.state.get(&slot.hash());
-            self.count_membership(&event, replaces);
+            let before = replaces.and_then(|nid| self.known.get(&nid));
+            interests = self.head.count_member(before.map(|stored| &*stored.event), Some(&event));
             self.head.state = self.head.state.with(StateNid(nid.0), [(slot.hash(), Some(nid))]);
             if let Some(run) = self.head.state.top() {
                 self.records
@@ -130,7 +134,11 @@ impl Chain<'_> {
         }
         self.head.last_place = place;
         self.head.depth = event.depth;
-        self.head.extremities = [event.id.clone()].into();
+        self.head.extremities = [Extremity {
+            id: event.id.clone(),
+            state: self.head.state.clone(),
+        }]
+        .into();
         let event = Arc::new(event);
         let mut stored = StoredEvent::new(
             Arc::clone(&event),
@@ -150,6 +158,9 @@ impl Chain<'_> {
         if let Some(membership) = membership_of(&stored) {
             self.records.push(Record::Membership(membership));
         }
+        let own = self.identity.name();
+        interests.retain(|interest| interest.server_name != own);
+        self.records.extend(interests.into_iter().map(Record::Interest));
         let exceptions = verdict.exceptions.iter();
         self.records.extend(exceptions.map(|(user_id, notify)| {
             Record::Notification(NewNotification {
@@ -162,50 +173,6 @@ impl Chain<'_> {
         }));
         stored
     }
-
-    fn count_membership(&mut self, event: &Event, replaces: Option<EventNid>) {
-        if &*event.event_type != "m.room.member" {
-            return;
-        }
-        let before = replaces
-            .and_then(|nid| self.known.get(&nid))
-            .and_then(|stored| membership_name(&stored.event));
-        let after = membership_name(event);
-        let counts = [
-            ("join", &mut self.head.joined),
-            ("invite", &mut self.head.invited),
-        ];
-        for (name, count) in counts {
-            *count += u64::from(after.as_deref() == Some(name));
-            *count = count.saturating_sub(u64::from(before.as_deref() == Some(name)));
-        }
-    }
-}
-
-/// What a membership event says.
-pub(super) fn membership_name(event: &Event) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Content {
-        membership: String,
-    }
-    event
-        .content_as::<Content>()
-        .ok()
-        .map(|content| content.membership)
-}
-
-fn membership_of(stored: &StoredEvent) -> Option<Membership> {
-    let event = &stored.event;
-    if &*event.event_type != "m.room.member" {
-        return None;
-    }
-    Some(Membership {
-        room: stored.room,
-        user_id: event.state_key.as_deref()?.try_into().ok()?,
-        membership: membership_name(event)?,
-        event: stored.nid,
-        stripped_state: None,
-    })
 }
 
 fn not_built(error: maru_protocol::event::BuildError) -> Refusal {

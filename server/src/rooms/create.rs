@@ -107,6 +107,7 @@ pub(super) fn empty_head(room: i64) -> RoomHead {
         room,
         extremities: [].into(),
         state: State::default(),
+        servers: Arc::default(),
         first_place: Place(1),
         last_place: Place(0),
         depth: 0,

@@ -1,6 +1,6 @@
 //! Bringing rooms and events from the database into memory.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use maru_protocol::auth::StateSlot;
@@ -127,7 +127,7 @@ impl Rooms {
 
 fn assemble(
     stored: StoredRoom,
-    head: RoomHead,
+    mut head: RoomHead,
     create: Option<&Arc<StoredEvent>>,
     members: HashSet<OwnedUserId>,
 ) -> Result<Room, Refusal> {
@@ -140,5 +140,10 @@ fn assemble(
     let max_event_bytes = create.map_or(limits::DEFAULT_MAX_EVENT_BYTES, |create| {
         limits::max_event_bytes(&create.event.content)
     });
+    let mut servers = BTreeMap::new();
+    for member in &members {
+        *servers.entry(member.server_name().to_owned()).or_insert(0) += 1;
+    }
+    head.servers = Arc::new(servers);
     Ok(Room::new(stored.room_id, version, max_event_bytes, head, members))
 }

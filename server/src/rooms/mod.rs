@@ -14,6 +14,7 @@ mod hierarchy;
 pub mod history;
 mod judge;
 mod loading;
+mod members;
 mod membership;
 mod read_state;
 mod relation;

@@ -126,7 +126,7 @@ impl Rooms {
         content.retain(|key, _| !NOT_CARRIED_OVER.contains(&key.as_str()));
         let mut predecessor = json!({ "room_id": old.room_id });
         if !version.room_id_is_hash() {
-            predecessor["event_id"] = json!(old.head().extremities.first());
+            predecessor["event_id"] = json!(old.head().extremities.first().map(|extremity| &extremity.id));
         }
         content.insert("predecessor".into(), predecessor);
         if !additional_creators.is_empty() {

@@ -7,22 +7,12 @@ use std::sync::{Arc, OnceLock};
 
 use maru_protocol::cursor::{Place, Position};
 use maru_protocol::event::Event;
+pub use maru_protocol::ingest::Outcome;
 use maru_protocol::state::{EventNid, StateNid};
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId};
 
 use super::engine::{Connection, Insert, Kind, Row, query};
 use super::{Store, StoreError};
-
-/// What became of an event by the room's rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Part of the room.
-    Accepted = 0,
-    /// Allowed where it was made and no longer now: kept for the DAG, shown to nobody.
-    SoftFailed = 1,
-    /// Never allowed.
-    Rejected = 2,
-}
 
 /// What push rules say of an event to somebody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,11 +71,13 @@ pub struct StoredEvent {
     pub relation: Option<Relation>,
     /// The event that took its content away.
     pub redacted_by: Option<OwnedEventId>,
+    /// Whether this server made it.
+    pub own: bool,
     position: OnceLock<Position>,
 }
 
 impl StoredEvent {
-    /// An event that is about to be stored as an accepted part of its room; the other facts start empty.
+    /// An event of this server that is about to be stored as an accepted part of its room; the other facts start empty.
     #[must_use]
     pub fn new(
         event: Arc<Event>,
@@ -106,6 +98,7 @@ impl StoredEvent {
             thread: None,
             relation: None,
             redacted_by: None,
+            own: true,
             position: OnceLock::new(),
         }
     }
@@ -184,6 +177,7 @@ static INSERT: Insert = Insert {
         ("thread", Kind::Text),
         ("relates_to", Kind::Text),
         ("relation", Kind::Text),
+        ("own", Kind::Int),
         ("json", Kind::Text),
     ],
     on_conflict: "",
@@ -234,6 +228,7 @@ pub(super) async fn store(
                 .as_ref()
                 .map(|relation| relation.kind.as_str())
                 .into(),
+            stored.own.into(),
             (*event.json).into(),
         ]
     });
@@ -274,7 +269,7 @@ macro_rules! select_events {
         concat!(
             "SELECT events.nid, events.event_id, events.room, events.position, events.place, events.state, \
              events.replaces, events.outcome, events.notify, events.thread, events.relates_to, events.relation, \
-             events.redacted_by, events.json, rooms.room_id FROM events JOIN rooms ON rooms.nid = events.room ",
+             events.redacted_by, events.json, rooms.room_id, events.own FROM events JOIN rooms ON rooms.nid = events.room ",
             $rest
         )
     };
@@ -311,6 +306,7 @@ fn read(row: &Row) -> Result<Arc<StoredEvent>, StoreError> {
         thread: row.get::<Option<String>>(9)?.map(event_id).transpose()?,
         relation,
         redacted_by: row.get::<Option<String>>(12)?.map(event_id).transpose()?,
+        own: row.get(15)?,
     }))
 }
 

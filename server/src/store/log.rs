@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::StoreError;
 use super::account_data::AccountData;
 use super::events::{NewTransaction, Redaction, StoredEvent};
+use super::interests::Interest;
 use super::notifications::NewNotification;
 use super::receipts::Receipt;
 use super::rooms::{Membership, NewAlias, NewRoom, RoomHead};
@@ -38,6 +39,10 @@ pub enum Record {
     Transaction(NewTransaction),
     /// What a user's own push rules say of an event.
     Notification(NewNotification),
+    /// A server's interest in a room begins or ends with the event before.
+    Interest(Interest),
+    /// What waited under this number in the inbox (inbox.nid) is dealt with.
+    Ingested(i64),
     /// A name for a room.
     Alias(NewAlias),
     /// A read receipt.

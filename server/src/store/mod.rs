@@ -11,6 +11,8 @@ mod engine;
 pub mod events;
 mod filters;
 mod history;
+pub mod inbox;
+pub mod interests;
 pub mod log;
 pub mod media;
 pub mod notifications;
@@ -23,6 +25,7 @@ pub mod registration_tokens;
 pub mod relations;
 pub mod rooms;
 mod schema;
+pub mod server_records;
 pub mod sessions;
 mod shared_rooms;
 mod since;
@@ -191,7 +194,10 @@ impl Store {
         let mut connection = writer::connect_alone(&address).await?;
         schema::migrate(&mut connection).await?;
         let (log_id, position) = read_or_start_log(&mut connection, fresh_log_id).await?;
-        let highest = query("SELECT MAX(nid) FROM (SELECT MAX(nid) AS nid FROM events UNION ALL SELECT MAX(nid) FROM rooms) AS numbers")
+        let highest = query(
+            "SELECT MAX(nid) FROM (SELECT MAX(nid) AS nid FROM events UNION ALL SELECT MAX(nid) FROM rooms \
+             UNION ALL SELECT MAX(nid) FROM states UNION ALL SELECT MAX(nid) FROM inbox) AS numbers",
+        )
             .optional(&mut connection)
             .await?
             .map_or(Ok(None), |row| row.get::<Option<i64>>(0))?
@@ -229,7 +235,7 @@ impl Store {
         self.writer.position()
     }
 
-    /// A local number for a new room or event. Numbers of changes that were not stored stay unused.
+    /// A local number for a new room, event, state or row of the inbox. Numbers of changes that were not stored stay unused.
     #[must_use]
     pub fn next_nid(&self) -> i64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)

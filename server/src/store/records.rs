@@ -7,7 +7,7 @@ use std::hash::Hash;
 
 use super::engine::{Connection, query};
 use super::log::{Committed, Record};
-use super::{StoreError, account_data, events, notifications, receipts, rooms, state, to_device};
+use super::{StoreError, account_data, events, interests, notifications, receipts, rooms, state, to_device};
 
 /// Keeps the last item of each key, in order of first appearance of no importance.
 fn last_of_each<'a, K: Hash + Eq, T>(items: impl IntoIterator<Item = (K, &'a T)>) -> Vec<&'a T> {
@@ -61,6 +61,17 @@ pub(super) async fn store(connection: &mut Connection, batch: &[Committed]) -> R
     let notified: Vec<_> = pick!(batch, Record::Notification).map(|(_, item)| item).collect();
     if !notified.is_empty() {
         notifications::store(connection, notified).await?;
+    }
+    let interests: Vec<_> = pick!(batch, Record::Interest).collect();
+    if !interests.is_empty() {
+        interests::store(connection, interests).await?;
+    }
+    let ingested: Vec<i64> = pick!(batch, Record::Ingested).map(|(_, nid)| *nid).collect();
+    if !ingested.is_empty() {
+        query("DELETE FROM inbox WHERE nid = ANY($1)")
+            .bind(ingested)
+            .execute(connection)
+            .await?;
     }
     let aliases: Vec<_> = pick!(batch, Record::Alias).map(|(_, alias)| alias).collect();
     if !aliases.is_empty() {

@@ -2,12 +2,13 @@
 //!
 //! Over 500 lines, because heads, memberships and aliases are rows of the same joins, with their types beside them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use maru_protocol::cursor::{Place, Position};
+use maru_protocol::ingest::Extremity;
 use maru_protocol::state::{EventNid, State, StateNid};
-use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId};
+use ruma::{OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, UserId};
 
 use super::engine::{Connection, Insert, Kind, Row, query};
 use super::log::{Change, Record};
@@ -33,10 +34,12 @@ pub struct NewRoom {
 pub struct RoomHead {
     /// The room (rooms.nid).
     pub room: i64,
-    /// The events without children.
-    pub extremities: Arc<[ruma::OwnedEventId]>,
-    /// The room's state.
+    /// The forward extremities, each with the state after it.
+    pub extremities: Arc<[Extremity]>,
+    /// The room's current state.
     pub state: State,
+    /// How many joined users each server has. Not stored: counted from the memberships when the room is read.
+    pub servers: Arc<BTreeMap<OwnedServerName, u64>>,
     /// The lowest timeline place in use.
     pub first_place: Place,
     /// The highest timeline place in use.
@@ -172,6 +175,11 @@ pub(super) async fn store_rooms(connection: &mut Connection, rooms: Vec<&NewRoom
     INSERT_ROOM.rows(connection, rows.collect()).await
 }
 
+fn extremity_ids(head: &RoomHead) -> Result<String, StoreError> {
+    let ids: Vec<_> = head.extremities.iter().map(|extremity| &extremity.id).collect();
+    serde_json::to_string(&ids).map_err(StoreError::encoding)
+}
+
 pub(super) async fn store_heads(
     connection: &mut Connection,
     heads: Vec<&RoomHead>,
@@ -179,9 +187,7 @@ pub(super) async fn store_heads(
     let row = |head: &RoomHead| {
         Ok(vec![
             head.room.into(),
-            serde_json::to_string(&head.extremities)
-                .map_err(StoreError::encoding)?
-                .into(),
+            extremity_ids(head)?.into(),
             head.state.nid().map(|state| state.0).into(),
             head.first_place.0.into(),
             head.last_place.0.into(),
@@ -254,9 +260,17 @@ fn read_membership(row: &Row) -> Result<StoredMembership, StoreError> {
     })
 }
 
-fn read_head(row: &Row, states: &HashMap<StateNid, State>) -> Result<RoomHead, StoreError> {
-    let extremities: Vec<ruma::OwnedEventId> = serde_json::from_str(&row.get::<String>(1)?)
-        .map_err(|error| StoreError::corrupt("room_heads", error))?;
+fn read_extremities(row: &Row) -> Result<Vec<OwnedEventId>, StoreError> {
+    serde_json::from_str(&row.get::<String>(1)?).map_err(|error| StoreError::corrupt("room_heads", error))
+}
+
+/// A head from its row. `states_after` has the states after extremities where there are several; the state after the
+/// only one is the room's.
+fn read_head(
+    row: &Row,
+    states: &HashMap<StateNid, State>,
+    states_after: &HashMap<OwnedEventId, StateNid>,
+) -> Result<RoomHead, StoreError> {
     let count = |index| {
         row.get::<i64>(index)
             .map(|value| u64::try_from(value).unwrap_or(0))
@@ -268,10 +282,19 @@ fn read_head(row: &Row, states: &HashMap<StateNid, State>) -> Result<RoomHead, S
             .ok_or_else(|| StoreError::corrupt("states", format!("{nid} is missing")))?,
         None => State::default(),
     };
+    let extremities = read_extremities(row)?.into_iter().map(|id| Extremity {
+        state: states_after
+            .get(&id)
+            .and_then(|nid| states.get(nid))
+            .unwrap_or(&state)
+            .clone(),
+        id,
+    });
     Ok(RoomHead {
         room: row.get(0)?,
-        extremities: extremities.into(),
+        extremities: extremities.collect(),
         state,
+        servers: Arc::default(),
         first_place: Place(row.get(3)?),
         last_place: Place(row.get(4)?),
         depth: count(5)?,
@@ -363,12 +386,37 @@ impl Store {
         for row in &rows {
             numbers.extend(row.get::<Option<i64>>(2)?.map(StateNid));
         }
+        let states_after = self.states_after_forks(&rows).await?;
+        numbers.extend(states_after.values());
         let states = match numbers[..] {
             [] => HashMap::new(),
             [only] => HashMap::from([(only, self.state(only).await?)]),
             _ => self.states(numbers).await?,
         };
-        rows.iter().map(|row| read_head(row, &states)).collect()
+        rows.iter()
+            .map(|row| read_head(row, &states, &states_after))
+            .collect()
+    }
+
+    /// The states after the extremities of those heads that have several.
+    async fn states_after_forks(&self, heads: &[Row]) -> Result<HashMap<OwnedEventId, StateNid>, StoreError> {
+        let mut ids = Vec::new();
+        for row in heads {
+            let extremities = read_extremities(row)?;
+            if extremities.len() > 1 {
+                ids.extend(extremities.into_iter().map(String::from));
+            }
+        }
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let rows = query("SELECT event_id, state FROM events WHERE event_id = ANY($1) AND state IS NOT NULL");
+        let read = |row: &Row| {
+            let id = row.get::<String>(0)?.try_into();
+            let id = id.map_err(|error| StoreError::corrupt("events", error))?;
+            Ok((id, StateNid(row.get(1)?)))
+        };
+        rows.bind(ids).all(&self.readers).await?.iter().map(read).collect()
     }
 
     /// The members of a room with one of these memberships. Costs grow with their number.

@@ -4,10 +4,13 @@ use super::StoreError;
 use super::engine::{Connection, query};
 
 /// The migrations in order; the schema version is how many of them have run.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_first.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/0001_first.sql"),
+    include_str!("../../migrations/0002_federation.sql"),
+];
 
 /// The oldest program (by the schema version it was made for) that can use a database of the newest version.
-const READABLE_BY: i64 = 1;
+const READABLE_BY: i64 = 2;
 
 /// The schema version that this program makes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;

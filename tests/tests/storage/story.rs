@@ -11,6 +11,7 @@ use maru_protocol::Content;
 use maru_protocol::auth::StateSlot;
 use maru_protocol::cursor::Place;
 use maru_protocol::event::{Draft, Links, build};
+use maru_protocol::ingest::Extremity;
 use maru_protocol::key::{KeyId, SecretKey, SigningKey};
 use maru_protocol::limits::LARGE_MAX_EVENT_BYTES;
 use maru_protocol::state::{EventNid, State, StateNid};
@@ -169,10 +170,15 @@ impl Room {
             self.state.nid(),
         ));
         records.push(Record::Event(Arc::clone(&stored)));
+        let extremities = self.last.iter().map(|id| Extremity {
+            id: id.clone(),
+            state: self.state.clone(),
+        });
         records.push(Record::Head(RoomHead {
             room: self.nid,
-            extremities: self.last.clone().into(),
+            extremities: extremities.collect(),
             state: self.state.clone(),
+            servers: Arc::default(),
             first_place: Place(1),
             last_place: place,
             depth: self.places.unsigned_abs(),

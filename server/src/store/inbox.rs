@@ -1,0 +1,175 @@
+//! The inbox: what peers sent and this server has acknowledged, until it is ingested (design section 7).
+//!
+//! A row goes in the commit that stores what became of its event, so nothing acknowledged is lost and nothing is ingested
+//! twice.
+
+use maru_protocol::cursor::LogId;
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
+
+use super::engine::{Insert, Kind, query};
+use super::{Store, StoreError};
+
+/// An event as a peer sent it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrived {
+    /// Which room it is said to belong to.
+    pub room_id: OwnedRoomId,
+    /// Its JSON, unchecked.
+    pub json: String,
+}
+
+/// A row of the inbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InInbox {
+    /// Its number; numbers follow the order of arrival.
+    pub nid: i64,
+    /// Who sent it.
+    pub server_name: OwnedServerName,
+    /// The event.
+    pub arrived: Arrived,
+}
+
+/// How far the log of a peer has been received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceivedLog {
+    /// The peer's log.
+    pub log_id: LogId,
+    /// The peer's cursor in it; opaque.
+    pub cursor: Vec<u8>,
+}
+
+static INSERT: Insert = Insert {
+    table: "inbox",
+    columns: &[
+        ("nid", Kind::Int),
+        ("server_name", Kind::Text),
+        ("room_id", Kind::Text),
+        ("json", Kind::Text),
+        ("received_at", Kind::Int),
+    ],
+    on_conflict: "",
+};
+
+impl Store {
+    /// Stores what a peer sent together with the cursor after it. Returns the rows once they are on disk.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn receive(
+        &self,
+        peer: &ServerName,
+        received: ReceivedLog,
+        arrived: Vec<Arrived>,
+        now_ms: u64,
+    ) -> Result<Vec<InInbox>, StoreError> {
+        let rows: Vec<InInbox> = arrived
+            .into_iter()
+            .map(|arrived| InInbox {
+                nid: self.next_nid(),
+                server_name: peer.to_owned(),
+                arrived,
+            })
+            .collect();
+        let (peer, stored) = (peer.to_string(), rows.clone());
+        let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
+        self.transact(move |tx| {
+            Box::pin(async move {
+                let rows = stored.iter().map(|row| {
+                    vec![
+                        row.nid.into(),
+                        row.server_name.as_str().into(),
+                        row.arrived.room_id.as_str().into(),
+                        row.arrived.json.as_str().into(),
+                        now.into(),
+                    ]
+                });
+                INSERT.rows(&mut tx.connection, rows.collect()).await?;
+                query(
+                    "INSERT INTO peers (server_name, log_id, cursor) VALUES ($1, $2, $3) \
+                     ON CONFLICT (server_name) DO UPDATE SET log_id = excluded.log_id, cursor = excluded.cursor",
+                )
+                .bind(peer)
+                .bind(received.log_id.0.to_vec())
+                .bind(received.cursor)
+                .execute(&mut tx.connection)
+                .await
+                .map(drop)
+            })
+        })
+        .await?;
+        Ok(rows)
+    }
+
+    /// How far the log of a peer has been received; none when nothing ever was.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn received_of(&self, peer: &ServerName) -> Result<Option<ReceivedLog>, StoreError> {
+        let row = query("SELECT log_id, cursor FROM peers WHERE server_name = $1").bind(peer.as_str());
+        let Some(row) = row.optional(&self.readers).await? else {
+            return Ok(None);
+        };
+        let log_id = row.get::<Vec<u8>>(0)?.try_into();
+        let log_id = log_id.map_err(|_| StoreError::corrupt("peers", "a log id of the wrong length"))?;
+        Ok(Some(ReceivedLog {
+            log_id: LogId(log_id),
+            cursor: row.get(1)?,
+        }))
+    }
+
+    /// The oldest rows of a room's inbox, `limit` at most.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn inbox_of(&self, room_id: &RoomId, limit: usize) -> Result<Vec<InInbox>, StoreError> {
+        let rows = query(
+            "SELECT nid, server_name, room_id, json FROM inbox WHERE room_id = $1 ORDER BY nid LIMIT $2",
+        );
+        let rows = rows
+            .bind(room_id.as_str())
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .all(&self.readers)
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let bad = |error: ruma::IdParseError| StoreError::corrupt("inbox", error);
+                Ok(InInbox {
+                    nid: row.get(0)?,
+                    server_name: row.get::<String>(1)?.try_into().map_err(bad)?,
+                    arrived: Arrived {
+                        room_id: row.get::<String>(2)?.try_into().map_err(bad)?,
+                        json: row.get(3)?,
+                    },
+                })
+            })
+            .collect()
+    }
+
+    /// The rooms that have something in their inbox.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn rooms_with_inbox(&self) -> Result<Vec<OwnedRoomId>, StoreError> {
+        let rows = query("SELECT DISTINCT room_id FROM inbox");
+        rows.all(&self.readers)
+            .await?
+            .iter()
+            .map(|row| {
+                let id = row.get::<String>(0)?.try_into();
+                id.map_err(|error| StoreError::corrupt("inbox", error))
+            })
+            .collect()
+    }
+
+    /// How many events wait in the inbox, and their bytes.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn inbox_size(&self) -> Result<(u64, u64), StoreError> {
+        let row = query("SELECT COUNT(*), COALESCE(SUM(LENGTH(json)), 0) FROM inbox");
+        let row = row.optional(&self.readers).await?;
+        let row = row.ok_or_else(|| StoreError::corrupt("inbox", "no count"))?;
+        let count = |index| row.get::<i64>(index).map(|count| u64::try_from(count).unwrap_or(0));
+        Ok((count(0)?, count(1)?))
+    }
+}

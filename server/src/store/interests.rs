@@ -1,0 +1,204 @@
+//! Which peer is sent which events: intervals of log positions, by server and room (design section 7).
+//!
+//! An interval is written in the commit that stores the event which opens or closes it, so the destinations of every
+//! event are fixed when it is stored. A peer's cursor is read by room and position within its intervals; the log is never
+//! scanned.
+
+use std::sync::Arc;
+
+use maru_protocol::cursor::Position;
+use ruma::{OwnedRoomId, OwnedServerName, ServerName};
+
+use super::engine::{Connection, query};
+use super::events::{StoredEvent, read_all, select_events};
+use super::{Store, StoreError};
+
+/// Positions of the log that are looked at together for a peer, from its next event on.
+const WINDOW: i64 = 2_048;
+
+/// How a server's interest in a room changes with an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interested {
+    /// From this event on.
+    From,
+    /// Up to and with this event.
+    Until,
+    /// In this event alone: an invitation, or its end.
+    Once,
+}
+
+/// A change of a server's interest in a room, at the event before it in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interest {
+    /// The room (rooms.nid).
+    pub room: i64,
+    /// Which server.
+    pub server_name: OwnedServerName,
+    /// How it changes.
+    pub change: Interested,
+}
+
+pub(super) async fn store(
+    connection: &mut Connection,
+    interests: Vec<(i64, &Interest)>,
+) -> Result<(), StoreError> {
+    for (position, interest) in interests {
+        let sql = match interest.change {
+            Interested::From => {
+                "INSERT INTO interests (server_name, room, from_position) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
+            }
+            Interested::Until => {
+                "UPDATE interests SET to_position = $3 WHERE server_name = $1 AND room = $2 AND to_position IS NULL"
+            }
+            Interested::Once => {
+                "INSERT INTO interests (server_name, room, from_position, to_position) VALUES ($1, $2, $3, $3) \
+                 ON CONFLICT DO NOTHING"
+            }
+        };
+        query(sql)
+            .bind(interest.server_name.as_str())
+            .bind(interest.room)
+            .bind(position)
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// A room whose events a peer has not been sent yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The room (rooms.nid).
+    pub room: i64,
+    /// Its first own event after the peer's cursor, within the peer's interest.
+    pub next: Position,
+}
+
+impl Store {
+    /// The rooms in which a peer has something to come after a position, in the order of what comes first. Costs grow
+    /// with the peer's intervals, not with the log.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn waiting_for(&self, peer: &ServerName, after: Position) -> Result<Vec<Waiting>, StoreError> {
+        let rows = query(
+            "SELECT room, next FROM ( \
+               SELECT i.room AS room, i.to_position AS until, \
+                 (SELECT MIN(e.position) FROM events AS e WHERE e.room = i.room AND e.own = 1 \
+                   AND e.position > $2 AND e.position >= i.from_position) AS next \
+               FROM interests AS i WHERE i.server_name = $1 AND (i.to_position IS NULL OR i.to_position > $2) \
+             ) AS waiting WHERE next IS NOT NULL AND (until IS NULL OR next <= until) ORDER BY next",
+        );
+        let rows = rows.bind(peer.as_str()).bind(after.0).all(&self.readers).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Waiting {
+                    room: row.get(0)?,
+                    next: Position(row.get(1)?),
+                })
+            })
+            .collect()
+    }
+
+    /// This server's events that a peer is to be sent after a position, in log order, `limit` at most, and the position
+    /// up to which they are all. Empty when nothing waits.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn events_for(
+        &self,
+        peer: &ServerName,
+        after: Position,
+        limit: usize,
+    ) -> Result<(Vec<Arc<StoredEvent>>, Position), StoreError> {
+        // What is durable now is all in the answer; what comes while it is read may be missing.
+        let durable = self.position();
+        let waiting = self.waiting_for(peer, after).await?;
+        let Some(first) = waiting.first() else {
+            return Ok((Vec::new(), durable.max(after)));
+        };
+        let end = Position((first.next.0 + WINDOW).min(durable.0));
+        let rooms: Vec<i64> = waiting
+            .iter()
+            .filter(|waiting| waiting.next <= end)
+            .map(|waiting| waiting.room)
+            .collect();
+        let rows = query(select_events!(
+            "JOIN interests AS i ON i.room = events.room AND i.server_name = $1 \
+               AND events.position >= i.from_position AND (i.to_position IS NULL OR events.position <= i.to_position) \
+             WHERE events.room = ANY($2) AND events.own = 1 AND events.position > $3 AND events.position <= $4 \
+             ORDER BY events.position LIMIT $5"
+        ));
+        let rows = rows
+            .bind(peer.as_str())
+            .bind(rooms)
+            .bind(after.0)
+            .bind(end.0)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .all(&self.readers)
+            .await?;
+        let mut events = read_all(&rows)?;
+        let full = events.len() >= limit;
+        events.dedup_by_key(|stored| stored.nid);
+        let reached = match events.last().and_then(|stored| stored.position()) {
+            Some(last) if full => last,
+            _ => end.max(after),
+        };
+        Ok((events, reached))
+    }
+
+    /// The rooms that a server takes part in now, by this server's account.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn rooms_shared_with(&self, peer: &ServerName) -> Result<Vec<(i64, OwnedRoomId)>, StoreError> {
+        let rows = query(
+            "SELECT rooms.nid, rooms.room_id FROM interests AS i JOIN rooms ON rooms.nid = i.room \
+             WHERE i.server_name = $1 AND i.to_position IS NULL ORDER BY rooms.nid",
+        );
+        rows.bind(peer.as_str())
+            .all(&self.readers)
+            .await?
+            .iter()
+            .map(|row| {
+                let id = row.get::<String>(1)?.try_into();
+                Ok((row.get(0)?, id.map_err(|error| StoreError::corrupt("rooms", error))?))
+            })
+            .collect()
+    }
+
+    /// Every server that something may have to be sent to.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn interested_servers(&self) -> Result<Vec<OwnedServerName>, StoreError> {
+        let rows = query("SELECT DISTINCT server_name FROM interests");
+        rows.all(&self.readers)
+            .await?
+            .iter()
+            .map(|row| {
+                let name = row.get::<String>(0)?.try_into();
+                name.map_err(|error| StoreError::corrupt("interests", error))
+            })
+            .collect()
+    }
+
+    /// Lets a peer's interest in a room begin anew after a position: what lies before is fetched by the peer.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn skip_to(&self, peer: &ServerName, room: i64, after: Position) -> Result<(), StoreError> {
+        let peer = peer.to_string();
+        self.transact(move |tx| {
+            Box::pin(async move {
+                let skip = query(
+                    "UPDATE interests SET from_position = $3 \
+                     WHERE server_name = $1 AND room = $2 AND to_position IS NULL AND from_position <= $3",
+                );
+                let skip = skip.bind(peer).bind(room).bind(after.0 + 1);
+                skip.execute(&mut tx.connection).await.map(drop)
+            })
+        })
+        .await
+    }
+}

@@ -1,0 +1,71 @@
+//! Server records of this and other servers, with those they replaced.
+
+use ruma::{OwnedServerName, ServerName};
+
+use super::engine::query;
+use super::{Store, StoreError};
+
+/// A signed server record as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRecord {
+    /// Whose it is.
+    pub server_name: OwnedServerName,
+    /// Its sequence number.
+    pub sequence: u64,
+    /// The record with its signature, as it came.
+    pub record: Vec<u8>,
+}
+
+impl Store {
+    /// All records of all servers, oldest first of each. Costs grow with the servers that were ever met.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn server_records(&self) -> Result<Vec<StoredRecord>, StoreError> {
+        let rows =
+            query("SELECT server_name, sequence, record FROM server_records ORDER BY server_name, sequence");
+        rows.all(&self.readers)
+            .await?
+            .iter()
+            .map(|row| {
+                let name = row.get::<String>(0)?.try_into();
+                Ok(StoredRecord {
+                    server_name: name.map_err(|error| StoreError::corrupt("server_records", error))?,
+                    sequence: row.get::<i64>(1)?.unsigned_abs(),
+                    record: row.get(2)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Keeps a record; one with the same number stays as it is.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn keep_server_record(&self, record: StoredRecord) -> Result<(), StoreError> {
+        self.transact(move |tx| {
+            Box::pin(async move {
+                query(
+                    "INSERT INTO server_records (server_name, sequence, record) VALUES ($1, $2, $3) \
+                     ON CONFLICT (server_name, sequence) DO NOTHING",
+                )
+                .bind(record.server_name.as_str())
+                .bind(i64::try_from(record.sequence).unwrap_or(i64::MAX))
+                .bind(record.record)
+                .execute(&mut tx.connection)
+                .await
+                .map(drop)
+            })
+        })
+        .await
+    }
+
+    /// Whether a server was ever met.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn has_record_of(&self, server_name: &ServerName) -> Result<bool, StoreError> {
+        let row = query("SELECT 1 FROM server_records WHERE server_name = $1 LIMIT 1").bind(server_name.as_str());
+        Ok(row.optional(&self.readers).await?.is_some())
+    }
+}
