@@ -288,6 +288,10 @@ impl Contents {
             }
             Record::ToDevice(message) => replaced(self.to_device.insert(at, message)),
             Record::DeviceList(_) | Record::Notification(_) | Record::Interest(_) | Record::Ingested(_) => Ok(()),
+            Record::Placed(nid) => {
+                self.events.remove(&nid);
+                Ok(())
+            }
         }
     }
 
@@ -322,6 +326,7 @@ fn takes_position(record: &Record) -> bool {
         | Record::Notification(_)
         | Record::Interest(_)
         | Record::Ingested(_)
+        | Record::Placed(_)
         | Record::Alias(_) => false,
     }
 }

@@ -65,6 +65,12 @@ impl Facts {
         self.by_id.retain(|_, known| known.is_some());
     }
 
+    /// The event with this id, if it is held.
+    #[must_use]
+    pub fn known(&self, id: &EventId) -> Option<&Arc<Known>> {
+        self.by_id.get(id)?.as_ref()
+    }
+
     /// How many events are held.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use maru_protocol::cursor::Place;
 use ruma::UserId;
 
 use super::Hub;
@@ -72,6 +73,8 @@ impl Readers {
         };
         let position = committed.position;
         match &committed.record {
+            // Outliers and the past wake nobody.
+            Record::Event(stored) if stored.place.is_none_or(|place| place < Place::FIRST_LIVE) => {}
             Record::Event(stored) => {
                 self.to_members(stored.room, |user_id| delivering.give(user_id, position, &item));
                 if let Some(subject) = subject(stored).filter(|subject| !self.is_member(stored.room, subject))

@@ -12,6 +12,7 @@ mod directory;
 mod first_state;
 mod hierarchy;
 pub mod history;
+pub mod ingest;
 mod judge;
 mod loading;
 mod members;

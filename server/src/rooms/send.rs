@@ -142,7 +142,7 @@ impl Rooms {
     }
 
     /// Whose messages somebody may remove: one's own, and everybody's with the power to redact.
-    async fn check_may_redact(
+    pub(super) async fn check_may_redact(
         &self,
         room: &Room,
         sender: &UserId,

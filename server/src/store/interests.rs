@@ -9,7 +9,7 @@ use std::sync::Arc;
 use maru_protocol::cursor::Position;
 use ruma::{OwnedRoomId, OwnedServerName, ServerName};
 
-use super::engine::{Connection, query};
+use super::engine::{Connection, Row, query};
 use super::events::{StoredEvent, read_all, select_events};
 use super::{Store, StoreError};
 
@@ -72,6 +72,11 @@ pub struct Waiting {
     pub room: i64,
     /// Its first own event after the peer's cursor, within the peer's interest.
     pub next: Position,
+}
+
+fn read_name(row: &Row) -> Result<OwnedServerName, StoreError> {
+    let name = row.get::<String>(0)?.try_into();
+    name.map_err(|error| StoreError::corrupt("interests", error))
 }
 
 impl Store {
@@ -167,20 +172,22 @@ impl Store {
             .collect()
     }
 
+    /// The servers that are interested in a room now.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn interested_in(&self, room: i64) -> Result<Vec<OwnedServerName>, StoreError> {
+        let rows = query("SELECT server_name FROM interests WHERE room = $1 AND to_position IS NULL");
+        rows.bind(room).all(&self.readers).await?.iter().map(read_name).collect()
+    }
+
     /// Every server that something may have to be sent to.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn interested_servers(&self) -> Result<Vec<OwnedServerName>, StoreError> {
         let rows = query("SELECT DISTINCT server_name FROM interests");
-        rows.all(&self.readers)
-            .await?
-            .iter()
-            .map(|row| {
-                let name = row.get::<String>(0)?.try_into();
-                name.map_err(|error| StoreError::corrupt("interests", error))
-            })
-            .collect()
+        rows.all(&self.readers).await?.iter().map(read_name).collect()
     }
 
     /// Lets a peer's interest in a room begin anew after a position: what lies before is fetched by the peer.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use maru_protocol::cursor::Position;
+use maru_protocol::state::EventNid;
 use tokio::sync::oneshot;
 
 use super::StoreError;
@@ -27,6 +28,8 @@ pub enum Record {
     Room(NewRoom),
     /// An event, with what this server knows of it.
     Event(Arc<StoredEvent>),
+    /// An outlier finds its place: its row makes room for the event after, which has the same number.
+    Placed(EventNid),
     /// A room state that events refer to.
     State(NewState),
     /// The room's new head.

@@ -37,6 +37,13 @@ pub(super) async fn store(connection: &mut Connection, batch: &[Committed]) -> R
     if !states.is_empty() {
         state::store(connection, states).await?;
     }
+    let placed: Vec<i64> = pick!(batch, Record::Placed).map(|(_, nid)| nid.0).collect();
+    if !placed.is_empty() {
+        query("DELETE FROM events WHERE nid = ANY($1) AND place IS NULL")
+            .bind(placed)
+            .execute(&mut *connection)
+            .await?;
+    }
     let new_events: Vec<_> = pick!(batch, Record::Event).collect();
     if !new_events.is_empty() {
         events::store(connection, new_events).await?;

@@ -1,0 +1,208 @@
+//! A room comes to this server whole: its state, as told by a server that is in it, and the event by which a user of
+//! ours joins.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use maru_protocol::auth::StateSlot;
+use maru_protocol::cursor::Place;
+use maru_protocol::event::Event;
+use maru_protocol::ingest::{self, Facts, Head, Outcome, Received, Step};
+use maru_protocol::limits;
+use maru_protocol::state::{EventNid, State, StateNid};
+use maru_protocol::version::RoomVersion;
+use ruma::{OwnedEventId, OwnedRoomId};
+
+use super::records;
+use crate::push::Verdict as PushVerdict;
+use crate::refusal::Refusal;
+use crate::rooms::create::empty_head;
+use crate::rooms::members::membership_of;
+use crate::rooms::{Room, Rooms};
+use crate::store::events::{Notify, StoredEvent};
+use crate::store::interests::{Interest, Interested};
+use crate::store::log::{Change, Record};
+use crate::store::rooms::{NewRoom, RoomHead};
+
+/// A room as a resident server tells it, with every event verified.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// Its version.
+    pub version: RoomVersion,
+    /// Every event of the state and of its auth chain.
+    pub events: Vec<Arc<Event>>,
+    /// Which of them are the state before the join.
+    pub state: Vec<OwnedEventId>,
+    /// The join, with all signatures.
+    pub join: Arc<Event>,
+}
+
+impl Rooms {
+    /// The local number of a room, known or new. A new one has no head and therefore counts as unknown until it has.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn number_room(&self, room_id: &OwnedRoomId, version: RoomVersion) -> Result<i64, Refusal> {
+        if let Some(stored) = self.store.room(room_id).await? {
+            if RoomVersion::from_id(&stored.version) != Some(version) {
+                return Err(Refusal::forbidden("the room is known with another version"));
+            }
+            return Ok(stored.nid);
+        }
+        let nid = self.store.next_nid();
+        let room = NewRoom {
+            nid,
+            room_id: room_id.clone(),
+            version: version.as_str().to_owned(),
+            published: false,
+            created_at: i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX),
+        };
+        self.store.append(Change::from(Record::Room(room))).await?;
+        Ok(nid)
+    }
+
+    /// Takes a room in: verdicts on its auth chain and state, then the join and the head after it.
+    ///
+    /// # Errors
+    /// [`Refusal::Forbidden`] when the told state does not hold or does not allow the join.
+    pub async fn arrive(&self, arrival: Arrival) -> Result<Arc<Room>, Refusal> {
+        let Arrival {
+            room_id,
+            version,
+            events,
+            state,
+            join,
+        } = arrival;
+        let nid = self.number_room(&room_id, version).await?;
+        self.keep_outliers(nid, version, events).await?;
+        let told = self.told_state(nid, &state).await?;
+        let before = State::default().with(
+            StateNid(self.store.next_nid()),
+            told.iter()
+                .filter_map(|stored| Some((StateSlot::of(&stored.event)?.hash(), Some(stored.nid)))),
+        );
+        let create = before.get(&StateSlot::new("m.room.create", "").hash());
+        let create = told.iter().find(|stored| Some(stored.nid) == create);
+        let create = create.ok_or_else(|| Refusal::forbidden("the told state has no create event"))?;
+        let max_event_bytes = limits::max_event_bytes(&create.event.content);
+        let old = self.store.room_head(nid).await?.unwrap_or_else(|| empty_head(nid));
+        let mut facts = Facts::default();
+        let received = Received {
+            event: Arc::clone(&join),
+            nid: EventNid(self.store.next_nid()),
+            before: Some(before),
+            // Nothing of the old head counts: the room goes on from the join.
+            backfilled: true,
+        };
+        let ingested = loop {
+            let mut number = || StateNid(self.store.next_nid());
+            match ingest::ingest(&received, version, &Head::default(), &mut facts, &mut number) {
+                Ok(Step::Load(wanted)) => self.load_facts(&mut facts, wanted).await?,
+                Ok(Step::Done(ingested)) => break ingested,
+                Ok(Step::Lacks { .. }) => {
+                    return Err(Refusal::forbidden("the told auth chain of the join is not whole"));
+                }
+                Err(error) => return Err(Refusal::internal(error)),
+            }
+        };
+        if ingested.verdict.outcome != Outcome::Accepted {
+            let reason = ingested.verdict.reason.map_or_else(String::new, |denied| denied.reason);
+            return Err(Refusal::forbidden(format!("the room does not allow the join: {reason}")));
+        }
+        let place = Place(old.last_place.0 + 1);
+        let nothing = PushVerdict {
+            to_others: Notify::Nothing,
+            exceptions: Vec::new(),
+        };
+        let mut stored = records::stored_event(&join, received.nid, nid, Some(place), &ingested, &nothing);
+        stored.own = true;
+        let stored = Arc::new(stored);
+        let mut head = RoomHead {
+            first_place: if old.extremities.is_empty() { place } else { old.first_place },
+            last_place: place,
+            depth: join.depth,
+            ..empty_head(nid)
+        };
+        let graph = Head::at(join.id.clone(), ingested.state_after.clone());
+        (head.extremities, head.state) = (graph.extremities, graph.state);
+        let mut list: Vec<Record> = records::states(nid, &ingested.new_states).collect();
+        list.push(Record::Event(Arc::clone(&stored)));
+        let mut members = HashSet::new();
+        for member in told.iter().chain([&stored]) {
+            let current = StateSlot::of(&member.event).and_then(|slot| head.state.get(&slot.hash()));
+            if current != Some(member.nid) {
+                continue;
+            }
+            let _ = head.count_member(None, Some(&member.event));
+            if let Some(membership) = membership_of(member) {
+                if membership.membership == "join" {
+                    members.insert(membership.user_id.clone());
+                }
+                list.push(Record::Membership(membership));
+            }
+        }
+        list.extend(self.interests_anew(nid, &head.servers).await?.map(Record::Interest));
+        list.push(Record::Head(head.clone()));
+        self.store.append(Change::new(list)).await?;
+        // What is in memory of an earlier stay, if anything, is replaced.
+        self.table.remove(nid);
+        let room = Room::new(room_id, version, max_event_bytes, head, members);
+        Ok(self.table.insert(room))
+    }
+
+    /// The told state as this server keeps it. Events of it that were rejected are no state.
+    async fn told_state(&self, room: i64, ids: &[OwnedEventId]) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
+        let mut told: HashMap<StateSlot, Arc<StoredEvent>> = HashMap::new();
+        for ids in ids.chunks(2_000) {
+            let ids = ids.iter().map(ToString::to_string).collect();
+            for stored in self.store.events_by_id(ids).await? {
+                if stored.room != room || stored.outcome == Outcome::Rejected {
+                    continue;
+                }
+                let slot = StateSlot::of(&stored.event)
+                    .ok_or_else(|| Refusal::forbidden("the told state holds what is no state"))?;
+                if told.insert(slot, stored).is_some() {
+                    return Err(Refusal::forbidden("the told state fills a slot twice"));
+                }
+            }
+        }
+        Ok(told.into_values().collect())
+    }
+
+    /// The interests of a room that begins anew: all its servers', and no others'.
+    async fn interests_anew(
+        &self,
+        room: i64,
+        servers: &BTreeMap<ruma::OwnedServerName, u64>,
+    ) -> Result<impl Iterator<Item = Interest> + use<>, Refusal> {
+        let open = self.store.interested_in(room).await?;
+        let gone = open.iter().filter(|name| !servers.contains_key(*name));
+        let ends = gone.map(|name| (name.clone(), Interested::Until));
+        let begin = servers.keys().filter(|name| !open.contains(*name) && **name != self.identity.server_name);
+        let begin = begin.map(|name| (name.clone(), Interested::From));
+        let all: Vec<Interest> = ends
+            .chain(begin)
+            .map(|(server_name, change)| Interest {
+                room,
+                server_name,
+                change,
+            })
+            .collect();
+        Ok(all.into_iter())
+    }
+
+    /// A told state of a room that this server is in, numbered and ready to judge by: the state before an event whose
+    /// previous events cannot be had.
+    ///
+    /// # Errors
+    /// When the told state does not hold.
+    pub async fn state_from(&self, room: i64, ids: &[OwnedEventId]) -> Result<State, Refusal> {
+        let told = self.told_state(room, ids).await?;
+        let slots = told
+            .iter()
+            .filter_map(|stored| Some((StateSlot::of(&stored.event)?.hash(), Some(stored.nid))));
+        Ok(State::default().with(StateNid(self.store.next_nid()), slots))
+    }
+}

@@ -1,0 +1,239 @@
+//! Events that a room goes on with, and older ones that fill its past.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use maru_protocol::cursor::Place;
+use maru_protocol::event::redact;
+use maru_protocol::ingest::{self, Facts, Head, Ingested, Known, Outcome, Received, Step, Wanted};
+use maru_protocol::state::{EventNid, StateNid};
+
+use super::{Incoming, Taken, records};
+use crate::push::Verdict as PushVerdict;
+use crate::refusal::Refusal;
+use crate::rooms::{Room, Rooms};
+use crate::store::events::{Redaction, StoredEvent};
+use crate::store::log::{Change, Pending, Record};
+use crate::store::rooms::RoomHead;
+
+/// Loads that one event may need: auth chains are loaded a generation at a time.
+const MOST_LOADS: usize = 2_000;
+
+/// What one event became, before it is on disk.
+enum Judged {
+    Taken(Taken),
+    Enqueued(Taken, Pending),
+    Load(Wanted),
+}
+
+impl Rooms {
+    /// Takes verified events into a room, each after those it names. Returns once everything that was stored is on disk.
+    ///
+    /// # Errors
+    /// When the database fails, or the room's head was lost to another failure: nothing is lost, offer them again.
+    pub async fn take_in(&self, room: &Arc<Room>, incoming: Vec<Incoming>) -> Result<Vec<Taken>, Refusal> {
+        let mut facts = Facts::default();
+        let mut first = BTreeSet::new();
+        for Incoming { event, .. } in &incoming {
+            first.insert(event.id.clone());
+            first.extend(event.prev_events.iter().cloned());
+            first.extend(event.auth_events.iter().cloned());
+        }
+        let wanted = Wanted {
+            ids: first,
+            nids: BTreeSet::new(),
+        };
+        self.load_facts(&mut facts, wanted).await?;
+        let mut taken = Vec::with_capacity(incoming.len());
+        let mut pending = Vec::new();
+        for incoming in incoming {
+            match self.take_one(room, incoming, &mut facts).await? {
+                Judged::Enqueued(result, change) => {
+                    pending.push(change);
+                    taken.push(result);
+                }
+                Judged::Taken(result) => taken.push(result),
+                Judged::Load(_) => return Err(Refusal::internal("an event that needs too much")),
+            }
+        }
+        for change in pending {
+            change.wait().await?;
+        }
+        Ok(taken)
+    }
+
+    async fn take_one(
+        &self,
+        room: &Arc<Room>,
+        incoming: Incoming,
+        facts: &mut Facts,
+    ) -> Result<Judged, Refusal> {
+        let known = facts.known(&incoming.event.id);
+        if known.is_some_and(|known| known.state_after.is_some() || known.outcome == Outcome::Rejected) {
+            return self.already_known(&incoming);
+        }
+        let nid = match records::was_outlier(facts, &incoming.event) {
+            Some(nid) => nid,
+            None => EventNid(self.store.next_nid()),
+        };
+        let push = self.judge(room, &records::as_draft(&incoming.event)).await?;
+        let redaction = self.redaction(room, &incoming.event).await?;
+        let mut changed = HashMap::new();
+        for _ in 0..MOST_LOADS {
+            let permit = room.builds.acquire().await.map_err(Refusal::internal)?;
+            let judged = self.judge_one(room, &incoming, nid, facts, &push, &redaction, &changed)?;
+            drop(permit);
+            match judged {
+                Judged::Load(wanted) => {
+                    // What the head's changes need is wanted as stored, the rest as facts.
+                    let nids: Vec<_> = wanted.nids.iter().copied().collect();
+                    changed.extend(self.events(&nids).await?);
+                    self.load_facts(facts, wanted).await?;
+                }
+                judged => return Ok(judged),
+            }
+        }
+        Ok(Judged::Load(Wanted::default()))
+    }
+
+    fn already_known(&self, incoming: &Incoming) -> Result<Judged, Refusal> {
+        Ok(match incoming.inbox {
+            Some(nid) => Judged::Enqueued(
+                Taken::Known,
+                self.store.enqueue(Change::from(Record::Ingested(nid)))?,
+            ),
+            None => Judged::Taken(Taken::Known),
+        })
+    }
+
+    /// One try, under the room's lock and without waiting.
+    #[allow(clippy::too_many_arguments)]
+    fn judge_one(
+        &self,
+        room: &Arc<Room>,
+        incoming: &Incoming,
+        nid: EventNid,
+        facts: &mut Facts,
+        push: &PushVerdict,
+        redaction: &Option<Redaction>,
+        changed: &HashMap<EventNid, Arc<StoredEvent>>,
+    ) -> Result<Judged, Refusal> {
+        let received = Received {
+            event: Arc::clone(&incoming.event),
+            nid,
+            before: incoming.before.clone(),
+            backfilled: incoming.backfilled,
+        };
+        let outlier = records::was_outlier(facts, &incoming.event);
+        let lock = room.lock();
+        let head = Arc::clone(lock.head());
+        let graph = Head {
+            extremities: Arc::clone(&head.extremities),
+            state: head.state.clone(),
+        };
+        let mut number = || StateNid(self.store.next_nid());
+        let ingested = match ingest::ingest(&received, room.version, &graph, facts, &mut number) {
+            Ok(Step::Load(wanted)) => return Ok(Judged::Load(wanted)),
+            Ok(Step::Lacks {
+                prev_events,
+                auth_events,
+            }) => {
+                return Ok(Judged::Taken(Taken::Lacks {
+                    prev_events,
+                    auth_events,
+                }));
+            }
+            Ok(Step::Done(ingested)) => ingested,
+            Err(error) => return Ok(Judged::Taken(Taken::Broken(error.to_string()))),
+        };
+        let place = place_of(&head, incoming, &ingested);
+        let stored = records::stored_event(&incoming.event, nid, room.nid, place, &ingested, push);
+        let stored = Arc::new(stored);
+        let mut next = next_head(&head, &ingested, place, &stored);
+        let mut known = changed.clone();
+        known.insert(nid, Arc::clone(&stored));
+        let changes = records::changes(&head.state, &next.state);
+        let missing = records::numbers(&changes).into_iter().filter(|nid| !known.contains_key(nid));
+        let missing: BTreeSet<EventNid> = missing.collect();
+        if !missing.is_empty() {
+            return Ok(Judged::Load(Wanted {
+                ids: BTreeSet::new(),
+                nids: missing,
+            }));
+        }
+        let mut list: Vec<Record> = records::states(room.nid, &ingested.new_states).collect();
+        list.extend(outlier.map(Record::Placed));
+        list.push(Record::Event(Arc::clone(&stored)));
+        list.extend(records::members(&mut next, &changes, &known, self.identity.name()));
+        list.extend(records::notifications(&stored, push));
+        let accepted = ingested.verdict.outcome == Outcome::Accepted;
+        list.extend(redaction.iter().filter(|_| accepted).cloned().map(Record::Redaction));
+        list.extend(incoming.inbox.map(Record::Ingested));
+        list.push(Record::Head(next.clone()));
+        let pending = self.store.enqueue(Change::new(list).on_head(lock.ticket()))?;
+        facts.learn(Arc::new(Known {
+            event: Arc::clone(&incoming.event),
+            nid,
+            outcome: ingested.verdict.outcome,
+            state_after: Some(ingested.state_after.clone()),
+        }));
+        for state in &ingested.new_states {
+            state.top().into_iter().for_each(|run| self.store.runs().remember(run));
+        }
+        if stored.event.is_state() {
+            self.table.events.insert(stored.nid, Arc::clone(&stored));
+        }
+        lock.advance(Arc::new(next));
+        Ok(Judged::Enqueued(Taken::Stored(ingested.verdict.clone()), pending))
+    }
+
+    /// What a redaction of another server takes away, if its target is here and its sender may.
+    async fn redaction(
+        &self,
+        room: &Arc<Room>,
+        event: &Arc<maru_protocol::Event>,
+    ) -> Result<Option<Redaction>, Refusal> {
+        let Some(target) = event.redacts.as_ref() else {
+            return Ok(None);
+        };
+        let Some(found) = self.store.event(target).await?.filter(|found| found.room == room.nid) else {
+            return Ok(None);
+        };
+        if found.redacted_by.is_some() || self.check_may_redact(room, &event.sender, &found).await.is_err() {
+            return Ok(None);
+        }
+        let emptied = redact(&found.event, room.version).map_err(Refusal::internal)?;
+        Ok(Some(Redaction {
+            target: found.nid,
+            room: room.nid,
+            event: Arc::new(emptied),
+            by: event.id.clone(),
+        }))
+    }
+}
+
+/// Where an event stands in the timeline: accepted ones at its end, backfilled ones before its beginning.
+fn place_of(head: &RoomHead, incoming: &Incoming, ingested: &Ingested) -> Option<Place> {
+    if ingested.verdict.outcome != Outcome::Accepted {
+        return None;
+    }
+    Some(if incoming.backfilled {
+        Place(head.first_place.0.min(1) - 1)
+    } else {
+        Place(head.last_place.0 + 1)
+    })
+}
+
+fn next_head(head: &RoomHead, ingested: &Ingested, place: Option<Place>, stored: &StoredEvent) -> RoomHead {
+    let mut next = head.clone();
+    if let Some(place) = place {
+        next.first_place = next.first_place.min(place);
+        next.last_place = next.last_place.max(place);
+    }
+    if let Some(graph) = &ingested.head {
+        next.extremities = Arc::clone(&graph.extremities);
+        next.state = graph.state.clone();
+        next.depth = next.depth.max(stored.event.depth);
+    }
+    next
+}

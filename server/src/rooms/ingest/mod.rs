@@ -1,0 +1,65 @@
+//! Events of other servers enter a room: the rules judge them ([`maru_protocol::ingest`]), this stores the verdicts.
+//!
+//! - [`live`]: events that move the room's head, and older ones that do not.
+//! - [`outliers`]: auth chains and told states, which hang nowhere.
+//! - [`arrival`]: a whole room, when a user of this server joins it through another.
+//! - [`facts`]: loading what the rules ask for. [`records`]: what a verdict writes.
+
+mod arrival;
+mod facts;
+mod live;
+mod outliers;
+mod records;
+
+use std::sync::Arc;
+
+use maru_protocol::event::Event;
+use maru_protocol::ingest::Verdict;
+use maru_protocol::state::State;
+use ruma::OwnedEventId;
+
+pub use arrival::Arrival;
+
+/// An event whose format, signatures and hash are verified.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// The event.
+    pub event: Arc<Event>,
+    /// Its row in the inbox, which goes when it is dealt with.
+    pub inbox: Option<i64>,
+    /// The state before it, when a peer had to tell.
+    pub before: Option<State>,
+    /// Whether it is older than what the room goes on from.
+    pub backfilled: bool,
+}
+
+impl Incoming {
+    /// An event that the room goes on with.
+    #[must_use]
+    pub fn live(event: Arc<Event>) -> Self {
+        Self {
+            event,
+            inbox: None,
+            before: None,
+            backfilled: false,
+        }
+    }
+}
+
+/// What became of an incoming event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It was here already.
+    Known,
+    /// It is on disk.
+    Stored(Verdict),
+    /// These have to come first.
+    Lacks {
+        /// Events before it.
+        prev_events: Vec<OwnedEventId>,
+        /// Events that are said to allow it.
+        auth_events: Vec<OwnedEventId>,
+    },
+    /// Its forks cannot be resolved; it is dropped.
+    Broken(String),
+}

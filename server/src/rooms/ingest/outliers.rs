@@ -1,0 +1,110 @@
+//! Events that hang nowhere: auth chains, and states that a peer tells.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use maru_protocol::RoomVersion;
+use maru_protocol::event::Event;
+use maru_protocol::ingest::{Facts, Known, Outcome, Outlier, Wanted, judge_outlier};
+use maru_protocol::state::EventNid;
+use ruma::OwnedEventId;
+
+use crate::refusal::Refusal;
+use crate::rooms::Rooms;
+use crate::store::events::StoredEvent;
+use crate::store::log::{Change, Record};
+
+/// Events that are stored in one change.
+const STORED_TOGETHER: usize = 256;
+
+/// Loads that one event may need.
+const MOST_LOADS: usize = 16;
+
+impl Rooms {
+    /// Keeps verified events of an auth chain or a state, those that are named before those that name them. Events whose
+    /// auth events are neither here nor among them are left out.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn keep_outliers(
+        &self,
+        room: i64,
+        version: RoomVersion,
+        events: Vec<Arc<Event>>,
+    ) -> Result<(), Refusal> {
+        let mut facts = Facts::default();
+        let ids = events
+            .iter()
+            .flat_map(|event| event.auth_events.iter().chain([&event.id]).cloned());
+        let wanted = Wanted {
+            ids: ids.collect(),
+            nids: BTreeSet::new(),
+        };
+        self.load_facts(&mut facts, wanted).await?;
+        let mut records = Vec::new();
+        for event in by_auth(events) {
+            if facts.known(&event.id).is_some() {
+                continue;
+            }
+            let Some(outcome) = self.judge_one_outlier(&event, version, &mut facts).await? else {
+                continue;
+            };
+            let nid = EventNid(self.store.next_nid());
+            let mut stored = StoredEvent::new(Arc::clone(&event), nid, room, None, None);
+            stored.own = false;
+            stored.outcome = outcome;
+            facts.learn(Arc::new(Known {
+                event,
+                nid,
+                outcome,
+                state_after: None,
+            }));
+            records.push(Record::Event(Arc::new(stored)));
+        }
+        for records in records.chunks(STORED_TOGETHER) {
+            self.store.append(Change::new(records.to_vec())).await?;
+        }
+        Ok(())
+    }
+
+    async fn judge_one_outlier(
+        &self,
+        event: &Event,
+        version: RoomVersion,
+        facts: &mut Facts,
+    ) -> Result<Option<Outcome>, Refusal> {
+        for _ in 0..MOST_LOADS {
+            match judge_outlier(event, version, facts) {
+                Outlier::Load(wanted) => self.load_facts(facts, wanted).await?,
+                Outlier::Lacks(_) => return Ok(None),
+                Outlier::Done(verdict) => return Ok(Some(verdict.outcome)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The events in an order in which each comes after its auth events.
+fn by_auth(events: Vec<Arc<Event>>) -> Vec<Arc<Event>> {
+    let mut waiting: HashMap<OwnedEventId, Arc<Event>> =
+        events.iter().map(|event| (event.id.clone(), Arc::clone(event))).collect();
+    let mut ordered = Vec::with_capacity(waiting.len());
+    let mut entered = HashSet::new();
+    for event in events {
+        let mut open = vec![event.id.clone()];
+        while let Some(id) = open.last().cloned() {
+            let Some(event) = waiting.get(&id) else {
+                open.pop();
+                continue;
+            };
+            // Entered a second time: everything behind it is done, or it is a cycle, which no hash allows.
+            if entered.insert(id.clone()) {
+                open.extend(event.auth_events.iter().filter(|auth| waiting.contains_key(*auth)).cloned());
+            } else {
+                open.pop();
+                ordered.extend(waiting.remove(&id));
+            }
+        }
+    }
+    ordered
+}
