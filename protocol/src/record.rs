@@ -347,3 +347,129 @@ struct Envelope(Octets<MAX_RECORD_BYTES>, Signature);
 fn malformed(error: impl fmt::Display) -> RecordError {
     RecordError::Malformed(error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server_name::key_name;
+    use proptest::prelude::*;
+
+    fn record(sequence: u64) -> ServerRecord {
+        let root = SecretKey::from_seed(&[1; 32]);
+        let key = |id: &str, seed, valid_until| EventKey {
+            id: KeyId::new(id).unwrap(),
+            key: SecretKey::from_seed(&[seed; 32]).public_key(),
+            valid_until,
+        };
+        ServerRecord {
+            name: key_name(&root.public_key()).unwrap(),
+            issued: 1000,
+            relays: vec![],
+            expires: 2000,
+            peer_id: None,
+            tls_key: SecretKey::from_seed(&[2; 32]).public_key(),
+            root_key: root.public_key(),
+            sequence,
+            addresses: vec![Address::new("192.0.2.1:8448".parse().unwrap()).unwrap()],
+            signing_keys: vec![key("new", 3, None), key("old", 4, Some(500))],
+        }
+    }
+
+    #[test]
+    fn an_old_key_is_good_for_old_events_only() {
+        let record = record(1);
+        let [new, old] = ["new", "old"].map(|id| KeyId::new(id).unwrap());
+        assert!(record.event_key(&new, 10).is_some() && record.event_key(&new, 5000).is_some());
+        assert!(record.event_key(&old, 500).is_some() && record.event_key(&old, 501).is_none());
+        assert!(record.event_key(&KeyId::new("none").unwrap(), 1).is_none());
+        assert!(record.is_current(1999) && !record.is_current(2000));
+    }
+
+    #[test]
+    fn a_record_that_would_not_fit_is_not_signed() {
+        let root = SecretKey::from_seed(&[1; 32]);
+        let mut large = record(1);
+        let relay = Text::new(&"r".repeat(MAX_ID_BYTES)).unwrap();
+        large.relays = vec![relay; MAX_RELAYS];
+        let keys = (0..MAX_SIGNING_KEYS).map(|n| EventKey {
+            id: KeyId::new(&format!("{n:060}")).unwrap(),
+            key: root.public_key(),
+            valid_until: None,
+        });
+        large.signing_keys = keys.collect();
+        assert!(matches!(large.sign(&root), Err(RecordError::TooLong(_))));
+        let other = SecretKey::from_seed(&[9; 32]);
+        assert_eq!(record(1).sign(&other), Err(RecordError::WrongRootKey));
+    }
+
+    #[test]
+    fn only_public_addresses_may_be_told_to_anybody() {
+        let address = |text: &str| Address::new(text.parse().unwrap());
+        for public in ["8.8.8.8:1", "[2606:4700::1]:1", "[2003::1]:1"] {
+            assert!(address(public).unwrap().is_public(), "{public}");
+        }
+        for private in [
+            "10.1.2.3:1",
+            "172.16.0.1:1",
+            "192.168.0.1:1",
+            "127.0.0.1:1",
+            "169.254.0.1:1",
+            "100.64.0.1:1",
+            "192.0.2.1:1",
+            "198.18.0.1:1",
+            "240.0.0.1:1",
+            "255.255.255.255:1",
+            "0.1.2.3:1",
+            "[::1]:1",
+            "[::ffff:10.0.0.1]:1",
+            "[fe80::1]:1",
+            "[fd00::1]:1",
+            "[2001:db8::1]:1",
+            "[2002:a00:1::]:1",
+            "[64:ff9b::a00:1]:1",
+        ] {
+            assert!(!address(private).unwrap().is_public(), "{private}");
+        }
+        for none in [
+            "8.8.8.8:0",
+            "0.0.0.0:1",
+            "[::]:1",
+            "224.0.0.1:1",
+            "[ff02::1]:1",
+            "[fe80::1%3]:1",
+        ] {
+            assert_eq!(address(none), None, "{none}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_changed_byte_is_noticed(at in any::<prop::sample::Index>(), bit in 0..8) {
+            let signed = record(1).sign(&SecretKey::from_seed(&[1; 32])).unwrap();
+            let mut bytes = signed.as_bytes().to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1u8 << bit;
+            prop_assert!(SignedRecord::from_bytes(&bytes).unwrap().verify().is_err());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(SignedRecord::from_bytes(&bytes).unwrap().verify().is_err());
+        }
+
+        #[test]
+        fn the_higher_sequence_wins(held in 0..1u64 << 53, offered in 0..1u64 << 53) {
+            let root = SecretKey::from_seed(&[1; 32]);
+            let [held, offered] = [held, offered].map(|n| record(n).sign(&root).unwrap().verify().unwrap());
+            let expected = match offered.sequence.cmp(&held.sequence) {
+                std::cmp::Ordering::Greater => Precedence::Newer,
+                std::cmp::Ordering::Equal => Precedence::Same,
+                std::cmp::Ordering::Less => Precedence::Older,
+            };
+            prop_assert_eq!(held.precedence_of(&offered), expected);
+            let changed = ServerRecord { expires: 1999, ..record(held.sequence) };
+            let changed = changed.sign(&root).unwrap().verify().unwrap();
+            prop_assert_eq!(held.precedence_of(&changed), Precedence::Conflict);
+        }
+    }
+}

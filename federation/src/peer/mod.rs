@@ -33,7 +33,7 @@ use std::{collections::VecDeque, time::Duration};
 use maru_protocol::{
     LogId, SignedRecord,
     wire::{
-        CloseCode, Cursor, FrameError, LogItem, Message, decode, encode,
+        CloseCode, Cursor, LogItem, Message, decode, encode,
         frame::LENGTH_BYTES,
         limits::{MAX_EXTREMITY_ROOMS, MAX_FRAME_BYTES, MAX_HELLO_BYTES},
         message::{Extremities, Hello, Ready, Received, Record, RoomExtremities, Stored},
@@ -224,7 +224,7 @@ impl Session {
         }
         match decode::<Message>(bytes) {
             Ok(message) => self.message(message, bytes.len() + LENGTH_BYTES, now),
-            Err(error) => self.close(code_of(&error), &error.to_string()),
+            Err(error) => self.close(error.close_code(), &error.to_string()),
         }
     }
 
@@ -347,7 +347,12 @@ impl Session {
         }
     }
 
-    fn message(&mut self, message: Message, bytes: usize, now: Duration) {
+    /// A frame of the peer's log stream has come and is decoded already; `bytes` is what it took on the wire, its
+    /// length included.
+    pub fn message(&mut self, message: Message, bytes: usize, now: Duration) {
+        if self.closed {
+            return;
+        }
         let result = match message {
             Message::Hello(hello) => self.hello(hello),
             Message::Ready(ready) => self.handshake.ready(ready).map(|()| self.begin(now)),
@@ -473,13 +478,5 @@ impl Offence {
             code: CloseCode::LimitExceeded,
             reason,
         }
-    }
-}
-
-fn code_of(error: &FrameError) -> CloseCode {
-    match error {
-        FrameError::TooLong { .. } => CloseCode::LimitExceeded,
-        FrameError::Unknown(_) => CloseCode::UnknownMessage,
-        FrameError::Shape(_) | FrameError::Malformed(_) => CloseCode::ProtocolError,
     }
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::{
-    Text,
+    CloseCode, Text,
     limits::{MAX_DATAGRAM_BYTES, MAX_FRAME_BYTES, MAX_NAME_BYTES, MAX_TEXT_BYTES},
     named::Named,
     shape::{self, ShapeError, Strictness},
@@ -33,6 +33,17 @@ pub enum FrameError {
     /// Of a known name, but a field is missing, of another type, or over its limit.
     #[error("malformed: {0}")]
     Malformed(Text<MAX_TEXT_BYTES>),
+}
+
+impl FrameError {
+    /// What a connection is closed with over such a frame.
+    pub fn close_code(&self) -> CloseCode {
+        match self {
+            Self::TooLong { .. } => CloseCode::LimitExceeded,
+            Self::Unknown(_) => CloseCode::UnknownMessage,
+            Self::Shape(_) | Self::Malformed(_) => CloseCode::ProtocolError,
+        }
+    }
 }
 
 /// The length that a frame's first four bytes announce.

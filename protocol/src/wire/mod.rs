@@ -23,6 +23,8 @@ pub mod message;
 mod named;
 pub mod request;
 pub mod shape;
+#[cfg(test)]
+mod tests;
 
 pub use answer::{Answer, Part, Refused, RefusedCode};
 pub use bounded::{Json, Octets, Text};

@@ -6,7 +6,7 @@
 //! - [`records`]: server records, for the history of servers that are gone.
 //! - [`directory`]: profiles, aliases, public rooms, spaces.
 //! - [`devices`]: devices and one-time keys, for end-to-end encryption.
-//! - [`media`]: files.
+//! - [`media`]: files of users.
 
 pub mod devices;
 pub mod directory;
