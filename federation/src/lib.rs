@@ -7,6 +7,7 @@
 //! - [`address_book`]: where peers are.
 //! - [`link`]: one connection, whatever carries it; [`quic`] over UDP.
 //! - [`peer`]: what is said over a connection, as a pure state machine.
+//! - [`pool`]: keeps peers connected, and everything between them flowing.
 //! - [`limits`]: every bound.
 
 pub mod address_book;
@@ -14,7 +15,9 @@ pub mod homeserver;
 pub mod limits;
 pub mod link;
 pub mod peer;
+pub mod pool;
 pub mod quic;
 
 pub use address_book::{AddressBook, Target};
 pub use homeserver::Homeserver;
+pub use pool::Pool;

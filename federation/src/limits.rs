@@ -47,3 +47,42 @@ pub const SOCKET_BUFFER: usize = 8 * 1024 * 1024;
 
 /// How long a transport waits at its end until its closes are sent.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Peers that are kept track of.
+pub const MAX_PEERS: usize = 10_000;
+
+/// Addresses of one peer that are tried in one round.
+pub const MAX_TARGETS: usize = 8;
+
+/// How long looking up a peer's addresses may take.
+pub const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a caller waits for a peer to be connected.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A connection that has been ready for this long was not dialled at the same time as one that comes now.
+pub const SETTLED_AFTER: Duration = Duration::from_secs(10);
+
+/// Largest request, in bytes: an event of the largest kind with the state that goes with an invitation.
+pub const MAX_REQUEST_BYTES: usize = 2 * 1024 * 1024;
+
+/// How long a request may take to arrive.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the next frame of an answer may take to be made.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a frame may wait to be taken by the other side.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Parts of an answer that are passed over in search of its end.
+pub const MAX_PASSED_PARTS: usize = 1000;
+
+/// Datagrams of one peer that are heard in a second.
+pub const DATAGRAMS_PER_SECOND: f64 = 500.0;
+
+/// How long running requests get when the pool stops.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long connections get to end their stores when the pool stops.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);

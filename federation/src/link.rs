@@ -77,7 +77,11 @@ pub enum LinkError {
 }
 
 /// The writing half of a stream. Dropped before it is shut down, the reader sees it cut short.
-pub trait Outgoing: AsyncWrite + Send + Unpin {}
+pub trait Outgoing: AsyncWrite + Send + Unpin {
+    /// Waits until all that was written before the stream was shut down has reached the other side, or the
+    /// other side reads no more, or the link is closed.
+    fn delivered(&mut self) -> BoxFuture<'_, ()>;
+}
 
 /// The reading half of a stream. Dropped before its end, the writer hears that nobody reads any more.
 pub trait Incoming: AsyncRead + Send + Unpin {}

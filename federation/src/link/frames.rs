@@ -2,17 +2,16 @@
 
 use std::io;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use maru_protocol::wire::{FrameError, Named, decode, encode, frame::LENGTH_BYTES, frame_length};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::OutgoingStream;
+
 /// Room that is made for what may come next, in bytes. A buffer grows by what has arrived and never by
 /// what a stranger announces.
 const STEP: usize = 16 * 1024;
-
-/// Capacity that a reader keeps between frames, in bytes, so that one large frame is not paid for ever.
-const KEPT: usize = 256 * 1024;
 
 /// Why no frame could be read.
 #[derive(Debug, Error)]
@@ -53,13 +52,25 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
     /// # Errors
     /// [`ReadError`]; the stream is of no use afterwards.
     pub async fn next<T: Named>(&mut self, limit: usize) -> Result<Option<T>, ReadError> {
+        match self.next_bytes(limit).await? {
+            Some(bytes) => Ok(Some(decode(&bytes)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`FrameReader::next`], without looking at what the bytes mean.
+    ///
+    /// # Errors
+    /// [`ReadError`]; the stream is of no use afterwards.
+    pub async fn next_bytes(&mut self, limit: usize) -> Result<Option<BytesMut>, ReadError> {
         let Some(length) = self.frame_length(limit).await? else {
             return Ok(None);
         };
         let whole = LENGTH_BYTES + length;
         self.fill(whole).await?;
-        let frame = decode(self.buffer.get(LENGTH_BYTES..whole).ok_or(ReadError::CutShort)?)?;
-        self.forget(whole);
+        self.bytes = self.bytes.saturating_add(whole as u64);
+        let mut frame = self.buffer.split_to(whole);
+        frame.advance(LENGTH_BYTES);
         Ok(Some(frame))
     }
 
@@ -82,17 +93,6 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
             }
         }
         Ok(())
-    }
-
-    fn forget(&mut self, read: usize) {
-        self.bytes = self.bytes.saturating_add(read as u64);
-        let rest = self.buffer.split_off(read);
-        let old = std::mem::replace(&mut self.buffer, rest);
-        if self.buffer.is_empty() && old.capacity() <= KEPT {
-            // The same memory serves the next frame.
-            self.buffer = old;
-            self.buffer.clear();
-        }
     }
 
     /// Whether the stream ends here, as it must after a lone frame.
@@ -159,6 +159,13 @@ impl<S: AsyncWrite + Unpin> FrameWriter<S> {
     /// [`WriteError::Broken`].
     pub async fn finish(&mut self) -> Result<(), WriteError> {
         Ok(self.stream.shutdown().await?)
+    }
+}
+
+impl FrameWriter<OutgoingStream> {
+    /// Waits until the other side has it all; see [`super::Outgoing::delivered`].
+    pub async fn delivered(&mut self) {
+        self.stream.delivered().await;
     }
 }
 

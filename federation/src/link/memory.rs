@@ -355,7 +355,12 @@ impl MemoryStream {
     }
 }
 
-impl Outgoing for MemoryStream {}
+impl Outgoing for MemoryStream {
+    /// What is written is there already.
+    fn delivered(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
 
 impl Incoming for MemoryStream {}
 

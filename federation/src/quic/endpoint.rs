@@ -138,12 +138,6 @@ impl Quic {
         self.endpoint.local_addr()
     }
 
-    /// Goes silent: what is sent to the old address reaches this endpoint no more.
-    #[cfg(test)]
-    pub(super) fn replace_socket(&self, socket: UdpSocket) {
-        self.endpoint.rebind(socket).unwrap();
-    }
-
     async fn connect(
         &self,
         address: SocketAddr,

@@ -143,7 +143,15 @@ impl Sender {
     }
 }
 
-impl Outgoing for Sender {}
+impl Outgoing for Sender {
+    fn delivered(&mut self) -> BoxFuture<'_, ()> {
+        let stopped = self.stream.stopped();
+        Box::pin(async {
+            // An error says that the connection is gone.
+            let _ = stopped.await;
+        })
+    }
+}
 
 impl Drop for Sender {
     /// quinn would finish the stream, and what was cut short would look whole.

@@ -14,7 +14,10 @@ use rustls::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{BoundSocket, Quic, certificate, config};
-use crate::link::{CloseReason, LinkError, Transport};
+use crate::{
+    limits,
+    link::{CloseReason, LinkError, Transport},
+};
 
 /// The neutral element of the curve, whose signatures anybody can write down.
 const NEUTRAL: [u8; 32] = {
@@ -353,18 +356,36 @@ async fn a_peer_may_open_no_request_before_it_is_admitted() {
 
 #[tokio::test]
 async fn a_restarted_peer_tells_us_at_once_that_the_connection_is_gone() {
-    let accepting = honest(&bob());
-    let address = accepting.local_address().unwrap();
+    // A runtime of its own, so that the acceptor can stop without a word as a killed process does.
+    let process = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (say, hear) = tokio::sync::oneshot::channel();
+    process.spawn(async {
+        let accepting = honest(&bob());
+        say.send(accepting.local_address().unwrap()).unwrap();
+        let link = accepting.accept().await.unwrap().await.unwrap();
+        let mut log = link.open_log().await.unwrap();
+        log.write_all(b"x").await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let address = hear.await.unwrap();
     let dialling = honest(&alice());
-    let accept = async { accepting.accept().await.unwrap().await.unwrap() };
-    let (near, far) = tokio::join!(dialling.dial(address, None), accept);
-    let near = near.unwrap();
-    // Stops without a word: the socket changes hands, the old connection is never closed on the wire.
-    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    accepting.replace_socket(silent);
+    let near = dialling.dial(address, None).await.unwrap();
+    near.accept_log()
+        .await
+        .unwrap()
+        .read_exact(&mut [0])
+        .await
+        .unwrap();
+
+    let killed = tokio::task::spawn_blocking(move || process.shutdown_timeout(limits::DIAL_TIMEOUT));
+    killed.await.unwrap();
     let restarted = Quic::new(&bob(), BoundSocket::bind(address).unwrap()).unwrap();
     let mut log = near.open_log().await.unwrap();
     log.write_all(b"is anybody there").await.unwrap();
     assert_eq!(near.closed().await, CloseReason::Reset);
-    drop((far, restarted));
+    drop(restarted);
 }

@@ -1,0 +1,237 @@
+//! Peers that claim what they are not, or do not keep to the protocol.
+
+use std::sync::Arc;
+
+use maru_federation::{
+    Pool,
+    link::{CloseReason, Link, Transport},
+    pool::RequestError,
+    quic::{BoundSocket, Quic},
+};
+use maru_protocol::{
+    LogId, SecretKey,
+    wire::{
+        CloseCode, Message, encode,
+        message::{Hello, Log, Ready, Stored},
+    },
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::{Book, MemoryServer, quick, record, start, target};
+
+fn key(seed: u8) -> SecretKey {
+    SecretKey::from_seed(&[seed; 32])
+}
+
+#[tokio::test]
+async fn a_stolen_record_does_not_open_the_door() {
+    let (a, book) = (MemoryServer::new(1), Book::default());
+    let (pool, address) = start(&a, &book, quick());
+    book.list(&a, target(&a, address));
+    // Mallory shows the record of server 2, whose TLS key she does not hold.
+    let victim_record = record(2, &key(52), 1);
+    let mallory = MemoryServer::with(2, key(99), victim_record);
+    let (hers, her_address) = start(&mallory, &book, quick());
+    let error = hers.connect(&a.name).await.unwrap_err();
+    assert!(
+        matches!(&error, RequestError::NotReached(why) if why.contains("not_proven")),
+        "{error}"
+    );
+    assert!(a.stored().received.is_empty() && pool.peers().is_empty());
+
+    // Nor when we dial her: by the expected key at the handshake, without one by her hello.
+    let victim = MemoryServer::new(2);
+    let mut targets = target(&victim, her_address);
+    book.list(&victim, targets.clone());
+    let error = pool.connect(&victim.name).await.unwrap_err();
+    assert!(matches!(&error, RequestError::NotReached(_)), "{error}");
+    targets[0].key = None;
+    book.list(&victim, targets);
+    let error = pool.connect(&victim.name).await.unwrap_err();
+    assert!(
+        matches!(&error, RequestError::NotReached(why) if why.contains("not_proven")),
+        "{error}"
+    );
+    tokio::join!(pool.shut_down(), hers.shut_down());
+}
+
+#[tokio::test]
+async fn a_denied_peer_is_told_so() {
+    let (a, b, book) = (MemoryServer::new(1), MemoryServer::new(2), Book::default());
+    let (to_b, address) = start(&a, &book, quick());
+    book.list(&a, target(&a, address));
+    let (to_a, _) = start(&b, &book, quick());
+    a.stored().denied.insert(b.name.clone());
+    let error = to_a.connect(&a.name).await.unwrap_err();
+    assert!(
+        matches!(&error, RequestError::NotReached(why) if why.contains("denied: no")),
+        "{error}"
+    );
+    tokio::join!(to_a.shut_down(), to_b.shut_down());
+}
+
+/// A peer that writes what it likes: server 2, whom server 1 lets in.
+struct Liar {
+    link: Arc<dyn Link>,
+    _transport: Quic,
+}
+
+impl Liar {
+    async fn dial(a: &MemoryServer, pool_address: std::net::SocketAddr) -> Self {
+        let socket = BoundSocket::bind(std::net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let transport = Quic::new(&key(52), socket).unwrap();
+        let link = transport
+            .dial(pool_address, Some(a.tls.public_key()))
+            .await
+            .unwrap();
+        Self {
+            link,
+            _transport: transport,
+        }
+    }
+
+    /// Writes frames and gives what the connection is then closed with. Reads all the while, as a peer
+    /// that wants to live does.
+    async fn say(&self, frames: Vec<Vec<u8>>) -> CloseReason {
+        let mut log = self.link.open_log().await.unwrap();
+        let reading = async {
+            let Ok(mut stream) = self.link.accept_log().await else {
+                return;
+            };
+            let mut sink = vec![0; 4096];
+            while stream.read(&mut sink).await.is_ok_and(|read| read > 0) {}
+        };
+        let writing = async {
+            for frame in frames {
+                if log.write_all(&frame).await.is_err() {
+                    break;
+                }
+            }
+        };
+        tokio::join!(writing, reading);
+        self.link.closed().await
+    }
+}
+
+fn hello(to: &MemoryServer) -> Vec<u8> {
+    let record = record(2, &key(52), 1);
+    let hello = Hello {
+        name: record.verify().unwrap().name.clone(),
+        to: Some(to.name.clone()),
+        record,
+        log_id: LogId([2; 16]),
+    };
+    encode(&Message::Hello(hello)).unwrap()
+}
+
+fn ready() -> Vec<u8> {
+    encode(&Message::Ready(Ready {
+        received: None,
+        items: 100,
+        bytes: 4 << 20,
+    }))
+    .unwrap()
+}
+
+fn log(number: u64) -> Vec<u8> {
+    let cursor = maru_protocol::wire::Octets::new(b"c").unwrap();
+    encode(&Message::Log(Log {
+        number,
+        items: vec![crate::support::item(0)],
+        cursor,
+    }))
+    .unwrap()
+}
+
+#[tokio::test]
+async fn lies_are_answered_with_their_code() {
+    let (a, book) = (MemoryServer::new(1), Book::default());
+    let (pool, address) = start(&a, &book, quick());
+    let another = MemoryServer::new(3);
+    let unknown = {
+        let mut frame = vec![0, 0, 0, 0];
+        frame.extend(b"\x82\x65greet\xa0");
+        frame[3] = 8;
+        frame
+    };
+    let early = encode(&Message::Stored(Stored { number: 1 })).unwrap();
+    let never_sent = encode(&Message::Stored(Stored { number: 7 })).unwrap();
+    let huge = [u32::MAX.to_be_bytes().to_vec(), vec![0; 100_000]].concat();
+    let cases = [
+        (
+            "garbage",
+            vec![b"\0\0\0\x04abcd".to_vec()],
+            CloseCode::ProtocolError,
+        ),
+        (
+            "a length of four gibibytes",
+            vec![huge.clone()],
+            CloseCode::LimitExceeded,
+        ),
+        (
+            "a large frame before hello",
+            vec![[20_000u32.to_be_bytes().to_vec(), vec![0; 20_000]].concat()],
+            CloseCode::LimitExceeded,
+        ),
+        ("an unknown frame", vec![unknown], CloseCode::UnknownMessage),
+        ("stored before hello", vec![early], CloseCode::ProtocolError),
+        ("a log before hello", vec![log(1)], CloseCode::ProtocolError),
+        (
+            "a hello to another server",
+            vec![hello(&another)],
+            CloseCode::WrongServer,
+        ),
+        (
+            "a second hello",
+            vec![hello(&a), hello(&a)],
+            CloseCode::ProtocolError,
+        ),
+        (
+            "a length of four gibibytes when ready",
+            vec![hello(&a), ready(), huge],
+            CloseCode::LimitExceeded,
+        ),
+        (
+            "a log out of number",
+            vec![hello(&a), ready(), log(2)],
+            CloseCode::ProtocolError,
+        ),
+        (
+            "an acknowledgement of nothing",
+            vec![hello(&a), ready(), never_sent],
+            CloseCode::ProtocolError,
+        ),
+    ];
+    for (case, frames, code) in cases {
+        let reason = Liar::dial(&a, address).await.say(frames).await;
+        assert_eq!(reason.code(), Some(code), "{case}: {reason}");
+    }
+    assert_honest_peers_are_served(&a, &book, &pool, address).await;
+}
+
+#[tokio::test]
+async fn streams_before_hello_are_not_to_be_had_and_silence_costs_nothing() {
+    let (a, book) = (MemoryServer::new(1), Book::default());
+    let (pool, address) = start(&a, &book, quick());
+    let liar = Liar::dial(&a, address).await;
+    let mut opening = Box::pin(liar.link.open_request());
+    let mut hers = liar.link.accept_log().await.unwrap();
+    hers.read_exact(&mut [0; 4]).await.unwrap();
+    assert!(futures_util::poll!(&mut opening).is_pending());
+    assert_honest_peers_are_served(&a, &book, &pool, address).await;
+}
+
+async fn assert_honest_peers_are_served(
+    a: &Arc<MemoryServer>,
+    book: &Book,
+    pool: &Pool,
+    address: std::net::SocketAddr,
+) {
+    let honest = MemoryServer::new(4);
+    book.list(a, target(a, address));
+    let (to_a, _) = start(&honest, book, quick());
+    honest.append(0..10);
+    to_a.wake(&a.name);
+    a.until_received(&honest, 10).await;
+    tokio::join!(pool.shut_down(), to_a.shut_down());
+}
