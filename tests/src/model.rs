@@ -287,7 +287,9 @@ impl Contents {
                 replaced(self.account_data.insert(key, (at, data)))
             }
             Record::ToDevice(message) => replaced(self.to_device.insert(at, message)),
-            Record::DeviceList(_) | Record::Notification(_) | Record::Interest(_) | Record::Ingested(_) => Ok(()),
+            Record::DeviceList(_) | Record::Notification(_) | Record::Interest(_) | Record::Ingested(_) => {
+                Ok(())
+            }
             Record::Placed(nid) => {
                 self.events.remove(&nid);
                 Ok(())

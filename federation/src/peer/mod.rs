@@ -35,7 +35,7 @@ use maru_protocol::{
     wire::{
         CloseCode, Cursor, LogItem, Message, decode, encode,
         frame::LENGTH_BYTES,
-        limits::{MAX_EXTREMITY_ROOMS, MAX_FRAME_BYTES, MAX_HELLO_BYTES},
+        limits::{MAX_EXTREMITIES, MAX_EXTREMITY_ROOMS, MAX_FRAME_BYTES, MAX_HELLO_BYTES},
         message::{Extremities, Hello, Ready, Received, Record, RoomExtremities, Stored},
     },
 };
@@ -293,13 +293,18 @@ impl Session {
     }
 
     /// Our forward extremities in the rooms that we share with the peer.
-    pub fn extremities(&mut self, rooms: Vec<RoomExtremities>) {
+    ///
+    /// Of a room with more than a frame may name, the first are told; the others follow once those are known.
+    pub fn extremities(&mut self, mut rooms: Vec<RoomExtremities>) {
         if self.closed {
             return;
         }
         self.loading_extremities = std::mem::take(&mut self.extremities_again);
         if self.loading_extremities {
             self.actions.push_back(Action::LoadExtremities);
+        }
+        for room in &mut rooms {
+            room.extremities.truncate(MAX_EXTREMITIES);
         }
         for rooms in rooms.chunks(MAX_EXTREMITY_ROOMS) {
             self.send(&Message::Extremities(Extremities {
@@ -429,7 +434,8 @@ impl Session {
         if outgoing.is_idle() {
             self.progress = now;
         }
-        self.actions.extend(outgoing.next_frame().map(Action::Send));
+        let frames = std::iter::from_fn(|| outgoing.next_frame());
+        self.actions.extend(frames.map(Action::Send));
         self.actions.extend(outgoing.next_read());
         if outgoing.take_caught_up() {
             self.load_extremities(now);

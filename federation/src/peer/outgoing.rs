@@ -27,8 +27,8 @@ pub(super) struct Outgoing {
     sent: Option<Cursor>,
     /// The number of the last frame that was made.
     number: u64,
-    /// A frame that the window has no room for yet.
-    held: Option<Frame>,
+    /// Frames that the window has no room for yet.
+    held: VecDeque<Frame>,
     in_flight: VecDeque<InFlight>,
     items: usize,
     bytes: usize,
@@ -47,6 +47,7 @@ pub(super) struct Outgoing {
 
 #[derive(Debug)]
 struct Frame {
+    number: u64,
     bytes: Vec<u8>,
     items: usize,
     cursor: Cursor,
@@ -68,7 +69,7 @@ impl Outgoing {
             sent: after.clone(),
             cursor: after,
             number: 0,
-            held: None,
+            held: VecDeque::new(),
             in_flight: VecDeque::new(),
             items: 0,
             bytes: 0,
@@ -93,7 +94,7 @@ impl Outgoing {
 
     /// Whether the peer has everything that there was when the log was last read.
     pub(super) fn is_caught_up(&self) -> bool {
-        !self.more && !self.reading && self.held.is_none() && self.is_idle()
+        !self.more && !self.reading && self.held.is_empty() && self.is_idle()
     }
 
     /// Whether a backlog of more than one page has just come to its end.
@@ -124,33 +125,58 @@ impl Outgoing {
         if items.is_empty() && !begins {
             return Ok(());
         }
-        self.number += 1;
-        let count = items.len();
-        let bytes = encode(&Message::Log(Log {
-            number: self.number,
-            items,
-            cursor: cursor.clone(),
-        }))?;
-        self.held = Some(Frame {
-            bytes,
-            items: count,
-            cursor,
-        });
-        Ok(())
+        self.hold(items, cursor)
     }
 
-    /// The frame that waits, if the window has room for it.
+    /// Makes frames of a page: one, unless the server gave more than a frame or the window can hold. Of
+    /// several, all but the last say the place before the page, since the places between are not known; after
+    /// a break their items come again.
+    fn hold(&mut self, mut items: Vec<LogItem>, end: Cursor) -> Result<(), FrameError> {
+        let most = size(self.window.items).clamp(1, MAX_LOG_ITEMS);
+        loop {
+            let rest = items.split_off(items.len().min(most));
+            let last = rest.is_empty();
+            let cursor = if last {
+                end.clone()
+            } else {
+                self.sent.clone().unwrap_or_default()
+            };
+            self.number += 1;
+            let (number, count) = (self.number, items.len());
+            let frame = Message::Log(Log {
+                number,
+                items,
+                cursor: cursor.clone(),
+            });
+            self.held.push_back(Frame {
+                number,
+                bytes: encode(&frame)?,
+                items: count,
+                cursor,
+            });
+            if last {
+                return Ok(());
+            }
+            items = rest;
+        }
+    }
+
+    /// The next frame that waits, if the window has room for it.
     pub(super) fn next_frame(&mut self) -> Option<Vec<u8>> {
         let (free_items, free_bytes) = self.free();
-        let fits = |frame: &mut Frame| frame.items <= free_items && frame.bytes.len() <= free_bytes;
-        let Frame { bytes, items, cursor } = self
-            .held
-            .take_if(|frame| self.in_flight.is_empty() || fits(frame))?;
+        let idle = self.is_idle();
+        let fits = |frame: &mut Frame| idle || frame.items <= free_items && frame.bytes.len() <= free_bytes;
+        let Frame {
+            number,
+            bytes,
+            items,
+            cursor,
+        } = self.held.pop_front_if(fits)?;
         self.items += items;
         self.bytes += bytes.len();
         self.sent = Some(cursor.clone());
         self.in_flight.push_back(InFlight {
-            number: self.number,
+            number,
             items,
             bytes: bytes.len(),
             cursor,
@@ -160,7 +186,7 @@ impl Outgoing {
 
     /// What to read next, if there may be something and the window has room worth reading for.
     pub(super) fn next_read(&mut self) -> Option<Action> {
-        if self.reading || self.held.is_some() || !self.more {
+        if self.reading || !self.held.is_empty() || !self.more {
             return None;
         }
         let (free_items, free_bytes) = self.free();
@@ -195,7 +221,7 @@ impl Outgoing {
             return Ok(None);
         }
         self.untold = 0;
-        Ok(durable)
+        Ok(durable.filter(|cursor| !cursor.is_empty()))
     }
 
     fn free(&self) -> (usize, usize) {

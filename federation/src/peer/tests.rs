@@ -270,6 +270,32 @@ fn items_that_nearly_fill_the_window_pass_one_by_one() {
     assert_eq!(b.stored, a.log);
 }
 
+#[test]
+fn a_page_of_too_many_items_is_sent_in_several_frames() {
+    let mut accepted = Accepted::ready();
+    accepted.actions();
+    accepted.session.page(vec![item("{}"); 25], cursor(9), false, NOW);
+    let mut said = vec![];
+    for _ in 0..3 {
+        let actions = accepted.actions();
+        let [Action::Send(frame), ..] = &actions[..] else {
+            panic!("{actions:?}")
+        };
+        let Ok(Message::Log(log)) = decode(&frame[4..]) else {
+            panic!("{frame:?}")
+        };
+        said.push((log.items.len(), log.cursor));
+        accepted
+            .session
+            .message(Message::Stored(Stored { number: log.number }), 0, NOW);
+    }
+    assert_eq!(
+        said,
+        [(10, Cursor::default()), (10, Cursor::default()), (5, cursor(9))]
+    );
+    assert!(accepted.session.is_caught_up());
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Append(bool, usize),

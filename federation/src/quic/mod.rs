@@ -9,6 +9,8 @@
 //! - `link`: one connection as a [`crate::link::Link`].
 
 mod certificate;
+#[cfg(test)]
+mod certificate_vectors;
 mod config;
 mod endpoint;
 mod link;

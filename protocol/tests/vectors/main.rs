@@ -7,6 +7,7 @@
 
 mod events;
 mod frames;
+mod page;
 mod records;
 mod value;
 

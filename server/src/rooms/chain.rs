@@ -125,7 +125,9 @@ impl Chain<'_> {
         if let Some(slot) = StateSlot::of(&event) {
             replaces = self.head.state.get(&slot.hash());
             let before = replaces.and_then(|nid| self.known.get(&nid));
-            interests = self.head.count_member(before.map(|stored| &*stored.event), Some(&event));
+            interests = self
+                .head
+                .count_member(before.map(|stored| &*stored.event), Some(&event));
             self.head.state = self.head.state.with(StateNid(nid.0), [(slot.hash(), Some(nid))]);
             if let Some(run) = self.head.state.top() {
                 self.records

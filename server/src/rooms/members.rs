@@ -40,23 +40,30 @@ impl RoomHead {
     /// Counts one slot of the state anew, in which `after` takes the place of `before`. Answers which servers' interest
     /// in the room changes; that of this server is among them.
     pub(super) fn count_member(&mut self, before: Option<&Event>, after: Option<&Event>) -> Vec<Interest> {
-        let Some(event) = after.or(before).filter(|event| &*event.event_type == "m.room.member") else {
+        let Some(event) = after
+            .or(before)
+            .filter(|event| &*event.event_type == "m.room.member")
+        else {
             return Vec::new();
         };
         let name = |event: Option<&Event>| event.and_then(membership_name);
         let (before, after) = (name(before), name(after));
-        let counts = [
-            ("join", &mut self.joined),
-            ("invite", &mut self.invited),
-        ];
+        let counts = [("join", &mut self.joined), ("invite", &mut self.invited)];
         for (name, count) in counts {
             *count += u64::from(after.as_deref() == Some(name));
             *count = count.saturating_sub(u64::from(before.as_deref() == Some(name)));
         }
-        let Some(user_id) = event.state_key.as_deref().and_then(|key| <&UserId>::try_from(key).ok()) else {
+        let Some(user_id) = event
+            .state_key
+            .as_deref()
+            .and_then(|key| <&UserId>::try_from(key).ok())
+        else {
             return Vec::new();
         };
-        let (was_in, is_in) = (before.as_deref() == Some("join"), after.as_deref() == Some("join"));
+        let (was_in, is_in) = (
+            before.as_deref() == Some("join"),
+            after.as_deref() == Some("join"),
+        );
         let server_name = user_id.server_name();
         let members = self.servers.get(server_name).copied().unwrap_or(0);
         let change = match (was_in, is_in) {
@@ -107,7 +114,9 @@ mod tests {
             sender: sender.clone(),
             event_type: "m.room.member".into(),
             state_key: Some(user_id.into()),
-            content: serde_json::json!({ "membership": membership }).try_into().unwrap(),
+            content: serde_json::json!({ "membership": membership })
+                .try_into()
+                .unwrap(),
             redacts: None,
             origin_server_ts: 1,
         };

@@ -169,7 +169,10 @@ impl Store {
         let row = query("SELECT COUNT(*), COALESCE(SUM(LENGTH(json)), 0) FROM inbox");
         let row = row.optional(&self.readers).await?;
         let row = row.ok_or_else(|| StoreError::corrupt("inbox", "no count"))?;
-        let count = |index| row.get::<i64>(index).map(|count| u64::try_from(count).unwrap_or(0));
+        let count = |index| {
+            row.get::<i64>(index)
+                .map(|count| u64::try_from(count).unwrap_or(0))
+        };
         Ok((count(0)?, count(1)?))
     }
 }

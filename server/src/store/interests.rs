@@ -167,7 +167,10 @@ impl Store {
             .iter()
             .map(|row| {
                 let id = row.get::<String>(1)?.try_into();
-                Ok((row.get(0)?, id.map_err(|error| StoreError::corrupt("rooms", error))?))
+                Ok((
+                    row.get(0)?,
+                    id.map_err(|error| StoreError::corrupt("rooms", error))?,
+                ))
             })
             .collect()
     }
@@ -178,7 +181,12 @@ impl Store {
     /// When the database cannot be read.
     pub async fn interested_in(&self, room: i64) -> Result<Vec<OwnedServerName>, StoreError> {
         let rows = query("SELECT server_name FROM interests WHERE room = $1 AND to_position IS NULL");
-        rows.bind(room).all(&self.readers).await?.iter().map(read_name).collect()
+        rows.bind(room)
+            .all(&self.readers)
+            .await?
+            .iter()
+            .map(read_name)
+            .collect()
     }
 
     /// Every server that something may have to be sent to.

@@ -198,10 +198,10 @@ impl Store {
             "SELECT MAX(nid) FROM (SELECT MAX(nid) AS nid FROM events UNION ALL SELECT MAX(nid) FROM rooms \
              UNION ALL SELECT MAX(nid) FROM states UNION ALL SELECT MAX(nid) FROM inbox) AS numbers",
         )
-            .optional(&mut connection)
-            .await?
-            .map_or(Ok(None), |row| row.get::<Option<i64>>(0))?
-            .unwrap_or(0);
+        .optional(&mut connection)
+        .await?
+        .map_or(Ok(None), |row| row.get::<Option<i64>>(0))?
+        .unwrap_or(0);
         Ok(Arc::new(Self {
             readers: address.readers(READERS),
             writer: writer::Writer::start(address, connection, position, limits, readers),

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use maru_protocol::cursor::{Place, Position};
 use maru_protocol::ingest::Extremity;
 use maru_protocol::state::{EventNid, State, StateNid};
-use ruma::{OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, UserId};
+use ruma::{
+    OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, UserId,
+};
 
 use super::engine::{Connection, Insert, Kind, Row, query};
 use super::log::{Change, Record};
@@ -416,7 +418,12 @@ impl Store {
             let id = id.map_err(|error| StoreError::corrupt("events", error))?;
             Ok((id, StateNid(row.get(1)?)))
         };
-        rows.bind(ids).all(&self.readers).await?.iter().map(read).collect()
+        rows.bind(ids)
+            .all(&self.readers)
+            .await?
+            .iter()
+            .map(read)
+            .collect()
     }
 
     /// The members of a room with one of these memberships. Costs grow with their number.

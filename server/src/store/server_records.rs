@@ -65,7 +65,8 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn has_record_of(&self, server_name: &ServerName) -> Result<bool, StoreError> {
-        let row = query("SELECT 1 FROM server_records WHERE server_name = $1 LIMIT 1").bind(server_name.as_str());
+        let row =
+            query("SELECT 1 FROM server_records WHERE server_name = $1 LIMIT 1").bind(server_name.as_str());
         Ok(row.optional(&self.readers).await?.is_some())
     }
 }

@@ -87,7 +87,11 @@ impl Rooms {
         let create = told.iter().find(|stored| Some(stored.nid) == create);
         let create = create.ok_or_else(|| Refusal::forbidden("the told state has no create event"))?;
         let max_event_bytes = limits::max_event_bytes(&create.event.content);
-        let old = self.store.room_head(nid).await?.unwrap_or_else(|| empty_head(nid));
+        let old = self
+            .store
+            .room_head(nid)
+            .await?
+            .unwrap_or_else(|| empty_head(nid));
         let mut facts = Facts::default();
         let received = Received {
             event: Arc::clone(&join),
@@ -108,8 +112,13 @@ impl Rooms {
             }
         };
         if ingested.verdict.outcome != Outcome::Accepted {
-            let reason = ingested.verdict.reason.map_or_else(String::new, |denied| denied.reason);
-            return Err(Refusal::forbidden(format!("the room does not allow the join: {reason}")));
+            let reason = ingested
+                .verdict
+                .reason
+                .map_or_else(String::new, |denied| denied.reason);
+            return Err(Refusal::forbidden(format!(
+                "the room does not allow the join: {reason}"
+            )));
         }
         let place = Place(old.last_place.0 + 1);
         let nothing = PushVerdict {
@@ -120,7 +129,11 @@ impl Rooms {
         stored.own = true;
         let stored = Arc::new(stored);
         let mut head = RoomHead {
-            first_place: if old.extremities.is_empty() { place } else { old.first_place },
+            first_place: if old.extremities.is_empty() {
+                place
+            } else {
+                old.first_place
+            },
             last_place: place,
             depth: join.depth,
             ..empty_head(nid)
@@ -143,7 +156,11 @@ impl Rooms {
                 list.push(Record::Membership(membership));
             }
         }
-        list.extend(self.interests_anew(nid, &head.servers).await?.map(Record::Interest));
+        list.extend(
+            self.interests_anew(nid, &head.servers)
+                .await?
+                .map(Record::Interest),
+        );
         list.push(Record::Head(head.clone()));
         self.store.append(Change::new(list)).await?;
         // What is in memory of an earlier stay, if anything, is replaced.
@@ -180,7 +197,9 @@ impl Rooms {
         let open = self.store.interested_in(room).await?;
         let gone = open.iter().filter(|name| !servers.contains_key(*name));
         let ends = gone.map(|name| (name.clone(), Interested::Until));
-        let begin = servers.keys().filter(|name| !open.contains(*name) && **name != self.identity.server_name);
+        let begin = servers
+            .keys()
+            .filter(|name| !open.contains(*name) && **name != self.identity.server_name);
         let begin = begin.map(|name| (name.clone(), Interested::From));
         let all: Vec<Interest> = ends
             .chain(begin)

@@ -153,7 +153,9 @@ impl Rooms {
         let mut known = changed.clone();
         known.insert(nid, Arc::clone(&stored));
         let changes = records::changes(&head.state, &next.state);
-        let missing = records::numbers(&changes).into_iter().filter(|nid| !known.contains_key(nid));
+        let missing = records::numbers(&changes)
+            .into_iter()
+            .filter(|nid| !known.contains_key(nid));
         let missing: BTreeSet<EventNid> = missing.collect();
         if !missing.is_empty() {
             return Ok(Judged::Load(Wanted {
@@ -164,10 +166,21 @@ impl Rooms {
         let mut list: Vec<Record> = records::states(room.nid, &ingested.new_states).collect();
         list.extend(outlier.map(Record::Placed));
         list.push(Record::Event(Arc::clone(&stored)));
-        list.extend(records::members(&mut next, &changes, &known, self.identity.name()));
+        list.extend(records::members(
+            &mut next,
+            &changes,
+            &known,
+            self.identity.name(),
+        ));
         list.extend(records::notifications(&stored, push));
         let accepted = ingested.verdict.outcome == Outcome::Accepted;
-        list.extend(redaction.iter().filter(|_| accepted).cloned().map(Record::Redaction));
+        list.extend(
+            redaction
+                .iter()
+                .filter(|_| accepted)
+                .cloned()
+                .map(Record::Redaction),
+        );
         list.extend(incoming.inbox.map(Record::Ingested));
         list.push(Record::Head(next.clone()));
         let pending = self.store.enqueue(Change::new(list).on_head(lock.ticket()))?;
@@ -178,7 +191,10 @@ impl Rooms {
             state_after: Some(ingested.state_after.clone()),
         }));
         for state in &ingested.new_states {
-            state.top().into_iter().for_each(|run| self.store.runs().remember(run));
+            state
+                .top()
+                .into_iter()
+                .for_each(|run| self.store.runs().remember(run));
         }
         if stored.event.is_state() {
             self.table.events.insert(stored.nid, Arc::clone(&stored));
@@ -196,7 +212,12 @@ impl Rooms {
         let Some(target) = event.redacts.as_ref() else {
             return Ok(None);
         };
-        let Some(found) = self.store.event(target).await?.filter(|found| found.room == room.nid) else {
+        let Some(found) = self
+            .store
+            .event(target)
+            .await?
+            .filter(|found| found.room == room.nid)
+        else {
             return Ok(None);
         };
         if found.redacted_by.is_some() || self.check_may_redact(room, &event.sender, &found).await.is_err() {

@@ -86,8 +86,10 @@ impl Rooms {
 
 /// The events in an order in which each comes after its auth events.
 fn by_auth(events: Vec<Arc<Event>>) -> Vec<Arc<Event>> {
-    let mut waiting: HashMap<OwnedEventId, Arc<Event>> =
-        events.iter().map(|event| (event.id.clone(), Arc::clone(event))).collect();
+    let mut waiting: HashMap<OwnedEventId, Arc<Event>> = events
+        .iter()
+        .map(|event| (event.id.clone(), Arc::clone(event)))
+        .collect();
     let mut ordered = Vec::with_capacity(waiting.len());
     let mut entered = HashSet::new();
     for event in events {
@@ -99,7 +101,13 @@ fn by_auth(events: Vec<Arc<Event>>) -> Vec<Arc<Event>> {
             };
             // Entered a second time: everything behind it is done, or it is a cycle, which no hash allows.
             if entered.insert(id.clone()) {
-                open.extend(event.auth_events.iter().filter(|auth| waiting.contains_key(*auth)).cloned());
+                open.extend(
+                    event
+                        .auth_events
+                        .iter()
+                        .filter(|auth| waiting.contains_key(*auth))
+                        .cloned(),
+                );
             } else {
                 open.pop();
                 ordered.extend(waiting.remove(&id));

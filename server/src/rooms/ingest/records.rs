@@ -98,8 +98,14 @@ pub(super) fn members(
             before.map(|stored| &*stored.event),
             after.map(|stored| &*stored.event),
         );
-        records.extend(after.and_then(|stored| membership_of(stored)).map(Record::Membership));
-        let of_others = interests.into_iter().filter(|interest| interest.server_name != own);
+        records.extend(
+            after
+                .and_then(|stored| membership_of(stored))
+                .map(Record::Membership),
+        );
+        let of_others = interests
+            .into_iter()
+            .filter(|interest| interest.server_name != own);
         records.extend(of_others.map(Record::Interest));
     }
     records
