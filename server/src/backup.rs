@@ -121,7 +121,12 @@ pub async fn back_up(
         copies::copy_sqlite(&from, &into.join(&path)).await?;
         files.push(describe(into, &path)?);
     }
-    for from in keys.into_iter().chain(files_below(&DataFolder::media_in(data))?) {
+    let old_keys = DataFolder::old_keys_in(data);
+    for from in keys
+        .into_iter()
+        .chain(old_keys)
+        .chain(files_below(&DataFolder::media_in(data))?)
+    {
         let path = relative(&from, data);
         copy(&from, &into.join(&path))?;
         files.push(describe(into, &path)?);
@@ -320,7 +325,7 @@ mod tests {
 
     /// A data folder with keys, an empty database and two media.
     async fn server(data: &Path) -> LogId {
-        DataFolder::open(data).unwrap();
+        DataFolder::open(data).unwrap().rotate_signing_key(1).unwrap();
         let media = DataFolder::media_in(data).join("ab");
         fs::create_dir_all(&media).unwrap();
         fs::write(media.join("one"), b"one").unwrap();
@@ -350,9 +355,17 @@ mod tests {
         let [data, into, back] = ["data", "backup", "back"].map(|name| folder.path().join(name));
         let log_id = server(&data).await;
         let manifest = back_up(&data, &Engine::Sqlite, None, &into).await.unwrap();
-        assert_eq!(manifest.files.len(), 5);
+        assert_eq!(manifest.files.len(), 7);
         assert_eq!(restore(&into, &back, &Engine::Sqlite).await.unwrap(), manifest);
-        for file in ["root.key", "signing.key", "media/ab/one", "media/ab/two"] {
+        let files = [
+            "root.key",
+            "signing.key",
+            "signing.old",
+            "tls.key",
+            "media/ab/one",
+            "media/ab/two",
+        ];
+        for file in files {
             assert_eq!(
                 fs::read(data.join(file)).unwrap(),
                 fs::read(back.join(file)).unwrap()

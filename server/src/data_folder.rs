@@ -1,23 +1,20 @@
 //! The data folder: the keys that make a server itself, the lock that keeps a second process out, and where
 //! everything else lies (`spec/operations.md`, "Files").
-//!
-//! Keys are written once and never over: a key file appears complete and on disk, or not at all.
+
+mod keys;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
-use maru_protocol::server_name::{ServerNameError, key_name};
-use maru_protocol::{KeyId, SecretKey, ServerKind, SigningKey};
-use ruma::{OwnedServerName, ServerName};
+use maru_protocol::record::MAX_SIGNING_KEYS;
+use maru_protocol::server_name::ServerNameError;
+use ruma::OwnedServerName;
 
-/// Seed of the root key, which signs server records only and is the server's key name.
-const ROOT_KEY: &str = "root.key";
-/// Seed of the signing key, which signs events.
-const SIGNING_KEY: &str = "signing.key";
+pub use keys::Keys;
+use keys::{OLD_SIGNING_KEYS, ROOT_KEY, SIGNING_KEY, TLS_KEY};
+
 /// The embedded database.
 const DATABASE: &str = "maru.db";
 /// Uploaded media.
@@ -49,6 +46,9 @@ pub enum DataFolderError {
     /// A key file does not hold a key. It is never replaced: its loss would be the loss of the server's name.
     #[error("{} does not hold a key; restore it from a backup", .0.display())]
     NotAKey(PathBuf),
+    /// Another signing key would not fit the server record.
+    #[error("{MAX_SIGNING_KEYS} signing keys, old ones included, are all that a server record holds")]
+    TooManyKeys,
     /// The configured name is not a server name.
     #[error("`{0}` is not a server name")]
     NotAName(String),
@@ -68,56 +68,6 @@ pub enum DataFolderError {
         /// The name of the folder's root key.
         own: OwnedServerName,
     },
-}
-
-/// The private keys of a server.
-#[derive(Clone, Debug)]
-pub struct Keys {
-    /// Signs server records. Its public half is the key name.
-    pub root: SecretKey,
-    /// Signs events.
-    pub signing: SigningKey,
-}
-
-impl Keys {
-    /// The keys in a folder; what is missing, the folder included, is made.
-    ///
-    /// Needs no lock: of two processes that make a key at once, one wins and both use its key.
-    ///
-    /// # Errors
-    ///
-    /// When a file cannot be read or written, or holds something else.
-    pub fn load_or_make(folder: &Path) -> Result<Self, DataFolderError> {
-        make_folder(folder)?;
-        let root = load_or_make_key(&folder.join(ROOT_KEY))?;
-        let secret = load_or_make_key(&folder.join(SIGNING_KEY))?;
-        let id = signing_key_id(&secret).ok_or_else(|| DataFolderError::NotAKey(folder.join(SIGNING_KEY)))?;
-        Ok(Self {
-            root,
-            signing: SigningKey { id, secret },
-        })
-    }
-
-    /// The server's name: the configured one if it is a domain or this root key's own, else the key name.
-    ///
-    /// # Errors
-    ///
-    /// When the configured name is no server name, or is the key name of another key.
-    pub fn server_name(&self, configured: Option<&str>) -> Result<OwnedServerName, DataFolderError> {
-        let own = key_name(&self.root.public_key()).map_err(|_| DataFolderError::NotAName(String::new()))?;
-        let Some(text) = configured else { return Ok(own) };
-        let name = ServerName::parse(text).map_err(|_| DataFolderError::NotAName(text.to_owned()))?;
-        match ServerKind::of(&name) {
-            Err(cause) => Err(DataFolderError::NotAKeyName {
-                name: text.to_owned(),
-                cause,
-            }),
-            Ok(ServerKind::Key(key)) if key != self.root.public_key() => {
-                Err(DataFolderError::OtherKey { name, own })
-            }
-            Ok(_) => Ok(name),
-        }
-    }
 }
 
 /// A data folder that this process alone uses, until the value is dropped.
@@ -168,6 +118,16 @@ impl DataFolder {
         &self.keys
     }
 
+    /// Makes another signing key; what the present one has signed until now, in milliseconds since 1970, stays good.
+    ///
+    /// # Errors
+    ///
+    /// [`DataFolderError::TooManyKeys`], or what went wrong with a file.
+    pub fn rotate_signing_key(&mut self, now_ms: u64) -> Result<&Keys, DataFolderError> {
+        self.keys = Keys::rotate(&self.path, now_ms)?;
+        Ok(&self.keys)
+    }
+
     /// Where the embedded database lies.
     pub fn database(&self) -> PathBuf {
         Self::database_in(&self.path)
@@ -199,8 +159,13 @@ impl DataFolder {
     }
 
     /// Where the keys lie in a folder that is not opened.
-    pub fn keys_in(folder: &Path) -> [PathBuf; 2] {
-        [folder.join(ROOT_KEY), folder.join(SIGNING_KEY)]
+    pub fn keys_in(folder: &Path) -> [PathBuf; 3] {
+        [ROOT_KEY, SIGNING_KEY, TLS_KEY].map(|key| folder.join(key))
+    }
+
+    /// Where earlier signing keys are listed in a folder that is not opened, if there are any.
+    pub fn old_keys_in(folder: &Path) -> Option<PathBuf> {
+        Some(folder.join(OLD_SIGNING_KEYS)).filter(|path| path.is_file())
     }
 }
 
@@ -247,17 +212,6 @@ impl UnfinishedFolder {
     }
 }
 
-/// The id of a signing key: letters and digits of its public half, so that a key never shares its id with another.
-fn signing_key_id(key: &SecretKey) -> Option<KeyId> {
-    let public = key.public_key().to_base64();
-    let version: String = public
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .take(8)
-        .collect();
-    KeyId::new(&version).ok()
-}
-
 fn make_folder(path: &Path) -> Result<(), DataFolderError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|cause| DataFolderError::Io {
@@ -287,61 +241,10 @@ fn lock(folder: &Path) -> Result<Option<File>, DataFolderError> {
     }
 }
 
-/// The key in a file, made if there is none.
-fn load_or_make_key(path: &Path) -> Result<SecretKey, DataFolderError> {
-    let failed = |cause| DataFolderError::Io {
-        path: path.to_owned(),
-        cause,
-    };
-    match fs::read_to_string(path) {
-        Ok(text) => read_seed(&text).ok_or_else(|| DataFolderError::NotAKey(path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut seed = [0; 32];
-            rand::fill(&mut seed);
-            let text = format!("{}\n", STANDARD_NO_PAD.encode(seed));
-            match write_new(path, text.as_bytes()) {
-                Ok(()) => Ok(SecretKey::from_seed(&seed)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => load_or_make_key(path),
-                Err(error) => Err(failed(error)),
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            Err(DataFolderError::NotAKey(path.to_owned()))
-        }
-        Err(error) => Err(failed(error)),
-    }
-}
-
-fn read_seed(text: &str) -> Option<SecretKey> {
-    let seed: [u8; 32] = STANDARD_NO_PAD.decode(text.trim()).ok()?.try_into().ok()?;
-    Some(SecretKey::from_seed(&seed))
-}
-
-/// Writes a file that only its owner reads, complete and on disk, unless there is one already.
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile_in(folder)?;
-    let written = file.1.write_all(bytes).and_then(|()| file.1.sync_all());
-    // A link, unlike a rename, never replaces what is there.
-    let linked = written.and_then(|()| fs::hard_link(&file.0, path));
-    let _ = fs::remove_file(&file.0);
-    linked.and_then(|()| File::open(folder)?.sync_all())
-}
-
-/// A new file with a name nobody else uses.
-fn tempfile_in(folder: &Path) -> io::Result<(PathBuf, File)> {
-    let path = folder.join(format!(".new-{:016x}", rand::random::<u64>()));
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)?;
-    file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    Ok((path, file))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -375,60 +278,5 @@ mod tests {
         drop(first);
         assert!(!DataFolder::is_in_use(folder.path()).unwrap());
         DataFolder::open(folder.path()).unwrap();
-    }
-
-    #[test]
-    fn a_broken_key_is_an_error_and_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        for content in [&b"nonsense"[..], b"", &[0xff; 40]] {
-            fs::write(folder.path().join(ROOT_KEY), content).unwrap();
-            assert!(matches!(
-                Keys::load_or_make(folder.path()),
-                Err(DataFolderError::NotAKey(_))
-            ));
-            assert_eq!(fs::read(folder.path().join(ROOT_KEY)).unwrap(), content);
-        }
-    }
-
-    #[test]
-    fn makers_of_one_key_agree() {
-        let folder = tempfile::tempdir().unwrap();
-        let seeds: Vec<_> = std::thread::scope(|scope| {
-            let makers: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| Keys::load_or_make(folder.path()).unwrap()))
-                .collect();
-            makers
-                .into_iter()
-                .map(|maker| maker.join().unwrap().root.to_seed())
-                .collect()
-        });
-        assert!(seeds.iter().all(|seed| *seed == seeds[0]));
-    }
-
-    #[test]
-    fn a_key_name_must_be_this_keys() {
-        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-        let [one, other] = folders
-            .each_ref()
-            .map(|folder| Keys::load_or_make(folder.path()).unwrap());
-        let own = one.server_name(None).unwrap();
-        assert!(own.as_str().ends_with(".maru.alt"));
-        assert_eq!(one.server_name(Some(own.as_str())).unwrap(), own);
-        assert!(matches!(
-            other.server_name(Some(own.as_str())),
-            Err(DataFolderError::OtherKey { .. })
-        ));
-        assert_eq!(
-            one.server_name(Some("chat.example.org")).unwrap(),
-            "chat.example.org"
-        );
-        assert!(matches!(
-            one.server_name(Some("x.maru.alt")),
-            Err(DataFolderError::NotAKeyName { .. })
-        ));
-        assert!(matches!(
-            one.server_name(Some("not a name")),
-            Err(DataFolderError::NotAName(_))
-        ));
     }
 }

@@ -123,8 +123,8 @@ fn keys(config: &Config) -> Finding {
     if files.iter().any(|file| !file.exists()) {
         return Ok("will be made".to_owned());
     }
-    for file in &files {
-        let mode = fs::metadata(file)
+    for file in files.into_iter().chain(DataFolder::old_keys_in(&config.data)) {
+        let mode = fs::metadata(&file)
             .map_err(|error| error.to_string())?
             .permissions()
             .mode()

@@ -95,7 +95,7 @@ struct Flags {
     /// Address of the client API [default: 127.0.0.1:8008]
     #[arg(long, global = true, value_name = "ADDR")]
     listen: Option<String>,
-    /// Address for other homeservers; kept for the version that has federation
+    /// Address for other homeservers, UDP [default: no federation]
     #[arg(long, global = true, value_name = "ADDR")]
     federation_listen: Option<String>,
     /// Address of the Prometheus metrics [default: none]

@@ -4,7 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 
 use super::section::section;
-use super::{AddressRange, BaseUrl, Database, LogFormat, LogLevel, Registration};
+use maru_protocol::record::Address;
+use ruma::OwnedServerName;
+
+use super::{AddressRange, BaseUrl, ConfiguredPeers, Database, LogFormat, LogLevel, Registration};
 
 section! {
     /// The whole configuration. `Config::default()` is what a start without file, variables and flags gets.
@@ -15,7 +18,7 @@ section! {
         server_name: Option<String> = None;
         /// Address of the client API. Port 0 takes a free port.
         listen: SocketAddr = loopback(8008);
-        /// Address for other homeservers. Checked and kept; this version has no federation listener yet.
+        /// Address for other homeservers, UDP, for calls in both directions. Port 0 takes a free port. Unset: no federation.
         federation_listen: Option<SocketAddr> = None;
         /// Address of the Prometheus metrics. Unset: no metrics listener.
         metrics_listen: Option<SocketAddr> = None;
@@ -35,6 +38,8 @@ section! {
         limits: Limits = Limits::default();
         /// Rates.
         rates: Rates = Rates::default();
+        /// Other homeservers.
+        federation: Federation = Federation::default();
         /// Presence.
         presence: Presence = Presence::default();
         /// Log lines.
@@ -119,6 +124,28 @@ impl super::section::Node for Rate {
             .walk(&super::section::below(path, "per_second"), &a_second, each);
         self.burst
             .walk(&super::section::below(path, "burst"), &at_once, each);
+    }
+}
+
+section! {
+    /// Other homeservers: who they are, who is let in, and how much is kept for them.
+    pub struct Federation {
+        /// Homeservers that are known: tables with `name`, `addresses` (where to dial it) and `key` (its root key, where the name is a domain). In a variable, the list as TOML.
+        peers: ConfiguredPeers = ConfiguredPeers::default();
+        /// Names of the homeservers that are let in. Empty: all.
+        allow: Vec<OwnedServerName> = Vec::new();
+        /// Names of homeservers that are never let in, whatever else is said of them.
+        deny: Vec<OwnedServerName> = Vec::new();
+        /// Where other homeservers reach this one, the best first; at most 8. They stand in its server record, which anybody may see.
+        addresses: Vec<Address> = Vec::new();
+        /// Events of one room that a returning homeserver is sent; beyond it is told that events were skipped, and fetches them when they are wanted.
+        backlog_events: u32 = 2000;
+        /// Received events of one homeserver that may wait to be taken into their rooms.
+        inbox_events: u32 = 10_000;
+        /// Bytes of received events of one homeserver that may wait to be taken into their rooms.
+        inbox_bytes: u64 = 64 * 1024 * 1024;
+        /// Most bytes of media of other homeservers that are kept; the longest unused go first. 0 keeps none.
+        media_cache_bytes: u64 = 1024 * 1024 * 1024;
     }
 }
 

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use maru_protocol::record::MAX_ADDRESSES;
+use maru_protocol::wire::limits::MAX_FRAME_BYTES;
+
 use super::{Config, Node};
 
 /// Everything that can give a key a value, besides its default.
@@ -217,6 +220,7 @@ fn gather(table: &toml::Table, path: &str, keys: &mut BTreeMap<String, String>) 
 fn as_text(value: &toml::Value) -> String {
     match value {
         toml::Value::String(text) => text.clone(),
+        toml::Value::Array(items) if items.iter().any(toml::Value::is_table) => value.to_string(),
         toml::Value::Array(items) => items.iter().map(as_text).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     }
@@ -229,6 +233,14 @@ impl Config {
             (Some(_), None) => Err(("tls.certificate", "tls.private_key must be set too".to_owned()))?,
             (None, Some(_)) => Err(("tls.private_key", "tls.certificate must be set too".to_owned()))?,
             _ => {}
+        }
+        if self.federation.addresses.len() > MAX_ADDRESSES {
+            let cause = format!("{MAX_ADDRESSES} addresses fit into a server record");
+            Err(("federation.addresses", cause))?;
+        }
+        if self.federation.inbox_bytes < MAX_FRAME_BYTES as u64 {
+            let cause = format!("must hold the largest frame, {MAX_FRAME_BYTES} bytes");
+            Err(("federation.inbox_bytes", cause))?;
         }
         let at_least_one = [
             ("limits.message_characters", self.limits.message_characters),
@@ -245,6 +257,11 @@ impl Config {
                 "presence.offline_after_seconds",
                 self.presence.offline_after_seconds as usize,
             ),
+            (
+                "federation.backlog_events",
+                self.federation.backlog_events as usize,
+            ),
+            ("federation.inbox_events", self.federation.inbox_events as usize),
         ];
         match at_least_one.into_iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err((key, "must be at least 1".to_owned())),

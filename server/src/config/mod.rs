@@ -5,13 +5,15 @@
 
 mod keys;
 mod load;
+mod peers;
 pub mod reference;
 mod section;
 mod setting;
 mod values;
 
-pub use keys::{Config, Limits, Log, Presence, Rate, Rates, Tls};
+pub use keys::{Config, Federation, Limits, Log, Presence, Rate, Rates, Tls};
 pub use load::{ConfigError, Loaded, Source, Sources, load};
+pub use peers::{ConfiguredPeer, ConfiguredPeers};
 pub use section::{Key, Node, Value};
 pub use setting::Setting;
 pub use values::{AddressRange, BaseUrl, Database, LogFormat, LogLevel, Registration};

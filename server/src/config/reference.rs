@@ -63,6 +63,9 @@ mod tests {
     use super::*;
     use crate::config::{Sources, load};
 
+    /// A peer with a domain, its root key pinned.
+    const PEER: &str = r#"[{name = "b.example", addresses = ["[::1]:1"], key = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]"#;
+
     #[test]
     fn the_reference_in_the_operations_guide_is_current() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../spec/operations.md");
@@ -83,6 +86,9 @@ mod tests {
             ("MARU_RATES_JOINS_PER_USER_PER_SECOND", "0.25"),
             ("MARU_SERVER_NAME", "a.example"),
             ("MARU_PUBLIC_BASE_URL", "https://a.example"),
+            ("MARU_FEDERATION_PEERS", PEER),
+            ("MARU_FEDERATION_DENY", "b.example, c.example"),
+            ("MARU_FEDERATION_ADDRESSES", "192.0.2.1:8448"),
         ];
         let environment = environment
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
