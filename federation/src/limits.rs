@@ -27,8 +27,14 @@ pub const MAX_REQUESTS_IN: u32 = 24;
 /// Requests to one peer at the same time; more wait with us.
 pub const MAX_REQUESTS_OUT: usize = 16;
 
-/// Handshakes and unjudged hellos at the same time; what comes beyond is turned away.
+/// TLS handshakes at the same time; what comes beyond is turned away.
 pub const MAX_HANDSHAKES: usize = 256;
+
+/// Peers whose hello is awaited or judged at the same time; what comes beyond is turned away.
+pub const MAX_STRANGERS: usize = 512;
+
+/// Such peers of one IPv4 address or one IPv6 network of 64 bits.
+pub const MAX_STRANGERS_OF_ONE_PLACE: usize = 64;
 
 /// From this many handshakes on, a dialler must first prove its address by QUIC Retry.
 pub const RETRY_FROM: usize = 16;
@@ -39,9 +45,6 @@ pub const HANDSHAKE_BUFFER: u64 = 16 * 1024;
 /// How long dialling one address may take, until the TLS handshake is done.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long both hellos may take, judging included.
-pub const HELLO_TIMEOUT: Duration = Duration::from_secs(15);
-
 /// Wanted size of the UDP socket's buffers, in bytes, each way. The kernel may give less.
 pub const SOCKET_BUFFER: usize = 8 * 1024 * 1024;
 
@@ -50,6 +53,9 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Peers that are kept track of.
 pub const MAX_PEERS: usize = 10_000;
+
+/// How long an address has for itself before the next one is dialled beside it.
+pub const NEXT_TARGET_AFTER: Duration = Duration::from_millis(300);
 
 /// Addresses of one peer that are tried in one round.
 pub const MAX_TARGETS: usize = 8;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use maru_protocol::wire::CloseCode;
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::task::JoinSet;
 
-use super::{connection, shared::Shared};
+use super::{connection, shared::Shared, strangers::Strangers};
 use crate::{
     homeserver::Homeserver,
     limits,
@@ -15,20 +15,17 @@ use crate::{
 
 /// Accepts until the pool stops, then waits until every accepted connection has ended.
 pub(super) async fn accept<H: Homeserver>(shared: Arc<Shared<H>>, transport: Arc<dyn Transport>) {
-    let strangers = Arc::new(Semaphore::new(limits::MAX_HANDSHAKES));
+    let strangers = Strangers::new(limits::MAX_STRANGERS, limits::MAX_STRANGERS_OF_ONE_PLACE);
     let mut stopping = shared.registry.stopping.subscribe();
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            handshake = transport.accept() => {
-                let Some(handshake) = handshake else {
-                    break;
-                };
-                // What finds no place is dropped, which turns it away.
-                if let Ok(stranger) = strangers.clone().try_acquire_owned() {
-                    connections.spawn(greet(shared.clone(), handshake, stranger));
+            handshake = transport.accept() => match handshake {
+                Some(handshake) => {
+                    connections.spawn(greet(shared.clone(), handshake, strangers.clone()));
                 }
-            }
+                None => break,
+            },
             _ = connections.join_next(), if !connections.is_empty() => {}
             _ = stopping.wait_for(|stopping| *stopping) => break,
         }
@@ -36,22 +33,23 @@ pub(super) async fn accept<H: Homeserver>(shared: Arc<Shared<H>>, transport: Arc
     while connections.join_next().await.is_some() {}
 }
 
-async fn greet<H: Homeserver>(
-    shared: Arc<Shared<H>>,
-    handshake: Handshake,
-    stranger: tokio::sync::OwnedSemaphorePermit,
-) {
+/// Runs one connection from its handshake, which the transport bounds in number and time, to its end.
+async fn greet<H: Homeserver>(shared: Arc<Shared<H>>, handshake: Handshake, strangers: Arc<Strangers>) {
     let link = match handshake.await {
         Ok(link) => link,
         Err(error) => {
-            tracing::debug!(%error, "a handshake failed");
-            return;
+            shared.registry.refused("tls");
+            return tracing::debug!(%error, "a handshake failed");
         }
+    };
+    let path = link.path();
+    let Some(stranger) = strangers.greet(path) else {
+        shared.registry.refused("turned_away");
+        return link.close(CloseCode::Overloaded, "too many are being greeted");
     };
     if link.peer_key() == shared.own_key {
         return link.close(CloseCode::WrongServer, "that is ourselves");
     }
-    let path = link.path();
     let ended = connection::run(shared, link, Role::Acceptor, Some(stranger)).await;
     tracing::debug!(%path, reason = ended.reason, "an accepted connection ended");
 }

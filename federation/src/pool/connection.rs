@@ -5,7 +5,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use maru_protocol::wire::{CloseCode, Cursor, message::Hello};
 use tokio::{
-    sync::{OwnedMutexGuard, OwnedSemaphorePermit, watch},
+    sync::{OwnedMutexGuard, watch},
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -15,6 +15,7 @@ use super::{
     log_streams::{LogIn, LogOut},
     peer::{Peer, Taken},
     shared::Shared,
+    strangers::Stranger,
     work::{Heard, Outcome, Work},
 };
 use crate::{
@@ -40,7 +41,7 @@ pub(super) async fn run<H: Homeserver>(
     shared: Arc<Shared<H>>,
     link: Arc<dyn Link>,
     role: Role,
-    stranger: Option<OwnedSemaphorePermit>,
+    stranger: Option<Stranger>,
 ) -> Ended {
     let mut connection = Connection::new(shared, link, role, stranger);
     let reason = connection.drive().await;
@@ -65,7 +66,7 @@ struct Connection<H: Homeserver> {
     work: Work<H>,
     known: Option<Known>,
     /// Counts us among those that are not judged yet, where the peer dialled.
-    stranger: Option<OwnedSemaphorePermit>,
+    stranger: Option<Stranger>,
     /// Requests that are answered and datagrams that are heard, while both sides are ready.
     serving: JoinSet<()>,
     was_ready: bool,
@@ -75,12 +76,7 @@ struct Connection<H: Homeserver> {
 }
 
 impl<H: Homeserver> Connection<H> {
-    fn new(
-        shared: Arc<Shared<H>>,
-        link: Arc<dyn Link>,
-        role: Role,
-        stranger: Option<OwnedSemaphorePermit>,
-    ) -> Self {
+    fn new(shared: Arc<Shared<H>>, link: Arc<dyn Link>, role: Role, stranger: Option<Stranger>) -> Self {
         let own = Identity {
             name: shared.server.name().to_owned(),
             record: shared.server.own_record(),
@@ -311,6 +307,11 @@ impl<H: Homeserver> Connection<H> {
 
     fn close(&mut self, code: CloseCode, reason: String) -> CloseReason {
         self.link.close(code, &reason);
+        if !matches!(code, CloseCode::Done | CloseCode::Duplicate) {
+            self.shared.registry.refused(code.name());
+            let (peer, path, key) = (self.peer_name(), self.link.path(), self.link.peer_key());
+            tracing::info!(?peer, %path, %key, %code, reason, "closed a connection");
+        }
         self.closed_with = Some(format!("closed by us: {code}: {reason}"));
         CloseReason::ByUs
     }
@@ -323,6 +324,9 @@ impl<H: Homeserver> Connection<H> {
         let reason = self.closed_with.take().unwrap_or_else(|| reason.to_string());
         tracing::debug!(peer = ?self.peer_name(), was_ready = self.was_ready, reason, "connection ended");
         if let Some(known) = &mut self.known {
+            if self.was_ready && !self.session.is_caught_up() {
+                known.peer.log_is_unread();
+            }
             known.taken.ended(reason.clone());
             if self.was_ready {
                 self.shared.server.connected(&known.peer.name, false);
@@ -347,7 +351,10 @@ async fn told(switch: &mut watch::Receiver<bool>) {
 
 async fn woken(known: Option<&Known>) {
     match known {
-        Some(known) => known.peer.woken.notified().await,
+        Some(known) => {
+            known.peer.woken.notified().await;
+            known.peer.log_is_read();
+        }
         None => std::future::pending().await,
     }
 }

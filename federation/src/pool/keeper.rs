@@ -3,10 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use maru_protocol::wire::CloseCode;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{backoff::Backoff, connection, peer::Peer, shared::Shared, view::PeerState};
@@ -95,57 +96,65 @@ impl<H: Homeserver, A: AddressBook> Keeper<H, A> {
         self.peer.changed.notify_one();
     }
 
-    /// Tries every address once. Ends when a connection that became ready is over, whoever dialled it.
+    /// Tries every address once, each next one beside those before it. Ends when a connection that became
+    /// ready is over, whoever dialled it.
     async fn round(&self, stopping: watch::Receiver<bool>) -> Result<(), String> {
         let looking = self.addresses.targets(&self.peer.name);
         let targets = timeout(limits::LOOK_UP_TIMEOUT, looking)
             .await
             .unwrap_or_default();
+        let mut dials: FuturesUnordered<_> = (0..)
+            .zip(targets)
+            .take(limits::MAX_TARGETS)
+            .map(|(nth, target)| self.dial(nth, target))
+            .collect();
         let mut reason = "no address is known".to_owned();
-        for target in targets.into_iter().take(limits::MAX_TARGETS) {
+        loop {
             self.peer.set_state(PeerState::Dialling);
-            let link = match self.dial(target, stopping.clone()).await {
-                Dialled::Link(link) => link,
-                Dialled::Failed(error) => {
-                    reason = format!("{}: {error}", target.address);
-                    continue;
-                }
-                Dialled::NoNeed => return Ok(()),
+            let (target, dialled) = tokio::select! {
+                dialled = dials.next() => match dialled {
+                    Some(dialled) => dialled,
+                    None => return Err(reason),
+                },
+                () = self.no_need(stopping.clone()) => return Ok(()),
             };
-            if link.peer_key() == self.shared.own_key {
-                link.close(CloseCode::WrongServer, "dialled myself");
-                reason = format!("{}: that is ourselves", target.address);
-                continue;
-            }
-            let role = Role::Dialler(self.peer.name.clone());
-            let ended = connection::run(self.shared.clone(), link, role, None).await;
-            if ended.was_ready || self.peer.has_connection() {
-                return Ok(());
-            }
-            reason = format!("{}: {}", target.address, ended.reason);
+            reason = match dialled {
+                Ok(link) => match self.greet(link).await {
+                    None => return Ok(()),
+                    Some(reason) => reason,
+                },
+                Err(error) => error.to_string(),
+            };
+            reason = format!("{}: {reason}", target.address);
         }
-        Err(reason)
     }
 
-    async fn dial(&self, target: Target, mut stopping: watch::Receiver<bool>) -> Dialled {
+    /// Dials the nth address, if none before it has led anywhere by then.
+    async fn dial(&self, nth: u32, target: Target) -> (Target, Result<Arc<dyn Link>, LinkError>) {
+        sleep(limits::NEXT_TARGET_AFTER * nth).await;
+        (target, self.transport.dial(target.address, target.key).await)
+    }
+
+    /// Waits until the peer has come to us, or the pool stops.
+    async fn no_need(&self, mut stopping: watch::Receiver<bool>) {
         let mut ready = self.peer.ready.subscribe();
         tokio::select! {
-            link = self.transport.dial(target.address, target.key) => match link {
-                Ok(link) => Dialled::Link(link),
-                Err(error) => Dialled::Failed(error),
-            },
-            _ = ready.wait_for(Option::is_some) => Dialled::NoNeed,
-            _ = stopping.wait_for(|stopping| *stopping) => Dialled::NoNeed,
+            _ = ready.wait_for(Option::is_some) => {}
+            _ = stopping.wait_for(|stopping| *stopping) => {}
         }
     }
-}
 
-/// What became of dialling one address.
-enum Dialled {
-    Link(Arc<dyn Link>),
-    Failed(LinkError),
-    /// The peer came to us meanwhile, or the pool stops.
-    NoNeed,
+    /// Runs a connection to its end. Gives the reason of one that led nowhere.
+    async fn greet(&self, link: Arc<dyn Link>) -> Option<String> {
+        if link.peer_key() == self.shared.own_key {
+            link.close(CloseCode::WrongServer, "dialled myself");
+            return Some("that is ourselves".to_owned());
+        }
+        let role = Role::Dialler(self.peer.name.clone());
+        // Boxed, so that a keeper that only waits is small.
+        let ended = Box::pin(connection::run(self.shared.clone(), link, role, None)).await;
+        (!ended.was_ready && !self.peer.has_connection()).then_some(ended.reason)
+    }
 }
 
 /// The shortest and longest waits between rounds of dialling that are sensible outside tests.

@@ -3,7 +3,7 @@
 //! - [`Pool`]: what the server holds: wake, request, datagram, look.
 //! - `shared`: what the tasks of a pool share; `peer`: one peer as all of them see it.
 //! - `keeper`: dials a peer while somebody wants it; `backoff`: how long to wait between.
-//! - `accept`: lets in who dials us.
+//! - `accept`: lets in who dials us; `strangers`: how many may be greeted at the same time.
 //! - `connection`: drives one session over one link; `log_streams` and `work` are its hands.
 //! - `asks`: requests of ours; `answers`: requests of the peer; `datagrams`.
 //! - `view`: what can be seen from outside.
@@ -18,10 +18,11 @@ mod keeper;
 mod log_streams;
 mod peer;
 mod shared;
+mod strangers;
 mod view;
 mod work;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use maru_protocol::wire::{
@@ -174,6 +175,12 @@ impl Pool {
         let mut views: Vec<_> = self.registry.all().iter().map(|peer| peer.view()).collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));
         views
+    }
+
+    /// How often connections were refused, or closed for a fault of the peer or of ours, since we started:
+    /// by the name of the close code, `tls` for handshakes that failed, `turned_away` for want of room.
+    pub fn refusals(&self) -> BTreeMap<&'static str, u64> {
+        self.registry.refusals()
     }
 
     /// Stops in order: no more dialling and accepting, running requests get a moment, every connection is

@@ -110,6 +110,16 @@ impl Peer {
         self.changed.notify_one();
     }
 
+    /// A connection reads our log for it now; whatever comes later wakes again.
+    pub(super) fn log_is_read(&self) {
+        self.log_waits.store(false, Ordering::Relaxed);
+    }
+
+    /// A connection ended before the peer had all of our log.
+    pub(super) fn log_is_unread(&self) {
+        self.log_waits.store(true, Ordering::Relaxed);
+    }
+
     /// Somebody wants it connected, until the guard is dropped.
     pub(super) fn want(self: &Arc<Self>) -> Wanted {
         self.callers.fetch_add(1, Ordering::Relaxed);
@@ -193,7 +203,7 @@ impl Peer {
         let link = current.link.clone();
         inner.state = PeerState::Connected;
         drop(inner);
-        self.log_waits.store(false, Ordering::Relaxed);
+        self.log_is_read();
         self.counters.connections.add(1);
         self.ready.send_replace(Some(link));
         self.changed.notify_one();

@@ -1,7 +1,7 @@
 //! What the tasks of one pool share.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -47,6 +47,9 @@ pub(super) struct Registry {
     pub(super) closing: watch::Sender<bool>,
     /// Changes when our own record does.
     pub(super) records: watch::Sender<()>,
+    /// How often connections were refused or closed for a fault, by reason. The reasons are our own words,
+    /// hence few.
+    refusals: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Registry {
@@ -59,6 +62,7 @@ impl Registry {
             stopping: watch::Sender::new(false),
             closing: watch::Sender::new(false),
             records: watch::Sender::new(()),
+            refusals: Mutex::default(),
         };
         (Arc::new(registry), keepers_wanted)
     }
@@ -86,6 +90,20 @@ impl Registry {
         let _ = self.new_peers.send(peer.clone());
         peers.insert(name.to_owned(), peer);
         Ok(done)
+    }
+
+    /// Counts a connection that was refused or closed for a fault.
+    pub(super) fn refused(&self, reason: &'static str) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        *refusals.entry(reason).or_default() += 1;
+    }
+
+    /// How often connections were refused, by reason.
+    pub(super) fn refusals(&self) -> BTreeMap<&'static str, u64> {
+        self.refusals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// A peer, if it is known.

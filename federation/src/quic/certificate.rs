@@ -119,7 +119,7 @@ mod tests {
         let own = certificate(&key);
         let longer = CertificateDer::from([&own[..], &[0]].concat());
         assert!(key_of(&longer, &[]).is_err());
-        assert!(key_of(&own, &[own.clone()]).is_err());
+        assert!(key_of(&own, std::slice::from_ref(&own)).is_err());
         let huge = CertificateDer::from(vec![0x30; MAX_CERTIFICATE_BYTES + 1]);
         assert!(key_of(&huge, &[]).is_err());
     }

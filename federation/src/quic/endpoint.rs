@@ -138,6 +138,12 @@ impl Quic {
         self.endpoint.local_addr()
     }
 
+    /// Takes the place of one handshake, as somebody who is slow about it would.
+    #[cfg(test)]
+    pub(super) fn begin_handshake(&self) -> impl Drop + use<> {
+        Running::new(&self.handshakes)
+    }
+
     async fn connect(
         &self,
         address: SocketAddr,

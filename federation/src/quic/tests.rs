@@ -389,3 +389,31 @@ async fn a_restarted_peer_tells_us_at_once_that_the_connection_is_gone() {
     assert_eq!(near.closed().await, CloseReason::Reset);
     drop(restarted);
 }
+
+#[tokio::test]
+async fn under_load_a_dialler_proves_its_address_and_gets_in_until_there_is_no_room() {
+    let (accepting, dialling) = (honest(&bob()), honest(&alice()));
+    let running: Vec<_> = (0..limits::RETRY_FROM)
+        .map(|_| accepting.begin_handshake())
+        .collect();
+    let (dialled, accepted) = attempt(&accepting, &dialling, None).await;
+    assert_eq!(
+        (dialled, accepted),
+        (Ok(bob().public_key()), Ok(alice().public_key()))
+    );
+    let more: Vec<_> = (limits::RETRY_FROM..limits::MAX_HANDSHAKES)
+        .map(|_| accepting.begin_handshake())
+        .collect();
+    let address = accepting.local_address().unwrap();
+    let refused = tokio::select! {
+        dialled = dialling.dial(address, None) => dialled.map(|_| ()).unwrap_err(),
+        _ = accepting.accept() => panic!("let in"),
+    };
+    assert!(
+        matches!(refused, LinkError::Closed(CloseReason::Transport(_))),
+        "{refused}"
+    );
+    drop((running, more));
+    let (dialled, _) = attempt(&accepting, &dialling, None).await;
+    assert_eq!(dialled, Ok(bob().public_key()));
+}

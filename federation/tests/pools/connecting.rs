@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use maru_federation::AddressBook;
 use maru_federation::pool::{PeerState, RequestError, Settings};
 use maru_protocol::wire::CloseCode;
 
@@ -142,6 +143,18 @@ async fn an_idle_connection_closes_and_is_dialled_when_there_is_something_to_sen
     two.a.append(3..6);
     two.to_b.wake(&two.b.name);
     two.b.until_received(&two.a, 6).await;
+    two.a.append(6..9);
+    two.to_b.wake(&two.b.name);
+    two.b.until_received(&two.a, 9).await;
+    let made = two.a.stored().connections.0;
+    eventually("closed and forgotten again", || {
+        two.to_b.peers().is_empty() && two.to_a.peers().is_empty()
+    })
+    .await;
+    assert!(
+        two.a.stored().connections.0 <= made + 1,
+        "not dialled for what was sent already"
+    );
     two.stop().await;
 }
 
@@ -176,5 +189,21 @@ async fn nothing_is_begun_while_shutting_down() {
     .await;
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
     two.book.list(&two.a, target(&two.a, nowhere));
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_where_nobody_answers_does_not_hold_up_the_next() {
+    let two = Two::start(quick());
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let right = two.book.targets(&two.b.name).await;
+    let mut targets = target(&two.b, silent.local_addr().unwrap());
+    targets.extend(right);
+    two.book.list(&two.b, targets);
+    two.a.append(0..5);
+    two.to_b.wake(&two.b.name);
+    let begun = std::time::Instant::now();
+    two.b.until_received(&two.a, 5).await;
+    assert!(begun.elapsed() < maru_federation::limits::DIAL_TIMEOUT);
     two.stop().await;
 }

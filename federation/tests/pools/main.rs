@@ -1,7 +1,10 @@
 //! Pools over real QUIC on loopback, with a small homeserver in memory behind each.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod connecting;
 mod flow;
 mod hostile;
+mod memory;
 mod requests;
 mod support;
