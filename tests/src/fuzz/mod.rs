@@ -5,11 +5,17 @@
 //! every run of the tests, so that a target can neither rot nor be forgotten.
 
 mod event_json;
+mod frames;
+mod records;
 mod requests;
+mod sessions;
 mod tokens;
 
 pub use event_json::event_json;
+pub use frames::frames;
+pub use records::records;
 pub use requests::requests;
+pub use sessions::sessions;
 pub use tokens::tokens;
 
 /// A function under fuzzing.
@@ -31,9 +37,24 @@ pub const TARGETS: &[Target] = &[
         mutations: 400,
     },
     Target {
+        name: "frames",
+        run: frames,
+        mutations: 200,
+    },
+    Target {
+        name: "records",
+        run: records,
+        mutations: 100,
+    },
+    Target {
         name: "requests",
         run: requests,
         mutations: 40,
+    },
+    Target {
+        name: "sessions",
+        run: sessions,
+        mutations: 400,
     },
     Target {
         name: "tokens",
