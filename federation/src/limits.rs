@@ -49,7 +49,7 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 pub const SOCKET_BUFFER: usize = 8 * 1024 * 1024;
 
 /// How long a transport waits at its end until its closes are sent.
-pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Peers that are kept track of.
 pub const MAX_PEERS: usize = 10_000;
@@ -86,6 +86,13 @@ pub const MAX_PASSED_PARTS: usize = 1000;
 
 /// Datagrams of one peer that are heard in a second.
 pub const DATAGRAMS_PER_SECOND: f64 = 500.0;
+
+/// Bytes of our log stream that wait to be written before we stop making more: a peer that does not read
+/// holds up itself.
+pub const MAX_LOG_WAITING: usize = 1024 * 1024;
+
+/// Frames of a peer that the server is still to be told of before we stop reading more.
+pub const MAX_HEARD_WAITING: usize = 4;
 
 /// How long running requests get when the pool stops.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);

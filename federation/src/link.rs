@@ -124,6 +124,10 @@ pub trait Link: Send + Sync + 'static {
     /// The smoothed round trip time, once it is known.
     fn round_trip(&self) -> Option<Duration>;
 
+    /// Makes the peer say whether it still has this connection: if it was restarted, the link closes with
+    /// [`CloseReason::Reset`] a round trip later.
+    fn probe(&self);
+
     /// Lets the peer open request streams and send as much as an honest peer needs.
     fn admit(&self);
 

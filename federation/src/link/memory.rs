@@ -257,6 +257,9 @@ impl Link for MemoryLink {
         None
     }
 
+    /// Both ends know at once when the link is closed.
+    fn probe(&self) {}
+
     fn admit(&self) {
         self.admitted.send_replace(true);
     }

@@ -115,9 +115,10 @@ impl<H: Homeserver> Connection<H> {
             let timer = self.shared.start + self.session.timeout().unwrap_or(limits::IDLE_TIMEOUT);
             let limit = self.session.frame_limit();
             let ready = self.session.is_ready();
+            let may_speak = self.log_out.has_room();
             tokio::select! {
                 reason = &mut closed => return reason,
-                frame = self.log_in.next(limit) => match frame {
+                frame = self.log_in.next(limit), if self.work.listens() => match frame {
                     Ok(frame) => self.heard(&frame),
                     Err(ReadError::Frame(error)) => {
                         self.session.close(CloseCode::LimitExceeded, &error.to_string());
@@ -129,7 +130,7 @@ impl<H: Homeserver> Connection<H> {
                         return self.broken(&error).await;
                     }
                 }
-                outcome = self.work.next() => self.bring(outcome),
+                outcome = self.work.next(may_speak) => self.bring(outcome),
                 () = woken(self.known.as_ref()), if ready => self.session.wake(self.shared.now()),
                 () = sleep_until(timer) => self.session.timer(self.shared.now()),
                 _ = self.serving.join_next(), if !self.serving.is_empty() => {}

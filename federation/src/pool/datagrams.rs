@@ -12,6 +12,10 @@ use crate::{homeserver::Homeserver, limits, link::Link};
 pub(super) async fn hear<H: Homeserver>(shared: Arc<Shared<H>>, peer: Arc<Peer>, link: Arc<dyn Link>) {
     let mut budget = Budget::new(Instant::now());
     while let Ok(bytes) = link.receive_datagram().await {
+        // An empty one only asks whether we still have the connection.
+        if bytes.is_empty() && budget.spend(Instant::now()) {
+            continue;
+        }
         let datagram = (bytes.len() <= MAX_DATAGRAM_BYTES && budget.spend(Instant::now()))
             .then(|| decode::<Datagram>(&bytes).ok())
             .flatten();

@@ -6,9 +6,12 @@ use bytes::{Buf, BytesMut};
 use maru_protocol::wire::frame::LENGTH_BYTES;
 use tokio::io::AsyncWriteExt;
 
-use crate::link::{
-    IncomingStream, Link, LinkError, OutgoingStream,
-    frames::{FrameReader, ReadError},
+use crate::{
+    limits,
+    link::{
+        IncomingStream, Link, LinkError, OutgoingStream,
+        frames::{FrameReader, ReadError},
+    },
 };
 
 /// The peer's log stream, which it opens when it has something to say.
@@ -33,8 +36,7 @@ impl LogIn {
     }
 }
 
-/// Our log stream, with what is still to be written to it: as much as the peer's window lets the session
-/// say, and small frames besides.
+/// Our log stream, with what is still to be written to it.
 pub(super) struct LogOut {
     link: Arc<dyn Link>,
     stream: Option<OutgoingStream>,
@@ -58,6 +60,11 @@ impl LogOut {
 
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    /// Whether so little waits that more may be said.
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.len() < limits::MAX_LOG_WAITING
     }
 
     /// Writes some of what waits. May be dropped and called again.

@@ -172,6 +172,8 @@ impl Peer {
                 .ready_since
                 .is_some_and(|since| now.saturating_duration_since(since) >= limits::SETTLED_AFTER);
             if current.dialled_by < dialled_by && !long_ready {
+                // Unless the peer was restarted and has lost it: then it closes now, and the next one stays.
+                current.link.probe();
                 return Err(OtherStays);
             }
             current

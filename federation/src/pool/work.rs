@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     homeserver::{Claim, Failure, Homeserver, LogPage, Rejection},
+    limits,
     link::{BoxFuture, Link},
 };
 
@@ -52,7 +53,7 @@ pub(super) struct Work<H> {
     hearing: Slot,
     /// The newest acknowledgement that the server was not told of yet.
     acknowledged: Option<Cursor>,
-    /// What was heard meanwhile; the session's budgets bound it.
+    /// What was heard meanwhile, a bounded number of frames.
     heard: VecDeque<Heard>,
     peer: Option<Arc<Peer>>,
 }
@@ -183,13 +184,20 @@ impl<H: Homeserver> Work<H> {
         }
     }
 
+    /// Whether the peer may say more: not while much of what it said is still to be told.
+    pub(super) fn listens(&self) -> bool {
+        self.heard.len() < limits::MAX_HEARD_WAITING
+    }
+
     /// The next piece that is done. Waits for ever while there is none. May be dropped and called again.
-    pub(super) async fn next(&mut self) -> Outcome {
+    ///
+    /// What makes us speak waits while the peer does not listen, so that nothing piles up for it.
+    pub(super) async fn next(&mut self, may_speak: bool) -> Outcome {
         let outcome = tokio::select! {
             outcome = finish(&mut self.greeting) => outcome,
-            outcome = finish(&mut self.storing) => outcome,
-            outcome = finish(&mut self.reading) => outcome,
-            outcome = finish(&mut self.extremities) => outcome,
+            outcome = finish(&mut self.storing), if may_speak => outcome,
+            outcome = finish(&mut self.reading), if may_speak => outcome,
+            outcome = finish(&mut self.extremities), if may_speak => outcome,
             outcome = finish(&mut self.acknowledging) => outcome,
             outcome = finish(&mut self.hearing) => outcome,
         };
