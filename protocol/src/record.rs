@@ -7,12 +7,8 @@
 //! The root key inside a record proves nothing about a domain: that is for the server to check. A key name
 //! is its root key, and here is where that is checked.
 
-use std::{
-    collections::HashSet,
-    fmt,
-    net::{IpAddr, SocketAddr},
-    ops::Deref,
-};
+use core::net::{IpAddr, SocketAddr};
+use std::{collections::BTreeSet, fmt, ops::Deref};
 
 use ruma::OwnedServerName;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -188,7 +184,7 @@ impl ServerRecord {
         {
             return Err(RecordError::NotTheNamesKey);
         }
-        let mut ids = HashSet::new();
+        let mut ids = BTreeSet::new();
         let unique = self.signing_keys.iter().all(|key| ids.insert(&key.id));
         let in_use = self.signing_keys.iter().any(|key| key.valid_until.is_none());
         if !unique || !in_use {

@@ -73,7 +73,7 @@ fn is_path(finding: &str) -> bool {
 }
 
 #[test]
-fn the_protocol_is_pure() {
+fn the_protocol_and_the_peer_machine_are_pure() {
     let impure = [
         "tokio",
         "sqlx",
@@ -85,5 +85,7 @@ fn the_protocol_is_pure() {
         "std::thread",
         "std::env",
     ];
-    report(&forbidden("protocol/src", &[], &impure));
+    let mut findings = forbidden("protocol/src", &[], &impure);
+    findings.extend(forbidden("federation/src/peer", &[], &impure));
+    report(&findings);
 }
