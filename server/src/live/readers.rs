@@ -68,10 +68,17 @@ impl Readers {
         if delivering.is_idle() {
             return;
         }
+        let position = committed.position;
+        // Of a room that this server is not in, its users hear through their own memberships alone.
+        if let Record::Membership(membership) = &committed.record
+            && self.table.get(membership.room).is_none()
+            && let Some(stored) = self.table.events.get(&membership.event)
+        {
+            delivering.give(&membership.user_id, position, &Item::Event(stored));
+        }
         let Some(item) = Item::of(&committed.record) else {
             return;
         };
-        let position = committed.position;
         match &committed.record {
             // Outliers and the past wake nobody.
             Record::Event(stored) if stored.place.is_none_or(|place| place < Place::FIRST_LIVE) => {}

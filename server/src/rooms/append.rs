@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use maru_protocol::auth;
-use maru_protocol::event::Draft;
+use maru_protocol::event::{Draft, Event};
 use maru_protocol::state::EventNid;
 
 use super::chain::{Chain, Known, NotAdded};
@@ -48,6 +48,29 @@ impl Rooms {
                 // An earlier event of the room was not stored: build again on what is there.
                 Err(StoreError::StaleHead) => drop(permit),
                 Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::StaleHead.into())
+    }
+
+    /// Builds an event on the newest head and forgets that head: for one that is stored only once somebody else agrees.
+    pub(super) async fn build_unstored(&self, room: &Arc<Room>, draft: Draft) -> Result<Event, Refusal> {
+        let mut known = Known::new();
+        for _ in 0..ATTEMPTS {
+            self.load_needed(room, &draft, &mut known).await?;
+            // Built on what is durable: others can only judge by what they can be sent.
+            let chain = Chain {
+                identity: &self.identity,
+                version: room.version,
+                max_event_bytes: room.max_event_bytes,
+                head: (*room.head()).clone(),
+                known: &mut known,
+                records: Vec::new(),
+            };
+            match chain.build(draft.clone()) {
+                Ok(event) => return Ok(event),
+                Err(NotAdded::Missing) => {}
+                Err(NotAdded::Refused(refusal)) => return Err(refusal),
             }
         }
         Err(StoreError::StaleHead.into())

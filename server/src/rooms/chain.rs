@@ -59,6 +59,12 @@ impl Chain<'_> {
         nid: EventNid,
         verdict: &Verdict,
     ) -> Result<Arc<StoredEvent>, NotAdded> {
+        let event = self.build(draft)?;
+        Ok(self.accept(event, nid, verdict))
+    }
+
+    /// Builds an event on the head and checks it by the room's rules.
+    pub(super) fn build(&self, draft: Draft) -> Result<Event, NotAdded> {
         let auth_slots = self.slots(&draft, auth::auth_slots)?;
         let needed = self.slots(&draft, auth::slots_needed)?;
         for slot in &needed {
@@ -90,7 +96,7 @@ impl Chain<'_> {
         .map_err(not_built)?;
         auth::check(&event, self.version, |slot| self.in_slot(slot))
             .map_err(|denied| Refusal::forbidden(denied.to_string()))?;
-        Ok(self.accept(event, nid, verdict))
+        Ok(event)
     }
 
     fn slots(

@@ -17,6 +17,7 @@ mod judge;
 mod loading;
 mod members;
 mod membership;
+mod outside;
 mod read_state;
 mod relation;
 pub mod relations;

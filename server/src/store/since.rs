@@ -12,7 +12,7 @@ use super::events::{StoredEvent, read_all, select_events};
 use super::{Store, StoreError};
 
 impl Store {
-    /// For each room with timeline events after `since` and up to `until`: the lowest place among them. One index
+    /// For each room with live timeline events after `since` and up to `until`: the lowest place among them. One index
     /// search a room.
     ///
     /// # Errors
@@ -25,7 +25,7 @@ impl Store {
     ) -> Result<HashMap<i64, Place>, StoreError> {
         let rows = query(
             "SELECT r.nid, (SELECT e.place FROM events AS e WHERE e.room = r.nid AND e.position > $2 \
-               AND e.position <= $3 AND e.place IS NOT NULL ORDER BY e.position LIMIT 1) AS place \
+               AND e.position <= $3 AND e.place >= 1 ORDER BY e.position LIMIT 1) AS place \
              FROM rooms AS r WHERE r.nid = ANY($1)",
         );
         let rows = rows

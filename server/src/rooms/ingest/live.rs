@@ -147,7 +147,8 @@ impl Rooms {
             Err(error) => return Ok(Judged::Taken(Taken::Broken(error.to_string()))),
         };
         let place = place_of(&head, incoming, &ingested);
-        let stored = records::stored_event(&incoming.event, nid, room.nid, place, &ingested, push);
+        let mut stored = records::stored_event(&incoming.event, nid, room.nid, place, &ingested, push);
+        stored.own = incoming.own;
         let stored = Arc::new(stored);
         let mut next = next_head(&head, &ingested, place, &stored);
         let mut known = changed.clone();

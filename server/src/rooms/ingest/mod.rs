@@ -31,6 +31,8 @@ pub struct Incoming {
     pub before: Option<State>,
     /// Whether it is older than what the room goes on from.
     pub backfilled: bool,
+    /// Whether this server made it, and is the one to send it.
+    pub own: bool,
 }
 
 impl Incoming {
@@ -42,6 +44,7 @@ impl Incoming {
             inbox: None,
             before: None,
             backfilled: false,
+            own: false,
         }
     }
 }
