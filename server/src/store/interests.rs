@@ -152,6 +152,21 @@ impl Store {
         Ok((events, reached))
     }
 
+    /// Whether more than `count` own events of a room come after a position. Costs grow with `count`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn waits_more_than(&self, room: i64, after: Position, count: usize) -> Result<bool, StoreError> {
+        let row = query(
+            "SELECT nid FROM events WHERE room = $1 AND own = 1 AND position > $2 ORDER BY position LIMIT 1 OFFSET $3",
+        );
+        let row = row
+            .bind(room)
+            .bind(after.0)
+            .bind(i64::try_from(count).unwrap_or(i64::MAX));
+        Ok(row.optional(&self.readers).await?.is_some())
+    }
+
     /// The rooms that a server takes part in now, by this server's account.
     ///
     /// # Errors

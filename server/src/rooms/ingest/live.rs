@@ -1,4 +1,4 @@
-//! Events that a room goes on with, and older ones that fill its past.
+//! Events that a room goes on with.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -47,7 +47,7 @@ impl Rooms {
         let mut taken = Vec::with_capacity(incoming.len());
         let mut pending = Vec::new();
         for incoming in incoming {
-            match self.take_one(room, incoming, &mut facts).await? {
+            match self.take_one(room, incoming, None, &mut facts).await? {
                 Judged::Enqueued(result, change) => {
                     pending.push(change);
                     taken.push(result);
@@ -62,10 +62,32 @@ impl Rooms {
         Ok(taken)
     }
 
+    /// Takes in one event at a given place of the timeline, or at its end.
+    pub(super) async fn take_in_at(
+        &self,
+        room: &Arc<Room>,
+        incoming: Incoming,
+        place: Option<Place>,
+    ) -> Result<Taken, Refusal> {
+        let mut facts = Facts::default();
+        let ids = [incoming.event.id.clone()].into();
+        let nids = BTreeSet::new();
+        self.load_facts(&mut facts, Wanted { ids, nids }).await?;
+        match self.take_one(room, incoming, place, &mut facts).await? {
+            Judged::Enqueued(taken, pending) => {
+                pending.wait().await?;
+                Ok(taken)
+            }
+            Judged::Taken(taken) => Ok(taken),
+            Judged::Load(_) => Err(Refusal::internal("an event that needs too much")),
+        }
+    }
+
     async fn take_one(
         &self,
         room: &Arc<Room>,
         incoming: Incoming,
+        place: Option<Place>,
         facts: &mut Facts,
     ) -> Result<Judged, Refusal> {
         let known = facts.known(&incoming.event.id);
@@ -81,7 +103,7 @@ impl Rooms {
         let mut changed = HashMap::new();
         for _ in 0..MOST_LOADS {
             let permit = room.builds.acquire().await.map_err(Refusal::internal)?;
-            let judged = self.judge_one(room, &incoming, nid, facts, &push, &redaction, &changed)?;
+            let judged = self.judge_one(room, &incoming, (nid, place), facts, &push, &redaction, &changed)?;
             drop(permit);
             match judged {
                 Judged::Load(wanted) => {
@@ -112,7 +134,7 @@ impl Rooms {
         &self,
         room: &Arc<Room>,
         incoming: &Incoming,
-        nid: EventNid,
+        (nid, place): (EventNid, Option<Place>),
         facts: &mut Facts,
         push: &PushVerdict,
         redaction: &Option<Redaction>,
@@ -146,7 +168,7 @@ impl Rooms {
             Ok(Step::Done(ingested)) => ingested,
             Err(error) => return Ok(Judged::Taken(Taken::Broken(error.to_string()))),
         };
-        let place = place_of(&head, incoming, &ingested);
+        let place = place_of(&head, place, &ingested);
         let mut stored = records::stored_event(&incoming.event, nid, room.nid, place, &ingested, push);
         stored.own = incoming.own;
         let stored = Arc::new(stored);
@@ -234,16 +256,9 @@ impl Rooms {
     }
 }
 
-/// Where an event stands in the timeline: accepted ones at its end, backfilled ones before its beginning.
-fn place_of(head: &RoomHead, incoming: &Incoming, ingested: &Ingested) -> Option<Place> {
-    if ingested.verdict.outcome != Outcome::Accepted {
-        return None;
-    }
-    Some(if incoming.backfilled {
-        Place(head.first_place.0.min(1) - 1)
-    } else {
-        Place(head.last_place.0 + 1)
-    })
+/// Where an event stands in the timeline: accepted ones where they were put, else at its end.
+fn place_of(head: &RoomHead, place: Option<Place>, ingested: &Ingested) -> Option<Place> {
+    (ingested.verdict.outcome == Outcome::Accepted).then(|| place.unwrap_or(Place(head.last_place.0 + 1)))
 }
 
 fn next_head(head: &RoomHead, ingested: &Ingested, place: Option<Place>, stored: &StoredEvent) -> RoomHead {

@@ -1,6 +1,6 @@
 //! Events of other servers enter a room: the rules judge them ([`maru_protocol::ingest`]), this stores the verdicts.
 //!
-//! - [`live`]: events that move the room's head, and older ones that do not.
+//! - [`live`]: events that move the room's head. [`past`]: older ones, which do not.
 //! - [`outliers`]: auth chains and told states, which hang nowhere.
 //! - [`arrival`]: a whole room, when a user of this server joins it through another.
 //! - [`facts`]: loading what the rules ask for. [`records`]: what a verdict writes.
@@ -9,6 +9,7 @@ mod arrival;
 mod facts;
 mod live;
 mod outliers;
+mod past;
 mod records;
 
 use std::sync::Arc;

@@ -1,0 +1,109 @@
+//! Events of a room, for a server that is in it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use maru_federation::homeserver::{Finished, Parts};
+use maru_protocol::ingest::Outcome;
+use maru_protocol::wire::answer::Refused;
+use maru_protocol::wire::request::Nothing;
+use maru_protocol::wire::request::history::{Backfill, Events, MissingEvents};
+use ruma::{OwnedEventId, ServerName};
+
+use super::refused;
+use crate::peers::Peers;
+use crate::refusal::Refusal;
+use crate::rooms::Room;
+use crate::store::events::StoredEvent;
+
+/// Most events of one answer.
+const MOST_EVENTS: usize = 500;
+
+impl Peers {
+    /// The events before some others, those included.
+    pub(super) async fn give_backfill(
+        &self,
+        peer: &ServerName,
+        call: Backfill,
+        parts: &maru_federation::homeserver::Parts,
+    ) -> Result<Finished, Refused> {
+        let room = self.room_for(peer, &call.room_id).await?;
+        let limit = usize::try_from(call.limit).unwrap_or(MOST_EVENTS);
+        let events = self.walk_back(&room, call.from, &HashSet::new(), limit).await.map_err(refused)?;
+        self.give(&events, parts).await?;
+        Finished::done::<Backfill>(Nothing {})
+    }
+
+    /// The ancestors of some events as far as others that the peer has.
+    pub(super) async fn give_missing_events(
+        &self,
+        peer: &ServerName,
+        call: MissingEvents,
+        parts: &Parts,
+    ) -> Result<Finished, Refused> {
+        let room = self.room_for(peer, &call.room_id).await?;
+        let limit = usize::try_from(call.limit).unwrap_or(MOST_EVENTS);
+        let latest = self.events_of(&room, &call.latest).await.map_err(refused)?;
+        let from = latest.iter().flat_map(|stored| stored.event.prev_events.iter().cloned());
+        let mut stop: HashSet<OwnedEventId> = call.earliest.into_iter().collect();
+        stop.extend(call.latest);
+        let events = self.walk_back(&room, from.collect(), &stop, limit).await.map_err(refused)?;
+        self.give(&events, parts).await?;
+        Finished::done::<MissingEvents>(Nothing {})
+    }
+
+    /// Single events of a room.
+    pub(super) async fn give_events(
+        &self,
+        peer: &ServerName,
+        call: Events,
+        parts: &Parts,
+    ) -> Result<Finished, Refused> {
+        let room = self.room_for(peer, &call.room_id).await?;
+        let events = self.events_of(&room, &call.ids).await.map_err(refused)?;
+        self.give(&events, parts).await?;
+        Finished::done::<Events>(Nothing {})
+    }
+
+    pub(super) async fn events_of(
+        &self,
+        room: &Room,
+        ids: &[OwnedEventId],
+    ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
+        let ids = ids.iter().map(ToString::to_string).collect();
+        let mut events = self.store.events_by_id(ids).await?;
+        events.retain(|stored| stored.room == room.nid && stored.outcome != Outcome::Rejected);
+        Ok(events)
+    }
+
+    /// Events from some on towards the past, a generation at a time and newest first, answered oldest first. One query a
+    /// generation.
+    async fn walk_back(
+        &self,
+        room: &Room,
+        from: Vec<OwnedEventId>,
+        stop: &HashSet<OwnedEventId>,
+        limit: usize,
+    ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
+        let limit = limit.min(MOST_EVENTS);
+        let mut found: HashMap<OwnedEventId, Arc<StoredEvent>> = HashMap::new();
+        let mut open: Vec<OwnedEventId> = from.into_iter().filter(|id| !stop.contains(id)).collect();
+        while !open.is_empty() && found.len() < limit {
+            let mut generation = self.events_of(room, &open).await?;
+            generation.sort_by_key(|stored| std::cmp::Reverse(stored.event.depth));
+            generation.truncate(limit - found.len());
+            let mut next = Vec::new();
+            for stored in generation {
+                next.extend(stored.event.prev_events.iter().cloned());
+                found.insert(stored.event.id.clone(), stored);
+            }
+            next.sort_unstable();
+            next.dedup();
+            next.retain(|id| !stop.contains(id) && !found.contains_key(id));
+            open = next;
+        }
+        let mut events: Vec<_> = found.into_values().collect();
+        events.sort_by_key(|stored| (stored.event.depth, stored.place));
+        Ok(events)
+    }
+}

@@ -1,0 +1,142 @@
+//! What other servers ask.
+//!
+//! Every answer first asks whether the peer may have it: [`Peers::room_for`] for what belongs to a room.
+
+mod history;
+mod membership;
+mod state;
+
+use std::sync::Arc;
+
+use maru_federation::homeserver::{Finished, Parts};
+use maru_protocol::record::SignedRecord;
+use maru_protocol::wire::answer::{Part, Refused, RefusedCode};
+use maru_protocol::wire::limits::MAX_EVENTS;
+use maru_protocol::wire::request::directory::{Alias, AliasTarget};
+use maru_protocol::wire::request::records::Records;
+use maru_protocol::wire::request::{Nothing, Request, membership as memberships};
+use ruma::{OwnedServerName, RoomId, ServerName};
+
+use super::Peers;
+use crate::refusal::Refusal;
+use crate::rooms::Room;
+use crate::store::events::StoredEvent;
+
+/// Bytes of events in one part of an answer.
+const PART_BYTES: usize = 1 << 20;
+
+/// Why a request is refused, in the words of the protocol.
+pub(super) fn refused(refusal: Refusal) -> Refused {
+    let code = match &refusal {
+        Refusal::NotFound(_) => RefusedCode::NotFound,
+        Refusal::Forbidden(_) => RefusedCode::Forbidden,
+        Refusal::UnsupportedRoomVersion(_) => RefusedCode::UnsupportedVersion,
+        Refusal::BadJson(_) | Refusal::InvalidParam(_) => RefusedCode::Invalid,
+        Refusal::TooLarge(_) => RefusedCode::TooLarge,
+        Refusal::LimitExceeded { .. } => RefusedCode::LimitExceeded,
+        _ => RefusedCode::Unavailable,
+    };
+    Refused::new(code, &refusal.to_string())
+}
+
+impl Peers {
+    pub(super) async fn answer_request(
+        self: &Arc<Self>,
+        peer: &ServerName,
+        request: Request,
+        parts: Parts,
+    ) -> Result<Finished, Refused> {
+        match request {
+            Request::MakeMembership(call) => {
+                let done = self.make_membership(peer, call).await?;
+                Finished::done::<memberships::MakeMembership>(done)
+            }
+            Request::SendMembership(call) => {
+                let done = self.send_membership(peer, call, &parts).await?;
+                Finished::done::<memberships::SendMembership>(done)
+            }
+            Request::Invite(call) => {
+                Finished::done::<memberships::Invite>(self.invited(peer, call).await?)
+            }
+            Request::Backfill(call) => self.give_backfill(peer, call, &parts).await,
+            Request::MissingEvents(call) => self.give_missing_events(peer, call, &parts).await,
+            Request::Events(call) => self.give_events(peer, call, &parts).await,
+            Request::State(call) => self.give_state(peer, call, &parts).await,
+            Request::Records(call) => {
+                self.give_records(call.servers.iter().map(AsRef::as_ref), &parts).await?;
+                Finished::done::<Records>(Nothing {})
+            }
+            Request::Alias(call) => {
+                let done = self.give_alias(call).await.map_err(refused)?;
+                Finished::done::<Alias>(done)
+            }
+            _ => Err(Refused::new(
+                RefusedCode::UnknownRequest,
+                "this server does not answer that request",
+            )),
+        }
+    }
+
+    async fn give_alias(&self, call: Alias) -> Result<AliasTarget, Refusal> {
+        if call.alias.server_name() != self.identity.name() {
+            return Err(Refusal::not_found("the alias belongs to another server"));
+        }
+        let (room_id, servers) = self.resolve_alias(&call.alias).await?;
+        Ok(AliasTarget { room_id, servers })
+    }
+
+    /// A room that a peer takes part in.
+    async fn room_for(&self, peer: &ServerName, room_id: &RoomId) -> Result<Arc<Room>, Refused> {
+        let forbidden = || Refused::new(RefusedCode::Forbidden, "your server is not in that room");
+        let room = self.rooms.room(room_id).await.map_err(|_| forbidden())?;
+        if room.head().servers.contains_key(peer) {
+            Ok(room)
+        } else {
+            Err(forbidden())
+        }
+    }
+
+    /// Sends events in parts, each with the records of servers that were not sent before.
+    async fn give(&self, events: &[Arc<StoredEvent>], parts: &Parts) -> Result<(), Refused> {
+        let mut given = std::collections::BTreeSet::new();
+        let mut rest = events;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take(MAX_EVENTS).take_while(|stored| {
+                bytes += stored.event.json.len();
+                bytes <= PART_BYTES
+            });
+            let count = fits.count().max(1);
+            let (now, later) = rest.split_at(count);
+            rest = later;
+            let signers: Vec<OwnedServerName> = now
+                .iter()
+                .map(|stored| stored.event.sender.server_name().to_owned())
+                .filter(|name| given.insert(name.clone()))
+                .collect();
+            let part = Part {
+                events: now.iter().map(|stored| stored.event.json.clone().into()).collect(),
+                records: self.records_of(signers.iter().map(AsRef::as_ref)),
+                ..Part::default()
+            };
+            parts.send(part).await?;
+        }
+        Ok(())
+    }
+
+    async fn give_records<'n>(
+        &self,
+        names: impl Iterator<Item = &'n ServerName>,
+        parts: &Parts,
+    ) -> Result<(), Refused> {
+        let part = Part {
+            records: self.records_of(names),
+            ..Part::default()
+        };
+        Ok(parts.send(part).await?)
+    }
+
+    fn records_of<'n>(&self, names: impl Iterator<Item = &'n ServerName>) -> Vec<SignedRecord> {
+        self.keyring.records(names.take(maru_protocol::wire::limits::MAX_RECORDS))
+    }
+}

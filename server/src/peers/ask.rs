@@ -1,0 +1,117 @@
+//! What this server asks others.
+
+use std::sync::Arc;
+
+use maru_federation::Pool;
+use maru_federation::pool::{Answering, RequestError};
+use maru_protocol::RoomVersion;
+use maru_protocol::event::Event;
+use maru_protocol::wire::answer::{Part, RefusedCode};
+use maru_protocol::wire::request::Call;
+use ruma::{OwnedServerName, RoomId, ServerName};
+
+use super::Peers;
+use crate::refusal::Refusal;
+
+/// The way to other servers.
+#[derive(Clone)]
+pub(super) struct Road(pub(super) Pool);
+
+impl std::fmt::Debug for Road {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Road")
+    }
+}
+
+/// Which room's events an answer holds, and by which rules they are read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subject<'a> {
+    pub(super) room_id: &'a RoomId,
+    pub(super) version: RoomVersion,
+    pub(super) max_event_bytes: usize,
+}
+
+impl Peers {
+    /// Asks a peer.
+    ///
+    /// # Errors
+    /// What the peer says, or that it cannot be reached.
+    pub(super) async fn ask<C: Call>(&self, peer: &ServerName, call: C) -> Result<Answering<C>, Refusal> {
+        if !self.is_allowed(peer) {
+            return Err(Refusal::forbidden(format!("this server does not speak with {peer}")));
+        }
+        let road = self.road.get().ok_or_else(|| {
+            Refusal::forbidden("this server does not reach others: `federation_listen` is not set")
+        })?;
+        road.0.request(peer, call).await.map_err(|error| refusal(peer, error))
+    }
+
+    /// Reads the events of an answer to its end; those that do not verify are left out. Records in it are kept before the
+    /// events beside them are looked at.
+    pub(super) async fn read_events<C: Call>(
+        &self,
+        mut answer: Answering<C>,
+        subject: Subject<'_>,
+        most: usize,
+    ) -> Result<(Vec<Arc<Event>>, C::Done), Refusal> {
+        let peer = answer.peer().clone();
+        let mut events = Vec::new();
+        while let Some(part) = answer.part().await.map_err(|error| refusal(&peer, error))? {
+            self.keep_records(&part).await?;
+            for json in &part.events {
+                match self.verify(json, subject.room_id, subject.version, subject.max_event_bytes) {
+                    Ok(event) => events.push(event),
+                    Err(why) => tracing::debug!(%peer, %why, "an event of an answer is dropped"),
+                }
+            }
+            if events.len() > most {
+                return Err(Refusal::Unavailable(format!("{peer} answers with too many events")));
+            }
+        }
+        let done = answer.done().await.map_err(|error| refusal(&peer, error))?;
+        Ok((events, done))
+    }
+
+    async fn keep_records(&self, part: &Part) -> Result<(), Refusal> {
+        for record in &part.records {
+            if let Err(why) = self.keyring.keep(&self.store, record).await? {
+                tracing::debug!(%why, "a record is not kept");
+            }
+        }
+        Ok(())
+    }
+
+    /// Servers to ask about a room: the preferred ones first, then those that are in it, without this one.
+    pub(super) fn candidates(
+        &self,
+        preferred: impl IntoIterator<Item = OwnedServerName>,
+        room: Option<&crate::rooms::Room>,
+    ) -> Vec<OwnedServerName> {
+        let members = room.into_iter().flat_map(|room| room.head().servers.keys().cloned().collect::<Vec<_>>());
+        let mut candidates: Vec<OwnedServerName> = Vec::new();
+        for name in preferred.into_iter().chain(members) {
+            if name != self.identity.server_name && !candidates.contains(&name) {
+                candidates.push(name);
+            }
+        }
+        candidates
+    }
+}
+
+/// What a failed request is to the person who waits for it.
+pub(super) fn refusal(peer: &ServerName, error: RequestError) -> Refusal {
+    match error {
+        RequestError::Refused(refused) => {
+            let reason = refused.reason.to_string();
+            match refused.code {
+                RefusedCode::NotFound => Refusal::NotFound(reason),
+                RefusedCode::Forbidden => Refusal::Forbidden(reason),
+                RefusedCode::UnsupportedVersion => Refusal::UnsupportedRoomVersion(reason),
+                RefusedCode::Invalid => Refusal::BadJson(reason),
+                RefusedCode::TooLarge => Refusal::TooLarge(reason),
+                _ => Refusal::Unavailable(format!("{peer}: {reason}")),
+            }
+        }
+        error => Refusal::Unavailable(format!("{peer}: {error}")),
+    }
+}

@@ -1,0 +1,215 @@
+//! What the pool of connections asks of this server.
+
+use std::sync::Arc;
+
+use maru_federation::Homeserver;
+use maru_federation::homeserver::{Claim, Failure, Finished, LogPage, Parts, Rejection};
+use maru_protocol::cursor::LogId;
+use maru_protocol::record::SignedRecord;
+use maru_protocol::wire::CloseCode;
+use maru_protocol::wire::answer::Refused;
+use maru_protocol::wire::datagram::Datagram;
+use maru_protocol::wire::log::{Cursor, LogItem};
+use maru_protocol::wire::message::{Received, RoomExtremities};
+use maru_protocol::wire::request::Request;
+use ruma::ServerName;
+
+use super::Peers;
+use super::keyring::NotKept;
+use crate::refusal::Refusal;
+use crate::store::inbox::{Arrived, ReceivedLog};
+
+/// The server as the pool sees it: shared, so that work can go on after a call has returned.
+#[derive(Debug)]
+pub(super) struct Door(pub(super) Arc<Peers>);
+
+fn failure(refusal: impl Into<Refusal>) -> Failure {
+    Failure(match refusal.into() {
+        Refusal::Internal(text) | Refusal::Unavailable(text) => text,
+        refusal => refusal.to_string(),
+    })
+}
+
+fn rejection(not_kept: &NotKept) -> Rejection {
+    let code = match not_kept {
+        NotKept::Invalid(_) => CloseCode::BadRecord,
+        NotKept::Unproven(_) | NotKept::TooMany => CloseCode::Unavailable,
+        NotKept::KeyChanged(_) => CloseCode::KeyChanged,
+        NotKept::Conflict(_) => CloseCode::RecordConflict,
+    };
+    Rejection::new(code, not_kept.to_string())
+}
+
+impl Door {
+    async fn keep(&self, record: &SignedRecord) -> Result<(), Rejection> {
+        let peers = &self.0;
+        match peers.keyring.keep(&peers.store, record).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(not_kept)) => Err(rejection(&not_kept)),
+            Err(refusal) => Err(Rejection::new(CloseCode::Unavailable, refusal.to_string())),
+        }
+    }
+}
+
+impl Homeserver for Door {
+    fn name(&self) -> &ServerName {
+        self.0.identity.name()
+    }
+
+    fn own_record(&self) -> SignedRecord {
+        self.0.record.clone()
+    }
+
+    fn log_id(&self) -> LogId {
+        self.0.store.log_id()
+    }
+
+    fn keeps_connected(&self, peer: &ServerName) -> bool {
+        self.0.shares_a_room(peer)
+    }
+
+    async fn judge(&self, claim: Claim) -> Result<(), Rejection> {
+        let peers = &self.0;
+        if !peers.is_allowed(&claim.name) {
+            return Err(Rejection::new(CloseCode::Denied, "this server does not speak with yours"));
+        }
+        let record = claim
+            .record
+            .verify()
+            .map_err(|error| Rejection::new(CloseCode::BadRecord, error.to_string()))?;
+        if record.name != claim.name || record.tls_key != claim.tls_key {
+            return Err(Rejection::new(
+                CloseCode::BadRecord,
+                "the record is not of that name and connection",
+            ));
+        }
+        if !record.is_current(peers.clock.now_ms()) {
+            return Err(Rejection::new(CloseCode::BadRecord, "the record has expired"));
+        }
+        self.keep(&claim.record).await?;
+        let newest = peers.keyring.newest(&claim.name);
+        if newest.is_some_and(|newest| newest.sequence > record.sequence) {
+            return Err(Rejection::new(CloseCode::BadRecord, "a newer record of that server is known"));
+        }
+        peers.book.learn(&record);
+        Ok(())
+    }
+
+    async fn heard_record(&self, peer: &ServerName, record: SignedRecord) -> Result<(), Rejection> {
+        let verified = record
+            .verify()
+            .map_err(|error| Rejection::new(CloseCode::BadRecord, error.to_string()))?;
+        if verified.name != peer {
+            return Err(Rejection::new(CloseCode::BadRecord, "the record is of another server"));
+        }
+        self.keep(&record).await?;
+        self.0.book.learn(&verified);
+        Ok(())
+    }
+
+    async fn received(&self, peer: &ServerName) -> Result<Option<Received>, Failure> {
+        let received = self.0.store.received_of(peer).await.map_err(failure)?;
+        Ok(received.and_then(|received| {
+            Some(Received {
+                log_id: received.log_id,
+                cursor: Cursor::new(&received.cursor)?,
+            })
+        }))
+    }
+
+    async fn store(
+        &self,
+        peer: &ServerName,
+        log_id: LogId,
+        items: Vec<LogItem>,
+        cursor: Cursor,
+    ) -> Result<(), Failure> {
+        self.0.heard_log(peer, log_id, items, cursor).await.map_err(failure)
+    }
+
+    async fn read_log(
+        &self,
+        peer: &ServerName,
+        after: Option<Cursor>,
+        max_items: usize,
+        max_bytes: usize,
+    ) -> Result<LogPage, Failure> {
+        self.0.page_for(peer, after, max_items, max_bytes).await.map_err(failure)
+    }
+
+    async fn acknowledged(&self, _peer: &ServerName, _cursor: Cursor) -> Result<(), Failure> {
+        // Events are read from the rooms' own history: nothing is kept for a peer that could go now.
+        Ok(())
+    }
+
+    async fn extremities(&self, peer: &ServerName) -> Result<Vec<RoomExtremities>, Failure> {
+        self.0.extremities_for(peer).await.map_err(failure)
+    }
+
+    async fn heard_extremities(&self, peer: &ServerName, rooms: Vec<RoomExtremities>) {
+        self.0.compare(peer, rooms);
+    }
+
+    async fn answer(&self, peer: &ServerName, request: Request, parts: Parts) -> Result<Finished, Refused> {
+        self.0.answer_request(peer, request, parts).await
+    }
+
+    fn heard_datagram(&self, _peer: &ServerName, _datagram: Datagram) {}
+}
+
+impl Peers {
+    /// Stores what a peer's log holds, and has it ingested.
+    async fn heard_log(
+        self: &Arc<Self>,
+        peer: &ServerName,
+        log_id: LogId,
+        items: Vec<LogItem>,
+        cursor: Cursor,
+    ) -> Result<(), Refusal> {
+        let (waiting, _) = self.store.inbox_size().await?;
+        if waiting > self.settings.inbox_events {
+            return Err(Refusal::Unavailable("the inbox is full".into()));
+        }
+        let mut arrived = Vec::with_capacity(items.len());
+        let mut skipped = Vec::new();
+        for item in items {
+            match item {
+                LogItem::Event(event) => arrived.push(Arrived {
+                    room_id: event.room_id,
+                    json: event.json.to_string(),
+                }),
+                LogItem::Skipped(room) => skipped.push(RoomExtremities {
+                    room_id: room.room_id,
+                    extremities: room.extremities,
+                }),
+                LogItem::ToDevice(_) | LogItem::DeviceList(_) | LogItem::Receipt(_) => {}
+            }
+        }
+        let received = ReceivedLog {
+            log_id,
+            cursor: cursor.to_vec(),
+        };
+        let rows = self.store.receive(peer, received, arrived, self.clock.now_ms()).await?;
+        let mut rooms: Vec<_> = rows.into_iter().map(|row| row.arrived.room_id).collect();
+        rooms.dedup();
+        rooms.into_iter().for_each(|room_id| self.work_on(room_id));
+        self.compare(peer, skipped);
+        Ok(())
+    }
+
+    /// Fetches what is missing up to where a peer's replicas end, in the background, one room after the other.
+    fn compare(self: &Arc<Self>, peer: &ServerName, rooms: Vec<RoomExtremities>) {
+        if rooms.is_empty() {
+            return;
+        }
+        let (peers, peer) = (Arc::clone(self), peer.to_owned());
+        tokio::spawn(async move {
+            for room in rooms {
+                let closed = peers.close_gaps(&peer, room.room_id.clone(), room.extremities).await;
+                if let Err(refusal) = closed {
+                    tracing::debug!(%peer, room = %room.room_id, %refusal, "a gap stays for now");
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,119 @@
+//! What a peer is sent: this server's own events, read from the log within the peer's intervals.
+
+use maru_federation::homeserver::LogPage;
+use maru_protocol::cursor::{LogId, Position};
+use maru_protocol::wire::log::{Cursor, Event, LogItem, Skipped};
+use maru_protocol::wire::message::RoomExtremities;
+use ruma::ServerName;
+
+use super::Peers;
+use crate::refusal::Refusal;
+
+/// A cursor of this server's log: the log's id and a position, 24 bytes.
+pub(super) fn cursor_at(log_id: LogId, position: Position) -> Cursor {
+    let bytes = [&log_id.0[..], &position.0.to_be_bytes()].concat();
+    Cursor::new(&bytes).unwrap_or_default()
+}
+
+/// The position of a cursor that this server made, if it is of this log and not beyond its end.
+pub(super) fn position_of(cursor: &Cursor, log_id: LogId, end: Position) -> Option<Position> {
+    let (log, position) = cursor.split_at_checked(16)?;
+    let position = Position(i64::from_be_bytes(position.try_into().ok()?));
+    (log == log_id.0 && position.0 >= 0 && position <= end).then_some(position)
+}
+
+impl Peers {
+    /// The next page of the log for a peer. Rooms with more waiting than the peer is meant to be sent are skipped: the
+    /// peer is told where they end and fetches the rest.
+    pub(super) async fn page_for(
+        &self,
+        peer: &ServerName,
+        after: Option<Cursor>,
+        max_items: usize,
+        max_bytes: usize,
+    ) -> Result<LogPage, Refusal> {
+        let log_id = self.store.log_id();
+        let after = after.and_then(|cursor| position_of(&cursor, log_id, self.store.position()));
+        let after = after.unwrap_or(Position::START);
+        let mut items = self.skip_backlog(peer, after).await?;
+        let (events, mut reached) = self.store.events_for(peer, after, max_items.max(1)).await?;
+        let mut bytes = items.iter().map(LogItem::weight).sum::<usize>();
+        let mut cut = false;
+        let mut last = after;
+        for stored in &events {
+            let item = LogItem::Event(Event {
+                room_id: stored.event.room_id.clone(),
+                json: stored.event.json.clone().into(),
+            });
+            bytes += item.weight();
+            if bytes > max_bytes && !items.is_empty() {
+                cut = true;
+                break;
+            }
+            items.push(item);
+            last = stored.position().unwrap_or(last);
+        }
+        if cut {
+            reached = last;
+        }
+        Ok(LogPage {
+            more: cut || reached < self.store.position(),
+            items,
+            cursor: cursor_at(log_id, reached),
+        })
+    }
+
+    /// Skips the rooms in which too much waits for a peer.
+    async fn skip_backlog(&self, peer: &ServerName, after: Position) -> Result<Vec<LogItem>, Refusal> {
+        let behind = self.store.position().0 - after.0;
+        if behind <= i64::try_from(self.settings.backlog_events).unwrap_or(i64::MAX) {
+            return Ok(Vec::new());
+        }
+        let mut skipped = Vec::new();
+        for waiting in self.store.waiting_for(peer, after).await? {
+            let threshold = self.settings.backlog_events;
+            if !self.store.waits_more_than(waiting.room, after, threshold).await? {
+                continue;
+            }
+            let Some(room) = self.rooms.room_by_nid(waiting.room).await? else {
+                continue;
+            };
+            self.store.skip_to(peer, waiting.room, self.store.position()).await?;
+            skipped.push(LogItem::Skipped(Skipped {
+                room_id: room.room_id.clone(),
+                extremities: room.head().extremities.iter().map(|tip| tip.id.clone()).collect(),
+            }));
+        }
+        Ok(skipped)
+    }
+
+    /// Where this server's replicas of the rooms end that it shares with a peer.
+    pub(super) async fn extremities_for(&self, peer: &ServerName) -> Result<Vec<RoomExtremities>, Refusal> {
+        let shared = self.store.rooms_shared_with(peer).await?;
+        let nids: Vec<i64> = shared.iter().map(|(nid, _)| *nid).collect();
+        let rooms = self.rooms.rooms_by_nid(&nids).await?;
+        let own = &self.identity.server_name;
+        let rooms = rooms.into_values().filter(|room| room.head().servers.contains_key(own));
+        Ok(rooms
+            .map(|room| RoomExtremities {
+                room_id: room.room_id.clone(),
+                extremities: room.head().extremities.iter().map(|tip| tip.id.clone()).collect(),
+            })
+            .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_of_another_log_or_beyond_the_end_is_none() {
+        let (log, end) = (LogId([7; 16]), Position(10));
+        let cursor = cursor_at(log, Position(9));
+        assert_eq!(position_of(&cursor, log, end), Some(Position(9)));
+        assert_eq!(position_of(&cursor, LogId([8; 16]), end), None);
+        assert_eq!(position_of(&cursor_at(log, Position(11)), log, end), None);
+        assert_eq!(position_of(&Cursor::new(b"short").unwrap(), log, end), None);
+    }
+}
