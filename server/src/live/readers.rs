@@ -6,6 +6,7 @@ use maru_protocol::cursor::Place;
 use ruma::UserId;
 
 use super::Hub;
+use super::destinations::Destinations;
 use super::hub::Delivering;
 use super::inbox::Item;
 use crate::push::{OwnRules, PUSH_RULES};
@@ -22,6 +23,8 @@ pub struct Readers {
     pub hub: Arc<Hub>,
     /// Who has push rules of their own.
     pub own_rules: Arc<OwnRules>,
+    /// Other servers that have something to come.
+    pub destinations: Arc<Destinations>,
 }
 
 impl CommitReader for Readers {
@@ -30,6 +33,7 @@ impl CommitReader for Readers {
         for committed in batch {
             self.hand_out(committed, &mut delivering);
             self.apply(&committed.record);
+            self.send_on(&committed.record);
         }
         if let Some(last) = batch.last() {
             delivering.finish(last.position);
@@ -58,6 +62,25 @@ impl Readers {
             }
             Record::AccountData(data) if data.data_type == PUSH_RULES => {
                 self.own_rules.commit_rules(&data.user_id);
+            }
+            _ => {}
+        }
+    }
+
+    /// Notes the servers that a record is for. Costs grow with the servers of its room.
+    fn send_on(&self, record: &Record) {
+        match record {
+            Record::Event(stored) if stored.own && stored.place.is_some() => {
+                let Some(room) = self.table.get(stored.room) else {
+                    return;
+                };
+                let head = room.head();
+                if head.servers.len() > 1 {
+                    self.destinations.add(head.servers.keys().map(AsRef::as_ref));
+                }
+            }
+            Record::Interest(interest) => {
+                self.destinations.add(std::iter::once(&*interest.server_name));
             }
             _ => {}
         }

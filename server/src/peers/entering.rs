@@ -52,7 +52,7 @@ impl Peers {
     ) -> Result<OwnedRoomId, Refusal> {
         let (room_id, via) = self.locate(name, via).await?;
         if let Some(room) = self.present(&room_id).await? {
-            self.rooms.join_with(&room, user_id, reason, more).await?;
+            self.rooms.join(&room, user_id, reason).await?;
             return Ok(room_id);
         }
         let servers = self.who_knows(&room_id, user_id, via).await?;

@@ -21,7 +21,10 @@ use crate::store::inbox::{Arrived, ReceivedLog};
 
 /// The server as the pool sees it: shared, so that work can go on after a call has returned.
 #[derive(Debug)]
-pub(super) struct Door(pub(super) Arc<Peers>);
+pub(super) struct Door {
+    peers: Arc<Peers>,
+    record: SignedRecord,
+}
 
 fn failure(refusal: impl Into<Refusal>) -> Failure {
     Failure(match refusal.into() {
@@ -32,7 +35,7 @@ fn failure(refusal: impl Into<Refusal>) -> Failure {
 
 fn rejection(not_kept: &NotKept) -> Rejection {
     let code = match not_kept {
-        NotKept::Invalid(_) => CloseCode::BadRecord,
+        NotKept::Invalid(_) => CloseCode::NotProven,
         NotKept::Unproven(_) | NotKept::TooMany => CloseCode::Unavailable,
         NotKept::KeyChanged(_) => CloseCode::KeyChanged,
         NotKept::Conflict(_) => CloseCode::RecordConflict,
@@ -41,8 +44,15 @@ fn rejection(not_kept: &NotKept) -> Rejection {
 }
 
 impl Door {
+    /// A door for a server whose own record is published.
+    pub(super) fn open(peers: Arc<Peers>) -> Result<Self, Refusal> {
+        let record = peers.record.get().cloned();
+        let record = record.ok_or_else(|| Refusal::internal("no server record of our own"))?;
+        Ok(Self { peers, record })
+    }
+
     async fn keep(&self, record: &SignedRecord) -> Result<(), Rejection> {
-        let peers = &self.0;
+        let peers = &self.peers;
         match peers.keyring.keep(&peers.store, record).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(not_kept)) => Err(rejection(&not_kept)),
@@ -53,43 +63,43 @@ impl Door {
 
 impl Homeserver for Door {
     fn name(&self) -> &ServerName {
-        self.0.identity.name()
+        self.peers.identity.name()
     }
 
     fn own_record(&self) -> SignedRecord {
-        self.0.record.clone()
+        self.record.clone()
     }
 
     fn log_id(&self) -> LogId {
-        self.0.store.log_id()
+        self.peers.store.log_id()
     }
 
     fn keeps_connected(&self, peer: &ServerName) -> bool {
-        self.0.shares_a_room(peer)
+        self.peers.shares_a_room(peer)
     }
 
     async fn judge(&self, claim: Claim) -> Result<(), Rejection> {
-        let peers = &self.0;
+        let peers = &self.peers;
         if !peers.is_allowed(&claim.name) {
             return Err(Rejection::new(CloseCode::Denied, "this server does not speak with yours"));
         }
         let record = claim
             .record
             .verify()
-            .map_err(|error| Rejection::new(CloseCode::BadRecord, error.to_string()))?;
+            .map_err(|error| Rejection::new(CloseCode::NotProven, error.to_string()))?;
         if record.name != claim.name || record.tls_key != claim.tls_key {
             return Err(Rejection::new(
-                CloseCode::BadRecord,
+                CloseCode::NotProven,
                 "the record is not of that name and connection",
             ));
         }
         if !record.is_current(peers.clock.now_ms()) {
-            return Err(Rejection::new(CloseCode::BadRecord, "the record has expired"));
+            return Err(Rejection::new(CloseCode::NotProven, "the record has expired"));
         }
         self.keep(&claim.record).await?;
         let newest = peers.keyring.newest(&claim.name);
         if newest.is_some_and(|newest| newest.sequence > record.sequence) {
-            return Err(Rejection::new(CloseCode::BadRecord, "a newer record of that server is known"));
+            return Err(Rejection::new(CloseCode::RecordOutdated, "a newer record of that server is known"));
         }
         peers.book.learn(&record);
         Ok(())
@@ -98,17 +108,17 @@ impl Homeserver for Door {
     async fn heard_record(&self, peer: &ServerName, record: SignedRecord) -> Result<(), Rejection> {
         let verified = record
             .verify()
-            .map_err(|error| Rejection::new(CloseCode::BadRecord, error.to_string()))?;
+            .map_err(|error| Rejection::new(CloseCode::NotProven, error.to_string()))?;
         if verified.name != peer {
-            return Err(Rejection::new(CloseCode::BadRecord, "the record is of another server"));
+            return Err(Rejection::new(CloseCode::NotProven, "the record is of another server"));
         }
         self.keep(&record).await?;
-        self.0.book.learn(&verified);
+        self.peers.book.learn(&verified);
         Ok(())
     }
 
     async fn received(&self, peer: &ServerName) -> Result<Option<Received>, Failure> {
-        let received = self.0.store.received_of(peer).await.map_err(failure)?;
+        let received = self.peers.store.received_of(peer).await.map_err(failure)?;
         Ok(received.and_then(|received| {
             Some(Received {
                 log_id: received.log_id,
@@ -124,7 +134,7 @@ impl Homeserver for Door {
         items: Vec<LogItem>,
         cursor: Cursor,
     ) -> Result<(), Failure> {
-        self.0.heard_log(peer, log_id, items, cursor).await.map_err(failure)
+        self.peers.heard_log(peer, log_id, items, cursor).await.map_err(failure)
     }
 
     async fn read_log(
@@ -134,7 +144,7 @@ impl Homeserver for Door {
         max_items: usize,
         max_bytes: usize,
     ) -> Result<LogPage, Failure> {
-        self.0.page_for(peer, after, max_items, max_bytes).await.map_err(failure)
+        self.peers.page_for(peer, after, max_items, max_bytes).await.map_err(failure)
     }
 
     async fn acknowledged(&self, _peer: &ServerName, _cursor: Cursor) -> Result<(), Failure> {
@@ -143,15 +153,15 @@ impl Homeserver for Door {
     }
 
     async fn extremities(&self, peer: &ServerName) -> Result<Vec<RoomExtremities>, Failure> {
-        self.0.extremities_for(peer).await.map_err(failure)
+        self.peers.extremities_for(peer).await.map_err(failure)
     }
 
     async fn heard_extremities(&self, peer: &ServerName, rooms: Vec<RoomExtremities>) {
-        self.0.compare(peer, rooms);
+        self.peers.compare(peer, rooms);
     }
 
     async fn answer(&self, peer: &ServerName, request: Request, parts: Parts) -> Result<Finished, Refused> {
-        self.0.answer_request(peer, request, parts).await
+        self.peers.answer_request(peer, request, parts).await
     }
 
     fn heard_datagram(&self, _peer: &ServerName, _datagram: Datagram) {}

@@ -21,18 +21,22 @@ mod outgoing;
 mod own_record;
 mod verify;
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use maru_protocol::key::{PublicKey, SecretKey};
+use maru_federation::Pool;
+use maru_federation::quic::{BoundSocket, Quic};
+use maru_protocol::key::SecretKey;
 use maru_protocol::record::SignedRecord;
 use ruma::{OwnedServerName, ServerName};
 
 pub use book::{Book, KnownPeer};
 pub use keyring::{Keyring, NotKept};
-pub use own_record::OwnRecord;
+pub use own_record::{OwnRecord, RetiredKey};
 
 use crate::clock::Clock;
 use crate::identity::Identity;
+use crate::live::Destinations;
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
 use crate::store::Store;
@@ -63,7 +67,9 @@ pub struct Peers {
     keyring: Keyring,
     book: Arc<Book>,
     settings: PeerSettings,
-    record: SignedRecord,
+    record: OnceLock<SignedRecord>,
+    destinations: Arc<Destinations>,
+    sharing: RwLock<HashSet<OwnedServerName>>,
     inbox: inbox::Inbox,
     road: OnceLock<Road>,
 }
@@ -78,11 +84,10 @@ impl Peers {
         clock: Arc<Clock>,
         rooms: Arc<Rooms>,
         settings: PeerSettings,
-        own: OwnRecord,
+        destinations: Arc<Destinations>,
     ) -> Result<Arc<Self>, Refusal> {
         let store = Arc::clone(rooms.store());
         let keyring = Keyring::open(&store, &settings.peers).await?;
-        let record = own.publish(&store, &keyring, &identity, clock.now_ms()).await?;
         let book = Arc::new(Book::new(settings.peers.clone()));
         Ok(Arc::new(Self {
             identity,
@@ -92,7 +97,9 @@ impl Peers {
             keyring,
             book,
             settings,
-            record,
+            record: OnceLock::new(),
+            destinations,
+            sharing: RwLock::default(),
             inbox: inbox::Inbox::default(),
             road: OnceLock::new(),
         }))
@@ -104,9 +111,81 @@ impl Peers {
         !listed(&self.settings.deny) && (self.settings.allow.is_empty() || listed(&self.settings.allow))
     }
 
-    /// The TLS key's public half, by this server's own record.
+    /// Begins to speak with other servers over a bound socket, and goes on with what waits.
+    ///
+    /// # Errors
+    /// When the database fails or the transport cannot be set up.
+    pub async fn start(
+        self: &Arc<Self>,
+        own: OwnRecord,
+        tls_key: &SecretKey,
+        socket: BoundSocket,
+    ) -> Result<(), Refusal> {
+        let record = own
+            .publish(&self.store, &self.keyring, &self.identity, self.clock.now_ms())
+            .await?;
+        let _ = self.record.set(record);
+        let transport = Quic::new(tls_key, socket).map_err(Refusal::internal)?;
+        let door = Arc::new(homeserver::Door::open(Arc::clone(self))?);
+        let pool = Pool::start(
+            door,
+            Arc::clone(&self.book),
+            Arc::new(transport),
+            maru_federation::pool::Settings::default(),
+        );
+        let _ = self.road.set(Road(pool.clone()));
+        self.resume_inbox().await?;
+        for name in self.store.interested_servers().await? {
+            if name != self.identity.server_name {
+                self.note_sharing(&name);
+                pool.wake(&name);
+            }
+        }
+        let peers = Arc::downgrade(self);
+        let destinations = Arc::clone(&self.destinations);
+        tokio::spawn(async move {
+            loop {
+                let names = destinations.take().await;
+                let Some(peers) = peers.upgrade() else { return };
+                for name in names {
+                    if name != peers.identity.server_name && peers.is_allowed(&name) {
+                        peers.note_sharing(&name);
+                        pool.wake(&name);
+                    }
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Ends all connections in order.
+    pub async fn stop(&self) {
+        if let Some(road) = self.road.get() {
+            road.0.shut_down().await;
+        }
+    }
+
+    /// The connections, if this server speaks with others.
     #[must_use]
-    pub fn tls_public_key(secret: &SecretKey) -> PublicKey {
-        secret.public_key()
+    pub fn pool(&self) -> Option<&Pool> {
+        self.road.get().map(|road| &road.0)
+    }
+
+    /// Where peers are.
+    #[must_use]
+    pub fn book(&self) -> &Arc<Book> {
+        &self.book
+    }
+
+    fn note_sharing(&self, name: &ServerName) {
+        let known = self.sharing.read().unwrap_or_else(PoisonError::into_inner).contains(name);
+        if !known {
+            self.sharing.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+        }
+    }
+
+    /// Whether a server is, or was since the start, in a room with this one.
+    fn shares_a_room(&self, name: &ServerName) -> bool {
+        self.sharing.read().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
 }

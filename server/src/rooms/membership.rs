@@ -89,7 +89,25 @@ impl Rooms {
         self.join_with(room, user_id, reason, Map::new()).await.map(drop)
     }
 
-    /// The same, with more keys in the content of the event.
+    /// The content of a join of a local user, with more keys.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn join_content(
+        &self,
+        user_id: &UserId,
+        reason: Option<String>,
+        more: Map<String, Value>,
+    ) -> Result<Map<String, Value>, Refusal> {
+        let mut content = more;
+        let people = self.store.people([user_id]).await?;
+        for (key, value) in member_content(Membership::Join, people.get(user_id), reason) {
+            content.entry(key).or_insert(value);
+        }
+        Ok(content)
+    }
+
+    /// Like [`Rooms::join`], with more keys in the content of the event, and also for somebody who is there already.
     pub(super) async fn join_with(
         &self,
         room: &Arc<Room>,
@@ -97,13 +115,9 @@ impl Rooms {
         reason: Option<String>,
         more: Map<String, Value>,
     ) -> Result<Arc<StoredEvent>, Refusal> {
-        let mut content = more;
+        let mut content = self.join_content(user_id, reason, more).await?;
         if let Some(authoriser) = self.authoriser(room, user_id).await? {
             content.insert("join_authorised_via_users_server".into(), json!(authoriser));
-        }
-        let people = self.store.people([user_id]).await?;
-        for (key, value) in member_content(Membership::Join, people.get(user_id), reason) {
-            content.entry(key).or_insert(value);
         }
         self.set_member(room, user_id, user_id, content).await
     }
@@ -156,6 +170,22 @@ impl Rooms {
         let people = self.invitable([target]).await?;
         let content = member_content(Membership::Invite, people.get(target), reason);
         self.set_member(room, sender, target, content).await.map(drop)
+    }
+
+    /// An invitation of a user of another server, of whom this one knows no more than the id.
+    ///
+    /// # Errors
+    /// When the reason makes no event.
+    pub fn invite_draft(
+        &self,
+        room: &Room,
+        sender: &UserId,
+        target: &UserId,
+        reason: Option<String>,
+    ) -> Result<maru_protocol::event::Draft, Refusal> {
+        let content = member_content(Membership::Invite, None, reason);
+        let content = Content::of(&content).map_err(|error| Refusal::BadJson(error.to_string()))?;
+        Ok(self.draft(room, sender, "m.room.member", Some(target.as_str()), content))
     }
 
     /// Removes somebody from a room, or takes an invitation back.
@@ -274,7 +304,7 @@ impl Rooms {
     }
 
     /// Who vouches for somebody who joins a room because of membership in another; `None` where nobody has to.
-    async fn authoriser(&self, room: &Room, user_id: &UserId) -> Result<Option<OwnedUserId>, Refusal> {
+    pub(crate) async fn authoriser(&self, room: &Room, user_id: &UserId) -> Result<Option<OwnedUserId>, Refusal> {
         let state = &room.head().state;
         let Some(rule) = self.state_event(state, "m.room.join_rules", "").await? else {
             return Ok(None);

@@ -38,7 +38,7 @@ impl Peers {
 
     async fn template_of(&self, room: &Arc<Room>, call: &MakeMembership) -> Result<Template, Refusal> {
         let authorised_by = match call.membership {
-            Membership::Join => self.rooms.authoriser_of(room, &call.user_id).await?,
+            Membership::Join => self.rooms.authoriser(room, &call.user_id).await?,
             _ => None,
         };
         let mut content = json!({ "membership": call.membership.name() });
