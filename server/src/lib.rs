@@ -16,6 +16,7 @@ pub mod keys;
 pub mod live;
 pub mod media;
 pub mod observe;
+pub mod peers;
 pub mod push;
 pub mod rate_limits;
 pub mod receipts;

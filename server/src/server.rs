@@ -15,9 +15,11 @@ use crate::identity::Identity;
 use crate::keys::Keys;
 use crate::live::{Hub, Readers};
 use crate::media::Media;
+use crate::peers::{PeerSettings, Peers};
 use crate::push::Push;
 use crate::rate_limits::RateLimits;
 use crate::receipts::Receipts;
+use crate::refusal::Refusal;
 use crate::rooms::Rooms;
 use crate::store::{CommitLimits, Database, Store, StoreError};
 use crate::sync::{Sources, Sync};
@@ -54,6 +56,8 @@ pub struct Server {
     pub media: Media,
     /// Push rules.
     pub push: Arc<Push>,
+    /// Other homeservers.
+    pub peers: Arc<Peers>,
     /// What sync answers.
     pub sync: Sync,
     /// How often things may be done.
@@ -78,6 +82,7 @@ impl Server {
         let readers = Arc::new(Readers::default());
         let (table, hub) = (Arc::clone(&readers.table), Arc::clone(&readers.hub));
         let own_rules = Arc::clone(&readers.own_rules);
+        let destinations = Arc::clone(&readers.destinations);
         let limits = config.limits.clone();
         let commit = CommitLimits {
             changes: limits.commit_changes,
@@ -96,6 +101,15 @@ impl Server {
             Arc::clone(&push),
             limits.message_characters,
         ));
+        let peers = Peers::open(
+            Arc::clone(&identity),
+            Arc::clone(&clock),
+            Arc::clone(&rooms),
+            peer_settings(&config),
+            destinations,
+        )
+        .await
+        .map_err(unopened)?;
         let account_data = ClientData::new(Arc::clone(&store), Arc::clone(&rooms));
         let receipts = Receipts::new(Arc::clone(&clock), Arc::clone(&store), Arc::clone(&rooms));
         let typing = Typing::start(Arc::clone(&hub));
@@ -154,6 +168,7 @@ impl Server {
             keys,
             media,
             push,
+            peers,
             sync,
             rate_limits,
             limits,
@@ -170,9 +185,27 @@ impl Server {
 
     /// Stores what is queued and closes the database.
     pub async fn close(&self) {
+        self.peers.stop().await;
         self.accounts.flush_last_seen().await;
         self.store.close().await;
     }
+}
+
+fn peer_settings(_config: &Config) -> PeerSettings {
+    PeerSettings {
+        peers: Vec::new(),
+        allow: Vec::new(),
+        deny: Vec::new(),
+        backlog_events: 2_000,
+        inbox_events: 50_000,
+    }
+}
+
+fn unopened(refusal: Refusal) -> StoreError {
+    StoreError::Unavailable(match refusal {
+        Refusal::Internal(text) | Refusal::Unavailable(text) => text,
+        refusal => refusal.to_string(),
+    })
 }
 
 /// Does what is due from time to time, for as long as the server is there.

@@ -49,12 +49,16 @@ async fn join_by_id(
     server
         .rate_limits
         .check(Limit::JoinsPerUser, &call.caller.user_id)?;
-    let room = server.rooms.room(&call.request.room_id).await?;
-    server
-        .rooms
-        .join(&room, &call.caller.user_id, call.request.reason)
+    let joined = server
+        .peers
+        .join(
+            (&*call.request.room_id).into(),
+            &call.caller.user_id,
+            Vec::new(),
+            call.request.reason,
+        )
         .await?;
-    Ok(Answer(join_room_by_id::Response::new(room.room_id.clone())))
+    Ok(Answer(join_room_by_id::Response::new(joined)))
 }
 
 async fn join_by_id_or_alias(
@@ -64,14 +68,16 @@ async fn join_by_id_or_alias(
     server
         .rate_limits
         .check(Limit::JoinsPerUser, &call.caller.user_id)?;
-    let room = server.rooms.room_named(&call.request.room_id_or_alias).await?;
-    server
-        .rooms
-        .join(&room, &call.caller.user_id, call.request.reason)
+    let joined = server
+        .peers
+        .join(
+            &call.request.room_id_or_alias,
+            &call.caller.user_id,
+            call.request.via,
+            call.request.reason,
+        )
         .await?;
-    Ok(Answer(join_room_by_id_or_alias::Response::new(
-        room.room_id.clone(),
-    )))
+    Ok(Answer(join_room_by_id_or_alias::Response::new(joined)))
 }
 
 async fn knock(
@@ -102,7 +108,7 @@ async fn invite(
     let room = server.rooms.room(&call.request.room_id).await?;
     let sender = &call.caller.user_id;
     server
-        .rooms
+        .peers
         .invite(&room, sender, &invited.user_id, invited.reason)
         .await?;
     Ok(Answer(invite_user::Response::new()))
@@ -112,10 +118,9 @@ async fn leave(
     State(server): State<Arc<Server>>,
     call: Call<leave_room::Request>,
 ) -> Reply<leave_room::Response> {
-    let room = server.rooms.room(&call.request.room_id).await?;
     server
-        .rooms
-        .leave(&room, &call.caller.user_id, call.request.reason)
+        .peers
+        .leave(&call.request.room_id, &call.caller.user_id, call.request.reason)
         .await?;
     Ok(Answer(leave_room::Response::new()))
 }

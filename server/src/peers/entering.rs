@@ -48,7 +48,6 @@ impl Peers {
         user_id: &UserId,
         via: Vec<OwnedServerName>,
         reason: Option<String>,
-        more: Map<String, Value>,
     ) -> Result<OwnedRoomId, Refusal> {
         let (room_id, via) = self.locate(name, via).await?;
         if let Some(room) = self.present(&room_id).await? {
@@ -56,7 +55,7 @@ impl Peers {
             return Ok(room_id);
         }
         let servers = self.who_knows(&room_id, user_id, via).await?;
-        let content = self.rooms.join_content(user_id, reason, more).await?;
+        let content = self.rooms.join_content(user_id, reason, Map::new()).await?;
         let wish = Wish {
             room_id: &room_id,
             user_id,

@@ -25,6 +25,7 @@ mod room;
 mod send;
 mod show_profile;
 mod state_checks;
+mod stripped;
 mod summary;
 mod table;
 mod transactions;

@@ -1,24 +1,11 @@
 //! Rooms that the user is invited to or has knocked on, with the little that may be known of them.
 
-use std::sync::Arc;
+use maru_protocol::state::State;
 
 use super::answer::write_json;
 use super::{Sync, answer};
 use crate::refusal::Refusal;
-use crate::store::events::StoredEvent;
 use crate::store::rooms::StoredMembership;
-
-/// The state that an invited user is shown (client-server API, "Stripped state").
-const SHOWN: [&str; 8] = [
-    "m.room.create",
-    "m.room.join_rules",
-    "m.room.canonical_alias",
-    "m.room.avatar",
-    "m.room.name",
-    "m.room.topic",
-    "m.room.encryption",
-    "m.room.history_visibility",
-];
 
 /// Appends `"<room id>":{"invite_state":{…}}`, or `knock_state`.
 pub(super) async fn write(
@@ -46,23 +33,14 @@ async fn of_local_room(sync: &Sync, membership: &StoredMembership) -> Result<Str
     let own = sync.rooms.events(&[nid]).await?.remove(&nid);
     let state = match (&own, sync.rooms.room_by_nid(membership.membership.room).await?) {
         (_, Some(room)) => room.head().state.clone(),
-        (Some(own), None) => {
-            sync.store
-                .state(own.state.ok_or_else(|| Refusal::internal("no state"))?)
-                .await?
-        }
+        (Some(own), None) => match own.state {
+            Some(nid) => sync.store.state(nid).await?,
+            None => State::default(),
+        },
         (None, None) => return Ok(String::new()),
     };
-    let inviter = own.as_ref().map(|own| own.event.sender.to_string());
-    let slots = SHOWN
-        .iter()
-        .map(|event_type| (*event_type, ""))
-        .chain(inviter.iter().map(|id| ("m.room.member", &**id)));
-    let nids: Vec<_> = slots
-        .filter_map(|(kind, key)| state.get(&maru_protocol::auth::StateSlot::new(kind, key).hash()))
-        .collect();
-    let mut events: Vec<Arc<StoredEvent>> = sync.rooms.events(&nids).await?.into_values().collect();
-    events.sort_unstable_by_key(|stored| stored.nid);
+    let inviter = own.as_ref().map(|own| own.event.sender.clone());
+    let mut events = sync.rooms.shown_state(&state, inviter.as_deref()).await?;
     events.extend(own);
     let stripped: Vec<String> = events
         .iter()

@@ -19,6 +19,14 @@ use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::ingest::{Incoming, Taken};
 
+fn named(membership: Membership) -> &'static str {
+    match membership {
+        Membership::Join => "join",
+        Membership::Leave => "leave",
+        Membership::Knock => "knock",
+    }
+}
+
 impl Peers {
     /// What a user of a peer needs to build a membership event.
     pub(super) async fn make_membership(
@@ -41,7 +49,7 @@ impl Peers {
             Membership::Join => self.rooms.authoriser(room, &call.user_id).await?,
             _ => None,
         };
-        let mut content = json!({ "membership": call.membership.name() });
+        let mut content = json!({ "membership": named(call.membership) });
         if let Some(authoriser) = &authorised_by {
             content["join_authorised_via_users_server"] = json!(authoriser);
         }
