@@ -1,0 +1,3 @@
+//! Homeservers that share rooms.
+
+mod rooms;
