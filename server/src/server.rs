@@ -15,7 +15,7 @@ use crate::identity::Identity;
 use crate::keys::Keys;
 use crate::live::{Hub, Readers};
 use crate::media::Media;
-use crate::peers::{PeerSettings, Peers};
+use crate::peers::{KnownPeer, PeerSettings, Peers};
 use crate::push::Push;
 use crate::rate_limits::RateLimits;
 use crate::receipts::Receipts;
@@ -191,13 +191,19 @@ impl Server {
     }
 }
 
-fn peer_settings(_config: &Config) -> PeerSettings {
+fn peer_settings(config: &Config) -> PeerSettings {
+    let federation = &config.federation;
+    let known = federation.peers.iter().map(|peer| KnownPeer {
+        name: peer.name.clone(),
+        addresses: peer.addresses.clone(),
+        key: Some(peer.key),
+    });
     PeerSettings {
-        peers: Vec::new(),
-        allow: Vec::new(),
-        deny: Vec::new(),
-        backlog_events: 2_000,
-        inbox_events: 50_000,
+        peers: known.collect(),
+        allow: federation.allow.clone(),
+        deny: federation.deny.clone(),
+        backlog_events: usize::try_from(federation.backlog_events).unwrap_or(usize::MAX),
+        inbox_events: federation.inbox_events.into(),
     }
 }
 

@@ -24,6 +24,7 @@
 
 pub mod api;
 pub mod engine;
+pub mod federation;
 pub mod fuzz;
 pub mod model;
 pub mod postgres;
@@ -33,6 +34,7 @@ pub mod user;
 
 pub use api::{Api, Reply};
 pub use engine::{Data, Engine};
+pub use federation::federate;
 pub use process::TestProcess;
 pub use server::TestServer;
 pub use user::{Synced, User};

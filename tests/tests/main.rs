@@ -7,6 +7,7 @@
 )]
 
 mod faults;
+mod federation;
 mod flows;
 mod storage;
 mod tidy;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use maru_federation::quic::BoundSocket;
 use tokio_util::sync::CancellationToken;
 
 use super::signals::Signals;
@@ -14,6 +15,7 @@ use crate::http::listener::{Listener, ListenerOptions};
 use crate::http::tls::{Certificates, TlsFiles};
 use crate::http::{health, router};
 use crate::observe::{logging, process};
+use crate::peers::OwnRecord;
 use crate::server::Server;
 
 pub(super) async fn run(loaded: Loaded) -> Result<(), Failure> {
@@ -52,7 +54,8 @@ pub(super) async fn run(loaded: Loaded) -> Result<(), Failure> {
     let server = open_server(&folder, &config).await?;
     let socket = AdminSocket::bind(&folder.admin_socket())
         .map_err(|error| Failure::Other(format!("cannot open the admin socket: {error}")))?;
-    announce(&server, &folder, &clients, metrics.as_ref()).await?;
+    let federation = federate(&server, &folder, &config).await?;
+    announce(&server, &folder, &clients, metrics.as_ref(), federation).await?;
 
     let stop = CancellationToken::new();
     tokio::spawn(signals.heed(stop.clone(), certificates));
@@ -109,12 +112,30 @@ async fn bind(
     bound.map_err(|error| Failure::Other(format!("cannot listen on {address} (`{key}`): {error}")))
 }
 
+/// Begins to speak with other homeservers where that is configured.
+async fn federate(
+    server: &Server,
+    folder: &DataFolder,
+    config: &Config,
+) -> Result<Option<SocketAddr>, Failure> {
+    let Some(address) = config.federation_listen else {
+        return Ok(None);
+    };
+    let socket = BoundSocket::bind(address);
+    let socket = socket.map_err(|error| Failure::Other(format!("{error} (`federation_listen`)")))?;
+    let own = OwnRecord::of(folder.keys(), &config.federation.addresses);
+    let started = server.peers.start(own, &folder.keys().tls, socket).await;
+    let failed = |refusal| Failure::Other(format!("cannot speak with other homeservers: {refusal}"));
+    started.map(Some).map_err(failed)
+}
+
 /// Says on standard output where the server is. Scripts read these lines, the last of which means that it answers.
 async fn announce(
     server: &Server,
     folder: &DataFolder,
     clients: &Listener,
     metrics: Option<&Listener>,
+    federation: Option<SocketAddr>,
 ) -> Result<(), Failure> {
     let unknown = |error| Failure::Other(format!("cannot tell the bound address: {error}"));
     let bound = format!(
@@ -134,6 +155,9 @@ async fn announce(
             "metrics listening on http://{}/metrics",
             metrics.local_addr().map_err(unknown)?
         );
+    }
+    if let Some(address) = federation {
+        say!("federation listening on {address}");
     }
     let token = server.accounts.ensure_first_admin_token().await;
     if let Some(token) = token.map_err(|refusal| Failure::Other(refusal.to_string()))? {

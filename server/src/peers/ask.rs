@@ -38,12 +38,17 @@ impl Peers {
     /// What the peer says, or that it cannot be reached.
     pub(super) async fn ask<C: Call>(&self, peer: &ServerName, call: C) -> Result<Answering<C>, Refusal> {
         if !self.is_allowed(peer) {
-            return Err(Refusal::forbidden(format!("this server does not speak with {peer}")));
+            return Err(Refusal::forbidden(format!(
+                "this server does not speak with {peer}"
+            )));
         }
         let road = self.road.get().ok_or_else(|| {
             Refusal::forbidden("this server does not reach others: `federation_listen` is not set")
         })?;
-        road.0.request(peer, call).await.map_err(|error| refusal(peer, error))
+        road.0
+            .request(peer, call)
+            .await
+            .map_err(|error| refusal(peer, error))
     }
 
     /// Reads the events of an answer to its end; those that do not verify are left out. Records in it are kept before the
@@ -65,7 +70,9 @@ impl Peers {
                 }
             }
             if events.len() > most {
-                return Err(Refusal::Unavailable(format!("{peer} answers with too many events")));
+                return Err(Refusal::Unavailable(format!(
+                    "{peer} answers with too many events"
+                )));
             }
         }
         let done = answer.done().await.map_err(|error| refusal(&peer, error))?;
@@ -87,7 +94,9 @@ impl Peers {
         preferred: impl IntoIterator<Item = OwnedServerName>,
         room: Option<&crate::rooms::Room>,
     ) -> Vec<OwnedServerName> {
-        let members = room.into_iter().flat_map(|room| room.head().servers.keys().cloned().collect::<Vec<_>>());
+        let members = room
+            .into_iter()
+            .flat_map(|room| room.head().servers.keys().cloned().collect::<Vec<_>>());
         let mut candidates: Vec<OwnedServerName> = Vec::new();
         for name in preferred.into_iter().chain(members) {
             if name != self.identity.server_name && !candidates.contains(&name) {

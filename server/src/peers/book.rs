@@ -32,7 +32,10 @@ pub struct Book {
 
 impl Book {
     pub(super) fn new(peers: Vec<KnownPeer>) -> Self {
-        let configured = peers.into_iter().map(|peer| (peer.name, peer.addresses)).collect();
+        let configured = peers
+            .into_iter()
+            .map(|peer| (peer.name, peer.addresses))
+            .collect();
         Self {
             configured: RwLock::new(configured),
             records: RwLock::default(),

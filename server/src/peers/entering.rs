@@ -153,8 +153,18 @@ impl Peers {
             let servers = room.head().servers.keys().cloned().collect();
             return Ok((room.room_id.clone(), servers));
         }
-        let answer = self.ask(server_name, Alias { alias: alias.to_owned() }).await?;
-        let done = answer.done().await.map_err(|error| super::ask::refusal(server_name, error))?;
+        let answer = self
+            .ask(
+                server_name,
+                Alias {
+                    alias: alias.to_owned(),
+                },
+            )
+            .await?;
+        let done = answer
+            .done()
+            .await
+            .map_err(|error| super::ask::refusal(server_name, error))?;
         Ok((done.room_id, done.servers))
     }
 
@@ -195,10 +205,17 @@ impl Peers {
         let (events, done) = self.read_events(answer, subject, LARGEST_STATE).await?;
         // The answer may carry more signatures on our event, and nothing else.
         let join = self
-            .verify(&done.event, wish.room_id, checked.version, checked.max_event_bytes)
+            .verify(
+                &done.event,
+                wish.room_id,
+                checked.version,
+                checked.max_event_bytes,
+            )
             .map_err(|why| Refusal::forbidden(format!("{server} answers with a wrong event: {why}")))?;
         if join.id != checked.event.id {
-            return Err(Refusal::forbidden(format!("{server} answers with another event than was sent")));
+            return Err(Refusal::forbidden(format!(
+                "{server} answers with another event than was sent"
+            )));
         }
         let room = self
             .rooms
@@ -235,9 +252,14 @@ impl Peers {
             event: checked.event.json.clone().into(),
         };
         let answer = self.ask(server, call).await?;
-        answer.done().await.map_err(|error| super::ask::refusal(server, error))?;
+        answer
+            .done()
+            .await
+            .map_err(|error| super::ask::refusal(server, error))?;
         let room_id = wish.room_id.to_owned();
-        self.rooms.outside_membership(&room_id, version, checked.event, None).await
+        self.rooms
+            .outside_membership(&room_id, version, checked.event, None)
+            .await
     }
 
     /// Asks for a template and builds our own event from the fields that hold.
@@ -252,18 +274,32 @@ impl Peers {
                 .collect(),
         };
         let answer = self.ask(server, call).await?;
-        let template = answer.done().await.map_err(|error| super::ask::refusal(server, error))?;
+        let template = answer
+            .done()
+            .await
+            .map_err(|error| super::ask::refusal(server, error))?;
         self.check_template(server, wish, template)
     }
 
-    fn check_template(&self, server: &ServerName, wish: &Wish<'_>, template: Template) -> Result<Checked, Refusal> {
-        let wrong = |what: &str| Refusal::forbidden(format!("{server} answers with a wrong template: {what}"));
+    fn check_template(
+        &self,
+        server: &ServerName,
+        wish: &Wish<'_>,
+        template: Template,
+    ) -> Result<Checked, Refusal> {
+        let wrong =
+            |what: &str| Refusal::forbidden(format!("{server} answers with a wrong template: {what}"));
         let version = RoomVersion::from_id(&template.version)
             .ok_or_else(|| Refusal::UnsupportedRoomVersion(template.version.to_string()))?;
         // Whose events these are is not known yet, so they cannot be verified; they only give ids and limits, and the
         // whole chain is verified with the answer to what we send.
         let parse = |json: &str| {
-            let event = Event::parse(json, version, LARGE_MAX_EVENT_BYTES, maru_protocol::limits::MAX_JSON_DEPTH);
+            let event = Event::parse(
+                json,
+                version,
+                LARGE_MAX_EVENT_BYTES,
+                maru_protocol::limits::MAX_JSON_DEPTH,
+            );
             event
                 .ok()
                 .filter(|event| event.room_id == wish.room_id)
@@ -273,7 +309,11 @@ impl Peers {
         if !create.is_state_at("m.room.create", "") {
             return Err(wrong("its create event is none"));
         }
-        let events = template.auth_events.iter().map(|json| parse(json)).collect::<Result<Vec<_>, _>>()?;
+        let events = template
+            .auth_events
+            .iter()
+            .map(|json| parse(json))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut content = wish.content.clone();
         if let (Membership::Join, Some(authoriser)) = (wish.membership, template.authorised_by) {
             content.insert("join_authorised_via_users_server".into(), json!(authoriser));
@@ -312,7 +352,9 @@ impl Peers {
             depth: template.depth,
         };
         let max_event_bytes = max_event_bytes(&create.content);
-        let event = self.rooms.build_for_others(draft, links, version, max_event_bytes)?;
+        let event = self
+            .rooms
+            .build_for_others(draft, links, version, max_event_bytes)?;
         Ok(Checked {
             version,
             max_event_bytes,
@@ -324,7 +366,10 @@ impl Peers {
     pub(super) fn wake_room(&self, room: &Room) {
         if let Some(road) = self.road.get() {
             let head = room.head();
-            let others = head.servers.keys().filter(|name| **name != self.identity.server_name);
+            let others = head
+                .servers
+                .keys()
+                .filter(|name| **name != self.identity.server_name);
             others.for_each(|name| road.0.wake(name));
         }
     }

@@ -85,8 +85,12 @@ impl Peers {
                 break;
             }
             let named = |event: &&Arc<Event>| event.prev_events.iter().any(|id| lacking.contains(id));
-            let latest: Vec<OwnedEventId> =
-                open.iter().filter(named).map(|event| event.id.clone()).take(100).collect();
+            let latest: Vec<OwnedEventId> = open
+                .iter()
+                .filter(named)
+                .map(|event| event.id.clone())
+                .take(100)
+                .collect();
             let call = MissingEvents {
                 room_id: room.room_id.clone(),
                 earliest: room.head().extremities.iter().map(|tip| tip.id.clone()).collect(),
@@ -94,8 +98,13 @@ impl Peers {
                 limit: AT_ONCE,
             };
             let answer = self.ask(peer, call).await?;
-            let (events, _) = self.read_events(answer, self.subject(room), AT_ONCE as usize).await?;
-            let fresh: Vec<_> = events.into_iter().filter(|event| !found.contains_key(&event.id)).collect();
+            let (events, _) = self
+                .read_events(answer, self.subject(room), AT_ONCE as usize)
+                .await?;
+            let fresh: Vec<_> = events
+                .into_iter()
+                .filter(|event| !found.contains_key(&event.id))
+                .collect();
             if fresh.is_empty() {
                 break;
             }
@@ -147,11 +156,18 @@ impl Peers {
                 incoming.before = Some(self.state_at(room, peer, &incoming.event.id).await?);
             }
         }
-        Err(Refusal::Unavailable(format!("{peer} does not give what an event lacks")))
+        Err(Refusal::Unavailable(format!(
+            "{peer} does not give what an event lacks"
+        )))
     }
 
     /// Fetches auth events with what they name in turn.
-    async fn fetch_auth(&self, room: &Arc<Room>, peer: &ServerName, ids: Vec<OwnedEventId>) -> Result<(), Refusal> {
+    async fn fetch_auth(
+        &self,
+        room: &Arc<Room>,
+        peer: &ServerName,
+        ids: Vec<OwnedEventId>,
+    ) -> Result<(), Refusal> {
         let mut events: HashMap<OwnedEventId, Arc<Event>> = HashMap::new();
         let mut open = ids;
         for _ in 0..ROUNDS {
@@ -165,13 +181,18 @@ impl Peers {
             };
             let answer = self.ask(peer, call).await?;
             let (fresh, _) = self.read_events(answer, self.subject(room), LARGEST_GAP).await?;
-            let named: HashSet<OwnedEventId> =
-                fresh.iter().flat_map(|event| event.auth_events.iter().cloned()).collect();
+            let named: HashSet<OwnedEventId> = fresh
+                .iter()
+                .flat_map(|event| event.auth_events.iter().cloned())
+                .collect();
             if fresh.is_empty() {
                 break;
             }
             events.extend(fresh.into_iter().map(|event| (event.id.clone(), event)));
-            let here = self.store.events_by_id(named.iter().map(ToString::to_string).collect()).await?;
+            let here = self
+                .store
+                .events_by_id(named.iter().map(ToString::to_string).collect())
+                .await?;
             let here: HashSet<_> = here.iter().map(|stored| stored.event.id.clone()).collect();
             open = named
                 .into_iter()
@@ -184,13 +205,20 @@ impl Peers {
     }
 
     /// The state before an event, as a peer tells it.
-    async fn state_at(&self, room: &Arc<Room>, peer: &ServerName, at: &OwnedEventId) -> Result<State, Refusal> {
+    async fn state_at(
+        &self,
+        room: &Arc<Room>,
+        peer: &ServerName,
+        at: &OwnedEventId,
+    ) -> Result<State, Refusal> {
         let call = state::State {
             room_id: room.room_id.clone(),
             at: at.clone(),
         };
         let answer = self.ask(peer, call).await?;
-        let (events, done) = self.read_events(answer, self.subject(room), LARGEST_STATE).await?;
+        let (events, done) = self
+            .read_events(answer, self.subject(room), LARGEST_STATE)
+            .await?;
         self.rooms.keep_outliers(room.nid, room.version, events).await?;
         self.rooms.state_from(room.nid, &done.state).await
     }
@@ -257,7 +285,10 @@ impl Peers {
     async fn earliest(&self, room: &Arc<Room>) -> Result<Option<Arc<Event>>, Refusal> {
         use crate::store::events::Direction;
         let first = room.head().first_place;
-        let page = self.store.timeline(room.nid, first, Direction::Forward, 1).await?;
+        let page = self
+            .store
+            .timeline(room.nid, first, Direction::Forward, 1)
+            .await?;
         let event = page.first().map(|stored| Arc::clone(&stored.event));
         Ok(event.filter(|event| !event.prev_events.is_empty()))
     }
@@ -275,8 +306,13 @@ impl Peers {
             limit,
         };
         let answer = self.ask(peer, call).await?;
-        let (events, _) = self.read_events(answer, self.subject(room), limit as usize).await?;
-        let events: HashMap<_, _> = events.into_iter().map(|event| (event.id.clone(), event)).collect();
+        let (events, _) = self
+            .read_events(answer, self.subject(room), limit as usize)
+            .await?;
+        let events: HashMap<_, _> = events
+            .into_iter()
+            .map(|event| (event.id.clone(), event))
+            .collect();
         let events = oldest_first(events);
         let Some(oldest) = events.first() else {
             return Ok(false);
@@ -314,7 +350,13 @@ fn oldest_first(events: HashMap<OwnedEventId, Arc<Event>>) -> Vec<Arc<Event>> {
                 continue;
             };
             if entered.insert(id.clone()) {
-                open.extend(event.prev_events.iter().filter(|id| events.contains_key(*id)).cloned());
+                open.extend(
+                    event
+                        .prev_events
+                        .iter()
+                        .filter(|id| events.contains_key(*id))
+                        .cloned(),
+                );
             } else {
                 open.pop();
                 done.insert(id);

@@ -81,7 +81,10 @@ impl Homeserver for Door {
     async fn judge(&self, claim: Claim) -> Result<(), Rejection> {
         let peers = &self.peers;
         if !peers.is_allowed(&claim.name) {
-            return Err(Rejection::new(CloseCode::Denied, "this server does not speak with yours"));
+            return Err(Rejection::new(
+                CloseCode::Denied,
+                "this server does not speak with yours",
+            ));
         }
         let record = claim
             .record
@@ -99,7 +102,10 @@ impl Homeserver for Door {
         self.keep(&claim.record).await?;
         let newest = peers.keyring.newest(&claim.name);
         if newest.is_some_and(|newest| newest.sequence > record.sequence) {
-            return Err(Rejection::new(CloseCode::RecordOutdated, "a newer record of that server is known"));
+            return Err(Rejection::new(
+                CloseCode::RecordOutdated,
+                "a newer record of that server is known",
+            ));
         }
         peers.book.learn(&record);
         Ok(())
@@ -110,7 +116,10 @@ impl Homeserver for Door {
             .verify()
             .map_err(|error| Rejection::new(CloseCode::NotProven, error.to_string()))?;
         if verified.name != peer {
-            return Err(Rejection::new(CloseCode::NotProven, "the record is of another server"));
+            return Err(Rejection::new(
+                CloseCode::NotProven,
+                "the record is of another server",
+            ));
         }
         self.keep(&record).await?;
         self.peers.book.learn(&verified);
@@ -134,7 +143,10 @@ impl Homeserver for Door {
         items: Vec<LogItem>,
         cursor: Cursor,
     ) -> Result<(), Failure> {
-        self.peers.heard_log(peer, log_id, items, cursor).await.map_err(failure)
+        self.peers
+            .heard_log(peer, log_id, items, cursor)
+            .await
+            .map_err(failure)
     }
 
     async fn read_log(
@@ -144,7 +156,10 @@ impl Homeserver for Door {
         max_items: usize,
         max_bytes: usize,
     ) -> Result<LogPage, Failure> {
-        self.peers.page_for(peer, after, max_items, max_bytes).await.map_err(failure)
+        self.peers
+            .page_for(peer, after, max_items, max_bytes)
+            .await
+            .map_err(failure)
     }
 
     async fn acknowledged(&self, _peer: &ServerName, _cursor: Cursor) -> Result<(), Failure> {
@@ -199,7 +214,10 @@ impl Peers {
             log_id,
             cursor: cursor.to_vec(),
         };
-        let rows = self.store.receive(peer, received, arrived, self.clock.now_ms()).await?;
+        let rows = self
+            .store
+            .receive(peer, received, arrived, self.clock.now_ms())
+            .await?;
         let mut rooms: Vec<_> = rows.into_iter().map(|row| row.arrived.room_id).collect();
         rooms.dedup();
         rooms.into_iter().for_each(|room_id| self.work_on(room_id));
@@ -215,7 +233,9 @@ impl Peers {
         let (peers, peer) = (Arc::clone(self), peer.to_owned());
         tokio::spawn(async move {
             for room in rooms {
-                let closed = peers.close_gaps(&peer, room.room_id.clone(), room.extremities).await;
+                let closed = peers
+                    .close_gaps(&peer, room.room_id.clone(), room.extremities)
+                    .await;
                 if let Err(refusal) = closed {
                     tracing::debug!(%peer, room = %room.room_id, %refusal, "a gap stays for now");
                 }

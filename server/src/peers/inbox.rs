@@ -153,15 +153,16 @@ impl Peers {
     }
 
     /// The events that pass the checks that need no room, and the rows of those that do not.
-    fn verified(
-        &self,
-        room: &Room,
-        rows: Vec<InInbox>,
-    ) -> (Vec<(OwnedServerName, Incoming)>, Vec<i64>) {
+    fn verified(&self, room: &Room, rows: Vec<InInbox>) -> (Vec<(OwnedServerName, Incoming)>, Vec<i64>) {
         let mut incoming = Vec::with_capacity(rows.len());
         let mut dropped = Vec::new();
         for row in rows {
-            let event = self.verify(&row.arrived.json, &room.room_id, room.version, room.max_event_bytes);
+            let event = self.verify(
+                &row.arrived.json,
+                &room.room_id,
+                room.version,
+                room.max_event_bytes,
+            );
             match event {
                 Ok(event) if event.sender.server_name() == row.server_name => {
                     let mut event = Incoming::live(event);

@@ -39,11 +39,22 @@ impl Peers {
             room_id: room.room_id.clone(),
             version: Text::cut(room.version.as_str()),
             event: event.json.clone().into(),
-            stripped_state: self.rooms.stripped_state(room, sender).await?.iter().map(|json| Json::from(&**json)).collect(),
-            records: self.keyring.records(head.servers.keys().map(AsRef::as_ref).take(16)),
+            stripped_state: self
+                .rooms
+                .stripped_state(room, sender)
+                .await?
+                .iter()
+                .map(|json| Json::from(&**json))
+                .collect(),
+            records: self
+                .keyring
+                .records(head.servers.keys().map(AsRef::as_ref).take(16)),
         };
         let answer = self.ask(server, call).await?;
-        answer.done().await.map_err(|error| super::ask::refusal(server, error))?;
+        answer
+            .done()
+            .await
+            .map_err(|error| super::ask::refusal(server, error))?;
         let mut incoming = Incoming::live(event);
         incoming.own = true;
         match self.rooms.take_in(room, vec![incoming]).await?.pop() {
@@ -70,9 +81,15 @@ impl Peers {
             .verify(&invite.event, &invite.room_id, version, LARGE_MAX_EVENT_BYTES)
             .map_err(|why| invalid(&why.to_string()))?;
         if event.sender.server_name() != peer {
-            return Err(Refused::new(RefusedCode::Forbidden, "the inviting user belongs to another server"));
+            return Err(Refused::new(
+                RefusedCode::Forbidden,
+                "the inviting user belongs to another server",
+            ));
         }
-        let target = event.state_key.as_deref().and_then(|key| <&UserId>::try_from(key).ok());
+        let target = event
+            .state_key
+            .as_deref()
+            .and_then(|key| <&UserId>::try_from(key).ok());
         let is_invite = event.content.as_str().contains("\"membership\":\"invite\"");
         let local = target.is_some_and(|user_id| self.identity.is_local(user_id));
         if &*event.event_type != "m.room.member" || !is_invite || !local {
@@ -94,7 +111,11 @@ impl Peers {
     }
 
     /// Events for a room that this server is not in: what becomes of invitations.
-    pub(super) async fn outside_events(&self, room_id: &OwnedRoomId, rows: Vec<InInbox>) -> Result<(), Refusal> {
+    pub(super) async fn outside_events(
+        &self,
+        room_id: &OwnedRoomId,
+        rows: Vec<InInbox>,
+    ) -> Result<(), Refusal> {
         let nids = rows.iter().map(|row| row.nid).collect();
         for row in rows {
             let Some(stored) = self.store.room(room_id).await? else {
@@ -106,17 +127,21 @@ impl Peers {
             let Ok(event) = self.verify(&row.arrived.json, room_id, version, LARGE_MAX_EVENT_BYTES) else {
                 continue;
             };
-            let target = event.state_key.as_deref().and_then(|key| <&UserId>::try_from(key).ok());
+            let target = event
+                .state_key
+                .as_deref()
+                .and_then(|key| <&UserId>::try_from(key).ok());
             let Some(target) = target.filter(|user_id| self.identity.is_local(user_id)) else {
                 continue;
             };
             let outside = self.rooms.membership_outside(room_id, target).await?;
-            let open = outside.is_some_and(|(stored, _)| {
-                ["invite", "knock"].contains(&&*stored.membership.membership)
-            });
+            let open = outside
+                .is_some_and(|(stored, _)| ["invite", "knock"].contains(&&*stored.membership.membership));
             let same_server = event.sender.server_name() == row.server_name;
             if open && same_server && &*event.event_type == "m.room.member" {
-                self.rooms.outside_membership(room_id, version, event, None).await?;
+                self.rooms
+                    .outside_membership(room_id, version, event, None)
+                    .await?;
             }
         }
         self.drop_rows(nids).await

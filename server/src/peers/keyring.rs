@@ -47,7 +47,10 @@ struct Known {
 
 impl Known {
     fn of(record: VerifiedRecord) -> Self {
-        let keys = record.signing_keys.iter().map(|key| (key.id.clone(), key.clone()));
+        let keys = record
+            .signing_keys
+            .iter()
+            .map(|key| (key.id.clone(), key.clone()));
         Self {
             keys: keys.collect(),
             newest: record,
@@ -172,7 +175,9 @@ impl Keyring {
     pub fn event_key(&self, server_name: &ServerName, id: &KeyId, sent_at: u64) -> Option<PublicKey> {
         let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
         let key = servers.get(server_name)?.keys.get(id)?;
-        key.valid_until.is_none_or(|until| sent_at <= until).then_some(key.key)
+        key.valid_until
+            .is_none_or(|until| sent_at <= until)
+            .then_some(key.key)
     }
 
     /// The newest records of some servers, as they can be handed on.

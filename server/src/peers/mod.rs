@@ -22,6 +22,7 @@ mod own_record;
 mod verify;
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use maru_federation::Pool;
@@ -32,7 +33,7 @@ use ruma::{OwnedServerName, ServerName};
 
 pub use book::{Book, KnownPeer};
 pub use keyring::{Keyring, NotKept};
-pub use own_record::{OwnRecord, RetiredKey};
+pub use own_record::OwnRecord;
 
 use crate::clock::Clock;
 use crate::identity::Identity;
@@ -111,7 +112,7 @@ impl Peers {
         !listed(&self.settings.deny) && (self.settings.allow.is_empty() || listed(&self.settings.allow))
     }
 
-    /// Begins to speak with other servers over a bound socket, and goes on with what waits.
+    /// Begins to speak with other servers over a bound socket, and goes on with what waits. Where it is bound.
     ///
     /// # Errors
     /// When the database fails or the transport cannot be set up.
@@ -120,12 +121,13 @@ impl Peers {
         own: OwnRecord,
         tls_key: &SecretKey,
         socket: BoundSocket,
-    ) -> Result<(), Refusal> {
+    ) -> Result<SocketAddr, Refusal> {
         let record = own
             .publish(&self.store, &self.keyring, &self.identity, self.clock.now_ms())
             .await?;
         let _ = self.record.set(record);
         let transport = Quic::new(tls_key, socket).map_err(Refusal::internal)?;
+        let address = transport.local_address().map_err(Refusal::internal)?;
         let door = Arc::new(homeserver::Door::open(Arc::clone(self))?);
         let pool = Pool::start(
             door,
@@ -155,7 +157,7 @@ impl Peers {
                 }
             }
         });
-        Ok(())
+        Ok(address)
     }
 
     /// Ends all connections in order.
@@ -178,14 +180,24 @@ impl Peers {
     }
 
     fn note_sharing(&self, name: &ServerName) {
-        let known = self.sharing.read().unwrap_or_else(PoisonError::into_inner).contains(name);
+        let known = self
+            .sharing
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(name);
         if !known {
-            self.sharing.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+            self.sharing
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(name.to_owned());
         }
     }
 
     /// Whether a server is, or was since the start, in a room with this one.
     fn shares_a_room(&self, name: &ServerName) -> bool {
-        self.sharing.read().unwrap_or_else(PoisonError::into_inner).contains(name)
+        self.sharing
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(name)
     }
 }

@@ -78,7 +78,9 @@ impl Peers {
             let Some(room) = self.rooms.room_by_nid(waiting.room).await? else {
                 continue;
             };
-            self.store.skip_to(peer, waiting.room, self.store.position()).await?;
+            self.store
+                .skip_to(peer, waiting.room, self.store.position())
+                .await?;
             skipped.push(LogItem::Skipped(Skipped {
                 room_id: room.room_id.clone(),
                 extremities: room.head().extremities.iter().map(|tip| tip.id.clone()).collect(),
@@ -93,7 +95,9 @@ impl Peers {
         let nids: Vec<i64> = shared.iter().map(|(nid, _)| *nid).collect();
         let rooms = self.rooms.rooms_by_nid(&nids).await?;
         let own = &self.identity.server_name;
-        let rooms = rooms.into_values().filter(|room| room.head().servers.contains_key(own));
+        let rooms = rooms
+            .into_values()
+            .filter(|room| room.head().servers.contains_key(own));
         Ok(rooms
             .map(|room| RoomExtremities {
                 room_id: room.room_id.clone(),

@@ -1,11 +1,10 @@
 //! This server's own record: signed anew when something in it changes or it grows old.
 
-use std::net::SocketAddr;
-
-use maru_protocol::key::{KeyId, PublicKey, SecretKey};
+use maru_protocol::key::{PublicKey, SecretKey};
 use maru_protocol::record::{Address, EventKey, MAX_LIFETIME_MS, ServerRecord, SignedRecord};
 
 use super::Keyring;
+use crate::data_folder::Keys;
 use crate::identity::Identity;
 use crate::refusal::Refusal;
 use crate::store::Store;
@@ -13,17 +12,6 @@ use crate::store::server_records::StoredRecord;
 
 /// A record is signed anew when less than this much of its time is left, in milliseconds: 90 days.
 const RENEWED_BEFORE_MS: u64 = 90 * 24 * 60 * 60 * 1000;
-
-/// A signing key of the past.
-#[derive(Clone, Debug)]
-pub struct RetiredKey {
-    /// Its id.
-    pub id: KeyId,
-    /// Its public half.
-    pub key: PublicKey,
-    /// Until when it signed events, in milliseconds since 1970.
-    pub valid_until: u64,
-}
 
 /// What the record is made of.
 #[derive(Debug)]
@@ -33,12 +21,23 @@ pub struct OwnRecord {
     /// The key of connections.
     pub tls_key: PublicKey,
     /// Where the server can be dialled.
-    pub addresses: Vec<SocketAddr>,
-    /// Signing keys of the past.
-    pub retired: Vec<RetiredKey>,
+    pub addresses: Vec<Address>,
+    /// Signing keys of the past, each with its end.
+    pub old_signing: Vec<EventKey>,
 }
 
 impl OwnRecord {
+    /// The record of a data folder's keys.
+    #[must_use]
+    pub fn of(keys: &Keys, addresses: &[Address]) -> Self {
+        Self {
+            root: keys.root.clone(),
+            tls_key: keys.tls.public_key(),
+            addresses: addresses.to_vec(),
+            old_signing: keys.old_signing.clone(),
+        }
+    }
+
     /// The record to say hello with: the stored one if it still says what is so, else a new one, which is stored.
     ///
     /// # Errors
@@ -81,11 +80,6 @@ impl OwnRecord {
             key: identity.signing_key.public_key(),
             valid_until: None,
         };
-        let retired = self.retired.iter().map(|retired| EventKey {
-            id: retired.id.clone(),
-            key: retired.key,
-            valid_until: Some(retired.valid_until),
-        });
         ServerRecord {
             name: identity.server_name.clone(),
             issued: now_ms,
@@ -95,8 +89,11 @@ impl OwnRecord {
             tls_key: self.tls_key,
             root_key: self.root.public_key(),
             sequence: 1,
-            addresses: self.addresses.iter().copied().filter_map(Address::new).take(8).collect(),
-            signing_keys: [current].into_iter().chain(retired).collect(),
+            addresses: self.addresses.clone(),
+            signing_keys: [current]
+                .into_iter()
+                .chain(self.old_signing.iter().cloned())
+                .collect(),
         }
     }
 }

@@ -304,7 +304,11 @@ impl Rooms {
     }
 
     /// Who vouches for somebody who joins a room because of membership in another; `None` where nobody has to.
-    pub(crate) async fn authoriser(&self, room: &Room, user_id: &UserId) -> Result<Option<OwnedUserId>, Refusal> {
+    pub(crate) async fn authoriser(
+        &self,
+        room: &Room,
+        user_id: &UserId,
+    ) -> Result<Option<OwnedUserId>, Refusal> {
         let state = &room.head().state;
         let Some(rule) = self.state_event(state, "m.room.join_rules", "").await? else {
             return Ok(None);

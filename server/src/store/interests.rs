@@ -156,7 +156,12 @@ impl Store {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn waits_more_than(&self, room: i64, after: Position, count: usize) -> Result<bool, StoreError> {
+    pub async fn waits_more_than(
+        &self,
+        room: i64,
+        after: Position,
+        count: usize,
+    ) -> Result<bool, StoreError> {
         let row = query(
             "SELECT nid FROM events WHERE room = $1 AND own = 1 AND position > $2 ORDER BY position LIMIT 1 OFFSET $3",
         );

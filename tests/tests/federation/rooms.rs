@@ -5,7 +5,7 @@ use serde_json::json;
 
 /// Reads a user's sync until a room shows a text.
 async fn hears(user: &User, room: &str, text: &str) {
-    let mut since = None;
+    let mut since: Option<String> = None;
     for _ in 0..40 {
         let synced = match &since {
             None => user.sync(None).await,
@@ -21,7 +21,7 @@ async fn hears(user: &User, room: &str, text: &str) {
 
 /// Waits until a user's sync shows an invitation to a room.
 async fn is_invited(user: &User, room: &str) -> serde_json::Value {
-    let mut since = None;
+    let mut since: Option<String> = None;
     for _ in 0..20 {
         let synced = match &since {
             None => user.sync(None).await,
@@ -41,10 +41,15 @@ async fn two_servers_talk_in_a_public_room() {
     let (a, b) = (TestServer::start().await, TestServer::start().await);
     federate(&[&a, &b]).await;
     let (alice, bob) = (a.user("alice").await, b.user("bob").await);
-    let room = alice.create_room(json!({ "preset": "public_chat", "name": "Hall" })).await;
+    let room = alice
+        .create_room(json!({ "preset": "public_chat", "name": "Hall" }))
+        .await;
     alice.send(&room, "before").await;
     let joined = bob
-        .post(&format!("/_matrix/client/v3/join/{room}?via={}", a.name()), json!({}))
+        .post(
+            &format!("/_matrix/client/v3/join/{room}?via={}", a.name()),
+            json!({}),
+        )
         .await
         .ok();
     assert_eq!(joined["room_id"], room.as_str());

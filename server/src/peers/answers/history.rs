@@ -29,7 +29,10 @@ impl Peers {
     ) -> Result<Finished, Refused> {
         let room = self.room_for(peer, &call.room_id).await?;
         let limit = usize::try_from(call.limit).unwrap_or(MOST_EVENTS);
-        let events = self.walk_back(&room, call.from, &HashSet::new(), limit).await.map_err(refused)?;
+        let events = self
+            .walk_back(&room, call.from, &HashSet::new(), limit)
+            .await
+            .map_err(refused)?;
         self.give(&events, parts).await?;
         Finished::done::<Backfill>(Nothing {})
     }
@@ -44,10 +47,15 @@ impl Peers {
         let room = self.room_for(peer, &call.room_id).await?;
         let limit = usize::try_from(call.limit).unwrap_or(MOST_EVENTS);
         let latest = self.events_of(&room, &call.latest).await.map_err(refused)?;
-        let from = latest.iter().flat_map(|stored| stored.event.prev_events.iter().cloned());
+        let from = latest
+            .iter()
+            .flat_map(|stored| stored.event.prev_events.iter().cloned());
         let mut stop: HashSet<OwnedEventId> = call.earliest.into_iter().collect();
         stop.extend(call.latest);
-        let events = self.walk_back(&room, from.collect(), &stop, limit).await.map_err(refused)?;
+        let events = self
+            .walk_back(&room, from.collect(), &stop, limit)
+            .await
+            .map_err(refused)?;
         self.give(&events, parts).await?;
         Finished::done::<MissingEvents>(Nothing {})
     }

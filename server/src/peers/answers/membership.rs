@@ -35,11 +35,21 @@ impl Peers {
         call: MakeMembership,
     ) -> Result<Template, Refused> {
         if call.user_id.server_name() != peer {
-            return Err(Refused::new(RefusedCode::Forbidden, "that user belongs to another server"));
+            return Err(Refused::new(
+                RefusedCode::Forbidden,
+                "that user belongs to another server",
+            ));
         }
         let room = self.open_room(&call.room_id).await?;
-        if !call.versions.iter().any(|version| **version == *room.version.as_str()) {
-            return Err(Refused::new(RefusedCode::UnsupportedVersion, room.version.as_str()));
+        if !call
+            .versions
+            .iter()
+            .any(|version| **version == *room.version.as_str())
+        {
+            return Err(Refused::new(
+                RefusedCode::UnsupportedVersion,
+                room.version.as_str(),
+            ));
         }
         self.template_of(&room, &call).await.map_err(refused)
     }
@@ -72,11 +82,15 @@ impl Peers {
         let events = self.rooms.events(&nids).await?;
         let create = head.state.get(&create.hash()).and_then(|nid| events.get(&nid));
         let create = create.ok_or_else(|| Refusal::internal("a room without a create event"))?;
-        let named = slots.iter().filter_map(|slot| events.get(&head.state.get(&slot.hash())?));
+        let named = slots
+            .iter()
+            .filter_map(|slot| events.get(&head.state.get(&slot.hash())?));
         Ok(Template {
             version: Text::cut(room.version.as_str()),
             create: create.event.json.clone().into(),
-            auth_events: named.map(|stored| Json::from(Arc::clone(&stored.event.json))).collect(),
+            auth_events: named
+                .map(|stored| Json::from(Arc::clone(&stored.event.json)))
+                .collect(),
             prev_events: head.extremities.iter().map(|tip| tip.id.clone()).collect(),
             depth: head.depth + 1,
             authorised_by,
@@ -97,9 +111,16 @@ impl Peers {
             .map_err(|why| invalid(why.to_string()))?;
         let about_itself = event.is_state_at("m.room.member", event.sender.as_str());
         if !about_itself || event.sender.server_name() != peer {
-            return Err(Refused::new(RefusedCode::Forbidden, "not a membership event of a user of your server"));
+            return Err(Refused::new(
+                RefusedCode::Forbidden,
+                "not a membership event of a user of your server",
+            ));
         }
-        let taken = self.rooms.take_in(&room, vec![Incoming::live(Arc::clone(&event))]).await.map_err(refused)?;
+        let taken = self
+            .rooms
+            .take_in(&room, vec![Incoming::live(Arc::clone(&event))])
+            .await
+            .map_err(refused)?;
         match taken.into_iter().next() {
             Some(Taken::Known) => {}
             Some(Taken::Stored(verdict)) => {
@@ -116,7 +137,10 @@ impl Peers {
             stripped_state: Vec::new(),
         };
         if event.content.as_str().contains("\"membership\":\"join\"") {
-            let stored = self.events_of(&room, &[event.id.clone()]).await.map_err(refused)?;
+            let stored = self
+                .events_of(&room, &[event.id.clone()])
+                .await
+                .map_err(refused)?;
             let before = match stored.first() {
                 Some(stored) => self.state_before(stored).await.map_err(refused)?,
                 None => None,
@@ -124,7 +148,8 @@ impl Peers {
             let state = self.whole(&before.unwrap_or_default()).await.map_err(refused)?;
             let all = self.with_auth_chain(&state).await.map_err(refused)?;
             let servers = room.head();
-            self.give_records(servers.servers.keys().map(AsRef::as_ref), parts).await?;
+            self.give_records(servers.servers.keys().map(AsRef::as_ref), parts)
+                .await?;
             self.give(&all, parts).await?;
             admission.state = state.iter().map(|stored| stored.event.id.clone()).collect();
         }

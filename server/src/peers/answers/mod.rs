@@ -55,15 +55,14 @@ impl Peers {
                 let done = self.send_membership(peer, call, &parts).await?;
                 Finished::done::<memberships::SendMembership>(done)
             }
-            Request::Invite(call) => {
-                Finished::done::<memberships::Invite>(self.invited(peer, call).await?)
-            }
+            Request::Invite(call) => Finished::done::<memberships::Invite>(self.invited(peer, call).await?),
             Request::Backfill(call) => self.give_backfill(peer, call, &parts).await,
             Request::MissingEvents(call) => self.give_missing_events(peer, call, &parts).await,
             Request::Events(call) => self.give_events(peer, call, &parts).await,
             Request::State(call) => self.give_state(peer, call, &parts).await,
             Request::Records(call) => {
-                self.give_records(call.servers.iter().map(AsRef::as_ref), &parts).await?;
+                self.give_records(call.servers.iter().map(AsRef::as_ref), &parts)
+                    .await?;
                 Finished::done::<Records>(Nothing {})
             }
             Request::Alias(call) => {
@@ -115,7 +114,10 @@ impl Peers {
                 .filter(|name| given.insert(name.clone()))
                 .collect();
             let part = Part {
-                events: now.iter().map(|stored| stored.event.json.clone().into()).collect(),
+                events: now
+                    .iter()
+                    .map(|stored| stored.event.json.clone().into())
+                    .collect(),
                 records: self.records_of(signers.iter().map(AsRef::as_ref)),
                 ..Part::default()
             };
@@ -137,6 +139,7 @@ impl Peers {
     }
 
     fn records_of<'n>(&self, names: impl Iterator<Item = &'n ServerName>) -> Vec<SignedRecord> {
-        self.keyring.records(names.take(maru_protocol::wire::limits::MAX_RECORDS))
+        self.keyring
+            .records(names.take(maru_protocol::wire::limits::MAX_RECORDS))
     }
 }

@@ -28,7 +28,11 @@ impl Peers {
         let found = self.events_of(&room, &[call.at]).await.map_err(refused)?;
         let nowhere = || refused(Refusal::not_found("the room has no such event"));
         let at = found.first().ok_or_else(nowhere)?;
-        let before = self.state_before(at).await.map_err(refused)?.ok_or_else(nowhere)?;
+        let before = self
+            .state_before(at)
+            .await
+            .map_err(refused)?
+            .ok_or_else(nowhere)?;
         let state = self.whole(&before).await.map_err(refused)?;
         let all = self.with_auth_chain(&state).await.map_err(refused)?;
         self.give(&all, parts).await?;
@@ -60,10 +64,15 @@ impl Peers {
         &self,
         events: &[Arc<StoredEvent>],
     ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
-        let mut found: HashMap<OwnedEventId, Arc<StoredEvent>> =
-            events.iter().map(|stored| (stored.event.id.clone(), Arc::clone(stored))).collect();
+        let mut found: HashMap<OwnedEventId, Arc<StoredEvent>> = events
+            .iter()
+            .map(|stored| (stored.event.id.clone(), Arc::clone(stored)))
+            .collect();
         let named = |events: &[Arc<StoredEvent>]| -> HashSet<OwnedEventId> {
-            events.iter().flat_map(|stored| stored.event.auth_events.iter().cloned()).collect()
+            events
+                .iter()
+                .flat_map(|stored| stored.event.auth_events.iter().cloned())
+                .collect()
         };
         let mut open = named(events);
         loop {
@@ -75,7 +84,11 @@ impl Peers {
             let mut generation = self.store.events_by_id(ids).await?;
             generation.retain(|stored| stored.outcome != Outcome::Rejected);
             open = named(&generation);
-            found.extend(generation.into_iter().map(|stored| (stored.event.id.clone(), stored)));
+            found.extend(
+                generation
+                    .into_iter()
+                    .map(|stored| (stored.event.id.clone(), stored)),
+            );
         }
         let mut all: Vec<_> = found.into_values().collect();
         all.sort_by_key(|stored| (stored.event.depth, stored.nid));
