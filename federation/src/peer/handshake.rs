@@ -41,6 +41,8 @@ pub(super) struct Handshake {
     judged: bool,
     ready: Option<Ready>,
     heard_ready: bool,
+    /// The record that our hello carried.
+    said: Option<SignedRecord>,
 }
 
 impl Handshake {
@@ -52,11 +54,12 @@ impl Handshake {
             judged: false,
             ready: None,
             heard_ready: false,
+            said: None,
         }
     }
 
     /// The hello of an acceptor, who speaks first.
-    pub(super) fn first_words(&self) -> Option<Hello> {
+    pub(super) fn first_words(&mut self) -> Option<Hello> {
         (self.role == Role::Acceptor).then(|| self.own_hello(None))
     }
 
@@ -88,8 +91,8 @@ impl Handshake {
     /// The peer's hello is true. Gives the hello of a dialler, who speaks only now.
     pub(super) fn judged(&mut self) -> Option<Hello> {
         self.judged = true;
-        match &self.role {
-            Role::Dialler(to) => Some(self.own_hello(Some(to.clone()))),
+        match self.role.clone() {
+            Role::Dialler(to) => Some(self.own_hello(Some(to))),
             Role::Acceptor => None,
         }
     }
@@ -126,12 +129,22 @@ impl Handshake {
             .map(|(_, log_id)| *log_id)
     }
 
-    /// A newer record of ours, for a hello that is still to be said.
+    /// A newer record of ours has come before the peer was ready.
     pub(super) fn new_record(&mut self, record: SignedRecord) {
         self.own.record = record;
     }
 
-    fn own_hello(&self, to: Option<OwnedServerName>) -> Hello {
+    /// Our newest record, unless our hello carried it.
+    pub(super) fn unsaid_record(&mut self) -> Option<SignedRecord> {
+        let newest = &self.own.record;
+        self.said
+            .take()
+            .filter(|said| said != newest)
+            .map(|_| newest.clone())
+    }
+
+    fn own_hello(&mut self, to: Option<OwnedServerName>) -> Hello {
+        self.said = Some(self.own.record.clone());
         let Identity { name, record, log_id } = self.own.clone();
         Hello {
             name,

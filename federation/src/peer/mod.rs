@@ -410,6 +410,9 @@ impl Session {
         };
         self.outgoing = Some(Outgoing::new(after, window));
         self.progress = now;
+        if let Some(record) = self.handshake.unsaid_record() {
+            self.send(&Message::Record(Record { record }));
+        }
         self.load_extremities(now);
         self.advance(now);
     }

@@ -8,7 +8,7 @@ use maru_protocol::{
         CloseCode, Cursor, Json, LogItem, Message, decode, encode,
         limits::{DEFAULT_WINDOW_BYTES, MIN_WINDOW_BYTES},
         log::Event,
-        message::{Extremities, Hello, Log, Ready, Received, RoomExtremities, Stored},
+        message::{self, Extremities, Hello, Log, Ready, Received, RoomExtremities, Stored},
     },
 };
 use proptest::prelude::*;
@@ -456,6 +456,28 @@ fn a_hello_for_another_or_of_ourselves_is_refused() {
             ..
         })
     ));
+}
+
+#[test]
+fn a_record_that_came_after_our_hello_is_told_once_both_are_ready() {
+    let mut accepted = Accepted::new();
+    let newer = SignedRecord::from_bytes(b"newer").unwrap();
+    accepted.session.new_record(newer.clone());
+    accepted.hear(&hello("peer.org", Some("own.org")));
+    accepted.session.judged();
+    accepted.session.received(None, NOW);
+    accepted.actions();
+    let told = |actions: Vec<Action>| {
+        let record = Message::Record(message::Record {
+            record: newer.clone(),
+        });
+        let frame = Action::Send(encode(&record).unwrap());
+        actions.iter().filter(|action| **action == frame).count()
+    };
+    assert_eq!(told(accepted.hear(&ready(10))), 1);
+    accepted.session.new_record(newer.clone());
+    assert_eq!(told(accepted.actions()), 1);
+    assert_eq!(told(Accepted::ready().actions()), 0);
 }
 
 #[test]
