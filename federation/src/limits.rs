@@ -15,6 +15,9 @@ pub const STREAM_WINDOW: u32 = 512 * 1024;
 /// hold, so that unread answers never stop the log.
 pub const CONNECTION_WINDOW: u32 = 24 * 1024 * 1024;
 
+/// Bytes that we hold for a peer on one connection, all streams together, until it has acknowledged them.
+pub const SEND_WINDOW: u32 = 8 * 1024 * 1024;
+
 /// Bytes in flight towards us from a peer whose hello is not judged yet.
 pub const STRANGER_WINDOW: u32 = 64 * 1024;
 
@@ -72,7 +75,13 @@ pub const SETTLED_AFTER: Duration = Duration::from_secs(10);
 /// Largest request, in bytes: an event of the largest kind with the state that goes with an invitation.
 pub const MAX_REQUEST_BYTES: usize = 2 * 1024 * 1024;
 
-/// How long a request may take to arrive.
+/// A request of more bytes counts as large.
+pub const LARGE_REQUEST_BYTES: usize = 64 * 1024;
+
+/// Large requests of one peer that are held at the same time; others wait before their bytes are read.
+pub const MAX_LARGE_REQUESTS_IN: usize = 4;
+
+/// How long each step of a request may take to arrive.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long the next frame of an answer may take to be made.

@@ -74,7 +74,12 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
         Ok(Some(frame))
     }
 
-    async fn frame_length(&mut self, limit: usize) -> Result<Option<usize>, ReadError> {
+    /// The length of the next frame, as soon as that is there, for a reader that makes room for it first.
+    /// None where the stream ends between frames.
+    ///
+    /// # Errors
+    /// [`ReadError`]; the stream is of no use afterwards.
+    pub async fn frame_length(&mut self, limit: usize) -> Result<Option<usize>, ReadError> {
         match self.fill(LENGTH_BYTES).await {
             Err(ReadError::CutShort) if self.buffer.is_empty() => return Ok(None),
             outcome => outcome?,

@@ -5,7 +5,11 @@ use std::{pin::pin, sync::Arc};
 use maru_protocol::wire::{
     Answer, FrameError, Part, Refused, RefusedCode, Request, encode, request::Nothing,
 };
-use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    task::JoinSet,
+    time::timeout,
+};
 
 use super::{peer::Peer, shared::Shared};
 use crate::{
@@ -20,6 +24,7 @@ use crate::{
 /// Answers the peer's requests until the link is closed, a bounded number at the same time.
 pub(super) async fn serve<H: Homeserver>(shared: Arc<Shared<H>>, peer: Arc<Peer>, link: Arc<dyn Link>) {
     let running = Arc::new(Semaphore::new(limits::MAX_REQUESTS_IN as usize));
+    let large = Arc::new(Semaphore::new(limits::MAX_LARGE_REQUESTS_IN));
     let mut answers = JoinSet::new();
     loop {
         // Only fails once closed, which this one never is.
@@ -32,10 +37,10 @@ pub(super) async fn serve<H: Homeserver>(shared: Arc<Shared<H>>, peer: Arc<Peer>
         while answers.try_join_next().is_some() {}
         let in_use = peer.begin_use();
         peer.counters.requests_in.add(1);
-        let (shared, peer) = (shared.clone(), peer.clone());
+        let (shared, peer, large) = (shared.clone(), peer.clone(), large.clone());
         answers.spawn(async move {
             let _held = (permit, in_use);
-            answer_one(&shared, &peer, outgoing, incoming).await;
+            answer_one(&shared, &peer, &large, outgoing, incoming).await;
         });
     }
 }
@@ -44,14 +49,17 @@ pub(super) async fn serve<H: Homeserver>(shared: Arc<Shared<H>>, peer: Arc<Peer>
 async fn answer_one<H: Homeserver>(
     shared: &Shared<H>,
     peer: &Peer,
+    large: &Semaphore,
     outgoing: OutgoingStream,
     incoming: IncomingStream,
 ) {
     let mut writer = FrameWriter::new(outgoing);
-    let ended = match timeout(limits::REQUEST_TIMEOUT, read(peer, incoming)).await {
-        Ok(Ok(request)) => answer(shared, peer, request, &mut writer).await,
-        Ok(Err(refused)) => refuse(peer, &mut writer, refused).await,
-        Err(_) => return,
+    let mut reader = FrameReader::new(incoming);
+    let read = read(&mut reader, large).await;
+    peer.counters.bytes_in.add(reader.bytes);
+    let ended = match read {
+        Ok((request, _held)) => answer(shared, peer, request, &mut writer).await,
+        Err(refused) => refuse(peer, &mut writer, refused).await,
     };
     peer.counters.bytes_out.add(writer.bytes);
     match ended {
@@ -61,15 +69,33 @@ async fn answer_one<H: Homeserver>(
     }
 }
 
-/// The one frame of a request.
-async fn read(peer: &Peer, incoming: IncomingStream) -> Result<Request, Refused> {
-    let mut reader = FrameReader::new(incoming);
-    let request = reader.next::<Request>(limits::MAX_REQUEST_BYTES).await;
-    peer.counters.bytes_in.add(reader.bytes);
-    let request = request.map_err(|error| refusal(&error))?;
+/// The one frame of a request, with the permit of a large one, to be held as long as the request is.
+async fn read<'a>(
+    reader: &mut FrameReader<IncomingStream>,
+    large: &'a Semaphore,
+) -> Result<(Request, Option<SemaphorePermit<'a>>), Refused> {
+    let announced = patient(reader.frame_length(limits::MAX_REQUEST_BYTES)).await?;
+    let length = announced.ok_or_else(|| Refused::new(RefusedCode::Invalid, "an empty request"))?;
+    let permit = if length > limits::LARGE_REQUEST_BYTES {
+        large.acquire().await.ok()
+    } else {
+        None
+    };
+    let request = patient(reader.next::<Request>(limits::MAX_REQUEST_BYTES)).await?;
     let request = request.ok_or_else(|| Refused::new(RefusedCode::Invalid, "an empty request"))?;
-    reader.expect_end().await.map_err(|error| refusal(&error))?;
-    Ok(request)
+    patient(reader.expect_end()).await?;
+    Ok((request, permit))
+}
+
+/// Reads with patience, but not for ever.
+async fn patient<T>(reading: impl Future<Output = Result<T, ReadError>>) -> Result<T, Refused> {
+    match timeout(limits::REQUEST_TIMEOUT, reading).await {
+        Ok(read) => read.map_err(|error| refusal(&error)),
+        Err(_) => Err(Refused::new(
+            RefusedCode::Invalid,
+            "the request took too long to arrive",
+        )),
+    }
 }
 
 fn refusal(error: &ReadError) -> Refused {

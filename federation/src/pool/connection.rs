@@ -226,6 +226,7 @@ impl<H: Homeserver> Connection<H> {
         self.was_ready = true;
         self.last_use = Instant::now();
         self.link.admit();
+        tracing::info!(peer = %known.peer.name, path = %self.link.path(), dialled = self.dialled, "connected");
         self.shared.server.connected(&known.peer.name, true);
         let (shared, peer, link) = (self.shared.clone(), known.peer.clone(), self.link.clone());
         self.serving
@@ -330,6 +331,7 @@ impl<H: Homeserver> Connection<H> {
             }
             known.taken.ended(reason.clone());
             if self.was_ready {
+                tracing::info!(peer = %known.peer.name, reason, "disconnected");
                 self.shared.server.connected(&known.peer.name, false);
             }
         }

@@ -22,7 +22,7 @@ mod strangers;
 mod view;
 mod work;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use maru_protocol::wire::{
@@ -78,6 +78,12 @@ pub struct Pool {
     registry: Arc<Registry>,
     transport: Arc<dyn Transport>,
     running: Arc<tokio::sync::Mutex<Option<JoinHandle<()>>>>,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").finish_non_exhaustive()
+    }
 }
 
 impl Pool {

@@ -56,7 +56,7 @@ fn transport() -> Result<Arc<TransportConfig>, QuicError> {
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(limits::STREAM_WINDOW))
         .receive_window(VarInt::from_u32(limits::STRANGER_WINDOW))
-        .send_window(u64::from(limits::CONNECTION_WINDOW))
+        .send_window(u64::from(limits::SEND_WINDOW))
         .datagram_receive_buffer_size(Some(limits::DATAGRAM_BUFFER))
         .datagram_send_buffer_size(limits::DATAGRAM_BUFFER);
     Ok(Arc::new(transport))

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -56,7 +57,9 @@ impl Link for QuicLink {
     }
 
     fn path(&self) -> Path {
-        Path::Direct(self.connection.remote_address())
+        let address = self.connection.remote_address();
+        // A socket that serves both families sees IPv4 as a part of IPv6.
+        Path::Direct(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
 
     fn round_trip(&self) -> Option<Duration> {

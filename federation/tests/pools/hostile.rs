@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use maru_federation::{
     Pool, limits,
-    link::{CloseReason, Link, Transport},
+    link::{CloseReason, Link, Transport, frames::FrameReader},
     pool::RequestError,
     quic::{BoundSocket, Quic},
 };
 use maru_protocol::{
     LogId, SecretKey,
     wire::{
-        CloseCode, Message, encode,
+        Answer, CloseCode, Message, RefusedCode, Request, Text, encode,
         message::{Hello, Log, Ready, Stored},
+        request::{Nothing, directory::Profile, media::Media},
     },
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -117,6 +118,19 @@ impl Liar {
     }
 }
 
+impl Liar {
+    /// Writes a request and gives what it is refused with.
+    async fn ask(&self, bytes: &[u8]) -> RefusedCode {
+        let (mut request, answer) = self.link.open_request().await.unwrap();
+        request.write_all(bytes).await.unwrap();
+        request.shutdown().await.unwrap();
+        match FrameReader::new(answer).next::<Answer<Nothing>>(10_000).await {
+            Ok(Some(Answer::Refused(refused))) => refused.code,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 fn hello(to: &MemoryServer) -> Vec<u8> {
     let record = record(2, &key(52), 1);
     let hello = Hello {
@@ -217,6 +231,89 @@ async fn lies_are_answered_with_their_code() {
 }
 
 #[tokio::test]
+async fn for_a_peer_that_does_not_read_nothing_piles_up() {
+    let (a, book) = (MemoryServer::new(1), Book::default());
+    let (pool, address) = start(&a, &book, quick());
+    a.append(0..100_000);
+    let liar = Liar::dial(&a, address).await;
+    let mut log = liar.link.open_log().await.unwrap();
+    let wide = Message::Ready(Ready {
+        received: None,
+        items: u32::MAX,
+        bytes: u32::MAX,
+    });
+    for frame in [hello(&a), encode(&wide).unwrap()] {
+        log.write_all(&frame).await.unwrap();
+    }
+    // She asks for large answers besides, and reads none of them either.
+    let mut unread = Vec::new();
+    for _ in 0..limits::MAX_REQUESTS_IN {
+        let (mut request, answer) = liar.link.open_request().await.unwrap();
+        let asked = Request::from(Media {
+            media_id: Text::new("250").unwrap(),
+        });
+        request.write_all(&encode(&asked).unwrap()).await.unwrap();
+        request.shutdown().await.unwrap();
+        unread.push((request, answer));
+    }
+    // Nor does one more wait with a: it is the peer that has to wait.
+    let mut one_more = Box::pin(liar.link.open_request());
+    a.until("a has read what it may", |stored| stored.read_from.len() > 5)
+        .await;
+    let honest = served(&a, &book, address).await;
+    assert!(futures_util::poll!(&mut one_more).is_pending());
+    let read = a
+        .stored()
+        .read_from
+        .iter()
+        .map(|(_, start)| *start)
+        .max()
+        .unwrap();
+    assert!(read < 100_000, "all of it is held for a peer that does not read");
+    tokio::join!(pool.shut_down(), honest.shut_down());
+}
+
+#[tokio::test]
+async fn requests_that_are_none_are_refused_and_many_large_ones_wait() {
+    let (a, book) = (MemoryServer::new(1), Book::default());
+    let (pool, address) = start(&a, &book, quick());
+    let liar = Liar::dial(&a, address).await;
+    let mut log = liar.link.open_log().await.unwrap();
+    for frame in [hello(&a), ready()] {
+        log.write_all(&frame).await.unwrap();
+    }
+    let announced = |length: u32| length.to_be_bytes().to_vec();
+    let profile = encode(&Request::from(Profile {
+        user_id: ruma::owned_user_id!("@ada:example.org"),
+    }))
+    .unwrap();
+    let cases = [
+        (Vec::new(), RefusedCode::Invalid),
+        (announced(10), RefusedCode::Invalid),
+        (announced(3 << 20), RefusedCode::TooLarge),
+        (
+            b"\0\0\0\x08\x82\x65greet\xa0".to_vec(),
+            RefusedCode::UnknownRequest,
+        ),
+        ([&profile[..], b"x"].concat(), RefusedCode::Invalid),
+    ];
+    for (bytes, code) in cases {
+        let refused = liar.ask(&bytes).await;
+        assert_eq!(refused, code, "{bytes:?}");
+    }
+    // Large ones that never end hold a few places; the small ones go on.
+    let mut large = Vec::new();
+    // QUIC gives back the places of ended streams a few at a time.
+    for _ in 0..limits::MAX_REQUESTS_IN / 2 {
+        let (mut request, answer) = liar.link.open_request().await.unwrap();
+        request.write_all(&announced(1 << 20)).await.unwrap();
+        large.push((request, answer));
+    }
+    assert_eq!(liar.ask(b"\0\0\0\x01\x80").await, RefusedCode::Invalid);
+    eventually_served(&a, &book, &pool, address).await;
+}
+
+#[tokio::test]
 async fn who_says_nothing_takes_the_places_of_one_host_and_no_more() {
     let (a, book) = (MemoryServer::new(1), Book::default());
     let (pool, address) = start(&a, &book, quick());
@@ -253,11 +350,17 @@ async fn streams_before_hello_are_not_to_be_had_and_silence_costs_nothing() {
 }
 
 async fn eventually_served(a: &Arc<MemoryServer>, book: &Book, pool: &Pool, address: std::net::SocketAddr) {
+    let honest = served(a, book, address).await;
+    tokio::join!(pool.shut_down(), honest.shut_down());
+}
+
+/// An honest peer gets through; gives its pool.
+async fn served(a: &Arc<MemoryServer>, book: &Book, address: std::net::SocketAddr) -> Pool {
     let honest = MemoryServer::new(4);
     book.list(a, target(a, address));
     let (to_a, _) = start(&honest, book, quick());
     honest.append(0..10);
     to_a.wake(&a.name);
     a.until_received(&honest, 10).await;
-    tokio::join!(pool.shut_down(), to_a.shut_down());
+    to_a
 }
