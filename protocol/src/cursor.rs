@@ -4,7 +4,8 @@
 //! A position says when this server learnt of something; a place says where an event stands in its
 //! room's timeline. Sync goes by position, `/messages` by place, and no code may mix them: hence types.
 
-use std::{fmt, str::FromStr};
+use std::fmt::{self, Write as _};
+use std::str::FromStr;
 
 use thiserror::Error;
 
@@ -53,7 +54,13 @@ impl fmt::Display for Place {
 
 impl fmt::Display for LogId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble & 0xf)]);
+        // Every answer of a sync names the log: digit by digit, without the machinery of number formats.
+        self.0.iter().try_for_each(|byte| {
+            f.write_char(digit(byte >> 4))?;
+            f.write_char(digit(*byte))
+        })
     }
 }
 

@@ -32,18 +32,34 @@ impl Event {
 
     /// Appends the event as a client sees it. `unsigned` is the text of a JSON object.
     pub fn write_client(&self, out: &mut String, with_room_id: bool, unsigned: Option<&str>) {
-        let shared = self.client_json();
-        out.reserve(shared.len() + self.room_id.as_str().len() + unsigned.map_or(0, str::len) + 32);
-        out.push_str(shared);
+        match unsigned {
+            Some(unsigned) => self.write_client_with(out, with_room_id, |out| out.push_str(unsigned)),
+            None => {
+                self.write_client_open(out, with_room_id);
+                out.push('}');
+            }
+        }
+    }
+
+    /// Appends the event as a client sees it. `write_unsigned` appends a JSON object.
+    pub fn write_client_with(
+        &self,
+        out: &mut String,
+        with_room_id: bool,
+        write_unsigned: impl FnOnce(&mut String),
+    ) {
+        self.write_client_open(out, with_room_id);
+        out.push_str(",\"unsigned\":");
+        write_unsigned(out);
+        out.push('}');
+    }
+
+    fn write_client_open(&self, out: &mut String, with_room_id: bool) {
+        out.push_str(self.client_json());
         if with_room_id {
             out.push_str(",\"room_id\":");
             write_text(out, self.room_id.as_str());
         }
-        if let Some(unsigned) = unsigned {
-            out.push_str(",\"unsigned\":");
-            out.push_str(unsigned);
-        }
-        out.push('}');
     }
 
     /// Appends the stripped form, which invited and knocking users see: content, sender, state key, type.

@@ -32,7 +32,7 @@ use crate::store::Store;
 pub use directory::{DirectoryPage, DirectoryUser};
 pub use interactive_auth::{Attempt, Challenge, Proof, Stage};
 pub use register::NewAccount;
-pub use session::{NewDevice, Session};
+pub use session::{NewDevice, Session, WatchedToken};
 pub use token::TokenHash;
 
 /// Whose access token a request carried. Only a valid token makes one.

@@ -127,7 +127,46 @@ fn new_tokens(refreshable: bool, now: i64) -> (NewTokens, String, Option<String>
     (stored, access_token, refresh_token)
 }
 
+/// A token that is looked at again and again while its connection lasts.
+#[derive(Debug)]
+pub struct WatchedToken {
+    token: TokenHash,
+    expires_at: Option<u64>,
+    /// How many sessions had ended when it was looked up.
+    ends: u64,
+}
+
 impl Accounts {
+    /// Who a token belongs to, and what [`Accounts::still_valid`] needs to ask for it again.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownToken`].
+    pub async fn watch(&self, token: &str) -> Result<(Caller, WatchedToken), Refusal> {
+        let token = TokenHash::of(token);
+        let ends = self.sessions.ends();
+        let known = self.known_by_hash(token).await?;
+        let watched = WatchedToken {
+            token,
+            expires_at: known.expires_at,
+            ends,
+        };
+        Ok((known.caller.clone(), watched))
+    }
+
+    /// Whether a watched token is still valid. Costs nothing as long as nobody's session ends.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownToken`].
+    pub async fn still_valid(&self, watched: &mut WatchedToken) -> Result<(), Refusal> {
+        let ends = self.sessions.ends();
+        let has_expired = || watched.expires_at.is_some_and(|at| at <= self.clock.now_ms());
+        if watched.ends != ends || has_expired() {
+            self.known_by_hash(watched.token).await?;
+            watched.ends = ends;
+        }
+        Ok(())
+    }
+
     /// Who a token belongs to.
     ///
     /// # Errors
@@ -156,7 +195,10 @@ impl Accounts {
     }
 
     async fn known(&self, token: &str) -> Result<Arc<Known>, Refusal> {
-        let hash = TokenHash::of(token);
+        self.known_by_hash(TokenHash::of(token)).await
+    }
+
+    async fn known_by_hash(&self, hash: TokenHash) -> Result<Arc<Known>, Refusal> {
         let known = match self.sessions.by_token.get(&hash) {
             Some(known) => known,
             None => self.read_session(hash).await?,

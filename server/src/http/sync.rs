@@ -42,7 +42,7 @@ async fn sync(
         Box::pin(session.acknowledge(since)).await?;
     }
     let answer = session.next(deadline).await?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], answer.to_json()).into_response())
+    Ok(([(header::CONTENT_TYPE, "application/json")], answer.json).into_response())
 }
 
 /// A cursor that a device presents.
@@ -72,6 +72,7 @@ pub(super) async fn wish(
         filter,
         full_state: request.full_state,
         state_after: request.use_state_after || unstable,
+        opening: "",
     })
 }
 

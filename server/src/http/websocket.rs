@@ -18,10 +18,10 @@ use super::error::ApiError;
 use super::router::Routes;
 use super::sync::{cursor, wish};
 use super::websocket_frames::{ClientFrame, Outcome, perform};
-use crate::accounts::Caller;
+use crate::accounts::{Caller, WatchedToken};
 use crate::refusal::Refusal;
 use crate::server::Server;
-use crate::sync::{Answer, Session, Wish};
+use crate::sync::{Session, Wish};
 
 /// The path of the WebSocket sync.
 pub const PATH: &str = "/_matrix/client/unstable/maru/sync";
@@ -40,6 +40,9 @@ const SLOWEST_WRITE: Duration = Duration::from_secs(30);
 
 /// How often a quiet connection is asked whether it still lives.
 const PING_EVERY: Duration = Duration::from_secs(60);
+
+/// What tells a sync frame from others.
+const SYNC_FRAME: &str = "\"type\":\"sync\",";
 
 /// Close code when the server stops.
 const STOPPING: u16 = axum::extract::ws::close_code::AWAY;
@@ -61,9 +64,10 @@ async fn upgrade(
     socket: WebSocketUpgrade,
 ) -> Result<Response, ApiError> {
     let token = presented_token(&headers).ok_or(Refusal::MissingToken)?;
-    let caller = server.accounts.caller(&token).await?;
+    let (caller, token) = server.accounts.watch(&token).await?;
     let request = sync_request(query.as_deref())?;
-    let wish = Box::pin(wish(&server, &caller, &request, query.as_deref())).await?;
+    let mut wish = Box::pin(wish(&server, &caller, &request, query.as_deref())).await?;
+    wish.opening = SYNC_FRAME;
     let since = request.since.as_deref().map(cursor).transpose()?;
     server.presence.heartbeat(&caller.user_id, &request.set_presence);
     let socket = socket
@@ -117,7 +121,7 @@ fn presented_token(headers: &HeaderMap) -> Option<String> {
 /// One client's connection.
 struct Connection<'c> {
     server: &'c Arc<Server>,
-    token: String,
+    token: WatchedToken,
     caller: Caller,
     /// Cursors of frames that the client has not acknowledged, oldest first.
     unacknowledged: VecDeque<SinceToken>,
@@ -163,7 +167,8 @@ impl Connection<'_> {
             if self.unacknowledged.len() < UNACKNOWLEDGED {
                 match Box::pin(session.look()).await {
                     Ok(Some(answer)) => {
-                        if let Err(end) = self.push(socket, &answer).await {
+                        self.unacknowledged.push_back(answer.next_batch);
+                        if let Err(end) = write(socket, answer.json).await {
                             return end;
                         }
                     }
@@ -191,19 +196,10 @@ impl Connection<'_> {
                     }
                 }
             }
-            if self.server.accounts.caller(&self.token).await.is_err() {
+            if self.server.accounts.still_valid(&mut self.token).await.is_err() {
                 return End::Closed(TOKEN_REVOKED, "the access token is no longer valid".into());
             }
         }
-    }
-
-    async fn push(&mut self, socket: &mut WebSocket, answer: &Answer) -> Result<(), End> {
-        self.unacknowledged.push_back(answer.next_batch);
-        let frame = format!(
-            "{{\"type\":\"sync\",\"next_batch\":\"{}\"{}}}",
-            answer.next_batch, answer.members
-        );
-        write(socket, frame).await
     }
 
     /// Deals with one message of the client.

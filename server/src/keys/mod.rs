@@ -42,6 +42,14 @@ pub struct KeyCounts {
     pub unused_fallback: Vec<String>,
 }
 
+/// A device's key counts as somebody remembers them who tells them again and again.
+#[derive(Clone, Debug, Default)]
+pub struct RememberedCounts {
+    counts: Option<Arc<KeyCounts>>,
+    /// The changes that had happened when they were asked for.
+    changes: u64,
+}
+
 /// Everything that keys need to work.
 #[derive(Debug)]
 pub struct Keys {
@@ -93,9 +101,30 @@ impl Keys {
         Ok(counts)
     }
 
+    /// The same from memory, as long as no device's counts have changed.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn remembered_counts<'r>(
+        &self,
+        remembered: &'r mut RememberedCounts,
+        user_id: &UserId,
+        device_id: &str,
+    ) -> Result<&'r KeyCounts, Refusal> {
+        let changes = self.changes.load(Ordering::Acquire);
+        let counts = match remembered.counts.take() {
+            Some(counts) if remembered.changes == changes => counts,
+            _ => self.counts(user_id, device_id).await?,
+        };
+        remembered.changes = changes;
+        Ok(remembered.counts.insert(counts))
+    }
+
     fn counts_changed(&self, user_id: &UserId, device_id: &str) {
         self.changes.fetch_add(1, Ordering::AcqRel);
         self.counts.remove(&(user_id.to_owned(), device_id.to_owned()));
+        // Again for who looked between the two and remembers the old counts.
+        self.changes.fetch_add(1, Ordering::AcqRel);
     }
 }
 

@@ -122,12 +122,12 @@ impl Inbox {
         if since < contents.floor {
             return None;
         }
-        let start = contents
-            .deliveries
-            .partition_point(|delivery| delivery.position <= since);
+        // What a session has not seen is the end of the queue, and mostly one item: looked for from there.
+        let newer = contents.deliveries.iter().rev();
+        let unseen = newer.take_while(|delivery| delivery.position > since).count();
         let deliveries = contents
             .deliveries
-            .range(start..)
+            .range(contents.deliveries.len() - unseen..)
             .take_while(|delivery| delivery.position <= position);
         let mut fresh = Fresh {
             deliveries: deliveries.cloned().collect(),

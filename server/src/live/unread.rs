@@ -1,6 +1,6 @@
 //! A listening user's unread counts of one room, kept current by deliveries.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use maru_protocol::cursor::Place;
 
@@ -12,19 +12,24 @@ use crate::store::notifications::Unread;
 pub struct RoomUnread {
     /// Counted up to and including this place.
     pub up_to: Place,
-    /// By root of the thread; none for the main timeline.
-    pub threads: HashMap<Option<String>, Unread>,
+    /// Those of the main timeline.
+    pub main: Unread,
+    /// Those of threads, by root.
+    pub threads: BTreeMap<String, Unread>,
     /// What the last event counted as, in case the user's own rules say otherwise of it.
     last: Option<(Place, Option<String>, Notify)>,
 }
 
 impl RoomUnread {
-    /// Counts that the database gave, complete up to a place.
+    /// Counts that the database gave, complete up to a place: by root of the thread, none for the main timeline.
     #[must_use]
-    pub fn new(up_to: Place, threads: HashMap<Option<String>, Unread>) -> Self {
+    pub fn new(up_to: Place, mut counts: HashMap<Option<String>, Unread>) -> Self {
+        let main = counts.remove(&None).unwrap_or_default();
+        let of_thread = |(root, unread): (Option<String>, Unread)| Some((root?, unread));
         Self {
             up_to,
-            threads,
+            main,
+            threads: counts.into_iter().filter_map(of_thread).collect(),
             last: None,
         }
     }
@@ -44,7 +49,7 @@ impl RoomUnread {
     /// The user's own rules say something else of the event that was counted last.
     pub(super) fn correct(&mut self, place: Place, notify: Notify) {
         if let Some((at, thread, counted)) = self.last.take_if(|(at, _, _)| *at == place) {
-            let unread = self.threads.entry(thread.clone()).or_default();
+            let unread = self.of(thread.clone());
             unread.notifications = unread
                 .notifications
                 .saturating_sub(u64::from(counted >= Notify::Notify));
@@ -58,9 +63,16 @@ impl RoomUnread {
 
     fn add(&mut self, thread: Option<String>, notify: Notify) {
         if notify > Notify::Nothing {
-            let unread = self.threads.entry(thread).or_default();
+            let unread = self.of(thread);
             unread.notifications += 1;
             unread.highlights += u64::from(notify == Notify::Highlight);
+        }
+    }
+
+    fn of(&mut self, thread: Option<String>) -> &mut Unread {
+        match thread {
+            Some(root) => self.threads.entry(root).or_default(),
+            None => &mut self.main,
         }
     }
 }

@@ -121,6 +121,11 @@ impl Rooms {
 }
 
 impl View {
+    /// The time that ages of events are counted to, in milliseconds since 1970.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
     /// Names the transaction under which the reader's device sent an event.
     pub fn sent_as(&mut self, event_id: &EventId, transaction_id: &str) {
         self.transactions
@@ -135,17 +140,17 @@ impl View {
         membership: Option<Membership>,
         with_room_id: bool,
     ) {
-        let mut unsigned = String::with_capacity(64);
         let relations = self.relations.get(&stored.event.id).map(String::as_str);
-        self.write_unsigned(&mut unsigned, stored, membership, relations);
-        stored.event.write_client(out, with_room_id, Some(&unsigned));
+        stored.event.write_client_with(out, with_room_id, |out| {
+            self.write_unsigned(out, stored, membership, relations);
+        });
     }
 
     /// Appends an event that stands inside another one's `m.relations`, with these relations of its own.
     pub(super) fn write_child(&self, out: &mut String, stored: &StoredEvent, relations: Option<&str>) {
-        let mut unsigned = String::with_capacity(64);
-        self.write_unsigned(&mut unsigned, stored, None, relations);
-        stored.event.write_client(out, true, Some(&unsigned));
+        stored.event.write_client_with(out, true, |out| {
+            self.write_unsigned(out, stored, None, relations);
+        });
     }
 
     /// Appends a JSON array of events with their room id.
@@ -184,9 +189,9 @@ impl View {
         if let Some(redaction) = stored.redacted_by.as_ref().and_then(|id| self.redactions.get(id)) {
             out.push_str(",\"redacted_because\":");
             let age = self.now_ms.saturating_sub(redaction.event.origin_server_ts);
-            redaction
-                .event
-                .write_client(out, true, Some(&format!("{{\"age\":{age}}}")));
+            redaction.event.write_client_with(out, true, |out| {
+                let _ = write!(out, "{{\"age\":{age}}}");
+            });
         }
         if let Some(transaction_id) = self.transactions.get(event.id.as_str()) {
             write_field(out, "transaction_id", transaction_id);

@@ -1,27 +1,31 @@
 //! A joined room in an answer.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use maru_protocol::canonical::write_text;
 use maru_protocol::cursor::{PageToken, Place};
 use ruma::OwnedUserId;
 use serde_json::json;
 
-use super::answer::{account_data, write_events, write_json, write_list, write_name};
+use super::answer::{account_data, open, write_comma, write_events, write_json, write_name};
+use super::told::Told;
 use super::window::JoinedWindow;
-use super::{Wish, ephemeral, members};
+use super::{Sync, Wish, ephemeral, members};
 use crate::accounts::Caller;
 use crate::live::RoomUnread;
+use crate::rooms::view::View;
+use crate::store::events::StoredEvent;
 use crate::store::notifications::Unread;
 
 /// What a joined room's part is written from.
 pub(super) struct JoinedParts<'p> {
     /// The window.
     pub(super) joined: &'p JoinedWindow,
-    /// The state's events as JSON.
-    pub(super) state: Vec<String>,
-    /// The timeline's events as JSON.
-    pub(super) timeline: Vec<String>,
+    /// The state's events.
+    pub(super) state: &'p [Arc<StoredEvent>],
+    /// The timeline.
+    pub(super) timeline: &'p Timeline,
     /// The unread counts.
     pub(super) unread: Option<&'p RoomUnread>,
     /// The first other members, for a room without a name; none when they need not be told.
@@ -30,17 +34,46 @@ pub(super) struct JoinedParts<'p> {
     pub(super) typing: Option<Vec<OwnedUserId>>,
 }
 
+/// A timeline that is to be written.
+pub(super) enum Timeline {
+    /// As others have been told it.
+    Told(Arc<Told>),
+    /// For this reader, who sees these events of it; and whether others see them in the same way.
+    Own(Vec<Arc<StoredEvent>>, bool),
+}
+
+impl Timeline {
+    /// The events that have still to be written.
+    pub(super) fn events(&self) -> &[Arc<StoredEvent>] {
+        match self {
+            Self::Told(_) => &[],
+            Self::Own(events, _) => events,
+        }
+    }
+}
+
 /// Appends `"<room id>":{…}`.
-pub(super) fn write(out: &mut String, caller: &Caller, wish: &Wish, parts: &JoinedParts<'_>) {
+pub(super) fn write(out: &mut String, sync: &Sync, caller: &Caller, wish: &Wish, view: &View, parts: &JoinedParts<'_>) {
     let joined = parts.joined;
-    write_json(out, joined.room.room_id.as_str());
+    write_comma(out);
+    write_text(out, joined.room.room_id.as_str());
     out.push_str(":{\"timeline\":{");
-    write_timeline(out, joined, &parts.timeline);
+    match parts.timeline {
+        Timeline::Told(told) => out.push_str(&told.text),
+        Timeline::Own(events, is_for_all) => {
+            let begin = out.len();
+            write_timeline(out, view, joined, events);
+            if *is_for_all {
+                let text = out.get(begin..).unwrap_or_default();
+                sync.told.keep(joined, view.now_ms(), text);
+            }
+        }
+    }
     out.push('}');
     if !parts.state.is_empty() || joined.entire {
         write_name(out, if wish.state_after { "state_after" } else { "state" });
         out.push('{');
-        write_events(out, parts.state.iter().map(String::as_str));
+        write_seen(out, view, parts.state);
         out.push('}');
     } else if wish.state_after {
         // Its presence tells the client that the server knows `use_state_after`.
@@ -84,8 +117,8 @@ pub(super) fn write(out: &mut String, caller: &Caller, wish: &Wish, parts: &Join
     out.push('}');
 }
 
-fn write_timeline(out: &mut String, joined: &JoinedWindow, events: &[String]) {
-    write_events(out, events.iter().map(String::as_str));
+fn write_timeline(out: &mut String, view: &View, joined: &JoinedWindow, events: &[Arc<StoredEvent>]) {
+    write_seen(out, view, events);
     let before = joined
         .timeline
         .first()
@@ -93,6 +126,22 @@ fn write_timeline(out: &mut String, joined: &JoinedWindow, events: &[String]) {
         .map(|place| Place(place.0 - 1));
     let before = PageToken::Place(before.unwrap_or_else(|| joined.room.head().last_place));
     let _ = write!(out, ",\"limited\":{},\"prev_batch\":\"{before}\"", joined.limited);
+}
+
+/// Appends `"events":[…]` as the view's reader sees them.
+pub(super) fn write_seen<'e>(
+    out: &mut String,
+    view: &View,
+    events: impl IntoIterator<Item = &'e Arc<StoredEvent>>,
+) {
+    out.push_str("\"events\":[");
+    for (at, stored) in events.into_iter().enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        view.write(out, stored, None, false);
+    }
+    out.push(']');
 }
 
 fn write_summary(out: &mut String, joined: &JoinedWindow, heroes: Option<&[OwnedUserId]>) {
@@ -109,36 +158,28 @@ fn write_unread(out: &mut String, unread: &RoomUnread, by_thread: bool) {
         notifications: all.notifications + more.notifications,
         highlights: all.highlights + more.highlights,
     };
-    let main = unread.threads.get(&None).copied().unwrap_or_default();
-    let threads: HashMap<_, _> = unread
-        .threads
-        .iter()
-        .filter_map(|(thread, unread)| Some((thread.as_ref()?, unread)))
-        .collect();
+    let threads = unread.threads.values();
     let shown = if by_thread {
-        main
+        unread.main
     } else {
-        threads.values().fold(main, |all, more| sum(all, more))
+        threads.fold(unread.main, |all, more| sum(all, more))
     };
     let _ = write!(
         out,
         ",\"unread_notifications\":{{\"highlight_count\":{},\"notification_count\":{}}}",
         shown.highlights, shown.notifications
     );
-    if by_thread && !threads.is_empty() {
-        out.push_str(",\"unread_thread_notifications\":{");
-        let each = threads.iter().map(|(thread, unread)| {
-            let mut item = String::new();
-            write_json(&mut item, thread.as_str());
+    if by_thread {
+        let opened = open(out, "unread_thread_notifications");
+        for (root, unread) in &unread.threads {
+            write_comma(out);
+            write_text(out, root);
             let _ = write!(
-                item,
+                out,
                 ":{{\"highlight_count\":{},\"notification_count\":{}}}",
                 unread.highlights, unread.notifications
             );
-            item
-        });
-        let each: Vec<String> = each.collect();
-        write_list(out, each.iter().map(String::as_str));
-        out.push('}');
+        }
+        opened.close(out);
     }
 }

@@ -19,6 +19,7 @@ mod session;
 mod state;
 mod stripped;
 mod to_device;
+mod told;
 mod unread;
 mod window;
 
@@ -59,6 +60,7 @@ pub struct Sync {
     /// Up to where each device's to-device messages have been dropped.
     acknowledged: Cache<(OwnedUserId, String), Position>,
     lazily_loaded: lazy_members::LazyMembers,
+    told: told::ToldTimelines,
 }
 
 /// Where the data of an answer comes from.
@@ -91,6 +93,9 @@ pub struct Wish {
     pub full_state: bool,
     /// Whether state is given as it is after the timeline (`use_state_after`) rather than before it.
     pub state_after: bool,
+    /// Members that stand first in the answer's JSON object, each with a comma after it: how a transport tells its
+    /// frames apart.
+    pub opening: &'static str,
 }
 
 impl Sync {
@@ -108,6 +113,7 @@ impl Sync {
             push: sources.push,
             acknowledged: Cache::new(DEVICES),
             lazily_loaded: lazy_members::LazyMembers::new(DEVICES),
+            told: told::ToldTimelines::new(),
         }
     }
 

@@ -8,11 +8,12 @@ use maru_protocol::cursor::{Position, SinceToken};
 use ruma::OwnedUserId;
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::{Answer, account_data, write_events, write_json, write_name};
-use super::joined::JoinedParts;
+use super::answer::{Answer, Draft, account_data, open, write_comma, write_events, write_json, write_name};
+use super::joined::{JoinedParts, Timeline};
 use super::window::{JoinedWindow, Window};
 use super::{Sync, Wish, device_lists, gather, joined, left, members, recent, state, stripped, unread};
 use crate::accounts::Caller;
+use crate::keys::RememberedCounts;
 use crate::live::{Fresh, Inbox};
 use crate::refusal::Refusal;
 use crate::rooms::view::{Reader, Recency, View};
@@ -40,6 +41,8 @@ pub struct Session<'s> {
     ignored: Arc<HashSet<OwnedUserId>>,
     /// Whether the list of ignored users has been read.
     knows_ignored: bool,
+    /// The device's keys on the server.
+    key_counts: RememberedCounts,
 }
 
 impl Drop for Session<'_> {
@@ -60,6 +63,7 @@ impl<'s> Session<'s> {
             inbox,
             ignored: Arc::default(),
             knows_ignored: false,
+            key_counts: RememberedCounts::default(),
         }
     }
 
@@ -76,9 +80,9 @@ impl<'s> Session<'s> {
             }
             if !self.wait(deadline).await {
                 let next_batch = self.since.unwrap_or_else(|| self.now());
-                let mut members = String::new();
-                Box::pin(self.write_key_counts(&mut members)).await?;
-                return Ok(Answer { next_batch, members });
+                let mut draft = Draft::new(self.wish.opening, next_batch, 0);
+                Box::pin(self.write_key_counts(&mut draft.out)).await?;
+                return Ok(draft.finish());
             }
         }
     }
@@ -128,16 +132,14 @@ impl<'s> Session<'s> {
         let first = self.since.is_none() || self.wish.full_state;
         self.wish.full_state = false;
         self.read_ignored(&window).await?;
-        let mut members = self.write(&window).await?;
+        let mut draft = Draft::new(self.wish.opening, now, window.expected_bytes());
+        self.write(&mut draft.out, &window).await?;
         self.since = Some(now);
-        if members.is_empty() && !first {
+        if draft.is_empty() && !first {
             return Ok(None);
         }
-        self.write_key_counts(&mut members).await?;
-        Ok(Some(Answer {
-            next_batch: now,
-            members,
-        }))
+        self.write_key_counts(&mut draft.out).await?;
+        Ok(Some(draft.finish()))
     }
 
     /// The window since a cursor; none when there is nothing new.
@@ -230,16 +232,15 @@ impl<'s> Session<'s> {
         Ok(())
     }
 
-    /// The members of the answer's object.
-    async fn write(&self, window: &Window) -> Result<String, Refusal> {
-        let mut out = String::new();
+    /// Appends the members of the answer's object.
+    async fn write(&self, out: &mut String, window: &Window) -> Result<(), Refusal> {
         let filter = &self.wish.filter;
         // To-device messages stand before the events that they decrypt.
         if !window.to_device.is_empty() {
             self.sync.gave_to_device(&self.caller);
-            write_name(&mut out, "to_device");
+            write_name(out, "to_device");
             out.push('{');
-            write_events(&mut out, window.to_device.iter().map(String::as_str));
+            write_events(out, window.to_device.iter().map(String::as_str));
             out.push('}');
         }
         let wanted = window
@@ -250,36 +251,35 @@ impl<'s> Session<'s> {
             .map(|data| account_data(&data.data_type, &data.content))
             .collect();
         if !data.is_empty() {
-            write_name(&mut out, "account_data");
+            write_name(out, "account_data");
             out.push('{');
-            write_events(&mut out, data.iter().map(String::as_str));
+            write_events(out, data.iter().map(String::as_str));
             out.push('}');
         }
         let presence = self.presence(window);
         if !presence.is_empty() {
-            write_name(&mut out, "presence");
+            write_name(out, "presence");
             out.push('{');
-            write_events(&mut out, presence.iter().map(String::as_str));
+            write_events(out, presence.iter().map(String::as_str));
             out.push('}');
         }
         let lists = device_lists::of(self.sync, &self.caller, window).await?;
         if !lists.changed.is_empty() || !lists.left.is_empty() {
-            write_name(&mut out, "device_lists");
+            write_name(out, "device_lists");
             write_json(
-                &mut out,
+                out,
                 &serde_json::json!({ "changed": lists.changed, "left": lists.left }),
             );
         }
-        self.write_rooms(&mut out, window).await?;
-        Ok(out)
+        self.write_rooms(out, window).await
     }
 
     /// What the device must know of its keys on the server. Not news by itself, but part of every answer.
-    async fn write_key_counts(&self, out: &mut String) -> Result<(), Refusal> {
-        let counts = self
-            .sync
-            .keys
-            .counts(&self.caller.user_id, &self.caller.device_id)
+    async fn write_key_counts(&mut self, out: &mut String) -> Result<(), Refusal> {
+        let Caller { user_id, device_id } = &self.caller;
+        let keys = &self.sync.keys;
+        let counts = keys
+            .remembered_counts(&mut self.key_counts, user_id, device_id)
             .await?;
         write_name(out, "device_one_time_keys_count");
         write_json(out, &counts.one_time);
@@ -290,6 +290,9 @@ impl<'s> Session<'s> {
 
     /// Presence events of users whose presence is news, or, in a first sync, of all who share a room.
     fn presence(&self, window: &Window) -> Vec<String> {
+        if window.since.is_some() && window.presence.is_empty() {
+            return Vec::new();
+        }
         let mut users: HashSet<OwnedUserId> = window.presence.iter().cloned().collect();
         if window.since.is_none() {
             for joined in window
@@ -316,102 +319,88 @@ impl<'s> Session<'s> {
     }
 
     async fn write_rooms(&self, out: &mut String, window: &Window) -> Result<(), Refusal> {
-        let mut sections = Vec::new();
+        let rooms = open(out, "rooms");
         if !window.joined.is_empty() {
-            sections.push(("join", self.joined_rooms(window).await?));
+            let join = open(out, "join");
+            self.write_joined(out, window).await?;
+            join.close(out);
         }
-        for (name, membership) in [("invite", "invite"), ("knock", "knock")] {
-            let mut rooms = Vec::new();
-            for outside in window
-                .outside
-                .iter()
-                .filter(|outside| outside.membership.membership == membership)
-            {
-                let mut room = String::new();
-                stripped::write(&mut room, self.sync, outside).await?;
-                rooms.push(room);
+        for membership in ["invite", "knock"] {
+            let section = open(out, membership);
+            let outside = window.outside.iter();
+            for outside in outside.filter(|outside| outside.membership.membership == membership) {
+                write_comma(out);
+                stripped::write(out, self.sync, outside).await?;
             }
-            if !rooms.is_empty() {
-                sections.push((name, rooms.join(",")));
-            }
+            section.close(out);
         }
         if !window.left.is_empty() {
-            sections.push(("leave", self.left_rooms(window).await?));
+            let leave = open(out, "leave");
+            self.write_left(out, window).await?;
+            leave.close(out);
         }
-        if sections.is_empty() {
-            return Ok(());
-        }
-        write_name(out, "rooms");
-        let sections: Vec<String> = sections
-            .iter()
-            .map(|(name, rooms)| format!("\"{name}\":{{{rooms}}}"))
-            .collect();
-        out.push('{');
-        out.push_str(&sections.join(","));
-        out.push('}');
+        rooms.close(out);
         Ok(())
     }
 
-    async fn joined_rooms(&self, window: &Window) -> Result<String, Refusal> {
+    async fn write_joined(&self, out: &mut String, window: &Window) -> Result<(), Refusal> {
         let sync = self.sync;
         let states = state::of_rooms(sync, &self.caller, &window.joined, &self.wish).await?;
-        let changed_counts: Vec<_> = window.joined.values().filter(|joined| joined.unread).collect();
-        let unread = unread::counts(sync, &self.caller.user_id, &self.inbox, &changed_counts).await?;
+        let changed_counts = window.joined.values().filter(|joined| joined.unread);
+        let unread = unread::counts(sync, &self.caller.user_id, &self.inbox, changed_counts).await?;
         let heroes = self.heroes(window).await?;
-        let filter = &self.wish.filter;
-        let timeline = |joined: &JoinedWindow| -> Vec<Arc<StoredEvent>> {
-            let shown = joined
-                .timeline
-                .iter()
-                .filter(|stored| filter.timeline.wants_event(&stored.event));
-            shown.filter(|stored| !self.ignores(stored)).cloned().collect()
-        };
-        let timelines: HashMap<i64, Vec<_>> = window
+        let now_ms = sync.clock.now_ms();
+        let timelines: Vec<Timeline> = window
             .joined
-            .iter()
-            .map(|(nid, joined)| (*nid, timeline(joined)))
-            .collect();
-        let shown: Vec<_> = timelines
             .values()
-            .flatten()
-            .chain(states.values().flatten())
+            .map(|joined| self.timeline(window, joined, now_ms))
             .collect();
-        let view = self.view(window, shown).await?;
-        let mut out = String::new();
-        for (nid, joined) in &window.joined {
-            if !out.is_empty() {
-                out.push(',');
-            }
-            let of_room = |events: &HashMap<i64, Vec<Arc<StoredEvent>>>| {
-                let events = events.get(nid).map(Vec::as_slice).unwrap_or_default();
-                events.iter().map(|stored| written(&view, stored)).collect()
-            };
+        let written = timelines.iter().flat_map(Timeline::events);
+        let view = self
+            .view(window, written.chain(states.values().flatten()).collect())
+            .await?;
+        for ((nid, joined), timeline) in window.joined.iter().zip(&timelines) {
             let parts = JoinedParts {
                 joined,
-                state: of_room(&states),
-                timeline: of_room(&timelines),
+                state: states.get(nid).map(Vec::as_slice).unwrap_or_default(),
+                timeline,
                 unread: unread.get(nid).filter(|_| joined.unread),
                 heroes: heroes.get(nid).map(Vec::as_slice),
                 typing: (joined.typing || joined.entire).then(|| sync.typing.typing_users(*nid)),
             };
-            joined::write(&mut out, &self.caller, &self.wish, &parts);
+            joined::write(out, sync, &self.caller, &self.wish, &view, &parts);
         }
-        Ok(out)
+        Ok(())
     }
 
-    async fn left_rooms(&self, window: &Window) -> Result<String, Refusal> {
+    /// A room's timeline as it is to be written for this device.
+    fn timeline(&self, window: &Window, joined: &JoinedWindow, now_ms: u64) -> Timeline {
+        let filter = &self.wish.filter.timeline;
+        let sent_here = || {
+            let mut events = joined.timeline.iter();
+            !window.sent.is_empty() && events.any(|stored| window.sent.contains_key(&stored.event.id))
+        };
+        let is_for_all =
+            !window.gathered && filter.is_everything() && self.ignored.is_empty() && !sent_here();
+        if is_for_all && let Some(told) = self.sync.told.get(joined, now_ms) {
+            return Timeline::Told(told);
+        }
+        let shown = |stored: &&Arc<StoredEvent>| filter.wants_event(&stored.event) && !self.ignores(stored);
+        let events = joined.timeline.iter().filter(shown).cloned().collect();
+        Timeline::Own(events, is_for_all)
+    }
+
+    async fn write_left(&self, out: &mut String, window: &Window) -> Result<(), Refusal> {
         let events = window
             .left
             .iter()
             .flat_map(|left| left.timeline.iter().chain(&left.skipped_state))
             .collect();
         let view = self.view(window, events).await?;
-        let rooms: Vec<String> = window
-            .left
-            .iter()
-            .map(|left| left::written(left, &view, &self.wish))
-            .collect();
-        Ok(rooms.join(","))
+        for left in &window.left {
+            left::write(out, left, &view, &self.wish);
+        }
+        Ok(())
     }
 
     /// The first other members of rooms whose members changed and that have no name of their own.
@@ -455,12 +444,6 @@ impl<'s> Session<'s> {
     fn ignores(&self, stored: &StoredEvent) -> bool {
         !stored.event.is_state() && self.ignored.contains(&stored.event.sender)
     }
-}
-
-fn written(view: &View, stored: &StoredEvent) -> String {
-    let mut out = String::with_capacity(stored.event.json.len());
-    view.write(&mut out, stored, None, false);
-    out
 }
 
 /// The users in an `m.ignored_user_list`.

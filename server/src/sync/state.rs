@@ -42,8 +42,13 @@ pub(super) async fn of_rooms(
             if wish.filter.lazy_load_members {
                 needed.insert(*nid, speakers(sync, caller, joined, &events, wish));
             }
-            given.insert(*nid, events);
+            if !events.is_empty() {
+                given.insert(*nid, events);
+            }
         }
+    }
+    if needed.is_empty() && given.is_empty() {
+        return Ok(given);
     }
     let all: Vec<EventNid> = needed.values().flatten().copied().collect();
     let loaded = sync.rooms.events(&all).await?;

@@ -12,11 +12,11 @@ use crate::refusal::Refusal;
 use crate::store::notifications::ReadUpTo;
 
 /// The counts of these rooms for a user, by local number.
-pub(super) async fn counts(
+pub(super) async fn counts<'w>(
     sync: &Sync,
     user_id: &UserId,
     inbox: &Inbox,
-    rooms: &[&JoinedWindow],
+    rooms: impl Iterator<Item = &'w JoinedWindow> + Send,
 ) -> Result<HashMap<i64, RoomUnread>, Refusal> {
     let mut counts = HashMap::new();
     let mut unknown: HashMap<i64, (ReadUpTo, Place)> = HashMap::new();

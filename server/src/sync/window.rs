@@ -39,6 +39,15 @@ pub(super) struct Window {
     pub(super) sent: HashMap<OwnedEventId, String>,
 }
 
+impl Window {
+    /// About as long as its timelines will be when they are written, in bytes.
+    pub(super) fn expected_bytes(&self) -> usize {
+        let timelines = self.joined.values().map(|joined| &joined.timeline);
+        let events = timelines.flatten().map(|stored| stored.event.json.len());
+        events.sum::<usize>() + 256 * self.joined.len()
+    }
+}
+
 /// What happened in a room that the user is in.
 #[derive(Debug)]
 pub(super) struct JoinedWindow {
