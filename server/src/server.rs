@@ -138,6 +138,7 @@ impl Server {
             Arc::clone(&clock),
             Arc::clone(&store),
             Arc::clone(&rooms),
+            Arc::clone(&hub),
             AccountRules {
                 registration: config.registration,
                 devices_per_user: limits.devices_per_user,

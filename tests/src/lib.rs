@@ -1,6 +1,6 @@
 //! What the whole-system tests share: servers to test, users to drive them with, databases to run them on.
 //!
-//! [`TestServer`] is the real server in this process, without ports; [`TestProcess`] is the real binary, to be
+//! [`TestServer`] is the real server in this process, without ports unless it is told to listen; [`TestProcess`] is the real binary, to be
 //! killed and restarted. Both make [`User`]s, who speak the client API. `on_both_engines!` runs a test on SQLite and
 //! on PostgreSQL.
 //!
@@ -31,10 +31,12 @@ pub mod postgres;
 pub mod process;
 pub mod server;
 pub mod user;
+pub mod websocket;
 
 pub use api::{Api, Reply};
 pub use engine::{Data, Engine};
 pub use federation::federate;
 pub use process::TestProcess;
-pub use server::TestServer;
+pub use server::{Listening, TestServer};
 pub use user::{Synced, User};
+pub use websocket::Socket;

@@ -1,4 +1,4 @@
-//! The real server in this process: everything but sockets.
+//! The real server in this process: everything but sockets, and those too where a test needs them.
 
 use std::sync::Arc;
 
@@ -6,11 +6,23 @@ use http::Method;
 use maru::clock::Clock;
 use maru::config::{Config, Registration};
 use maru::data_folder::Keys;
+use maru::http::listener::{Listener, ListenerOptions};
 use maru::identity::Identity;
 use maru::server::Server;
 use serde_json::Value;
+use tokio::sync::oneshot;
 
 use crate::{Api, Data, Engine, Reply, User};
+
+/// A socket on which a [`TestServer`] listens, for as long as this value lives.
+#[derive(Debug)]
+pub struct Listening {
+    /// Scheme and authority, for example `http://127.0.0.1:12345`.
+    pub base: String,
+    /// Where requests go that are to come through the socket.
+    pub api: Api,
+    _stop: oneshot::Sender<()>,
+}
 
 /// A running server without ports. Anybody may register, and no rate is limited.
 #[derive(Debug)]
@@ -66,9 +78,32 @@ impl TestServer {
         let Self {
             server, config, data, ..
         } = self;
+        server.stop();
         server.close().await;
         drop(server);
         Self::open(config, data).await
+    }
+
+    /// Listens on a free port of this machine, as the configuration says: for what needs connections.
+    ///
+    /// # Panics
+    /// When the system gives no port.
+    pub async fn listen(&self) -> Listening {
+        let options = ListenerOptions::configured(&self.config);
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into(), None, options)
+            .await
+            .unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let router = maru::http::router(Arc::clone(&self.server));
+        tokio::spawn(listener.serve(router, async {
+            let _ = stopped.await;
+        }));
+        Listening {
+            api: Api::http(&base),
+            base,
+            _stop: stop,
+        }
     }
 
     /// The server's parts.

@@ -1,9 +1,12 @@
 //! Devices: listed, named, logged out.
 
+use std::sync::Arc;
+
 use ruma::UserId;
 
 use super::{Accounts, Caller};
 use crate::refusal::Refusal;
+use crate::store::StoreError;
 use crate::store::devices::{Devices, StoredDevice};
 
 /// Longest device id, in bytes.
@@ -75,9 +78,15 @@ impl Accounts {
     /// # Errors
     /// When it was not stored.
     pub async fn remove_devices(&self, user_id: &UserId, devices: Devices) -> Result<(), Refusal> {
-        let ended = self.store.remove_devices(user_id, devices).await?;
-        self.sessions.end(&ended);
-        Ok(())
+        let (store, ending) = (Arc::clone(&self.store), self.sessions.ending(user_id));
+        let user_id = user_id.to_owned();
+        // Not given up when the client hangs up: what ends in the database must end in memory.
+        let removing = tokio::spawn(async move {
+            let ended = store.remove_devices(&user_id, devices).await?;
+            ending.ended(&ended);
+            Ok::<_, StoreError>(())
+        });
+        Ok(removing.await.map_err(Refusal::internal)??)
     }
 
     /// Logs the caller's device out.

@@ -7,6 +7,7 @@ mod admin;
 mod device;
 mod directory;
 mod interactive_auth;
+mod known_sessions;
 mod last_seen;
 mod login;
 mod name;
@@ -26,6 +27,7 @@ use ruma::OwnedUserId;
 use crate::clock::Clock;
 use crate::config::Registration;
 use crate::identity::Identity;
+use crate::live::Hub;
 use crate::rooms::Rooms;
 use crate::store::Store;
 
@@ -61,20 +63,21 @@ pub struct Accounts {
     store: Arc<Store>,
     rooms: Arc<Rooms>,
     rules: AccountRules,
-    sessions: session::KnownSessions,
+    sessions: Arc<known_sessions::KnownSessions>,
     last_seen: last_seen::LastSeen,
     passwords: password::Hasher,
     interactive: interactive_auth::Sessions,
 }
 
 impl Accounts {
-    /// Accounts over a store.
+    /// Accounts over a store. `hub` is told when sessions end.
     #[must_use]
     pub fn new(
         identity: Arc<Identity>,
         clock: Arc<Clock>,
         store: Arc<Store>,
         rooms: Arc<Rooms>,
+        hub: Arc<Hub>,
         rules: AccountRules,
     ) -> Self {
         Self {
@@ -83,7 +86,7 @@ impl Accounts {
             store,
             rooms,
             rules,
-            sessions: session::KnownSessions::default(),
+            sessions: known_sessions::KnownSessions::new(hub),
             last_seen: last_seen::LastSeen::default(),
             passwords: password::Hasher::default(),
             interactive: interactive_auth::Sessions::default(),

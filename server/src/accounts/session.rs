@@ -8,14 +8,11 @@ use std::time::Duration;
 use ruma::UserId;
 
 use super::device::{check_device_id, check_device_name};
+use super::known_sessions::Known;
 use super::token::{TokenHash, new_device_id, new_secret};
 use super::{Accounts, Caller};
-use crate::cache::Cache;
 use crate::refusal::Refusal;
 use crate::store::sessions::{NewSession, NewTokens, Started};
-
-/// Sessions whose token is known without asking the database, two generations of this many.
-const KNOWN_SESSIONS: usize = 50_000;
 
 /// How long an access token is good for that comes with a refresh token. Others do not expire.
 const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
@@ -68,52 +65,6 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// A session that is in memory.
-#[derive(Debug)]
-struct Known {
-    caller: Caller,
-    expires_at: Option<u64>,
-    /// When its device was last noted as seen.
-    noted_at: AtomicU64,
-}
-
-/// Sessions that are in memory. One that has ended is gone from here before its end is acknowledged.
-#[derive(Debug)]
-pub(super) struct KnownSessions {
-    by_token: Cache<TokenHash, Arc<Known>>,
-    /// How often sessions have ended: what was read from the database before an end must not be kept after it.
-    ends: AtomicU64,
-}
-
-impl Default for KnownSessions {
-    fn default() -> Self {
-        Self {
-            by_token: Cache::new(KNOWN_SESSIONS),
-            ends: AtomicU64::new(0),
-        }
-    }
-}
-
-impl KnownSessions {
-    /// Forgets sessions whose end is stored.
-    pub(super) fn end(&self, tokens: &[TokenHash]) {
-        self.ends.fetch_add(1, Ordering::SeqCst);
-        tokens.iter().for_each(|token| self.by_token.remove(token));
-    }
-
-    fn ends(&self) -> u64 {
-        self.ends.load(Ordering::SeqCst)
-    }
-
-    /// Keeps a session that was read when `ends_before` sessions had ended.
-    fn keep(&self, token: TokenHash, known: Arc<Known>, ends_before: u64) {
-        self.by_token.insert(token, known);
-        if self.ends() != ends_before {
-            self.by_token.remove(&token);
-        }
-    }
-}
-
 /// A new pair of tokens, and what is stored of it.
 fn new_tokens(refreshable: bool, now: i64) -> (NewTokens, String, Option<String>) {
     let access_token = new_secret("mat");
@@ -132,7 +83,7 @@ fn new_tokens(refreshable: bool, now: i64) -> (NewTokens, String, Option<String>
 pub struct WatchedToken {
     token: TokenHash,
     expires_at: Option<u64>,
-    /// How many sessions had ended when it was looked up.
+    /// How often an end of sessions had begun or been stored when it was looked up.
     ends: u64,
 }
 
@@ -141,10 +92,9 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Refusal::UnknownToken`].
-    pub async fn watch(&self, token: &str) -> Result<(Caller, WatchedToken), Refusal> {
-        let token = TokenHash::of(token);
+    pub async fn watch(&self, token: TokenHash) -> Result<(Caller, WatchedToken), Refusal> {
         let ends = self.sessions.ends();
-        let known = self.known_by_hash(token).await?;
+        let known = self.known(token).await?;
         let watched = WatchedToken {
             token,
             expires_at: known.expires_at,
@@ -161,7 +111,7 @@ impl Accounts {
         let ends = self.sessions.ends();
         let has_expired = || watched.expires_at.is_some_and(|at| at <= self.clock.now_ms());
         if watched.ends != ends || has_expired() {
-            self.known_by_hash(watched.token).await?;
+            self.known(watched.token).await?;
             watched.ends = ends;
         }
         Ok(())
@@ -171,7 +121,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Refusal::UnknownToken`].
-    pub async fn caller(&self, token: &str) -> Result<Caller, Refusal> {
+    pub async fn caller(&self, token: TokenHash) -> Result<Caller, Refusal> {
         Ok(self.known(token).await?.caller.clone())
     }
 
@@ -180,7 +130,7 @@ impl Accounts {
     /// # Errors
     /// [`Refusal::UnknownToken`].
     pub async fn caller_from(&self, token: &str, address: IpAddr) -> Result<Caller, Refusal> {
-        let known = self.known(token).await?;
+        let known = self.known(TokenHash::of(token)).await?;
         let now = self.clock.now_ms();
         if known
             .noted_at
@@ -194,14 +144,10 @@ impl Accounts {
         Ok(known.caller.clone())
     }
 
-    async fn known(&self, token: &str) -> Result<Arc<Known>, Refusal> {
-        self.known_by_hash(TokenHash::of(token)).await
-    }
-
-    async fn known_by_hash(&self, hash: TokenHash) -> Result<Arc<Known>, Refusal> {
-        let known = match self.sessions.by_token.get(&hash) {
+    async fn known(&self, token: TokenHash) -> Result<Arc<Known>, Refusal> {
+        let known = match self.sessions.get(&token) {
             Some(known) => known,
-            None => self.read_session(hash).await?,
+            None => Box::pin(self.read_session(token)).await?,
         };
         if known.expires_at.is_some_and(|at| at <= self.clock.now_ms()) {
             return Err(Refusal::UnknownToken { soft_logout: true });
@@ -223,7 +169,8 @@ impl Accounts {
         });
         if stored.replaces {
             // The first use of a new pair: the client has it, so the old one has served.
-            self.sessions.end(&self.store.end_replaced(token).await?);
+            let ending = self.sessions.ending(&known.caller.user_id);
+            ending.ended(&self.store.end_replaced(token).await?);
         } else {
             self.sessions.keep(token, Arc::clone(&known), ends_before);
         }
@@ -248,8 +195,17 @@ impl Accounts {
             created_at: now,
             devices_allowed: i64::from(self.rules.devices_per_user),
         };
-        match self.store.start_session(session).await? {
-            Started::Running(ended) => self.sessions.end(&ended),
+        let (store, ending) = (Arc::clone(&self.store), self.sessions.ending(user_id));
+        // Not given up when the client hangs up: what ends in the database must end in memory.
+        let starting = tokio::spawn(async move {
+            let started = store.start_session(session).await;
+            if let Ok(Started::Running(ended)) = &started {
+                ending.ended(ended);
+            }
+            started
+        });
+        match starting.await.map_err(Refusal::internal)?? {
+            Started::Running(_) => {}
             Started::Deactivated => return Err(Refusal::UserDeactivated),
             Started::TooManyDevices => {
                 let limit = self.rules.devices_per_user;
@@ -284,7 +240,7 @@ impl Accounts {
         let (Some(renewed), Some(new_refresh_token)) = (renewed, new_refresh_token) else {
             return Err(unknown);
         };
-        self.sessions.end(&renewed.ended);
+        self.sessions.ending(&renewed.user_id).ended(&renewed.ended);
         Ok((access_token, new_refresh_token, ACCESS_TOKEN_LIFETIME))
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ruma::OwnedUserId;
 use tempfile::TempDir;
 
-use super::NewDevice;
+use super::{NewDevice, TokenHash};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::data_folder::Keys;
@@ -68,20 +68,26 @@ async fn an_access_token_expires_where_it_can_be_renewed() {
     assert!(lasting.refresh_token.is_none() && lasting.expires_in.is_none());
     let lifetime = renewable.expires_in.unwrap();
     moving.pass(lifetime - Duration::from_millis(1));
-    accounts.caller(&renewable.access_token).await.unwrap();
+    accounts
+        .caller(TokenHash::of(&renewable.access_token))
+        .await
+        .unwrap();
     moving.pass(Duration::from_millis(1));
-    let expired = accounts.caller(&renewable.access_token).await;
+    let expired = accounts.caller(TokenHash::of(&renewable.access_token)).await;
     assert!(matches!(
         expired,
         Err(Refusal::UnknownToken { soft_logout: true })
     ));
     let (renewed, _, _) = accounts.refresh(&renewable.refresh_token.unwrap()).await.unwrap();
-    let caller = accounts.caller(&renewed).await.unwrap();
+    let caller = accounts.caller(TokenHash::of(&renewed)).await.unwrap();
     assert_eq!(caller.device_id, renewable.device_id);
-    let ended = accounts.caller(&renewable.access_token).await;
+    let ended = accounts.caller(TokenHash::of(&renewable.access_token)).await;
     assert!(matches!(ended, Err(Refusal::UnknownToken { soft_logout: false })));
     moving.pass(Duration::from_secs(10 * 365 * 86_400));
-    accounts.caller(&lasting.access_token).await.unwrap();
+    accounts
+        .caller(TokenHash::of(&lasting.access_token))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -92,7 +98,10 @@ async fn login_and_registration_tokens_expire() {
         .start_session(&moving.user, NewDevice::default())
         .await
         .unwrap();
-    let caller = accounts.caller(&session.access_token).await.unwrap();
+    let caller = accounts
+        .caller(TokenHash::of(&session.access_token))
+        .await
+        .unwrap();
     let (in_time, lifetime) = accounts.create_login_token(&caller).await.unwrap();
     let (late, _) = accounts.create_login_token(&caller).await.unwrap();
     assert_eq!(accounts.take_login_token(&in_time).await.unwrap(), moving.user);

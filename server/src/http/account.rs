@@ -37,7 +37,6 @@ async fn set_password(
         .accounts
         .set_password(&caller.user_id, request.new_password, log_out)
         .await?;
-    server.hub.wake(&caller.user_id);
     Ok(Answer(change_password::Response::new()))
 }
 
@@ -49,7 +48,6 @@ async fn close(
     confirm(&server, &caller, "deactivate", call.request.0.auth).await?;
     server.accounts.deactivate(&caller.user_id).await?;
     let no_identity_server = ThirdPartyIdRemovalStatus::NoSupport;
-    server.hub.wake(&caller.user_id);
     Ok(Answer(deactivate::Response::new(no_identity_server)))
 }
 

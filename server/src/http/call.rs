@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use axum::RequestExt;
-use axum::extract::{FromRequest, RawPathParams, Request};
+use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
@@ -18,7 +18,7 @@ use ruma::api::{IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingR
 
 use super::client_address::ClientAddress;
 use super::error::{ApiError, plain};
-use crate::accounts::Caller;
+use crate::accounts::{Caller, TokenHash};
 use crate::refusal::Refusal;
 use crate::server::Server;
 
@@ -128,6 +128,25 @@ impl<A: Authenticate> Authenticated<A> {
             body,
             path,
         })
+    }
+}
+
+/// The access token of a request, for those who wait so long that it must be looked at again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PresentedToken(pub(super) TokenHash);
+
+impl FromRequestParts<Arc<Server>> for PresentedToken {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut http::request::Parts, _: &Arc<Server>) -> Result<Self, ApiError> {
+        let mut head = Request::new(());
+        std::mem::swap(head.headers_mut(), &mut parts.headers);
+        std::mem::swap(head.uri_mut(), &mut parts.uri);
+        let presented = AccessToken::extract_authentication(&head);
+        std::mem::swap(head.headers_mut(), &mut parts.headers);
+        std::mem::swap(head.uri_mut(), &mut parts.uri);
+        let token = presented.map_err(|_| Refusal::MissingToken)?;
+        Ok(Self(TokenHash::of(&token)))
     }
 }
 

@@ -64,7 +64,6 @@ async fn delete(
     confirm(&server, &call.caller, "delete_device", request.auth).await?;
     let this = Devices::These(vec![request.device_id.to_string()]);
     server.accounts.remove_devices(&call.caller.user_id, this).await?;
-    server.hub.wake(&call.caller.user_id);
     Ok(Answer(delete_device::Response::new()))
 }
 
@@ -79,7 +78,6 @@ async fn delete_several(
         .accounts
         .remove_devices(&call.caller.user_id, Devices::These(these))
         .await?;
-    server.hub.wake(&call.caller.user_id);
     Ok(Answer(delete_devices::Response::new()))
 }
 

@@ -27,7 +27,6 @@ async fn who_am_i(call: Call<whoami::Request>) -> Reply<whoami::Response> {
 
 async fn log_out(State(server): State<Arc<Server>>, call: Call<logout::Request>) -> Reply<logout::Response> {
     server.accounts.log_out(&call.caller).await?;
-    server.hub.wake(&call.caller.user_id);
     Ok(Answer(logout::Response::new()))
 }
 
@@ -37,6 +36,5 @@ async fn log_out_all(
 ) -> Reply<logout_all::Response> {
     let user_id = &call.caller.user_id;
     server.accounts.remove_devices(user_id, Devices::All).await?;
-    server.hub.wake(user_id);
     Ok(Answer(logout_all::Response::new()))
 }

@@ -11,7 +11,7 @@ use ruma::api::client::filter::{EventFormat, FilterDefinition, LazyLoadOptions, 
 use ruma::api::client::sync::sync_events::v3 as sync_events;
 use tokio::time::Instant;
 
-use super::call::Call;
+use super::call::{Call, PresentedToken};
 use super::error::ApiError;
 use super::router::{Endpoints, Routes};
 use crate::accounts::Caller;
@@ -29,6 +29,7 @@ pub(super) fn routes() -> Routes {
 async fn sync(
     State(server): State<Arc<Server>>,
     RawQuery(query): RawQuery,
+    token: PresentedToken,
     call: Call<sync_events::Request>,
 ) -> Result<Response, ApiError> {
     let deadline = Instant::now() + call.request.timeout.unwrap_or_default().min(LONGEST_WAIT);
@@ -41,7 +42,15 @@ async fn sync(
     if let Some(since) = since {
         Box::pin(session.acknowledge(since)).await?;
     }
-    let answer = session.next(deadline).await?;
+    let (_, mut token) = server.accounts.watch(token.0).await?;
+    let answer = loop {
+        // The device may have been logged out while it waited.
+        session.heed_recalls();
+        server.accounts.still_valid(&mut token).await?;
+        if let Some(answer) = session.next(deadline).await? {
+            break answer;
+        }
+    };
     Ok(([(header::CONTENT_TYPE, "application/json")], answer.json).into_response())
 }
 

@@ -5,20 +5,21 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, header};
+use http::{HeaderMap, StatusCode, header};
 use maru_protocol::cursor::SinceToken;
 use ruma::api::IncomingRequestExt;
 use ruma::api::client::sync::sync_events::v3 as sync_events;
 use tokio::time::{Instant, timeout};
 
-use super::error::ApiError;
+use super::error::{ApiError, plain};
 use super::router::Routes;
 use super::sync::{cursor, wish};
 use super::websocket_frames::{ClientFrame, Outcome, perform};
-use crate::accounts::{Caller, WatchedToken};
+use crate::accounts::{Caller, TokenHash, WatchedToken};
 use crate::refusal::Refusal;
 use crate::server::Server;
 use crate::sync::{Session, Wish};
@@ -37,6 +38,12 @@ const LARGEST_FRAME: usize = 2 << 20;
 
 /// A client that takes longer to accept a frame is cut off; its cursor brings it back.
 const SLOWEST_WRITE: Duration = Duration::from_secs(30);
+
+/// Time in which a client may answer that the connection ends.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Longest reason that fits into a close frame, in bytes (RFC 6455, section 5.5).
+const LONGEST_REASON: usize = 123;
 
 /// How often a quiet connection is asked whether it still lives.
 const PING_EVERY: Duration = Duration::from_secs(60);
@@ -61,10 +68,14 @@ async fn upgrade(
     State(server): State<Arc<Server>>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
-    socket: WebSocketUpgrade,
+    socket: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
-    let token = presented_token(&headers).ok_or(Refusal::MissingToken)?;
-    let (caller, token) = server.accounts.watch(&token).await?;
+    let token = TokenHash::of(presented_token(&headers).ok_or(Refusal::MissingToken)?);
+    let (caller, token) = server.accounts.watch(token).await?;
+    let Ok(socket) = socket else {
+        let why = "this endpoint speaks WebSocket only";
+        return Ok(plain(StatusCode::UPGRADE_REQUIRED, "M_UNRECOGNIZED", why));
+    };
     let request = sync_request(query.as_deref())?;
     let mut wish = Box::pin(wish(&server, &caller, &request, query.as_deref())).await?;
     wish.opening = SYNC_FRAME;
@@ -100,7 +111,7 @@ fn sync_request(query: Option<&str>) -> Result<sync_events::Request, Refusal> {
 }
 
 /// The token in the `Authorization` header, or, for browsers, beside the subprotocol.
-fn presented_token(headers: &HeaderMap) -> Option<String> {
+fn presented_token(headers: &HeaderMap) -> Option<&str> {
     let text = |name| {
         headers
             .get(name)
@@ -115,7 +126,7 @@ fn presented_token(headers: &HeaderMap) -> Option<String> {
             .map(str::trim)
             .find(|name| *name != SUBPROTOCOL)
     };
-    bearer.or_else(beside).map(str::to_owned)
+    bearer.or_else(beside)
 }
 
 /// One client's connection.
@@ -156,14 +167,27 @@ impl Connection<'_> {
         if let End::Closed(code, reason) = end {
             let frame = CloseFrame {
                 code,
-                reason: reason.into(),
+                reason: reason[..reason.floor_char_boundary(LONGEST_REASON)].into(),
             };
-            let _ = timeout(SLOWEST_WRITE, socket.send(Message::Close(Some(frame)))).await;
+            let farewell = async {
+                let _ = socket.send(Message::Close(Some(frame))).await;
+                // What the client had under way is read: a connection closed over unread bytes loses the frame above.
+                while let Some(Ok(_)) = socket.recv().await {}
+            };
+            let _ = timeout(FAREWELL, farewell).await;
         }
     }
 
     async fn serve(&mut self, socket: &mut WebSocket, session: &mut Session<'_>) -> End {
         loop {
+            session.heed_recalls();
+            match self.server.accounts.still_valid(&mut self.token).await {
+                Ok(()) => {}
+                Err(refusal @ Refusal::UnknownToken { .. }) => {
+                    return End::Closed(TOKEN_REVOKED, refusal.to_string());
+                }
+                Err(refusal) => return refusal.into(),
+            }
             if self.unacknowledged.len() < UNACKNOWLEDGED {
                 match Box::pin(session.look()).await {
                     Ok(Some(answer)) => {
@@ -178,6 +202,12 @@ impl Connection<'_> {
             }
             let may_push = self.unacknowledged.len() < UNACKNOWLEDGED;
             let ping_at = Instant::now() + PING_EVERY;
+            let waiting = async {
+                match may_push {
+                    true => session.wait(ping_at).await,
+                    false => session.wait_for_recall(ping_at).await,
+                }
+            };
             tokio::select! {
                 received = socket.recv() => match received {
                     Some(Ok(message)) => {
@@ -185,9 +215,11 @@ impl Connection<'_> {
                             return end;
                         }
                     }
-                    Some(Err(_)) | None => return End::Gone,
+                    // A broken connection is not told this any more; one with a frame that is none is.
+                    Some(Err(error)) => return End::Closed(PROTOCOL_VIOLATED, error.to_string()),
+                    None => return End::Gone,
                 },
-                new = session.wait(ping_at), if may_push => {
+                new = waiting => {
                     if self.server.hub.is_stopping() {
                         return End::Closed(STOPPING, "the server is stopping; come back with the cursor".into());
                     }
@@ -195,9 +227,6 @@ impl Connection<'_> {
                         return End::Gone;
                     }
                 }
-            }
-            if self.server.accounts.still_valid(&mut self.token).await.is_err() {
-                return End::Closed(TOKEN_REVOKED, "the access token is no longer valid".into());
             }
         }
     }
@@ -229,6 +258,7 @@ impl Connection<'_> {
             }
             Outcome::Reply(text) => write(socket, text).await,
             Outcome::Silent => Ok(()),
+            Outcome::Violation(why) => Err(End::Closed(PROTOCOL_VIOLATED, why)),
         }
     }
 }

@@ -85,6 +85,8 @@ pub(super) enum Outcome {
     Reply(String),
     /// Nothing to say.
     Silent,
+    /// The client does not keep to the protocol, with a sentence that says how.
+    Violation(String),
 }
 
 impl ClientFrame {
@@ -111,7 +113,7 @@ pub(super) async fn perform(server: &Arc<Server>, caller: &Caller, frame: Client
     match frame {
         ClientFrame::Ack { next_batch } => match next_batch.parse() {
             Ok(cursor) => Outcome::Acknowledged(cursor),
-            Err(_) => Outcome::Reply(refused(None, &Refusal::invalid("this is no cursor"))),
+            Err(_) => Outcome::Violation("this is no cursor".into()),
         },
         ClientFrame::Send {
             id,

@@ -76,10 +76,10 @@ impl Hub {
         inboxes.retain(|_, inbox| Arc::strong_count(inbox) > 1 || !inbox.is_unused_since(before));
     }
 
-    /// Wakes the sessions of a user so that they look at their tokens again.
-    pub fn wake(&self, user_id: &UserId) {
+    /// Has the sessions of a user look at their tokens again, at once.
+    pub fn recall(&self, user_id: &UserId) {
         if let Some(inbox) = self.get(user_id) {
-            inbox.wake();
+            inbox.recall();
         }
     }
 

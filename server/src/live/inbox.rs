@@ -90,6 +90,8 @@ pub struct Inbox {
     user_id: OwnedUserId,
     contents: Mutex<Contents>,
     changed: Notify,
+    /// How often the sessions were told to look at their tokens again.
+    recalls: AtomicU64,
     sessions: AtomicI64,
     /// When a session last used it, in milliseconds since 1970.
     used_at: AtomicU64,
@@ -105,6 +107,7 @@ impl Inbox {
                 ..Contents::default()
             }),
             changed: Notify::new(),
+            recalls: AtomicU64::new(0),
             sessions: AtomicI64::new(0),
             used_at: AtomicU64::new(0),
         }
@@ -256,6 +259,17 @@ impl Inbox {
     /// Wakes the sessions that wait.
     pub(super) fn wake(&self) {
         self.changed.notify_waiters();
+    }
+
+    /// Wakes the sessions that wait, and has them look at their tokens again.
+    pub(super) fn recall(&self) {
+        self.recalls.fetch_add(1, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// How often the sessions have been told to look at their tokens again.
+    pub fn recalls(&self) -> u64 {
+        self.recalls.load(Ordering::SeqCst)
     }
 
     /// A session begins to use the inbox, which is kept while it does.

@@ -57,8 +57,8 @@ pub struct Sync {
     presence: Arc<Presence>,
     keys: Arc<Keys>,
     push: Arc<Push>,
-    /// Up to where each device's to-device messages have been dropped.
-    acknowledged: Cache<(OwnedUserId, String), Position>,
+    /// Devices for which no to-device message is kept: their cursors need no look at the database.
+    acknowledged: Cache<(OwnedUserId, String), ()>,
     lazily_loaded: lazy_members::LazyMembers,
     told: told::ToldTimelines,
 }
@@ -121,9 +121,13 @@ impl Sync {
     /// that is ahead of this log, is gone: the session starts over.
     #[must_use]
     pub fn session(&self, caller: Caller, since: Option<SinceToken>, wish: Wish) -> Session<'_> {
-        let position = self.hub.position();
-        let since = since.filter(|since| since.log_id == self.store.log_id() && since.position <= position);
+        let since = since.filter(|since| !self.is_gone(since));
         Session::new(self, caller, since, wish)
+    }
+
+    /// Whether a cursor belongs to another log, or is ahead of this one.
+    fn is_gone(&self, cursor: &SinceToken) -> bool {
+        cursor.log_id != self.store.log_id() || cursor.position > self.hub.position()
     }
 
     fn token(&self, position: Position, ephemeral: u64) -> SinceToken {
@@ -134,25 +138,28 @@ impl Sync {
         }
     }
 
-    /// Drops the to-device messages that the device's cursor acknowledges. Costs a transaction only when the device
-    /// has moved past messages.
-    async fn acknowledge(&self, caller: &Caller, position: Position) -> Result<(), Refusal> {
+    /// Drops the to-device messages that the device's cursor acknowledges; one that is gone acknowledges nothing. Costs
+    /// a transaction only when the device has moved past messages.
+    async fn acknowledge(&self, caller: &Caller, cursor: SinceToken) -> Result<(), Refusal> {
         let key = (caller.user_id.clone(), caller.device_id.clone());
-        let known = self.acknowledged.get(&key);
-        if known.is_some_and(|known| known >= position) {
+        if self.is_gone(&cursor) || self.acknowledged.get(&key).is_some() {
             return Ok(());
         }
-        // The first time since the start nothing is known: look before writing.
-        let pending = self
+        let (user_id, device_id) = (&caller.user_id, &caller.device_id);
+        let everything = Position(i64::MAX);
+        let oldest = self
             .store
-            .to_device(&caller.user_id, &caller.device_id, Position::START, position, 1)
+            .to_device(user_id, device_id, Position::START, everything, 1)
             .await?;
-        if !pending.is_empty() {
-            self.store
-                .acknowledge_to_device(&caller.user_id, &caller.device_id, position)
-                .await?;
+        match oldest.first() {
+            None => self.acknowledged.insert(key, ()),
+            Some((position, _)) if *position <= cursor.position => {
+                self.store
+                    .acknowledge_to_device(user_id, device_id, cursor.position)
+                    .await?;
+            }
+            Some(_) => {}
         }
-        self.acknowledged.insert(key, Position(i64::MAX));
         Ok(())
     }
 

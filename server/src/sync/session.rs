@@ -43,6 +43,8 @@ pub struct Session<'s> {
     knows_ignored: bool,
     /// The device's keys on the server.
     key_counts: RememberedCounts,
+    /// How often the user's sessions had been recalled when the device's token was looked at.
+    recalls: u64,
 }
 
 impl Drop for Session<'_> {
@@ -55,6 +57,7 @@ impl<'s> Session<'s> {
     pub(super) fn new(sync: &'s Sync, caller: Caller, since: Option<SinceToken>, wish: Wish) -> Self {
         let inbox = sync.hub.open(&caller.user_id);
         inbox.session_started();
+        let recalls = inbox.recalls();
         Self {
             sync,
             caller,
@@ -64,27 +67,33 @@ impl<'s> Session<'s> {
             ignored: Arc::default(),
             knows_ignored: false,
             key_counts: RememberedCounts::default(),
+            recalls,
         }
     }
 
-    /// Waits until there is something for the device, at most until `deadline`, and answers. A first sync, or one of
-    /// whole states, answers at once.
+    /// To be called right before the device's token is looked at: a recall after this ends the next wait at once.
+    pub fn heed_recalls(&mut self) {
+        self.recalls = self.inbox.recalls();
+    }
+
+    /// Answers what there is for the device, or waits for something, at most until `deadline`; an answer without news
+    /// then. None when the wait ended before: look at the device's token and ask again. A first sync, or one of whole
+    /// states, answers at once.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn next(&mut self, deadline: Instant) -> Result<Answer, Refusal> {
-        loop {
-            // Boxed, since a waiting device must not hold the memory of an answer being written.
-            if let Some(answer) = Box::pin(self.look()).await? {
-                return Ok(answer);
-            }
-            if !self.wait(deadline).await {
-                let next_batch = self.since.unwrap_or_else(|| self.now());
-                let mut draft = Draft::new(self.wish.opening, next_batch, 0);
-                Box::pin(self.write_key_counts(&mut draft.out)).await?;
-                return Ok(draft.finish());
-            }
+    pub async fn next(&mut self, deadline: Instant) -> Result<Option<Answer>, Refusal> {
+        // Boxed, since a waiting device must not hold the memory of an answer being written.
+        if let Some(answer) = Box::pin(self.look()).await? {
+            return Ok(Some(answer));
         }
+        if self.wait(deadline).await {
+            return Ok(None);
+        }
+        let next_batch = self.since.unwrap_or_else(|| self.now());
+        let mut draft = Draft::new(self.wish.opening, next_batch, 0);
+        Box::pin(self.write_key_counts(&mut draft.out)).await?;
+        Ok(Some(draft.finish()))
     }
 
     /// The device has dealt with everything up to a cursor that it was given.
@@ -92,11 +101,11 @@ impl<'s> Session<'s> {
     /// # Errors
     /// When the database cannot be written.
     pub async fn acknowledge(&self, cursor: SinceToken) -> Result<(), Refusal> {
-        self.sync.acknowledge(&self.caller, cursor.position).await
+        self.sync.acknowledge(&self.caller, cursor).await
     }
 
-    /// Waits for something new, until `deadline` or until the server stops; whether it came. May be dropped at any
-    /// time.
+    /// Waits for something new or a recall, until `deadline` or until the server stops; whether it came. May be dropped
+    /// at any time.
     pub async fn wait(&self, deadline: Instant) -> bool {
         let changed = self.inbox.changed();
         tokio::pin!(changed);
@@ -104,11 +113,32 @@ impl<'s> Session<'s> {
         let Some(since) = self.since else { return true };
         let now = self.now();
         let inbox = &self.inbox;
-        if inbox.has_after(since.position, since.ephemeral, now.position, now.ephemeral) {
+        if self.is_recalled() || inbox.has_after(since.position, since.ephemeral, now.position, now.ephemeral)
+        {
             return true;
         }
         let stopping = || self.sync.hub.is_stopping();
         !stopping() && timeout_at(deadline, changed).await.is_ok() && !stopping()
+    }
+
+    /// Waits for a recall, until `deadline` or until the server stops; whether it came. What is new is left waiting.
+    /// May be dropped at any time.
+    pub async fn wait_for_recall(&self, deadline: Instant) -> bool {
+        loop {
+            let changed = self.inbox.changed();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.is_recalled() {
+                return true;
+            }
+            if self.sync.hub.is_stopping() || timeout_at(deadline, changed).await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    fn is_recalled(&self) -> bool {
+        self.inbox.recalls() != self.recalls
     }
 
     fn now(&self) -> SinceToken {
