@@ -139,7 +139,9 @@ impl Refusal {
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
-        if error.is_temporary() {
+        if matches!(error, StoreError::Nul) {
+            Self::invalid("a text of this request contains a NUL character")
+        } else if error.is_temporary() {
             Self::Unavailable(error.to_string())
         } else {
             Self::Internal(error.to_string())

@@ -76,6 +76,10 @@ section! {
         connections: usize = 50_000;
         /// Time in which a client must have sent the whole head of a request, in seconds.
         request_head_seconds: u32 = 30;
+        /// Time in which a client must have sent the whole body of a request other than media, in seconds.
+        request_body_seconds: u32 = 120;
+        /// Time in which a client must take some of what is sent to it, or send more of the media that it uploads, in seconds; its connection is closed then.
+        stalled_seconds: u32 = 30;
         /// Time that requests in progress get to finish when the server stops, in seconds.
         drain_seconds: u32 = 10;
     }

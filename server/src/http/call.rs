@@ -4,6 +4,7 @@
 //! [`Caller`](crate::accounts::Caller) only where a valid access token was presented, so a handler cannot forget it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::RequestExt;
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
@@ -19,6 +20,7 @@ use ruma::api::{IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingR
 use super::client_address::ClientAddress;
 use super::error::{ApiError, plain};
 use crate::accounts::{Caller, TokenHash};
+use crate::config::Limits;
 use crate::refusal::Refusal;
 use crate::server::Server;
 
@@ -173,7 +175,7 @@ where
 
     async fn from_request(request: Request, server: &Arc<Server>) -> Result<Self, Response> {
         let judged = Authenticated::<R::Authentication>::judge(request, server).await?;
-        let body = read_body(judged.body, server.limits.request_body_bytes).await?;
+        let body = read_body(judged.body, &server.limits).await?;
         // Clients send nothing where they have nothing to say: to an endpoint that takes JSON this is an empty object.
         let takes_json = judged.parts.method == Method::POST;
         let json = if body.is_empty() && takes_json {
@@ -191,8 +193,9 @@ where
     }
 }
 
-/// Reads a whole body of at most `limit` bytes.
-pub async fn read_body(body: axum::body::Body, limit: usize) -> Result<Bytes, Response> {
+/// Reads a whole body within the limits of size and time.
+pub async fn read_body(body: axum::body::Body, limits: &Limits) -> Result<Bytes, Response> {
+    let limit = limits.request_body_bytes;
     let too_large = || {
         ApiError(Refusal::TooLarge(format!(
             "the request's body is larger than {limit} bytes"
@@ -202,7 +205,13 @@ pub async fn read_body(body: axum::body::Body, limit: usize) -> Result<Bytes, Re
     if http_body::Body::size_hint(&body).lower() > limit as u64 {
         return Err(too_large());
     }
-    axum::body::to_bytes(body, limit).await.map_err(|error| {
+    let patience = Duration::from_secs(limits.request_body_seconds.into());
+    let read = tokio::time::timeout(patience, axum::body::to_bytes(body, limit)).await;
+    let Ok(read) = read else {
+        let why = "the request's body did not arrive in time";
+        return Err(plain(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", why));
+    };
+    read.map_err(|error| {
         let cause: Box<dyn std::error::Error + Send + Sync> = Box::new(error);
         match cause.source() {
             Some(source) if source.is::<http_body_util::LengthLimitError>() => too_large(),
@@ -223,7 +232,7 @@ impl<T: serde::de::DeserializeOwned> FromRequest<Arc<Server>> for JsonBody<T> {
     type Rejection = Response;
 
     async fn from_request(request: Request, server: &Arc<Server>) -> Result<Self, Response> {
-        let body = read_body(request.into_body(), server.limits.request_body_bytes).await?;
+        let body = read_body(request.into_body(), &server.limits).await?;
         serde_json::from_slice(&body).map(Self).map_err(|error| {
             let errcode = if error.is_data() {
                 "M_BAD_JSON"

@@ -20,6 +20,7 @@ use tower::Service as _;
 
 use super::client_address::TrustedProxies;
 use super::listener::ConnectionLimits;
+use super::stall::Stall;
 use crate::observe::metrics;
 
 /// Read buffer of an HTTP/1 connection, and so the longest head of a request, in bytes.
@@ -107,18 +108,21 @@ pub(super) async fn serve_http2<S>(
     let _ = tokio::time::timeout(limits.drain, connection).await;
 }
 
-/// A stream that holds its place among the open connections for as long as it lives, upgraded or not.
+/// A stream that holds its place among the open connections for as long as it lives, upgraded or not. It breaks when the
+/// client takes nothing of what is written for too long.
 pub(super) struct Counted<S> {
     stream: S,
+    stall: Stall,
     _place: OwnedSemaphorePermit,
 }
 
 impl<S> Counted<S> {
-    pub(super) fn new(stream: S, place: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(stream: S, place: OwnedSemaphorePermit, limits: ConnectionLimits) -> Self {
         metrics::CONNECTIONS_OPEN.add(1);
         metrics::CONNECTIONS.add(1);
         Self {
             stream,
+            stall: Stall::new(limits.stalled),
             _place: place,
         }
     }
@@ -142,7 +146,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        pin!(&mut self.stream).poll_write(cx, bytes)
+        let written = pin!(&mut self.stream).poll_write(cx, bytes);
+        self.stall.judge(cx, written)
     }
 
     fn poll_write_vectored(
@@ -150,7 +155,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        pin!(&mut self.stream).poll_write_vectored(cx, parts)
+        let written = pin!(&mut self.stream).poll_write_vectored(cx, parts);
+        self.stall.judge(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -158,10 +164,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        pin!(&mut self.stream).poll_flush(cx)
+        let flushed = pin!(&mut self.stream).poll_flush(cx);
+        self.stall.judge(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        pin!(&mut self.stream).poll_shutdown(cx)
+        let shut_down = pin!(&mut self.stream).poll_shutdown(cx);
+        self.stall.judge(cx, shut_down)
     }
 }

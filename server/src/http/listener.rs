@@ -35,6 +35,8 @@ pub struct ListenerOptions {
     pub connections: usize,
     /// Time in which the whole head of a request must have arrived; also how long a connection may be idle.
     pub request_head: Duration,
+    /// Time in which a client must take some of what is sent to it.
+    pub stalled: Duration,
     /// Time that requests in progress have at the end.
     pub drain: Duration,
     /// Proxies whose `X-Forwarded-For` is believed.
@@ -48,6 +50,7 @@ impl ListenerOptions {
         Self {
             connections: config.limits.connections.min(MOST_CONNECTIONS),
             request_head: seconds(config.limits.request_head_seconds),
+            stalled: seconds(config.limits.stalled_seconds),
             drain: seconds(config.limits.drain_seconds),
             trusted_proxies: TrustedProxies::new(&config.trusted_proxies),
         }
@@ -141,6 +144,7 @@ impl Listener {
             let service = Service::new(router.clone(), peer.ip(), self.options.trusted_proxies.clone());
             let limits = ConnectionLimits {
                 request_head: self.options.request_head,
+                stalled: self.options.stalled,
                 drain: self.options.drain,
             };
             let drain = drain.clone();
@@ -148,7 +152,7 @@ impl Listener {
             let _ = stream.set_nodelay(true);
             match &self.certificates {
                 None => {
-                    let stream = Counted::new(stream, place);
+                    let stream = Counted::new(stream, place, limits);
                     tasks.spawn(serve_http1(stream, service, limits, drain));
                 }
                 Some(certificates) => {
@@ -167,6 +171,7 @@ impl Listener {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectionLimits {
     pub(super) request_head: Duration,
+    pub(super) stalled: Duration,
     pub(super) drain: Duration,
 }
 
@@ -189,7 +194,7 @@ async fn shake_hands(
         },
     };
     let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let stream = Counted::new(Box::new(stream), place);
+    let stream = Counted::new(Box::new(stream), place, limits);
     if speaks_http2 {
         tasks.spawn(serve_http2(stream, service, limits, drain));
     } else {

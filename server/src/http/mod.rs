@@ -34,6 +34,7 @@ mod room_state;
 mod room_upgrade;
 pub mod router;
 mod session;
+mod stall;
 mod sync;
 pub mod tls;
 mod to_device;

@@ -1,6 +1,7 @@
 //! Requests whose body is a stream: the typed rest of the request, and whoever makes it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
@@ -12,6 +13,7 @@ use ruma::api::{IncomingRequest, IncomingRequestExt};
 
 use super::call::{Authenticated, arguments};
 use super::error::plain;
+use super::stall::Unstalled;
 use crate::accounts::Caller;
 use crate::server::Server;
 
@@ -38,6 +40,7 @@ where
         let judged = Authenticated::<AccessToken>::judge(request, server).await?;
         let length = judged.parts.headers.get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        let stalled = Duration::from_secs(server.limits.stalled_seconds.into());
         let empty: &[u8] = b"";
         let head = http::Request::from_parts(judged.parts, empty);
         let typed = R::try_from_http_request(head, &arguments(&judged.path)?);
@@ -46,7 +49,7 @@ where
         Ok(Self {
             request,
             caller: judged.caller,
-            body: judged.body,
+            body: Body::new(Unstalled::new(judged.body, stalled)),
             length,
         })
     }

@@ -66,6 +66,9 @@ pub enum StoreError {
     /// The writer's queue is full.
     #[error("the server is busy, try again")]
     Busy,
+    /// A text with a NUL character: PostgreSQL holds none, so neither engine is asked.
+    #[error("a text contains a NUL character")]
+    Nul,
     /// A row that should be impossible.
     #[error("table {table} holds a row that this program cannot read: {what}")]
     Corrupt {

@@ -53,7 +53,14 @@ impl Timeline {
 }
 
 /// Appends `"<room id>":{…}`.
-pub(super) fn write(out: &mut String, sync: &Sync, caller: &Caller, wish: &Wish, view: &View, parts: &JoinedParts<'_>) {
+pub(super) fn write(
+    out: &mut String,
+    sync: &Sync,
+    caller: &Caller,
+    wish: &Wish,
+    view: &View,
+    parts: &JoinedParts<'_>,
+) {
     let joined = parts.joined;
     write_comma(out);
     write_text(out, joined.room.room_id.as_str());

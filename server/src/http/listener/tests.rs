@@ -24,6 +24,7 @@ fn options() -> ListenerOptions {
     ListenerOptions {
         connections: 100,
         request_head: Duration::from_secs(30),
+        stalled: Duration::from_secs(30),
         drain: Duration::from_secs(30),
         trusted_proxies: TrustedProxies::new(&Setting::read("127.0.0.1").map(|range| vec![range]).unwrap()),
     }
