@@ -9,5 +9,6 @@
 mod faults;
 mod federation;
 mod flows;
+mod garbage;
 mod storage;
 mod tidy;

@@ -108,10 +108,8 @@ pub(super) struct Authenticated<A: Authenticate> {
 impl<A: Authenticate> Authenticated<A> {
     /// Judges a request's token. That comes before the body is read: strangers cost no memory.
     pub(super) async fn judge(mut request: Request, server: &Server) -> Result<Self, Response> {
-        let path = request
-            .extract_parts::<RawPathParams>()
-            .await
-            .map_err(IntoResponse::into_response)?;
+        let path = request.extract_parts::<RawPathParams>().await;
+        let path = path.map_err(|_| ApiError(Refusal::invalid("the path is not UTF-8")).into_response())?;
         let (parts, body) = request.into_parts();
         let head = http::Request::from_parts(parts, ());
         let presented = A::extract_authentication(&head);
@@ -176,6 +174,7 @@ where
     async fn from_request(request: Request, server: &Arc<Server>) -> Result<Self, Response> {
         let judged = Authenticated::<R::Authentication>::judge(request, server).await?;
         let body = read_body(judged.body, &server.limits).await?;
+        check_object(&body)?;
         // Clients send nothing where they have nothing to say: to an endpoint that takes JSON this is an empty object.
         let takes_json = judged.parts.method == Method::POST;
         let json = if body.is_empty() && takes_json {
@@ -224,6 +223,24 @@ pub async fn read_body(body: axum::body::Body, limits: &Limits) -> Result<Bytes,
     })
 }
 
+/// Every body but those of media is a JSON object or empty. Looks at its ends only: what stands between is read once, as
+/// the type that is wanted, which would take a list for an object whose members are all optional.
+#[expect(
+    clippy::result_large_err,
+    reason = "axum takes rejections as responses; this one is rare"
+)]
+fn check_object(body: &[u8]) -> Result<(), Response> {
+    let text = body.trim_ascii();
+    if body.is_empty() || text.starts_with(b"{") && text.ends_with(b"}") {
+        return Ok(());
+    }
+    let (errcode, why) = match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
+        Ok(_) => ("M_BAD_JSON", "the request's body is not a JSON object"),
+        Err(_) => ("M_NOT_JSON", "the request's body is not valid JSON"),
+    };
+    Err(plain(StatusCode::BAD_REQUEST, errcode, why))
+}
+
 /// A JSON body of a type of our own, where ruma's request type does not do.
 #[derive(Debug)]
 pub struct JsonBody<T>(pub T);
@@ -233,6 +250,7 @@ impl<T: serde::de::DeserializeOwned> FromRequest<Arc<Server>> for JsonBody<T> {
 
     async fn from_request(request: Request, server: &Arc<Server>) -> Result<Self, Response> {
         let body = read_body(request.into_body(), &server.limits).await?;
+        check_object(&body)?;
         serde_json::from_slice(&body).map(Self).map_err(|error| {
             let errcode = if error.is_data() {
                 "M_BAD_JSON"

@@ -262,5 +262,8 @@ impl Connection<'_> {
 
 async fn write(socket: &mut WebSocket, text: String) -> Result<(), End> {
     // A client that takes nothing for too long has its stream broken; its cursor brings it back.
-    socket.send(Message::Text(text.into())).await.map_err(|_| End::Gone)
+    socket
+        .send(Message::Text(text.into()))
+        .await
+        .map_err(|_| End::Gone)
 }

@@ -10,13 +10,15 @@ mod records;
 mod requests;
 mod sessions;
 mod tokens;
+mod websocket_frames;
 
 pub use event_json::event_json;
 pub use frames::frames;
 pub use records::records;
-pub use requests::requests;
+pub use requests::{Known, requests};
 pub use sessions::sessions;
 pub use tokens::tokens;
+pub use websocket_frames::websocket_frames;
 
 /// A function under fuzzing.
 #[derive(Debug)]
@@ -60,5 +62,10 @@ pub const TARGETS: &[Target] = &[
         name: "tokens",
         run: tokens,
         mutations: 400,
+    },
+    Target {
+        name: "websocket_frames",
+        run: websocket_frames,
+        mutations: 1000,
     },
 ];

@@ -20,49 +20,39 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub fn requests(input: &[u8]) {
     static FIXTURE: OnceLock<Fixture> = OnceLock::new();
     let fixture = FIXTURE.get_or_init(Fixture::new);
-    if let Some(request) = fixture.request(input) {
-        fixture.check(request);
+    if let Some(request) = fixture.known.request(input) {
+        fixture.runtime.block_on(fixture.known.check(request));
     }
 }
 
-/// A server with something on it, and the names under which inputs reach that.
+/// What exists on a server, and the names under which inputs reach it.
 #[derive(Debug)]
-struct Fixture {
-    runtime: Runtime,
-    alice: User,
+pub struct Known {
+    /// Whose requests they are.
+    pub alice: User,
     names: Vec<(&'static str, String)>,
-    // Last, so that everything else is gone when its data folder is removed.
-    _server: TestServer,
 }
 
-impl Fixture {
-    fn new() -> Self {
-        let runtime = Runtime::new().unwrap();
-        let (server, alice, names) = runtime.block_on(async {
-            let server = TestServer::start().await;
-            let [alice, bob] = [server.user("alice").await, server.user("bob").await];
-            let room = alice.create_room(json!({ "preset": "public_chat" })).await;
-            let event = alice.send(&room, "hello").await;
-            let names = vec![
-                ("{room}", room),
-                ("{event}", event),
-                ("{user}", alice.id.clone()),
-                ("{device}", alice.device.clone()),
-                ("{peer}", bob.id.clone()),
-                ("{password}", alice.password.clone()),
-            ];
-            (server, alice, names)
-        });
-        Self {
-            runtime,
-            alice,
-            names,
-            _server: server,
-        }
+impl Known {
+    /// Makes two people, a room and a message on a server.
+    pub async fn on(server: &TestServer) -> Self {
+        let [alice, bob] = [server.user("alice").await, server.user("bob").await];
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        let event = alice.send(&room, "hello").await;
+        let names = vec![
+            ("{room}", room),
+            ("{event}", event),
+            ("{user}", alice.id.clone()),
+            ("{device}", alice.device.clone()),
+            ("{peer}", bob.id.clone()),
+            ("{password}", alice.password.clone()),
+        ];
+        Self { alice, names }
     }
 
     /// The request that an input spells, if it is one.
-    fn request(&self, input: &[u8]) -> Option<Request<bytes::Bytes>> {
+    #[must_use]
+    pub fn request(&self, input: &[u8]) -> Option<Request<bytes::Bytes>> {
         let at = input
             .iter()
             .position(|byte| *byte == b'\n')
@@ -93,16 +83,46 @@ impl Fixture {
         self.names.iter().fold(text.to_owned(), fill)
     }
 
-    fn check(&self, request: Request<bytes::Bytes>) {
+    /// Makes a request and checks its answer.
+    ///
+    /// # Panics
+    /// When there is none in time, or it breaks a promise.
+    pub async fn check(&self, request: Request<bytes::Bytes>) -> Option<Reply> {
         let shown = format!("{} {}", request.method(), request.uri());
         let waits = request.uri().path().ends_with("/sync");
-        let answer = self
-            .runtime
-            .block_on(async { tokio::time::timeout(PATIENCE, self.alice.api.send(request)).await });
-        match answer {
-            Ok(Ok(reply)) => check_reply(&shown, &reply),
+        match tokio::time::timeout(PATIENCE, self.alice.api.send(request)).await {
+            Ok(Ok(reply)) => {
+                check_reply(&shown, &reply);
+                return Some(reply);
+            }
             Ok(Err(error)) => panic!("{shown}: no answer: {error}"),
             Err(_) => assert!(waits, "{shown}: no answer within {PATIENCE:?}"),
+        }
+        None
+    }
+}
+
+/// A server with something on it.
+#[derive(Debug)]
+struct Fixture {
+    runtime: Runtime,
+    known: Known,
+    // Last, so that everything else is gone when its data folder is removed.
+    _server: TestServer,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let runtime = Runtime::new().unwrap();
+        let (server, known) = runtime.block_on(async {
+            let server = TestServer::start().await;
+            let known = Known::on(&server).await;
+            (server, known)
+        });
+        Self {
+            runtime,
+            known,
+            _server: server,
         }
     }
 }

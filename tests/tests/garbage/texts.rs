@@ -1,0 +1,162 @@
+//! Every value in every request that clients really make, replaced by what no client should send: NUL in every kind of
+//! text, over-long texts, wrong types, huge numbers, deep nesting. The requests are the seeds of the fuzzer.
+
+use std::path::Path;
+
+use maru_tests::fuzz::Known;
+use maru_tests::{TestServer, on_both_engines};
+use serde_json::{Value, json};
+
+use super::none;
+
+on_both_engines!(
+    no_value_of_any_request_makes_the_server_fail,
+    a_nul_is_refused_or_kept_whole
+);
+
+/// Where a replacement goes.
+const HERE: &str = "@here@";
+
+/// The seeds of the fuzzer for whole requests.
+fn seeds() -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/requests");
+    let mut seeds: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            (name, std::fs::read(entry.path()).unwrap())
+        })
+        .collect();
+    seeds.sort_unstable();
+    seeds
+}
+
+/// The JSON with one of its values, or the name of a member, marked to be replaced: all such variants.
+fn marked(json: &Value) -> Vec<String> {
+    fn pointers(json: &Value, at: &str, found: &mut Vec<String>) {
+        let mut inside = |name: &str, value: &Value| {
+            let name = name.replace('~', "~0").replace('/', "~1");
+            pointers(value, &format!("{at}/{name}"), found);
+        };
+        match json {
+            Value::Object(members) => members.iter().for_each(|(name, value)| inside(name, value)),
+            Value::Array(items) => {
+                for (index, value) in items.iter().enumerate() {
+                    inside(&index.to_string(), value);
+                }
+            }
+            _ => {}
+        }
+        found.push(at.to_owned());
+    }
+    let mut all = Vec::new();
+    pointers(json, "", &mut all);
+    let mut variants = Vec::new();
+    for pointer in all.iter().filter(|pointer| !pointer.is_empty()) {
+        let mut variant = json.clone();
+        *variant.pointer_mut(pointer).unwrap() = json!(HERE);
+        variants.push(variant.to_string());
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        let mut variant = json.clone();
+        if let Some(members) = variant.pointer_mut(parent).unwrap().as_object_mut() {
+            let name = name.replace("~1", "/").replace("~0", "~");
+            let value = members.remove(&name).unwrap();
+            members.insert(HERE.to_owned(), value);
+            variants.push(variant.to_string());
+        }
+    }
+    variants
+}
+
+async fn no_value_of_any_request_makes_the_server_fail(server: TestServer) {
+    let known = Known::on(&server).await;
+    let (long, deep) = (
+        "x".repeat(70_000),
+        format!("{}{}", "[".repeat(500), "]".repeat(500)),
+    );
+    let texts = ["\\u0000", "a\\u0000b", "", "@a\\u0000:x", "!\\u0000:x", &long];
+    let others = [
+        "null",
+        "[]",
+        "{}",
+        "true",
+        "-1",
+        "1e999",
+        "0.5",
+        "9223372036854775808",
+        &deep,
+    ];
+    let mut findings = Vec::new();
+    for (name, seed) in seeds() {
+        let seed = String::from_utf8(seed).unwrap();
+        let Some((line, body)) = seed.split_once('\n') else {
+            continue;
+        };
+        let Ok(json) = serde_json::from_str::<Value>(body) else {
+            continue;
+        };
+        for variant in marked(&json) {
+            let quoted = format!("\"{HERE}\"");
+            let as_text = texts.map(|text| variant.replace(HERE, text));
+            let as_value = others.map(|other| variant.replace(&quoted, other));
+            for body in as_text.into_iter().chain(as_value) {
+                let input = format!("{line}\n{body}");
+                let Some(request) = known.request(input.as_bytes()) else {
+                    continue;
+                };
+                let reply = known.alice.api.send(request).await.unwrap();
+                let shown = || body.chars().take(200).collect::<String>();
+                findings.extend(super::complaint(&reply).map(|what| format!("{name}: {}: {what}", shown())));
+            }
+        }
+    }
+    none(&findings);
+    // Other people's sessions are as they were, whatever became of this one's password and rooms.
+    let eve = server.user("eve").await;
+    let room = eve.create_room(json!({})).await;
+    eve.send(&room, "still here").await;
+}
+
+async fn a_nul_is_refused_or_kept_whole(server: TestServer) {
+    let alice = server.user("alice").await;
+    let room = alice.create_room(json!({ "name": "a\0b" })).await;
+    let event = alice.send(&room, "a\0b").await;
+    let kept = alice
+        .get(&format!(
+            "rooms/{room}/event/{}",
+            maru_tests::user::encode(&event)
+        ))
+        .await
+        .ok();
+    assert_eq!(kept["content"]["body"], "a\0b");
+    let register =
+        json!({ "username": "a\0b", "password": "long enough", "auth": { "type": "m.login.dummy" } });
+    server
+        .request(http::Method::POST, "register", Some(register))
+        .await
+        .refused(400, "M_INVALID_USERNAME");
+    for (path, body) in [
+        ("createRoom", json!({ "room_alias_name": "a\0b" })),
+        (
+            "createRoom",
+            json!({ "initial_state": [{ "type": "a\0b", "content": {} }] }),
+        ),
+        (
+            "createRoom",
+            json!({ "initial_state": [{ "type": "a.b", "state_key": "\0", "content": {} }] }),
+        ),
+        ("keys/query", json!({ "device_keys": { (&*alice.id): ["a\0b"] } })),
+    ] {
+        let reply = alice.post(path, body.clone()).await;
+        let errcode = reply.json["errcode"].as_str().unwrap_or_default().to_owned();
+        let is_refused = reply.status == 400 && ["M_INVALID_PARAM", "M_BAD_JSON"].contains(&&*errcode);
+        let is_passed_over = path == "keys/query" && reply.status == 200;
+        assert!(
+            is_refused || is_passed_over,
+            "{path} {body}: {} {}",
+            reply.status,
+            reply.json
+        );
+    }
+}
