@@ -9,9 +9,8 @@ use ruma::api::client::account::deactivate::v3 as deactivate;
 use ruma::api::client::account::get_3pids::v3 as get_3pids;
 
 use super::call::{Answer, Call, Reply};
-use super::interactive_auth::{Provable, confirm};
+use super::interactive_auth::{Provable, WithToken, confirm};
 use super::router::{Endpoints, Routes};
-use crate::refusal::Refusal;
 use crate::server::Server;
 use crate::store::devices::Devices;
 
@@ -24,9 +23,9 @@ pub(super) fn routes() -> Routes {
 
 async fn set_password(
     State(server): State<Arc<Server>>,
-    call: Call<Provable<change_password::Request>>,
+    call: Call<WithToken<Provable<change_password::Request>>>,
 ) -> Reply<change_password::Response> {
-    let (Provable(request), caller) = (call.request, call.caller.ok_or(Refusal::MissingToken)?);
+    let (WithToken(Provable(request)), caller) = (call.request, call.caller);
     confirm(&server, &caller, "change_password", request.auth).await?;
     let log_out = if request.logout_devices {
         Devices::AllBut(caller.device_id)
@@ -42,10 +41,10 @@ async fn set_password(
 
 async fn close(
     State(server): State<Arc<Server>>,
-    call: Call<Provable<deactivate::Request>>,
+    call: Call<WithToken<Provable<deactivate::Request>>>,
 ) -> Reply<deactivate::Response> {
-    let caller = call.caller.ok_or(Refusal::MissingToken)?;
-    confirm(&server, &caller, "deactivate", call.request.0.auth).await?;
+    let (WithToken(Provable(request)), caller) = (call.request, call.caller);
+    confirm(&server, &caller, "deactivate", request.auth).await?;
     server.accounts.deactivate(&caller.user_id).await?;
     let no_identity_server = ThirdPartyIdRemovalStatus::NoSupport;
     Ok(Answer(deactivate::Response::new(no_identity_server)))

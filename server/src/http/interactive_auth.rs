@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use ruma::api::auth_scheme::AccessToken;
 use ruma::api::client::uiaa::{AuthData, UserIdentifier};
 use ruma::api::error::DeserializationError;
 use ruma::api::{IncomingRequest, Metadata};
@@ -54,6 +55,31 @@ impl<R: IncomingRequest> IncomingRequest for Provable<R> {
     ) -> Result<Self, DeserializationError> {
         let body = with_identifier(request.body());
         R::try_from_http_request_inner(request.map(|_| &*body), path_args).map(Self)
+    }
+}
+
+/// A request that needs an access token although its type calls that optional: elsewhere strangers may make it with a
+/// proof that this server does not know.
+#[derive(Debug)]
+pub(super) struct WithToken<R>(pub(super) R);
+
+impl<R: Metadata> Metadata for WithToken<R> {
+    const METHOD: http::Method = R::METHOD;
+    const RATE_LIMITED: bool = R::RATE_LIMITED;
+    type Authentication = AccessToken;
+    type PathBuilder = R::PathBuilder;
+    const PATH_BUILDER: R::PathBuilder = R::PATH_BUILDER;
+}
+
+impl<R: IncomingRequest> IncomingRequest for WithToken<R> {
+    type EndpointError = R::EndpointError;
+    type OutgoingResponse = R::OutgoingResponse;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        R::try_from_http_request_inner(request, path_args).map(Self)
     }
 }
 

@@ -54,6 +54,11 @@ fn ends(served: &Served, with: &[&str]) -> bool {
     with.iter().any(|end| served.path.ends_with(end))
 }
 
+/// Old spellings of a path lead to the same handler: one of them is enough where every request costs.
+fn is_old(served: &Served) -> bool {
+    served.path.contains("/r0/") || served.path.contains("/unstable/")
+}
+
 fn is_open(served: &Served) -> bool {
     OPEN.iter()
         .any(|(method, paths)| served.method == **method && ends(served, paths))
@@ -199,7 +204,7 @@ async fn strangers_are_sent_away_before_anything_else(server: TestServer) {
             Some(Bytes::from_static(b"{")),
             Some(vec![b' '; 3 << 20].into()),
         ] {
-            if body.is_some() && !has_body {
+            if body.is_some() && (!has_body || is_old(&served)) {
                 continue;
             }
             let unknown = ["", "mat_wrong", &stale.token, "a\u{1}b", &"x".repeat(5000)]
@@ -272,7 +277,7 @@ async fn a_body_is_a_json_object_within_the_limits(server: TestServer) {
     let mut findings = Vec::new();
     for served in maru::http::endpoints() {
         let takes_none = served.method == Method::GET || ends(&served, FILES) || ends(&served, FAREWELLS);
-        if takes_none {
+        if takes_none || is_old(&served) {
             continue;
         }
         let path = place.filled(served.path, None);
