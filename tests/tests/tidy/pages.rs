@@ -25,6 +25,8 @@ fn long_files_say_why() {
     let all = [
         "server/src",
         "protocol/src",
+        "federation/src",
+        "federation/tests",
         "tests/src",
         "tests/tests",
         "tests/load/src",
