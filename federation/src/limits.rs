@@ -60,6 +60,9 @@ pub const MAX_PEERS: usize = 10_000;
 /// How long an address has for itself before the next one is dialled beside it.
 pub const NEXT_TARGET_AFTER: Duration = Duration::from_millis(300);
 
+/// Addresses that are dialled at the same time, for all peers together.
+pub const MAX_DIALS: usize = 64;
+
 /// Addresses of one peer that are tried in one round.
 pub const MAX_TARGETS: usize = 8;
 

@@ -132,6 +132,8 @@ impl<H: Homeserver, A: AddressBook> Keeper<H, A> {
     /// Dials the nth address, if none before it has led anywhere by then.
     async fn dial(&self, nth: u32, target: Target) -> (Target, Result<Arc<dyn Link>, LinkError>) {
         sleep(limits::NEXT_TARGET_AFTER * nth).await;
+        // Only fails once closed, which this one never is.
+        let _dialling = self.shared.dials.acquire().await;
         (target, self.transport.dial(target.address, target.key).await)
     }
 

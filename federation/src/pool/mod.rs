@@ -31,7 +31,7 @@ use maru_protocol::wire::{
 };
 use ruma::ServerName;
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep, timeout},
 };
@@ -100,6 +100,7 @@ impl Pool {
             registry: registry.clone(),
             settings,
             own_key: transport.own_key(),
+            dials: Semaphore::new(limits::MAX_DIALS),
             start: Instant::now(),
         });
         let running = tokio::spawn(run(shared, addresses, transport.clone(), new_peers));

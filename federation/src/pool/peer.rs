@@ -276,6 +276,7 @@ impl Peer {
             name: self.name.clone(),
             state: inner.state,
             path: current.map(|current| current.link.path()),
+            tls_key: current.map(|current| current.link.peer_key()),
             dialled: current.is_some_and(|current| current.dialled),
             round_trip: current.and_then(|current| current.link.round_trip()),
             connected_for: ready_since.map(|since| since.elapsed()),

@@ -9,7 +9,7 @@ use std::{
 use maru_protocol::PublicKey;
 use ruma::{OwnedServerName, ServerName};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::Instant,
 };
 
@@ -22,6 +22,8 @@ pub(super) struct Shared<H> {
     pub(super) registry: Arc<Registry>,
     pub(super) settings: Settings,
     pub(super) own_key: PublicKey,
+    /// Permits for dialling.
+    pub(super) dials: Semaphore,
     /// What sessions count their time from.
     pub(super) start: Instant,
 }

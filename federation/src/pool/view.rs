@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use maru_protocol::wire::Cursor;
+use maru_protocol::{PublicKey, wire::Cursor};
 use ruma::OwnedServerName;
 
 use crate::link::Path;
@@ -47,6 +47,8 @@ pub struct PeerView {
     pub state: PeerState,
     /// How it is reached, while it is connected.
     pub path: Option<Path>,
+    /// The TLS key that it has proven, while it is connected.
+    pub tls_key: Option<PublicKey>,
     /// Whether we dialled the present connection.
     pub dialled: bool,
     /// The round trip time of the present connection, where it is measured.

@@ -35,6 +35,7 @@ async fn logs_flow_both_ways_and_are_acknowledged() {
     let view = two.to_b.peer(&two.b.name).unwrap();
     assert_eq!(view.state, PeerState::Connected);
     assert!(view.dialled && view.round_trip.is_some() && view.connected_for.is_some());
+    assert_eq!(view.tls_key, Some(two.b.tls.public_key()));
     assert_eq!(view.traffic.connections, 1);
     assert!(
         view.traffic.frames_in > 0 && view.traffic.bytes_out > 1000,
