@@ -82,9 +82,10 @@ impl Pace {
         }
     }
 
-    /// Takes one from a bucket that is full at `full_at`: when it is full after that, or how long to wait.
-    fn take(self, full_at: f64, now: f64) -> Result<f64, Duration> {
-        let next = full_at.max(now) + self.interval;
+    /// Takes `count` from a bucket that is full at `full_at`: when it is full after that, or how long to wait. A full
+    /// bucket gives everything it has for more than that.
+    fn take(self, count: f64, full_at: f64, now: f64) -> Result<f64, Duration> {
+        let next = full_at.max(now) + (self.interval * count).min(self.burst);
         let excess = next - now - self.burst;
         // A thousandth of a millisecond is the error of arithmetic, not of the caller.
         if excess <= 0.001 {
@@ -139,13 +140,21 @@ impl RateLimits {
     /// # Errors
     /// [`Refusal::LimitExceeded`] when it is one too many; it does not count then.
     pub fn check(&self, limit: Limit, key: impl Hash) -> Result<(), Refusal> {
+        self.check_several(limit, key, 1)
+    }
+
+    /// Counts several things done by `key` at once.
+    ///
+    /// # Errors
+    /// [`Refusal::LimitExceeded`] when they are too many; none counts then.
+    pub fn check_several(&self, limit: Limit, key: impl Hash, count: u32) -> Result<(), Refusal> {
         let Some(buckets) = self.buckets.as_ref().and_then(|all| all.get(limit as usize)) else {
             return Ok(());
         };
         let key = self.hasher.hash_one(key);
         let now = self.clock.now_ms() as f64;
         let mut times = buckets.times.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = buckets.pace.take(times.get(key), now);
+        let taken = buckets.pace.take(count.into(), times.get(key), now);
         let full_at = taken.map_err(|retry_after| Refusal::LimitExceeded { retry_after })?;
         times.set(key, full_at);
         Ok(())
@@ -178,6 +187,19 @@ mod tests {
             Err(Refusal::LimitExceeded { retry_after }) => Some(retry_after),
             Err(other) => panic!("{other}"),
         }
+    }
+
+    #[test]
+    fn several_at_once_count_as_many_and_pass_together_or_not_at_all() {
+        let (limits, clock) = limits(true, 1.0, 5);
+        let several = |count| limits.check_several(Limit::MessagesPerUser, "a", count).is_ok();
+        assert!(several(3));
+        assert!(!several(3));
+        assert!(several(2) && !several(1), "what was refused did not count");
+        pass(&clock, 5_000);
+        assert!(several(100), "more than the burst takes all of it");
+        assert!(!several(1));
+        assert!(several(0), "nothing costs nothing");
     }
 
     #[test]

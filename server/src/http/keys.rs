@@ -124,14 +124,15 @@ async fn claim(
     Ok(Answer(claim_keys::Response::new(keys)))
 }
 
-/// Changes of device lists between two tokens of sync. Who left is told by sync alone, when it happens.
+/// Changes of device lists between two tokens of sync.
 async fn changes(
     State(server): State<Arc<Server>>,
     call: Call<get_key_changes::Request>,
 ) -> Reply<get_key_changes::Response> {
     let (from, to) = (cursor(&call.request.from)?, cursor(&call.request.to)?);
-    let changed = server.keys.changes(&call.caller, from, to).await?;
-    Ok(Answer(get_key_changes::Response::new(changed, Vec::new())))
+    let lists = server.sync.device_lists(&call.caller, from, to).await?;
+    let changed = lists.changed.into_iter().collect();
+    Ok(Answer(get_key_changes::Response::new(changed, lists.left)))
 }
 
 async fn upload_signing(

@@ -28,6 +28,10 @@ async fn create(
     server
         .rate_limits
         .check(Limit::RoomsPerUser, &call.caller.user_id)?;
+    let invites = u32::try_from(call.request.invite.len()).unwrap_or(u32::MAX);
+    server
+        .rate_limits
+        .check_several(Limit::InvitesPerUser, &call.caller.user_id, invites)?;
     let request = asked_for(&server, call)?;
     let room = server.rooms.create(request).await?;
     Ok(Answer(create_room::Response::new(room.room_id.clone())))

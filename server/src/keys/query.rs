@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use maru_protocol::cursor::{Position, SinceToken};
 use ruma::OwnedUserId;
 use serde_json::{Map, Value, json};
 
@@ -75,28 +74,6 @@ impl Keys {
             add_signature(&mut found, signature);
         }
         Ok(found)
-    }
-
-    /// Users who share a room with the caller, or are the caller, and whose devices or keys changed after one token of
-    /// sync and up to another. When the first is of another log, everybody may have changed.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn changes(
-        &self,
-        caller: &Caller,
-        from: SinceToken,
-        to: SinceToken,
-    ) -> Result<Vec<OwnedUserId>, Refusal> {
-        let from = if from.log_id == self.store.log_id() {
-            from.position
-        } else {
-            Position::default()
-        };
-        Ok(self
-            .store
-            .device_lists_since(&caller.user_id, from, to.position)
-            .await?)
     }
 
     /// Those of the users, of this server, whose keys the caller may have: the caller, and who shares a room.

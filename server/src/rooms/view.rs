@@ -29,10 +29,10 @@ pub struct Reader<'a> {
 /// Where the events of a view come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recency {
-    /// They have just become durable: nothing relates to them, and who sent them knows by [`View::sent_as`]. Costs no
-    /// query, except for a replaced state event that is not in memory.
+    /// They have just become durable, or they are state: nothing relates to them, and who sent them knows by
+    /// [`View::sent_as`]. Costs no query, except for redactions and for a replaced state event that is not in memory.
     Live,
-    /// They may be old: relations, redactions and transaction ids are looked up.
+    /// They may be old: relations and transaction ids are looked up too.
     Stored,
 }
 
@@ -77,11 +77,11 @@ impl Rooms {
         };
         let replaced: Vec<_> = events.iter().filter_map(|stored| stored.replaces).collect();
         view.replaced = self.events(&replaced).await?;
+        view.redactions = self.redactions_of(&events).await?;
         if recency == Recency::Live {
             return Ok(view);
         }
         view.transactions = self.own_transactions(reader, &events).await?;
-        view.redactions = self.redactions_of(&events).await?;
         self.bundle(&mut view, reader, &events).await?;
         Ok(view)
     }
@@ -109,10 +109,11 @@ impl Rooms {
         events: &[&Arc<StoredEvent>],
     ) -> Result<HashMap<OwnedEventId, Arc<StoredEvent>>, Refusal> {
         let ids = events.iter().filter_map(|stored| stored.redacted_by.as_ref());
-        let redactions = self
-            .store
-            .events_by_id(ids.map(ToString::to_string).collect())
-            .await?;
+        let ids: Vec<_> = ids.map(ToString::to_string).collect();
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let redactions = self.store.events_by_id(ids).await?;
         Ok(redactions
             .into_iter()
             .map(|stored| (stored.event.id.clone(), stored))

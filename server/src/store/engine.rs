@@ -49,6 +49,8 @@ impl Address {
             .pragma("cache_size", "-65536")
             .pragma("mmap_size", "268435456")
             .pragma("temp_store", "memory")
+            // What is redacted or deleted is overwritten, not only unlinked.
+            .pragma("secure_delete", "on")
             .pragma("journal_size_limit", "67108864");
         Self::Sqlite(Box::new(options.disable_statement_logging()))
     }

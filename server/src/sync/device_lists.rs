@@ -12,11 +12,11 @@ use crate::refusal::Refusal;
 
 /// What a device is told of other users' devices.
 #[derive(Debug, Default)]
-pub(super) struct DeviceLists {
+pub struct DeviceLists {
     /// Users whose devices or keys changed, or who now share a room with the caller.
-    pub(super) changed: BTreeSet<OwnedUserId>,
+    pub changed: BTreeSet<OwnedUserId>,
     /// Users who share no room with the caller any more.
-    pub(super) left: Vec<OwnedUserId>,
+    pub left: Vec<OwnedUserId>,
 }
 
 /// The device lists of a window; empty for a first sync, in which a client asks for all keys anyway.

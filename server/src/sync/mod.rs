@@ -29,6 +29,7 @@ use maru_protocol::cursor::{Position, SinceToken};
 use ruma::OwnedUserId;
 
 pub use answer::Answer;
+pub use device_lists::DeviceLists;
 pub use filter::{Filter, Wanted};
 pub use session::Session;
 
@@ -37,7 +38,7 @@ use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::ephemeral::{Presence, Typing};
 use crate::keys::Keys;
-use crate::live::Hub;
+use crate::live::{Fresh, Hub};
 use crate::push::Push;
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
@@ -128,6 +129,30 @@ impl Sync {
     /// Whether a cursor belongs to another log, or is ahead of this one.
     fn is_gone(&self, cursor: &SinceToken) -> bool {
         cursor.log_id != self.store.log_id() || cursor.position > self.hub.position()
+    }
+
+    /// Whose devices changed after one cursor and up to another, and who shares no room with the caller any more. When
+    /// the first is gone, everybody may have changed.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn device_lists(
+        &self,
+        caller: &Caller,
+        from: SinceToken,
+        to: SinceToken,
+    ) -> Result<DeviceLists, Refusal> {
+        let since = if self.is_gone(&from) {
+            Position::START
+        } else {
+            from.position
+        };
+        let until = Fresh {
+            position: to.position.min(self.hub.position()),
+            ..Fresh::default()
+        };
+        let window = gather::window(self, caller, Some(since), until, &Wish::default()).await?;
+        device_lists::of(self, caller, &window).await
     }
 
     fn token(&self, position: Position, ephemeral: u64) -> SinceToken {

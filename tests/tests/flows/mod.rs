@@ -1,5 +1,7 @@
 //! Stories of people who use the server, on both engines.
 
 mod chat;
+mod devices;
+mod redaction;
 mod sync;
 mod websocket;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use maru_tests::user::encode;
+use maru_tests::user::{encode, texts};
 use maru_tests::{Reply, Synced, TestServer, User, on_both_engines};
 use ruma::UserId;
 use serde_json::json;
@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 on_both_engines!(
     a_poll_of_a_logged_out_device_ends_at_once,
     a_poll_of_another_device_goes_on,
+    an_old_cursor_works_after_restarts,
 );
 
 /// A long-poll, longer than any test, of somebody for whom there is nothing new. It has begun to wait.
@@ -74,4 +75,26 @@ async fn a_poll_of_another_device_goes_on(server: TestServer) {
     while !synced.timeline(&room).contains(&event) {
         synced = alice.wait(&synced.next()).await;
     }
+}
+
+async fn an_old_cursor_works_after_restarts(server: TestServer) {
+    let [alice, bob] = [server.user("alice").await, server.user("bob").await];
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    let since = alice.sync(None).await.next();
+    let (mut server, mut expected) = (server, Vec::new());
+    for round in 0..3 {
+        let bob = bob.on(server.api());
+        for n in 0..15 {
+            let text = format!("{round}.{n}");
+            bob.send(&room, &text).await;
+            expected.push(text);
+        }
+        server = server.restart().await;
+        let (news, _) = alice.on(server.api()).news(&room, &since).await;
+        assert_eq!(texts(&news), expected);
+    }
+    let now = alice.on(server.api()).sync(Some(&since)).await.next();
+    let (news, _) = alice.on(server.api()).news(&room, &now).await;
+    assert!(news.is_empty(), "{news:?}");
 }
