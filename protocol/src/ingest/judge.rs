@@ -255,7 +255,7 @@ fn create_of(event: &Event) -> Option<OwnedEventId> {
         return None;
     }
     let id = format!("${}", event.room_id.strip_sigil());
-    EventId::parse(id).ok().map(Into::into)
+    EventId::parse(id).ok()
 }
 
 /// The rules over a state of the room.

@@ -17,6 +17,7 @@ const ORDER: &[&[&str]] = &[
     &["accounts"],
     &["keys"],
     &["sync"],
+    &["peers"],
     &["backup", "server"],
     &["admin"],
     &["http"],

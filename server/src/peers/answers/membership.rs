@@ -138,7 +138,7 @@ impl Peers {
         };
         if event.content.as_str().contains("\"membership\":\"join\"") {
             let stored = self
-                .events_of(&room, &[event.id.clone()])
+                .events_of(&room, std::slice::from_ref(&event.id))
                 .await
                 .map_err(refused)?;
             let before = match stored.first() {
