@@ -169,7 +169,7 @@ fn write_unread(out: &mut String, unread: &RoomUnread, by_thread: bool) {
     let shown = if by_thread {
         unread.main
     } else {
-        threads.fold(unread.main, |all, more| sum(all, more))
+        threads.fold(unread.main, sum)
     };
     let _ = write!(
         out,
