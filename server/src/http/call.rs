@@ -173,7 +173,11 @@ where
 
     async fn from_request(request: Request, server: &Arc<Server>) -> Result<Self, Response> {
         let judged = Authenticated::<R::Authentication>::judge(request, server).await?;
-        let body = read_body(judged.body, &server.limits).await?;
+        // What stands in the body of a GET has no meaning (RFC 9110, section 9.3.1), so nobody is turned away for it.
+        let body = match judged.parts.method {
+            Method::GET => Bytes::new(),
+            _ => read_body(judged.body, &server.limits).await?,
+        };
         check_object(&body)?;
         // Clients send nothing where they have nothing to say: to an endpoint that takes JSON this is an empty object.
         let takes_json = judged.parts.method == Method::POST;
