@@ -205,7 +205,9 @@ fn build() -> PathBuf {
     let release = folder.ends_with("release");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = std::process::Command::new(cargo);
-    command.args(["build", "--quiet", "--package", "maru", "--bin", "maru"]);
+    // With all tests, as they were built for this one: another choice of targets means other features, and everything
+    // would be compiled once more.
+    command.args(["build", "--quiet", "--workspace", "--bin", "maru", "--tests"]);
     command
         .args(release.then_some("--release"))
         .current_dir(env!("CARGO_MANIFEST_DIR"));
