@@ -444,3 +444,46 @@ fn the_doctor_finds_a_sound_server_sound_and_an_open_folder_not() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stdout).contains("WRONG  data folder"));
 }
+
+#[test]
+fn the_demo_relays_messages_both_ways_and_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let told = run_well(folder.path(), &["demo", "--once"], "");
+        for names in ["alice → bob", "bob → alice"] {
+            assert_eq!(told.matches(names).count(), 3, "{told}");
+        }
+    }
+}
+
+#[test]
+fn the_demo_can_be_visited_until_it_is_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = maru()
+        .args(["demo", "--data"])
+        .arg(folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let shown = lines.map_while(Result::ok);
+    let visits: Vec<String> = shown
+        .filter(|line| line.contains("  password "))
+        .take(2)
+        .collect();
+    let mut server = Running {
+        child,
+        lines: Vec::new(),
+        address: String::new(),
+    };
+    for visit in &visits {
+        let words: Vec<_> = visit.split_whitespace().collect();
+        let ["user", name, "password", password] = words[1..] else {
+            panic!("{visit}");
+        };
+        server.address = words[0].trim_start_matches("http://").to_owned();
+        assert_eq!(server.log_in(name, password), 200);
+    }
+    assert_eq!(visits.len(), 2);
+    server.stop();
+}

@@ -10,8 +10,10 @@ macro_rules! say {
 mod admin;
 mod backup;
 mod configuration;
+mod demo;
 mod doctor;
 mod key;
+mod running;
 mod serve;
 mod signals;
 
@@ -46,6 +48,8 @@ struct CommandLine {
 enum Command {
     /// Run the server
     Serve,
+    /// Run two homeservers that talk to each other, to look at; their data go when it ends unless `--data` names a folder
+    Demo(demo::Options),
     /// Check, show or document the configuration
     Config {
         #[command(subcommand)]
@@ -180,6 +184,7 @@ pub fn run() -> ExitCode {
 fn execute(command: Command, flags: Flags) -> Result<(), Failure> {
     match command {
         Command::Serve => wait(serve::run(flags.load()?)),
+        Command::Demo(options) => wait(demo::run(options, flags)),
         Command::Config { action } => configuration::run(action, flags),
         Command::User { action } => wait(admin::user(action, flags)),
         Command::Token { action } => wait(admin::token(action, flags)),

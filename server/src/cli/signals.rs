@@ -1,11 +1,11 @@
 //! Signals: SIGTERM and SIGINT stop the server, a second one cuts; SIGHUP reads the certificates again.
 
-use std::io;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::Failure;
 use crate::http::tls::Certificates;
 
 /// Status of a process that a second signal cut, as shells report an interrupt.
@@ -20,11 +20,13 @@ pub(super) struct Signals {
 
 impl Signals {
     /// Takes the signals over from the system, whose own answer would be to end the process.
-    pub(super) fn take() -> io::Result<Self> {
+    pub(super) fn take() -> Result<Self, Failure> {
+        let take =
+            |kind| signal(kind).map_err(|error| Failure::Other(format!("cannot take signals: {error}")));
         Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
+            terminate: take(SignalKind::terminate())?,
+            interrupt: take(SignalKind::interrupt())?,
+            hang_up: take(SignalKind::hangup())?,
         })
     }
 

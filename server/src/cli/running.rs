@@ -1,0 +1,140 @@
+//! A server with everything open that it serves on: what `serve` and `demo` have in common.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use maru_federation::quic::BoundSocket;
+use tokio_util::sync::CancellationToken;
+
+use super::{Failure, open_server};
+use crate::admin::{self, AdminSocket};
+use crate::config::Config;
+use crate::data_folder::DataFolder;
+use crate::http::listener::{Listener, ListenerOptions};
+use crate::http::tls::Certificates;
+use crate::http::{health, router};
+use crate::observe::process;
+use crate::peers::OwnRecord;
+use crate::server::Server;
+
+/// A server that is ready to serve. Its folder is locked for as long as this value lives.
+pub(super) struct Running {
+    pub(super) folder: DataFolder,
+    pub(super) server: Arc<Server>,
+    /// Takes the connections of clients.
+    pub(super) clients: Listener,
+    /// Takes those of the collector, where that is configured.
+    pub(super) metrics: Option<Listener>,
+    /// Where other homeservers reach it, where that is configured.
+    pub(super) federation: Option<SocketAddr>,
+    socket: AdminSocket,
+}
+
+impl Running {
+    /// Takes the folder and the addresses of a configuration, opens the database, and begins to speak with other
+    /// homeservers. Clients are answered from [`Running::serve`] on.
+    pub(super) async fn open(
+        mut config: Config,
+        certificates: Option<Arc<Certificates>>,
+    ) -> Result<Self, Failure> {
+        fit_connections(&mut config);
+        let folder = DataFolder::open(&config.data)?;
+        let options = || ListenerOptions::configured(&config);
+        let clients = bind("listen", config.listen, certificates, options()).await?;
+        let metrics = match config.metrics_listen {
+            Some(address) => Some(bind("metrics_listen", address, None, options()).await?),
+            None => None,
+        };
+        let server = open_server(&folder, &config).await?;
+        let socket = AdminSocket::bind(&folder.admin_socket())
+            .map_err(|error| Failure::Other(format!("cannot open the admin socket: {error}")))?;
+        let federation = federate(&server, &folder, &config).await?;
+        Ok(Self {
+            folder,
+            server,
+            clients,
+            metrics,
+            federation,
+            socket,
+        })
+    }
+
+    /// Serves until `stop` is cancelled, then stores what waits and closes everything.
+    pub(super) async fn serve(self, stop: CancellationToken) {
+        let Self {
+            folder: _folder,
+            server,
+            clients,
+            metrics,
+            socket,
+            ..
+        } = self;
+        let metrics = async {
+            if let Some(metrics) = metrics {
+                metrics
+                    .serve(health::metrics_router(), stop.clone().cancelled_owned())
+                    .await;
+            }
+        };
+        let stopping = async {
+            stop.cancelled().await;
+            server.stop();
+        };
+        let clients = clients.serve(router(server.clone()), stop.clone().cancelled_owned());
+        tokio::select! {
+            _ = async { tokio::join!(stopping, clients, metrics) } => {}
+            () = socket.serve(|command| admin::execute(&server, command)) => {}
+        }
+        server.close().await;
+    }
+}
+
+/// Scheme, host and port of a listener.
+pub(super) fn address_of(listener: &Listener) -> Result<String, Failure> {
+    let bound = listener.local_addr();
+    let bound = bound.map_err(|error| Failure::Other(format!("cannot tell the bound address: {error}")))?;
+    Ok(format!("{}://{bound}", listener.scheme()))
+}
+
+/// Allows as many files as the system does, and no more connections than fit.
+fn fit_connections(config: &mut Config) {
+    let files = process::raise_open_files().unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot raise the number of open files");
+        None
+    });
+    let fitting = process::connections_within(config.limits.connections, files);
+    if fitting < config.limits.connections {
+        tracing::debug!(
+            connections = fitting,
+            "the system's limit on open files allows fewer connections"
+        );
+        config.limits.connections = fitting;
+    }
+}
+
+async fn bind(
+    key: &str,
+    address: SocketAddr,
+    certificates: Option<Arc<Certificates>>,
+    options: ListenerOptions,
+) -> Result<Listener, Failure> {
+    let bound = Listener::bind(address, certificates, options).await;
+    bound.map_err(|error| Failure::Other(format!("cannot listen on {address} (`{key}`): {error}")))
+}
+
+/// Begins to speak with other homeservers where that is configured.
+async fn federate(
+    server: &Server,
+    folder: &DataFolder,
+    config: &Config,
+) -> Result<Option<SocketAddr>, Failure> {
+    let Some(address) = config.federation_listen else {
+        return Ok(None);
+    };
+    let socket = BoundSocket::bind(address);
+    let socket = socket.map_err(|error| Failure::Other(format!("{error} (`federation_listen`)")))?;
+    let own = OwnRecord::of(folder.keys(), &config.federation.addresses);
+    let started = server.peers.start(own, &folder.keys().tls, socket).await;
+    let failed = |refusal| Failure::Other(format!("cannot speak with other homeservers: {refusal}"));
+    started.map(Some).map_err(failed)
+}
