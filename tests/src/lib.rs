@@ -29,7 +29,9 @@ pub mod fuzz;
 pub mod model;
 pub mod postgres;
 pub mod process;
+pub mod relay;
 pub mod server;
+pub mod site;
 pub mod user;
 pub mod websocket;
 
@@ -37,6 +39,8 @@ pub use api::{Api, Reply};
 pub use engine::{Data, Engine};
 pub use federation::federate;
 pub use process::TestProcess;
+pub use relay::{Relay, Weather};
 pub use server::{Listening, TestServer};
+pub use site::{Site, two_sites};
 pub use user::{Synced, User};
 pub use websocket::Socket;

@@ -66,7 +66,10 @@ impl Peers {
             for json in &part.events {
                 match self.verify(json, subject.room_id, subject.version, subject.max_event_bytes) {
                     Ok(event) => events.push(event),
-                    Err(why) => tracing::debug!(%peer, %why, "an event of an answer is dropped"),
+                    Err(why) => {
+                        tracing::debug!(%peer, %why, "an event of an answer is dropped");
+                        self.drops.count(&why);
+                    }
                 }
             }
             if events.len() > most {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ruma::{OwnedRoomId, OwnedServerName, RoomId};
 
 use super::Peers;
+use super::dropped::Dropped;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::ingest::{Incoming, Taken};
@@ -113,6 +114,9 @@ impl Peers {
             attempts += 1;
             if attempts >= ATTEMPTS {
                 tracing::warn!(%room_id, events = waiting.len(), "events whose ancestors nobody gives are dropped");
+                waiting
+                    .iter()
+                    .for_each(|_| self.drops.count(&Dropped::Unplaceable));
                 self.drop_rows(waiting).await?;
                 attempts = 0;
                 continue;
@@ -138,6 +142,7 @@ impl Peers {
                 }
                 Taken::Broken(why) => {
                     tracing::warn!(event = %incoming.event.id, why, "dropped");
+                    self.drops.count(&Dropped::Broken(why));
                     self.drop_rows(incoming.inbox.into_iter().collect()).await?;
                 }
                 Taken::Lacks { .. } => {
@@ -163,18 +168,19 @@ impl Peers {
                 room.version,
                 room.max_event_bytes,
             );
+            let event = event.and_then(|event| match event.sender.server_name() == row.server_name {
+                true => Ok(event),
+                false => Err(Dropped::OtherServer),
+            });
             match event {
-                Ok(event) if event.sender.server_name() == row.server_name => {
+                Ok(event) => {
                     let mut event = Incoming::live(event);
                     event.inbox = Some(row.nid);
                     incoming.push((row.server_name, event));
                 }
-                Ok(event) => {
-                    tracing::warn!(peer = %row.server_name, event = %event.id, "a peer sent an event of another server");
-                    dropped.push(row.nid);
-                }
                 Err(why) => {
-                    tracing::warn!(peer = %row.server_name, %why, "a peer sent what is dropped");
+                    tracing::debug!(peer = %row.server_name, %why, "a peer sent an event that is dropped");
+                    self.drops.count(&why);
                     dropped.push(row.nid);
                 }
             }

@@ -4,13 +4,14 @@
 //! - [`keyring`]: who is who: server records and signing keys. [`own_record`]: this server's own.
 //! - [`homeserver`]: what the pool of connections asks for.
 //! - [`outgoing`]: what a peer is sent. [`inbox`]: what came, room by room.
-//! - [`verify`]: the checks that need no room. [`fetch`]: filling gaps.
+//! - [`verify`]: the checks that need no room. [`dropped`]: what fails them. [`fetch`]: filling gaps.
 //! - [`answers`]: what other servers ask. [`ask`]: what this one asks.
 //! - [`entering`]: joining, leaving and knocking through another server. [`inviting`]: both ends of an invitation.
 
 mod answers;
 mod ask;
 mod book;
+mod dropped;
 mod entering;
 mod fetch;
 mod homeserver;
@@ -21,7 +22,7 @@ mod outgoing;
 mod own_record;
 mod verify;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -72,6 +73,7 @@ pub struct Peers {
     destinations: Arc<Destinations>,
     sharing: RwLock<HashSet<OwnedServerName>>,
     inbox: inbox::Inbox,
+    drops: dropped::Drops,
     road: OnceLock<Road>,
 }
 
@@ -102,6 +104,7 @@ impl Peers {
             destinations,
             sharing: RwLock::default(),
             inbox: inbox::Inbox::default(),
+            drops: dropped::Drops::default(),
             road: OnceLock::new(),
         }))
     }
@@ -177,6 +180,12 @@ impl Peers {
     #[must_use]
     pub fn book(&self) -> &Arc<Book> {
         &self.book
+    }
+
+    /// How many events of peers were dropped since the start before any room saw them, by reason.
+    #[must_use]
+    pub fn dropped(&self) -> BTreeMap<&'static str, u64> {
+        self.drops.counts()
     }
 
     fn note_sharing(&self, name: &ServerName) {

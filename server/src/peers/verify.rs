@@ -4,22 +4,11 @@
 use std::sync::Arc;
 
 use maru_protocol::RoomVersion;
-use maru_protocol::event::{Event, VerifyError};
+use maru_protocol::event::Event;
 use ruma::RoomId;
-use thiserror::Error;
 
 use super::Peers;
-
-/// Why an event is dropped before any room sees it.
-#[derive(Debug, Error)]
-pub(super) enum Dropped {
-    /// Form, signature or hash.
-    #[error(transparent)]
-    Verify(#[from] VerifyError),
-    /// It belongs to another room than it was sent for.
-    #[error("the event belongs to another room")]
-    OtherRoom,
-}
+use super::dropped::Dropped;
 
 impl Peers {
     /// Reads and verifies an event of a room. Costs a signature check, about 40 µs.

@@ -1,0 +1,57 @@
+//! What peers sent and no room ever sees: why, and how often.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use maru_protocol::event::VerifyError;
+use thiserror::Error;
+
+/// Why an event is dropped before any room sees it (`spec/federation.md`, "On receipt").
+#[derive(Debug, Error)]
+pub(super) enum Dropped {
+    /// Form, signature or hash.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// It belongs to another room than it was sent for.
+    #[error("the event belongs to another room")]
+    OtherRoom,
+    /// It came by the log of a server that its sender is not on.
+    #[error("the event is of a user of another server")]
+    OtherServer,
+    /// What it names as before it cannot be had from anybody.
+    #[error("nobody gives the events that it names")]
+    Unplaceable,
+    /// The forks that it joins cannot be resolved.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl Dropped {
+    /// The reason as metrics and the counts of [`Drops`] name it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Verify(VerifyError::NoKnownSignature(_)) => "no_known_signature",
+            Self::Verify(VerifyError::WrongSignature(_)) => "wrong_signature",
+            Self::Verify(_) => "malformed",
+            Self::OtherRoom => "other_room",
+            Self::OtherServer => "other_server",
+            Self::Unplaceable => "unplaceable",
+            Self::Broken(_) => "broken",
+        }
+    }
+}
+
+/// Counts of dropped events by reason. The reasons are our own words, hence few.
+#[derive(Debug, Default)]
+pub(super) struct Drops(Mutex<BTreeMap<&'static str, u64>>);
+
+impl Drops {
+    pub(super) fn count(&self, why: &Dropped) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(why.name()).or_default() += 1;
+    }
+
+    pub(super) fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
