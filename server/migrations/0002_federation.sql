@@ -41,3 +41,68 @@ CREATE TABLE inbox (
     received_at {int} NOT NULL
 ){plain};
 CREATE INDEX inbox_by_room ON inbox (room_id, nid);
+
+-- 1 for what a user of this server did: what peers are told of.
+ALTER TABLE receipts ADD COLUMN own {int} NOT NULL DEFAULT 1;
+CREATE INDEX receipts_own ON receipts (room, position) WHERE own = 1 AND type = 'm.read';
+ALTER TABLE device_lists ADD COLUMN own {int} NOT NULL DEFAULT 1;
+CREATE INDEX device_lists_own ON device_lists (position) WHERE own = 1;
+
+-- Messages to devices of other servers, until the peer has acknowledged them.
+CREATE TABLE peer_messages (
+    server_name {text} NOT NULL,
+    position {int} NOT NULL,
+    message_id {text} NOT NULL,
+    sender {text} NOT NULL,
+    user_id {text} NOT NULL,
+    -- A device's id, or * for all.
+    device_id {text} NOT NULL,
+    type {text} NOT NULL,
+    content {text} NOT NULL,
+    -- Milliseconds since 1970; old ones are dropped.
+    sent_at {int} NOT NULL,
+    PRIMARY KEY (server_name, position)
+){clustered};
+CREATE INDEX peer_messages_by_age ON peer_messages (sent_at);
+
+-- How much of peer_messages waits for each peer.
+CREATE TABLE peer_queues (
+    server_name {text} PRIMARY KEY,
+    messages {int} NOT NULL,
+    bytes {int} NOT NULL
+){plain};
+
+-- Messages of peers that this server has passed on, so that none is passed on twice.
+CREATE TABLE heard_messages (
+    server_name {text} NOT NULL,
+    message_id {text} NOT NULL,
+    -- Milliseconds since 1970; old ones are forgotten.
+    heard_at {int} NOT NULL,
+    PRIMARY KEY (server_name, message_id)
+){clustered};
+CREATE INDEX heard_messages_by_age ON heard_messages (heard_at);
+
+-- Receipts of peers' users for events that are not here yet. thread is '' for an unthreaded one.
+CREATE TABLE waiting_receipts (
+    room {int} NOT NULL,
+    user_id {text} NOT NULL,
+    thread {text} NOT NULL,
+    event_id {text} NOT NULL,
+    ts {int} NOT NULL,
+    -- Milliseconds since 1970; old ones are dropped.
+    heard_at {int} NOT NULL,
+    PRIMARY KEY (room, user_id, thread)
+){clustered};
+CREATE INDEX waiting_receipts_by_event ON waiting_receipts (event_id);
+
+-- Devices and keys of users of other servers, as their servers gave them last.
+CREATE TABLE remote_device_lists (
+    user_id {text} PRIMARY KEY,
+    server_name {text} NOT NULL,
+    -- Grows with every change, by the count of the user's server.
+    version {int} NOT NULL,
+    -- Where this server's log stood when it was asked for; 0 once it is in doubt.
+    asked_at {int} NOT NULL,
+    json {text} NOT NULL
+){plain};
+CREATE INDEX remote_device_lists_by_server ON remote_device_lists (server_name);

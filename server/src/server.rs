@@ -15,7 +15,7 @@ use crate::identity::Identity;
 use crate::keys::Keys;
 use crate::live::{Hub, Readers};
 use crate::media::Media;
-use crate::peers::{KnownPeer, PeerSettings, Peers};
+use crate::peers::{self, KnownPeer, PeerSettings, Peers};
 use crate::push::Push;
 use crate::rate_limits::RateLimits;
 use crate::receipts::Receipts;
@@ -45,7 +45,7 @@ pub struct Server {
     /// What users' clients keep here for each other.
     pub account_data: ClientData,
     /// How far users have read.
-    pub receipts: Receipts,
+    pub receipts: Arc<Receipts>,
     /// Who is typing.
     pub typing: Arc<Typing>,
     /// Who is present.
@@ -83,6 +83,7 @@ impl Server {
         let (table, hub) = (Arc::clone(&readers.table), Arc::clone(&readers.hub));
         let own_rules = Arc::clone(&readers.own_rules);
         let destinations = Arc::clone(&readers.destinations);
+        let awaited = Arc::clone(&readers.awaited);
         let limits = config.limits.clone();
         let commit = CommitLimits {
             changes: limits.commit_changes,
@@ -101,17 +102,14 @@ impl Server {
             Arc::clone(&push),
             limits.message_characters,
         ));
-        let peers = Peers::open(
-            Arc::clone(&identity),
-            Arc::clone(&clock),
-            Arc::clone(&rooms),
-            peer_settings(&config),
-            destinations,
-        )
-        .await
-        .map_err(unopened)?;
         let account_data = ClientData::new(Arc::clone(&store), Arc::clone(&rooms));
-        let receipts = Receipts::new(Arc::clone(&clock), Arc::clone(&store), Arc::clone(&rooms));
+        let receipts = Receipts::new(
+            Arc::clone(&clock),
+            Arc::clone(&store),
+            Arc::clone(&rooms),
+            awaited,
+        );
+        let receipts = Arc::new(receipts);
         let typing = Typing::start(Arc::clone(&hub));
         let offline_after = Duration::from_secs(config.presence.offline_after_seconds.into());
         let presence = Presence::start(
@@ -144,6 +142,16 @@ impl Server {
                 devices_per_user: limits.devices_per_user,
             },
         );
+        let parts = peers::Parts {
+            rooms: Arc::clone(&rooms),
+            keys: Arc::clone(&keys),
+            receipts: Arc::clone(&receipts),
+            destinations,
+        };
+        let settings = peer_settings(&config);
+        let peers = Peers::open(Arc::clone(&identity), Arc::clone(&clock), parts, settings)
+            .await
+            .map_err(unopened)?;
         let sync = Sync::new(Sources {
             store: Arc::clone(&store),
             rooms: Arc::clone(&rooms),
@@ -228,6 +236,9 @@ async fn keep_house(server: Weak<Server>) {
         server.accounts.flush_last_seen().await;
         if let Err(error) = server.rooms.forget_old_transactions().await {
             tracing::warn!(%error, "old transaction ids were not forgotten");
+        }
+        if let Err(error) = server.peers.expire().await {
+            tracing::warn!(%error, "what waited for peers too long was not dropped");
         }
     }
 }

@@ -16,18 +16,30 @@ impl TestServer {
         let own = OwnRecord::of(&keys, &[]);
         self.parts().peers.start(own, &keys.tls, socket).await.unwrap()
     }
+
+    /// Says where another server is.
+    pub fn knows(&self, other: &Self, address: SocketAddr) {
+        let name = other.parts().identity.server_name.clone();
+        self.parts().peers.book().add(name, vec![address]);
+    }
 }
 
-/// Lets all servers reach each other.
-pub async fn federate(servers: &[&TestServer]) {
+/// Lets all servers reach each other. Where they are, in order.
+pub async fn federate(servers: &[&TestServer]) -> Vec<SocketAddr> {
     let mut addresses = Vec::new();
     for server in servers {
         addresses.push(server.open_federation().await);
     }
     for server in servers {
         for (other, address) in servers.iter().zip(&addresses) {
-            let name = other.parts().identity.server_name.clone();
-            server.parts().peers.book().add(name, vec![*address]);
+            server.knows(other, *address);
         }
     }
+    addresses
+}
+
+/// Lets a server that was started again and one that has gone on, at its address, reach each other.
+pub async fn reunite(started: &TestServer, other: &TestServer, address: SocketAddr) {
+    started.knows(other, address);
+    other.knows(started, started.open_federation().await);
 }

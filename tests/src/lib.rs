@@ -37,7 +37,7 @@ pub mod websocket;
 
 pub use api::{Api, Reply};
 pub use engine::{Data, Engine};
-pub use federation::federate;
+pub use federation::{federate, reunite};
 pub use process::TestProcess;
 pub use relay::{Relay, Weather};
 pub use server::{Listening, TestServer};

@@ -287,9 +287,14 @@ impl Contents {
                 replaced(self.account_data.insert(key, (at, data)))
             }
             Record::ToDevice(message) => replaced(self.to_device.insert(at, message)),
-            Record::DeviceList(_) | Record::Notification(_) | Record::Interest(_) | Record::Ingested(_) => {
-                Ok(())
-            }
+            Record::DeviceList(_)
+            | Record::Notification(_)
+            | Record::Interest(_)
+            | Record::Ingested(_)
+            | Record::PeerMessage(_)
+            | Record::Delivered(_)
+            | Record::HeardMessage(_)
+            | Record::WaitingReceipt(_) => Ok(()),
             Record::Placed(nid) => {
                 self.events.remove(&nid);
                 Ok(())
@@ -319,7 +324,8 @@ fn takes_position(record: &Record) -> bool {
         | Record::Receipt(_)
         | Record::AccountData(_)
         | Record::ToDevice(_)
-        | Record::DeviceList(_) => true,
+        | Record::DeviceList(_)
+        | Record::PeerMessage(_) => true,
         Record::Room(_)
         | Record::State(_)
         | Record::Head(_)
@@ -329,7 +335,10 @@ fn takes_position(record: &Record) -> bool {
         | Record::Interest(_)
         | Record::Ingested(_)
         | Record::Placed(_)
-        | Record::Alias(_) => false,
+        | Record::Alias(_)
+        | Record::Delivered(_)
+        | Record::HeardMessage(_)
+        | Record::WaitingReceipt(_) => false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Keys of end-to-end encryption (client-server API, "Key management" and "Cross-signing").
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -85,9 +85,16 @@ async fn query(
     response.master_keys = raw_by_user(&found.master)?;
     response.self_signing_keys = raw_by_user(&found.self_signing)?;
     response.user_signing_keys = raw_by_user(&found.user_signing)?;
-    let unreachable = found.unreachable.into_iter();
-    response.failures = unreachable.map(|server_name| (server_name, json!({}))).collect();
+    response.failures = failures(found.unreachable);
     Ok(Answer(response))
+}
+
+/// Servers that could not be asked.
+fn failures(unreachable: BTreeSet<ruma::OwnedServerName>) -> BTreeMap<String, Value> {
+    let unreachable = unreachable.into_iter();
+    unreachable
+        .map(|server_name| (server_name.to_string(), json!({})))
+        .collect()
 }
 
 fn raw_by_user<T>(
@@ -114,14 +121,16 @@ async fn claim(
         });
     let claimed = server.keys.claim(&call.caller, claims.collect()).await?;
     let mut keys: BTreeMap<_, claim_keys::OneTimeKeys> = BTreeMap::new();
-    for key in claimed {
+    for key in claimed.keys {
         let key_id = key.key_id.as_str().try_into().map_err(Refusal::internal)?;
         let json = RawValue::from_string(key.json).map_err(Refusal::internal)?;
         let devices = keys.entry(key.user_id).or_default();
         let of_device = devices.entry(key.device_id.as_str().into()).or_default();
         of_device.insert(key_id, Raw::from_json(json));
     }
-    Ok(Answer(claim_keys::Response::new(keys)))
+    let mut response = claim_keys::Response::new(keys);
+    response.failures = failures(claimed.unreachable);
+    Ok(Answer(response))
 }
 
 /// Changes of device lists between two tokens of sync.

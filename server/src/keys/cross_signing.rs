@@ -199,7 +199,8 @@ fn public_keys(json: &str) -> Vec<String> {
         .unwrap_or_default()
 }
 
-fn check_key(user_id: &UserId, json: &str, usage: &KeyUsage) -> Result<KeyObject, Refusal> {
+/// A user's key for one usage.
+pub(super) fn check_key(user_id: &UserId, json: &str, usage: &KeyUsage) -> Result<KeyObject, Refusal> {
     check_key_size(json)?;
     let key: KeyObject = serde_json::from_str(json).map_err(|error| Refusal::BadJson(error.to_string()))?;
     if key.user_id != user_id {

@@ -3,19 +3,22 @@
 
 mod cross_signing;
 mod one_time;
+mod others;
 mod query;
 mod to_device;
 mod upload;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use ruma::{OwnedUserId, UserId};
 
 pub use cross_signing::{NewCrossSigningKeys, SignatureFailures};
-pub use one_time::{Claimed, Claims};
+pub use one_time::{Claimed, ClaimedKeys, Claims};
+pub use others::{FromOthers, OtherServers, UserKeys};
 pub use query::Found;
+pub use to_device::{CONTENT_BYTES, WAITING, device_message};
 pub use upload::NewDeviceKeys;
 
 use crate::cache::Cache;
@@ -59,6 +62,7 @@ pub struct Keys {
     counts: Cache<(OwnedUserId, String), Arc<KeyCounts>>,
     /// Raised with every change of counts, so that an answer of the database that was overtaken is not kept.
     changes: AtomicU64,
+    others: OnceLock<Weak<dyn OtherServers>>,
 }
 
 impl Keys {
@@ -71,7 +75,17 @@ impl Keys {
             store,
             counts: Cache::new(KNOWN_COUNTS),
             changes: AtomicU64::new(0),
+            others: OnceLock::new(),
         }
+    }
+
+    /// Says by which way other servers are asked; before, none of them can be reached. Only the first way counts.
+    pub fn reach_others_by(&self, others: Weak<dyn OtherServers>) {
+        let _ = self.others.set(others);
+    }
+
+    fn others(&self) -> Option<Arc<dyn OtherServers>> {
+        self.others.get()?.upgrade()
     }
 
     /// How many keys a device has left on the server.

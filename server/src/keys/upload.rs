@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ruma::UserId;
 use ruma::encryption::DeviceKeys;
 use serde_json::{Map, Value};
 
@@ -39,7 +40,7 @@ impl Keys {
         let one_time = keys_of(new.one_time_keys)?;
         let fallback = keys_of(new.fallback_keys)?;
         if let Some(json) = new.device_keys {
-            let identity = check_identity(caller, &json)?;
+            let identity = check_identity(user_id, device_id, &json)?;
             let keys = identity.get("keys").cloned();
             let json = Value::Object(identity).to_string();
             let same = move |stored: Option<&str>| same_identity(stored, keys.as_ref());
@@ -72,12 +73,16 @@ fn refused(refused: KeysRefused) -> Refusal {
     }
 }
 
-/// The identity of the caller's device, signed by itself, without what others add to it.
-fn check_identity(caller: &Caller, json: &str) -> Result<Map<String, Value>, Refusal> {
+/// The identity of a device, signed by itself, without what others add to it.
+pub(super) fn check_identity(
+    user_id: &UserId,
+    device_id: &str,
+    json: &str,
+) -> Result<Map<String, Value>, Refusal> {
     check_key_size(json)?;
     let bad = |error: serde_json::Error| Refusal::BadJson(error.to_string());
     let keys: DeviceKeys = serde_json::from_str(json).map_err(bad)?;
-    if keys.user_id != caller.user_id || keys.device_id != caller.device_id.as_str() {
+    if keys.user_id != user_id || keys.device_id != device_id {
         return Err(Refusal::invalid("these are not the keys of your device"));
     }
     if keys.keys.is_empty() || keys.keys.len() > IDENTITY_KEYS {
@@ -88,10 +93,10 @@ fn check_identity(caller: &Caller, json: &str) -> Result<Map<String, Value>, Ref
         check_name(key_id.as_str())?;
         check_name(key)?;
     }
-    let own = format!("ed25519:{}", caller.device_id);
+    let own = format!("ed25519:{device_id}");
     let signed = keys
         .signatures
-        .get(&caller.user_id)
+        .get(user_id)
         .is_some_and(|signatures| signatures.keys().any(|key_id| key_id.as_str() == own));
     if !signed {
         return Err(Refusal::invalid("device keys are signed by the device itself"));
@@ -117,17 +122,10 @@ fn same_identity(stored: Option<&str>, keys: Option<&Value>) -> Result<(), Refus
 
 #[cfg(test)]
 mod tests {
-    use ruma::owned_user_id;
+    use ruma::user_id;
     use serde_json::json;
 
     use super::*;
-
-    fn caller() -> Caller {
-        Caller {
-            user_id: owned_user_id!("@a:example.org"),
-            device_id: "D".into(),
-        }
-    }
 
     fn keys(device: &str, signer: &str) -> String {
         json!({
@@ -141,10 +139,11 @@ mod tests {
 
     #[test]
     fn only_the_device_itself_says_who_it_is() {
-        let identity = check_identity(&caller(), &keys("D", "ed25519:D")).unwrap();
+        let alice = user_id!("@a:example.org");
+        let identity = check_identity(alice, "D", &keys("D", "ed25519:D")).unwrap();
         assert!(!identity.contains_key("unsigned"));
         for (device, signer) in [("E", "ed25519:E"), ("D", "ed25519:E")] {
-            let refused = check_identity(&caller(), &keys(device, signer));
+            let refused = check_identity(alice, "D", &keys(device, signer));
             assert!(matches!(refused, Err(Refusal::InvalidParam(_))), "{refused:?}");
         }
     }

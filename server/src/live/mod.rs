@@ -3,12 +3,14 @@
 //! It is an optimisation of reading the log, never a second truth: an [`Inbox`] that overflows or is gone costs its
 //! user a read of the database and nothing else (design section 2).
 
+mod awaited;
 mod destinations;
 mod hub;
 mod inbox;
 mod readers;
 mod unread;
 
+pub use awaited::Awaited;
 pub use destinations::Destinations;
 pub use hub::Hub;
 pub use inbox::{Delivery, Fresh, Inbox, Item};

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use maru_protocol::cursor::Place;
 use ruma::UserId;
 
-use super::Hub;
 use super::destinations::Destinations;
 use super::hub::Delivering;
 use super::inbox::Item;
+use super::{Awaited, Hub};
 use crate::push::{OwnRules, PUSH_RULES};
 use crate::rooms::RoomTable;
 use crate::store::events::StoredEvent;
@@ -25,6 +25,8 @@ pub struct Readers {
     pub own_rules: Arc<OwnRules>,
     /// Other servers that have something to come.
     pub destinations: Arc<Destinations>,
+    /// Events that receipts wait for.
+    pub awaited: Arc<Awaited>,
 }
 
 impl CommitReader for Readers {
@@ -45,7 +47,12 @@ impl Readers {
     /// Moves what is in memory to where the database is.
     fn apply(&self, record: &Record) {
         match record {
-            Record::Event(stored) => self.table.events.insert(stored.nid, Arc::clone(stored)),
+            Record::Event(stored) => {
+                self.table.events.insert(stored.nid, Arc::clone(stored));
+                if stored.place.is_some() {
+                    self.awaited.committed(&stored.event.id);
+                }
+            }
             Record::Redaction(redaction) => self.table.redact(redaction),
             Record::Head(head) => {
                 if let Some(room) = self.table.get(head.room) {
@@ -82,6 +89,14 @@ impl Readers {
             Record::Interest(interest) => {
                 self.destinations.add(std::iter::once(&*interest.server_name));
             }
+            Record::Receipt(receipt) if receipt.own && receipt.receipt_type == "m.read" => {
+                if let Some(room) = self.table.get(receipt.room) {
+                    self.destinations
+                        .add(room.head().servers.keys().map(AsRef::as_ref));
+                }
+            }
+            Record::DeviceList(change) => self.destinations.add(change.servers.iter().map(AsRef::as_ref)),
+            Record::PeerMessage(message) => self.destinations.add(std::iter::once(&*message.server_name)),
             _ => {}
         }
     }

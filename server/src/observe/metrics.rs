@@ -33,6 +33,22 @@ pub static COMMIT_TIME: Histogram = Histogram::new(
     "Time that the database took to make a commit durable.",
 );
 
+/// Messages to devices of other servers that were dropped: too much waited for the server, or for too long.
+pub static PEER_MESSAGES_DROPPED: Counter = Counter::new(
+    "maru_peer_messages_dropped_total",
+    "Messages to devices of other servers dropped: too much waited, or for too long.",
+);
+/// Items of peers' logs, beside events, that were dropped.
+pub static PEER_ITEMS_REFUSED: Counter = Counter::new(
+    "maru_peer_items_refused_total",
+    "Messages, device lists and receipts of peers that were refused.",
+);
+/// Datagrams of peers that were dropped after they had been read.
+pub static DATAGRAMS_REFUSED: Counter = Counter::new(
+    "maru_datagrams_refused_total",
+    "Typing and presence of peers that were refused.",
+);
+
 /// Every metric but those of the process, in the order in which they are written.
 pub static ALL: &[&(dyn Metric + Sync)] = &[
     &CONNECTIONS,
@@ -43,6 +59,9 @@ pub static ALL: &[&(dyn Metric + Sync)] = &[
     &RECORDS,
     &CHANGES_FAILED,
     &COMMIT_TIME,
+    &PEER_MESSAGES_DROPPED,
+    &PEER_ITEMS_REFUSED,
+    &DATAGRAMS_REFUSED,
 ];
 
 /// A name with samples under it.

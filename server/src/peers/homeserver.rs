@@ -12,12 +12,13 @@ use maru_protocol::wire::datagram::Datagram;
 use maru_protocol::wire::log::{Cursor, LogItem};
 use maru_protocol::wire::message::{Received, RoomExtremities};
 use maru_protocol::wire::request::Request;
-use ruma::ServerName;
+use ruma::{OwnedEventId, ServerName};
 
 use super::Peers;
 use super::keyring::NotKept;
 use crate::refusal::Refusal;
 use crate::store::inbox::{Arrived, ReceivedLog};
+use crate::store::log::Record;
 
 /// The server as the pool sees it: shared, so that work can go on after a call has returned.
 #[derive(Debug)]
@@ -162,9 +163,8 @@ impl Homeserver for Door {
             .map_err(failure)
     }
 
-    async fn acknowledged(&self, _peer: &ServerName, _cursor: Cursor) -> Result<(), Failure> {
-        // Events are read from the rooms' own history: nothing is kept for a peer that could go now.
-        Ok(())
+    async fn acknowledged(&self, peer: &ServerName, cursor: Cursor) -> Result<(), Failure> {
+        self.peers.delivered(peer, &cursor).await.map_err(failure)
     }
 
     async fn extremities(&self, peer: &ServerName) -> Result<Vec<RoomExtremities>, Failure> {
@@ -182,6 +182,14 @@ impl Homeserver for Door {
     fn heard_datagram(&self, _peer: &ServerName, _datagram: Datagram) {}
 }
 
+/// The event that a receipt waits for.
+fn awaited_event(record: &Record) -> Option<OwnedEventId> {
+    match record {
+        Record::WaitingReceipt(receipt) => Some(receipt.event_id.clone()),
+        _ => None,
+    }
+}
+
 impl Peers {
     /// Stores what a peer's log holds, and has it ingested.
     async fn heard_log(
@@ -197,6 +205,7 @@ impl Peers {
         }
         let mut arrived = Vec::with_capacity(items.len());
         let mut skipped = Vec::new();
+        let (mut messages, mut lists, mut receipts) = (Vec::new(), Vec::new(), Vec::new());
         for item in items {
             match item {
                 LogItem::Event(event) => arrived.push(Arrived {
@@ -207,17 +216,26 @@ impl Peers {
                     room_id: room.room_id,
                     extremities: room.extremities,
                 }),
-                LogItem::ToDevice(_) | LogItem::DeviceList(_) | LogItem::Receipt(_) => {}
+                LogItem::ToDevice(message) => messages.push(message),
+                LogItem::DeviceList(change) => lists.push(change),
+                LogItem::Receipt(receipt) => receipts.push(receipt),
             }
         }
+        // A user whose devices changed is told of before the messages that need the new keys.
+        let mut records = self.heard_device_lists(peer, lists).await?;
+        records.extend(self.heard_messages(peer, messages).await?);
+        records.extend(self.heard_receipts(peer, receipts).await?);
+        let awaited: Vec<_> = records.iter().filter_map(awaited_event).collect();
         let received = ReceivedLog {
             log_id,
             cursor: cursor.to_vec(),
         };
         let rows = self
             .store
-            .receive(peer, received, arrived, self.clock.now_ms())
+            .receive(peer, received, arrived, records, self.clock.now_ms())
             .await?;
+        // Some may have come while their receipts were being stored.
+        self.receipts.settle(awaited).await?;
         let mut rooms: Vec<_> = rows.into_iter().map(|row| row.arrived.room_id).collect();
         rooms.dedup();
         rooms.into_iter().for_each(|room_id| self.work_on(room_id));

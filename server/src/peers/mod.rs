@@ -7,10 +7,12 @@
 //! - [`verify`]: the checks that need no room. [`dropped`]: what fails them. [`fetch`]: filling gaps.
 //! - [`answers`]: what other servers ask. [`ask`]: what this one asks.
 //! - [`entering`]: joining, leaving and knocking through another server. [`inviting`]: both ends of an invitation.
+//! - [`to_device`], [`device_lists`], [`receipts`]: what crosses servers beside events.
 
 mod answers;
 mod ask;
 mod book;
+mod device_lists;
 mod dropped;
 mod entering;
 mod fetch;
@@ -20,11 +22,13 @@ mod inviting;
 mod keyring;
 mod outgoing;
 mod own_record;
+mod receipts;
+mod to_device;
 mod verify;
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use maru_federation::Pool;
 use maru_federation::quic::{BoundSocket, Quic};
@@ -38,11 +42,18 @@ pub use own_record::OwnRecord;
 
 use crate::clock::Clock;
 use crate::identity::Identity;
+use crate::keys::{Keys, OtherServers};
 use crate::live::Destinations;
+use crate::observe::metrics;
+use crate::receipts::Receipts;
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
 use crate::store::Store;
 use ask::Road;
+
+/// How long a message waits for a server that is away, and its id is remembered at the receiver, in milliseconds: 30
+/// days.
+const MESSAGES_KEPT_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 
 /// What federation needs to know of this server.
 #[derive(Debug)]
@@ -59,6 +70,19 @@ pub struct PeerSettings {
     pub inbox_events: u64,
 }
 
+/// The parts of this server that other servers hear of and ask.
+#[derive(Debug)]
+pub struct Parts {
+    /// Rooms.
+    pub rooms: Arc<Rooms>,
+    /// Keys of end-to-end encryption.
+    pub keys: Arc<Keys>,
+    /// How far users have read.
+    pub receipts: Arc<Receipts>,
+    /// Servers that the log has something new for.
+    pub destinations: Arc<Destinations>,
+}
+
 /// Everything that federation needs to work.
 #[derive(Debug)]
 pub struct Peers {
@@ -66,6 +90,8 @@ pub struct Peers {
     clock: Arc<Clock>,
     store: Arc<Store>,
     rooms: Arc<Rooms>,
+    keys: Arc<Keys>,
+    receipts: Arc<Receipts>,
     keyring: Keyring,
     book: Arc<Book>,
     settings: PeerSettings,
@@ -85,28 +111,33 @@ impl Peers {
     pub async fn open(
         identity: Arc<Identity>,
         clock: Arc<Clock>,
-        rooms: Arc<Rooms>,
+        parts: Parts,
         settings: PeerSettings,
-        destinations: Arc<Destinations>,
     ) -> Result<Arc<Self>, Refusal> {
-        let store = Arc::clone(rooms.store());
+        let store = Arc::clone(parts.rooms.store());
         let keyring = Keyring::open(&store, &settings.peers).await?;
         let book = Arc::new(Book::new(settings.peers.clone()));
-        Ok(Arc::new(Self {
+        parts.receipts.resume().await?;
+        let peers = Arc::new(Self {
             identity,
             clock,
             store,
-            rooms,
+            rooms: parts.rooms,
+            keys: parts.keys,
+            receipts: parts.receipts,
             keyring,
             book,
             settings,
             record: OnceLock::new(),
-            destinations,
+            destinations: parts.destinations,
             sharing: RwLock::default(),
             inbox: inbox::Inbox::default(),
             drops: dropped::Drops::default(),
             road: OnceLock::new(),
-        }))
+        });
+        let others: Weak<dyn OtherServers> = Arc::<Self>::downgrade(&peers);
+        peers.keys.reach_others_by(others);
+        Ok(peers)
     }
 
     /// Whether another server may be spoken with at all.
@@ -186,6 +217,18 @@ impl Peers {
     #[must_use]
     pub fn dropped(&self) -> BTreeMap<&'static str, u64> {
         self.drops.counts()
+    }
+
+    /// Forgets what has waited for peers, or was remembered of what they sent, for too long.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn expire(&self) -> Result<(), Refusal> {
+        let before = self.clock.now_ms().saturating_sub(MESSAGES_KEPT_MS);
+        let before = i64::try_from(before).unwrap_or(i64::MAX);
+        let dropped = self.store.expire_peer_messages(before).await?;
+        metrics::PEER_MESSAGES_DROPPED.add(dropped);
+        self.receipts.expire().await
     }
 
     fn note_sharing(&self, name: &ServerName) {

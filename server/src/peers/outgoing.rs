@@ -1,13 +1,17 @@
-//! What a peer is sent: this server's own events, read from the log within the peer's intervals.
+//! What a peer is sent: this server's own events, read from the log within the peer's intervals, and in between, by
+//! position, what else the log holds for the peer. One cursor counts for all of it.
 
 use maru_federation::homeserver::LogPage;
 use maru_protocol::cursor::{LogId, Position};
-use maru_protocol::wire::log::{Cursor, Event, LogItem, Skipped};
+use maru_protocol::wire::bounded::Text;
+use maru_protocol::wire::log::{Cursor, DeviceList, Event, LogItem, Receipt, Skipped, ToDevice};
 use maru_protocol::wire::message::RoomExtremities;
 use ruma::ServerName;
 
 use super::Peers;
 use crate::refusal::Refusal;
+use crate::store::outgoing::ForPeer;
+use crate::store::peer_messages::Delivered;
 
 /// A cursor of this server's log: the log's id and a position, 24 bytes.
 pub(super) fn cursor_at(log_id: LogId, position: Position) -> Cursor {
@@ -36,31 +40,65 @@ impl Peers {
         let after = after.and_then(|cursor| position_of(&cursor, log_id, self.store.position()));
         let after = after.unwrap_or(Position::START);
         let mut items = self.skip_backlog(peer, after).await?;
-        let (events, mut reached) = self.store.events_for(peer, after, max_items.max(1)).await?;
+        let (waiting, mut reached) = self.waiting_for(peer, after, max_items.max(1)).await?;
         let mut bytes = items.iter().map(LogItem::weight).sum::<usize>();
-        let mut cut = false;
         let mut last = after;
-        for stored in &events {
+        for (position, item) in waiting {
+            let full = items.len() >= max_items || bytes + item.weight() > max_bytes;
+            if full && !items.is_empty() {
+                reached = last;
+                break;
+            }
+            bytes += item.weight();
+            items.push(item);
+            last = position;
+        }
+        Ok(LogPage {
+            more: reached < self.store.position(),
+            items,
+            cursor: cursor_at(log_id, reached),
+        })
+    }
+
+    /// What waits for a peer after a position, in log order, and the position up to which it is all. At most `limit` of
+    /// each kind.
+    async fn waiting_for(
+        &self,
+        peer: &ServerName,
+        after: Position,
+        limit: usize,
+    ) -> Result<(Vec<(Position, LogItem)>, Position), Refusal> {
+        let (events, reached) = self.store.events_for(peer, after, limit).await?;
+        let (others, reached) = self.store.others_for(peer, after, reached, limit).await?;
+        let events = events.iter().filter_map(|stored| {
             let item = LogItem::Event(Event {
                 room_id: stored.event.room_id.clone(),
                 json: stored.event.json.clone().into(),
             });
-            bytes += item.weight();
-            if bytes > max_bytes && !items.is_empty() {
-                cut = true;
-                break;
-            }
-            items.push(item);
-            last = stored.position().unwrap_or(last);
-        }
-        if cut {
-            reached = last;
-        }
-        Ok(LogPage {
-            more: cut || reached < self.store.position(),
-            items,
-            cursor: cursor_at(log_id, reached),
-        })
+            Some((stored.position()?, item))
+        });
+        let others = others
+            .into_iter()
+            .filter_map(|(position, other)| Some((position, item_of(other)?)));
+        let mut waiting: Vec<_> = events
+            .filter(|(position, _)| *position <= reached)
+            .chain(others)
+            .collect();
+        waiting.sort_by_key(|(position, _)| *position);
+        Ok((waiting, reached))
+    }
+
+    /// Drops what was kept for a peer that has it now. Events are not: they are read from the rooms' own history.
+    pub(super) async fn delivered(&self, peer: &ServerName, cursor: &Cursor) -> Result<(), Refusal> {
+        let end = self.store.position();
+        let Some(up_to) = position_of(cursor, self.store.log_id(), end) else {
+            return Ok(());
+        };
+        let delivered = Delivered {
+            server_name: peer.to_owned(),
+            up_to,
+        };
+        Ok(self.store.drop_delivered(delivered).await?)
     }
 
     /// Skips the rooms in which too much waits for a peer.
@@ -105,6 +143,32 @@ impl Peers {
             })
             .collect())
     }
+}
+
+/// What a peer hears, in the words of the protocol; none for what these have no room for, which is never stored.
+fn item_of(other: ForPeer) -> Option<LogItem> {
+    Some(match other {
+        ForPeer::Message(message) => LogItem::ToDevice(ToDevice {
+            message_id: Text::new(&message.message_id)?,
+            sender: message.sender,
+            user_id: message.user_id,
+            device_id: message.device_id.into(),
+            event_type: Text::new(&message.event_type)?,
+            content: message.content.as_str().into(),
+        }),
+        ForPeer::DeviceList(user_id) => LogItem::DeviceList(DeviceList { user_id }),
+        ForPeer::Receipt(room_id, receipt) => LogItem::Receipt(Receipt {
+            room_id,
+            user_id: receipt.user_id,
+            receipt_type: Text::new(&receipt.receipt_type)?,
+            event_id: receipt.event_id,
+            thread: match receipt.thread.as_str() {
+                "" => None,
+                thread => Some(Text::new(thread)?),
+            },
+            ts: u64::try_from(receipt.ts).unwrap_or(0),
+        }),
+    })
 }
 
 #[cfg(test)]

@@ -3,9 +3,8 @@
 use ruma::{OwnedUserId, UserId};
 
 use super::engine::{Connection, Row, query};
-use super::log::{DeviceListChange, Record};
-use super::writer::Transaction;
-use super::{Store, StoreError, shared_rooms};
+use super::shared_rooms::push_device_list;
+use super::{Store, StoreError};
 
 /// The keys of a device as they are read back.
 #[derive(Clone, Debug)]
@@ -50,16 +49,6 @@ fn user(row: &Row, table: &'static str, index: usize) -> Result<OwnedUserId, Sto
     row.get::<String>(index)?
         .try_into()
         .map_err(|error| StoreError::corrupt(table, error))
-}
-
-/// Tells everybody who shares rooms with a user that the user's devices or keys changed.
-async fn push_change(tx: &mut Transaction, user_id: OwnedUserId) -> Result<(), StoreError> {
-    let tell = shared_rooms::everybody(&mut tx.connection, &user_id).await?;
-    tx.push(Record::DeviceList(DeviceListChange {
-        user_id,
-        tell: tell.into_iter().collect(),
-    }));
-    Ok(())
 }
 
 async fn put_cross_signing_key(connection: &mut Connection, key: CrossSigningKey) -> Result<(), StoreError> {
@@ -111,7 +100,7 @@ impl Store {
                 .bind(json)
                 .execute(&mut tx.connection)
                 .await?;
-                push_change(tx, user_id).await?;
+                push_device_list(tx, user_id).await?;
                 Ok(Ok(()))
             })
         })
@@ -158,7 +147,7 @@ impl Store {
                 for key in keys {
                     put_cross_signing_key(&mut tx.connection, key).await?;
                 }
-                push_change(tx, user_id).await
+                push_device_list(tx, user_id).await
             })
         })
         .await
@@ -213,7 +202,7 @@ impl Store {
                     .await?;
                 }
                 for user_id in changed {
-                    push_change(tx, user_id).await?;
+                    push_device_list(tx, user_id).await?;
                 }
                 Ok(())
             })
@@ -221,14 +210,15 @@ impl Store {
         .await
     }
 
-    /// The signatures over keys of these users that a reader may see: those that their owners made, and the reader's.
+    /// The signatures over keys of these users that a reader may see: those that their owners made, and the reader's,
+    /// where the reader is one user.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn key_signatures(
         &self,
         users: Vec<String>,
-        reader: &UserId,
+        reader: Option<&UserId>,
     ) -> Result<Vec<KeySignature>, StoreError> {
         let rows = query(
             "SELECT target_user_id, target_key, signer_user_id, signer_key_id, signature FROM key_signatures \
@@ -244,7 +234,7 @@ impl Store {
             })
         };
         rows.bind(users)
-            .bind(reader.as_str())
+            .bind(reader.map_or("", UserId::as_str))
             .all(&self.readers)
             .await?
             .iter()

@@ -3,8 +3,8 @@
 use ruma::{OwnedUserId, UserId};
 
 use super::engine::{Row, query};
-use super::log::{DeviceListChange, Record};
-use super::{Store, StoreError, sessions, users};
+use super::shared_rooms::push_device_list;
+use super::{Store, StoreError, sessions};
 use crate::accounts::TokenHash;
 
 /// A device as it is read back.
@@ -107,8 +107,7 @@ impl Store {
                 if update.execute(&mut tx.connection).await? == 0 {
                     return Ok(false);
                 }
-                let tell = users::sharing_rooms(&mut tx.connection, &user_id).await?.into();
-                tx.push(Record::DeviceList(DeviceListChange { user_id, tell }));
+                push_device_list(tx, user_id).await?;
                 Ok(true)
             })
         })
@@ -140,8 +139,7 @@ impl Store {
                     let statement = query(statement).bind(user_id.as_str()).bind(ids.clone());
                     statement.execute(&mut tx.connection).await?;
                 }
-                let tell = users::sharing_rooms(&mut tx.connection, &user_id).await?.into();
-                tx.push(Record::DeviceList(DeviceListChange { user_id, tell }));
+                push_device_list(tx, user_id).await?;
                 Ok(ended)
             })
         })

@@ -7,7 +7,8 @@ use maru_protocol::cursor::LogId;
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
 
 use super::engine::{Insert, Kind, query};
-use super::{Store, StoreError};
+use super::log::Record;
+use super::{Store, StoreError, remote_devices};
 
 /// An event as a peer sent it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +52,8 @@ static INSERT: Insert = Insert {
 };
 
 impl Store {
-    /// Stores what a peer sent together with the cursor after it. Returns the rows once they are on disk.
+    /// Stores what a peer sent together with the cursor after it: events into the inbox, the rest as the records that it
+    /// makes. Returns the rows of the inbox once all is on disk.
     ///
     /// # Errors
     /// When it was not stored.
@@ -60,6 +62,7 @@ impl Store {
         peer: &ServerName,
         received: ReceivedLog,
         arrived: Vec<Arrived>,
+        records: Vec<Record>,
         now_ms: u64,
     ) -> Result<Vec<InInbox>, StoreError> {
         let rows: Vec<InInbox> = arrived
@@ -84,6 +87,13 @@ impl Store {
                     ]
                 });
                 INSERT.rows(&mut tx.connection, rows.collect()).await?;
+                records.into_iter().for_each(|record| tx.push(record));
+                let known = query("SELECT log_id FROM peers WHERE server_name = $1").bind(&peer);
+                let known = known.optional(&mut tx.connection).await?;
+                let known: Option<Vec<u8>> = known.map(|row| row.get(0)).transpose()?;
+                if known.is_some_and(|log_id| log_id != received.log_id.0) {
+                    remote_devices::doubt(&mut tx.connection, &peer).await?;
+                }
                 query(
                     "INSERT INTO peers (server_name, log_id, cursor) VALUES ($1, $2, $3) \
                      ON CONFLICT (server_name) DO UPDATE SET log_id = excluded.log_id, cursor = excluded.cursor",

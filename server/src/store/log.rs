@@ -16,7 +16,8 @@ use super::account_data::AccountData;
 use super::events::{NewTransaction, Redaction, StoredEvent};
 use super::interests::Interest;
 use super::notifications::NewNotification;
-use super::receipts::Receipt;
+use super::peer_messages::{Delivered, HeardMessage, PeerMessage};
+use super::receipts::{Receipt, WaitingReceipt};
 use super::rooms::{Membership, NewAlias, NewRoom, RoomHead};
 use super::state::NewState;
 use super::to_device::ToDevice;
@@ -56,6 +57,14 @@ pub enum Record {
     ToDevice(ToDevice),
     /// The devices or keys of this user changed.
     DeviceList(DeviceListChange),
+    /// A message to a device of another server.
+    PeerMessage(PeerMessage),
+    /// A peer has everything up to a position: what was kept for it goes.
+    Delivered(Delivered),
+    /// A message of a peer is passed on with the records beside this one.
+    HeardMessage(HeardMessage),
+    /// A receipt of a peer's user for an event that is not here yet.
+    WaitingReceipt(WaitingReceipt),
 }
 
 /// A user's devices or keys changed.
@@ -63,8 +72,12 @@ pub enum Record {
 pub struct DeviceListChange {
     /// Whose.
     pub user_id: ruma::OwnedUserId,
-    /// Local users who share a room with that user, and the user.
+    /// Whether it is a user of this server.
+    pub own: bool,
+    /// Users of this server who share a room with that user, and the user.
     pub tell: Arc<[ruma::OwnedUserId]>,
+    /// Other servers that share a room with a user of this server; empty for a user of another one.
+    pub servers: Arc<[ruma::OwnedServerName]>,
 }
 
 impl Record {
@@ -78,6 +91,7 @@ impl Record {
                 | Self::AccountData(_)
                 | Self::ToDevice(_)
                 | Self::DeviceList(_)
+                | Self::PeerMessage(_)
         )
     }
 
@@ -89,6 +103,7 @@ impl Record {
             Self::Redaction(redaction) => redaction.event.json.len(),
             Self::AccountData(data) => data.content.len(),
             Self::ToDevice(message) => message.json.len(),
+            Self::PeerMessage(message) => message.content.len(),
             Self::Membership(membership) => membership.stripped_state.as_ref().map_or(0, String::len),
             _ => 0,
         }

@@ -7,7 +7,10 @@ use std::hash::Hash;
 
 use super::engine::{Connection, query};
 use super::log::{Committed, Record};
-use super::{StoreError, account_data, events, interests, notifications, receipts, rooms, state, to_device};
+use super::{
+    StoreError, account_data, events, interests, notifications, peer_messages, receipts, rooms, state,
+    to_device,
+};
 
 /// Keeps the last item of each key, in order of first appearance of no importance.
 fn last_of_each<'a, K: Hash + Eq, T>(items: impl IntoIterator<Item = (K, &'a T)>) -> Vec<&'a T> {
@@ -105,11 +108,31 @@ pub(super) async fn store(connection: &mut Connection, batch: &[Committed]) -> R
         to_device::store(connection, messages).await?;
     }
     for (position, change) in pick!(batch, Record::DeviceList) {
-        query("INSERT INTO device_lists (user_id, position) VALUES ($1, $2) ON CONFLICT (user_id) DO UPDATE SET position = excluded.position")
+        query("INSERT INTO device_lists (user_id, position, own) VALUES ($1, $2, $3) ON CONFLICT (user_id) DO UPDATE SET position = excluded.position")
             .bind(change.user_id.as_str())
             .bind(position)
-            .execute(connection)
+            .bind(change.own)
+            .execute(&mut *connection)
             .await?;
+    }
+    let waiting: HashMap<_, _> = pick!(batch, Record::WaitingReceipt)
+        .map(|(_, receipt)| (receipt.key(), receipt))
+        .collect();
+    if !waiting.is_empty() {
+        receipts::store_waiting(connection, waiting.into_values().collect()).await?;
+    }
+    let of_peers: Vec<_> = pick!(batch, Record::PeerMessage).collect();
+    if !of_peers.is_empty() {
+        peer_messages::store(connection, of_peers).await?;
+    }
+    let heard: HashMap<_, _> = pick!(batch, Record::HeardMessage)
+        .map(|(_, heard)| (heard.key(), heard))
+        .collect();
+    if !heard.is_empty() {
+        peer_messages::store_heard(connection, heard.into_values().collect()).await?;
+    }
+    for (_, delivered) in pick!(batch, Record::Delivered) {
+        peer_messages::drop_delivered(connection, delivered).await?;
     }
     Ok(())
 }

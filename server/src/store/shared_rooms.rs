@@ -1,11 +1,13 @@
 //! Who shares rooms with whom: what private things depend on, such as presence and device keys.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, ServerName, UserId};
 
 use super::engine::{Connection, Row, query};
-use super::{Store, StoreError};
+use super::log::{DeviceListChange, Record};
+use super::writer::Transaction;
+use super::{Store, StoreError, users};
 
 fn read(row: &Row) -> Result<OwnedUserId, StoreError> {
     row.get::<String>(0)?
@@ -13,20 +15,43 @@ fn read(row: &Row) -> Result<OwnedUserId, StoreError> {
         .map_err(|error| StoreError::corrupt("memberships", error))
 }
 
-/// Everybody who is in a room with the user, and the user. Costs grow with the members of the user's rooms.
-pub(super) async fn everybody(
+/// Tells everybody who shares rooms with a user, here and on other servers, that the user's devices or keys changed.
+/// What changed of another server's user is what this server's users have signed: no other server hears of that.
+pub(super) async fn push_device_list(tx: &mut Transaction, user_id: OwnedUserId) -> Result<(), StoreError> {
+    let tell = users::sharing_rooms(&mut tx.connection, &user_id).await?;
+    let account = query("SELECT user_id FROM users WHERE user_id = $1").bind(user_id.as_str());
+    let own = account.optional(&mut tx.connection).await?.is_some();
+    let servers = if own {
+        servers_with(&mut tx.connection, &user_id).await?
+    } else {
+        Vec::new()
+    };
+    tx.push(Record::DeviceList(DeviceListChange {
+        user_id,
+        own,
+        tell: tell.into(),
+        servers: servers.into(),
+    }));
+    Ok(())
+}
+
+/// The other servers that are in a room with a user. Costs grow with the user's rooms and their servers.
+async fn servers_with(
     connection: &mut Connection,
     user_id: &UserId,
-) -> Result<HashSet<OwnedUserId>, StoreError> {
+) -> Result<Vec<OwnedServerName>, StoreError> {
     let rows = query(
-        "SELECT DISTINCT other.user_id FROM memberships AS own \
-         JOIN memberships AS other ON other.room = own.room AND other.membership = 'join' \
-         WHERE own.user_id = $1 AND own.membership = 'join'",
+        "SELECT DISTINCT i.server_name FROM memberships AS m \
+         JOIN interests AS i ON i.room = m.room AND i.to_position IS NULL \
+         WHERE m.user_id = $1 AND m.membership = 'join'",
     );
     let rows = rows.bind(user_id.as_str()).all(connection).await?;
-    let mut everybody: HashSet<_> = rows.iter().map(read).collect::<Result<_, _>>()?;
-    everybody.insert(user_id.to_owned());
-    Ok(everybody)
+    rows.iter().map(|row| server_name(row, 0)).collect()
+}
+
+fn server_name(row: &Row, index: usize) -> Result<OwnedServerName, StoreError> {
+    let name = row.get::<String>(index)?.try_into();
+    name.map_err(|error| StoreError::corrupt("interests", error))
 }
 
 impl Store {
@@ -54,6 +79,100 @@ impl Store {
             .iter()
             .map(read)
             .collect()
+    }
+
+    /// Which of these users are joined to which of these rooms, by ids; the rooms' local numbers.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn joined_in(
+        &self,
+        users: Vec<String>,
+        rooms: Vec<String>,
+    ) -> Result<HashMap<(OwnedRoomId, OwnedUserId), i64>, StoreError> {
+        let rows = query(
+            "SELECT m.user_id, rooms.room_id, rooms.nid FROM rooms \
+             JOIN memberships AS m ON m.room = rooms.nid AND m.user_id = ANY($1) AND m.membership = 'join' \
+             WHERE rooms.room_id = ANY($2)",
+        );
+        let joined = |row: &Row| {
+            let room_id = row.get::<String>(1)?.try_into();
+            let room_id = room_id.map_err(|error| StoreError::corrupt("rooms", error))?;
+            Ok(((room_id, read(row)?), row.get(2)?))
+        };
+        let rows = rows.bind(users).bind(rooms).all(&self.readers).await?;
+        rows.iter().map(joined).collect()
+    }
+
+    /// Those of the users who are in a room that a server is in too.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn sharing_with_server(
+        &self,
+        server_name: &ServerName,
+        users: Vec<String>,
+    ) -> Result<HashSet<OwnedUserId>, StoreError> {
+        let rows = query(
+            "SELECT DISTINCT m.user_id FROM memberships AS m \
+             JOIN interests AS i ON i.room = m.room AND i.server_name = $1 AND i.to_position IS NULL \
+             WHERE m.user_id = ANY($2) AND m.membership = 'join'",
+        );
+        let rows = rows
+            .bind(server_name.as_str())
+            .bind(users)
+            .all(&self.readers)
+            .await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// For each of the users, who need not be of this server: the users of this server who share a room of at most
+    /// `members` members. Costs grow with the members of the users' rooms.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn own_users_sharing(
+        &self,
+        users: Vec<String>,
+        members: i64,
+    ) -> Result<HashMap<OwnedUserId, Vec<OwnedUserId>>, StoreError> {
+        let rows = query(
+            "SELECT DISTINCT theirs.user_id, users.user_id FROM memberships AS theirs \
+             JOIN room_heads AS h ON h.room = theirs.room AND h.joined <= $2 \
+             JOIN memberships AS ours ON ours.room = theirs.room AND ours.membership = 'join' \
+             JOIN users ON users.user_id = ours.user_id \
+             WHERE theirs.user_id = ANY($1) AND theirs.membership = 'join'",
+        );
+        let mut sharing: HashMap<_, Vec<_>> = HashMap::new();
+        for row in &rows.bind(users).bind(members).all(&self.readers).await? {
+            let own = users::user_id(row, 1, "users")?;
+            sharing.entry(read(row)?).or_default().push(own);
+        }
+        Ok(sharing)
+    }
+
+    /// For each of these peers: this server's users who share a room of at most `members` members with it. Costs grow
+    /// with the members of the rooms that are shared.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn own_users_near(
+        &self,
+        peers: Vec<String>,
+        members: i64,
+    ) -> Result<HashMap<OwnedServerName, Vec<OwnedUserId>>, StoreError> {
+        let rows = query(
+            "SELECT DISTINCT m.user_id, i.server_name FROM interests AS i \
+             JOIN room_heads AS h ON h.room = i.room AND h.joined <= $2 \
+             JOIN memberships AS m ON m.room = i.room AND m.membership = 'join' \
+             JOIN users ON users.user_id = m.user_id \
+             WHERE i.server_name = ANY($1) AND i.to_position IS NULL",
+        );
+        let mut near: HashMap<_, Vec<_>> = HashMap::new();
+        for row in &rows.bind(peers).bind(members).all(&self.readers).await? {
+            near.entry(server_name(row, 1)?).or_default().push(read(row)?);
+        }
+        Ok(near)
     }
 
     /// Whether two users are in a room together.

@@ -1,11 +1,14 @@
 //! To-device messages: kept until the device's next cursor acknowledges them.
 
+use std::collections::HashMap;
+
 use maru_protocol::cursor::Position;
 use ruma::{OwnedUserId, UserId};
 
 use super::engine::{Connection, Insert, Kind, query};
 use super::log::Record;
-use super::{Store, StoreError};
+use super::peer_messages::{PeerMessage, QueueLimits};
+use super::{Store, StoreError, peer_messages};
 
 /// A message to one device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +30,23 @@ pub struct Addressed {
     pub device: String,
     /// The message as the devices will read it.
     pub json: String,
+}
+
+/// What one request of a device sends.
+#[derive(Clone, Debug)]
+pub struct Sending {
+    /// Who sends.
+    pub sender: OwnedUserId,
+    /// On which device.
+    pub sender_device: String,
+    /// Unique to the device.
+    pub transaction_id: String,
+    /// To users of this server.
+    pub messages: Vec<Addressed>,
+    /// To users of other servers.
+    pub elsewhere: Vec<PeerMessage>,
+    /// Milliseconds since 1970.
+    pub now_ms: i64,
 }
 
 static INSERT: Insert = Insert {
@@ -114,27 +134,23 @@ impl Store {
     }
 
     /// Stores messages once per transaction id: a retry of the same one is passed over. Messages to devices that do not
-    /// exist, or that have `most` messages waiting, are dropped.
+    /// exist, or that have `most` messages waiting, are dropped, and so are those to servers for which too much waits; how
+    /// many of the latter.
     ///
     /// # Errors
     /// When it was not stored.
     pub async fn send_to_device(
         &self,
-        sender: &UserId,
-        sender_device: &str,
-        transaction_id: String,
-        messages: Vec<Addressed>,
+        sending: Sending,
         most: i64,
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
-        let (sender, sender_device) = (sender.to_owned(), sender_device.to_owned());
+        most_elsewhere: QueueLimits,
+    ) -> Result<u64, StoreError> {
         self.transact(move |tx| {
             Box::pin(async move {
-                let device = (&*sender, sender_device.as_str());
-                if !note_transaction(&mut tx.connection, device, &transaction_id, now_ms).await? {
-                    return Ok(());
+                if !note_transaction(&mut tx.connection, &sending).await? {
+                    return Ok(0);
                 }
-                for message in messages {
+                for message in sending.messages {
                     for device_id in receivers(&mut tx.connection, &message, most).await? {
                         tx.push(Record::ToDevice(ToDevice {
                             user_id: message.user_id.clone(),
@@ -143,30 +159,51 @@ impl Store {
                         }));
                     }
                 }
-                Ok(())
+                if sending.elsewhere.is_empty() {
+                    return Ok(0);
+                }
+                peer_messages::enqueue(tx, sending.elsewhere, most_elsewhere).await
             })
         })
         .await
     }
+
+    /// The devices of these users that have room for another message, fewer than `most` waiting.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn devices_with_room(
+        &self,
+        users: Vec<String>,
+        most: i64,
+    ) -> Result<HashMap<OwnedUserId, Vec<String>>, StoreError> {
+        let rows = query(
+            "SELECT user_id, device_id FROM devices AS d WHERE user_id = ANY($1) AND NOT EXISTS \
+             (SELECT 1 FROM to_device AS t WHERE t.user_id = d.user_id AND t.device_id = d.device_id \
+              LIMIT 1 OFFSET $2)",
+        );
+        let rows = rows.bind(users).bind(most - 1).all(&self.readers).await?;
+        let mut devices: HashMap<_, Vec<_>> = HashMap::new();
+        for row in &rows {
+            let user_id = super::users::user_id(row, 0, "devices")?;
+            devices.entry(user_id).or_default().push(row.get(1)?);
+        }
+        Ok(devices)
+    }
 }
 
 /// Notes a transaction id; false when it is known.
-async fn note_transaction(
-    connection: &mut Connection,
-    (sender, sender_device): (&UserId, &str),
-    transaction_id: &str,
-    now_ms: i64,
-) -> Result<bool, StoreError> {
+async fn note_transaction(connection: &mut Connection, sending: &Sending) -> Result<bool, StoreError> {
     let insert = query(
         "INSERT INTO transactions (user_id, device_id, scope, transaction_id, event_id, position, used_at) \
          SELECT $1, $2, 'sendToDevice', $3, '', position, $4 FROM log WHERE one = 1 \
          ON CONFLICT (user_id, device_id, scope, transaction_id) DO NOTHING",
     );
     let insert = insert
-        .bind(sender.as_str())
-        .bind(sender_device)
-        .bind(transaction_id)
-        .bind(now_ms);
+        .bind(sending.sender.as_str())
+        .bind(&sending.sender_device)
+        .bind(&sending.transaction_id)
+        .bind(sending.now_ms);
     Ok(insert.execute(connection).await? == 1)
 }
 

@@ -165,6 +165,7 @@ async fn the_newest_receipt_counts(log: impl Log) {
         event_id: messages[message].id().clone(),
         place: messages[message].stored.place.unwrap(),
         ts: 5,
+        own: true,
     };
     let read = [receipt(0, ""), receipt(1, ""), receipt(0, "main")];
     stored(&log, read.iter().cloned().map(one).collect()).await;

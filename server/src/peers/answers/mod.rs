@@ -2,6 +2,7 @@
 //!
 //! Every answer first asks whether the peer may have it: [`Peers::room_for`] for what belongs to a room.
 
+mod devices;
 mod history;
 mod membership;
 mod state;
@@ -12,6 +13,7 @@ use maru_federation::homeserver::{Finished, Parts};
 use maru_protocol::record::SignedRecord;
 use maru_protocol::wire::answer::{Part, Refused, RefusedCode};
 use maru_protocol::wire::limits::MAX_EVENTS;
+use maru_protocol::wire::request::devices::{ClaimKeys, Devices};
 use maru_protocol::wire::request::directory::{Alias, AliasTarget};
 use maru_protocol::wire::request::records::Records;
 use maru_protocol::wire::request::{Nothing, Request, membership as memberships};
@@ -68,6 +70,14 @@ impl Peers {
             Request::Alias(call) => {
                 let done = self.give_alias(call).await.map_err(refused)?;
                 Finished::done::<Alias>(done)
+            }
+            Request::Devices(call) => {
+                let done = self.give_devices(peer, call).await.map_err(refused)?;
+                Finished::done::<Devices>(done)
+            }
+            Request::ClaimKeys(call) => {
+                let done = self.give_one_time_keys(peer, call).await.map_err(refused)?;
+                Finished::done::<ClaimKeys>(done)
             }
             _ => Err(Refused::new(
                 RefusedCode::UnknownRequest,

@@ -1,6 +1,8 @@
 //! How far users have read: receipts, public, private and by thread, and the fully-read marker (client-server API,
 //! "Receipts" and "Fully read markers").
 
+mod elsewhere;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -8,6 +10,7 @@ use maru_protocol::cursor::Place;
 use ruma::{EventId, OwnedEventId, RoomId, UserId};
 
 use crate::clock::Clock;
+use crate::live::Awaited;
 use crate::refusal::Refusal;
 use crate::rooms::{Room, Rooms};
 use crate::store::Store;
@@ -15,6 +18,8 @@ use crate::store::account_data::AccountData;
 use crate::store::events::StoredEvent;
 use crate::store::log::{Change, Record};
 use crate::store::receipts::Receipt;
+
+pub use elsewhere::HeardReceipt;
 
 /// The type of account data that holds the fully-read marker.
 const FULLY_READ: &str = "m.fully_read";
@@ -31,6 +36,16 @@ pub enum Thread {
 }
 
 impl Thread {
+    /// The thread of a stored name: an event id, `main`, or empty for all of the room.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "" => Some(Self::Unthreaded),
+            "main" => Some(Self::Main),
+            root => root.try_into().ok().map(Self::Root),
+        }
+    }
+
     fn as_str(&self) -> &str {
         match self {
             Self::Unthreaded => "",
@@ -65,13 +80,19 @@ pub struct Receipts {
     clock: Arc<Clock>,
     store: Arc<Store>,
     rooms: Arc<Rooms>,
+    awaited: Arc<Awaited>,
 }
 
 impl Receipts {
-    /// Receipts over a store.
+    /// Receipts over a store; `awaited` hears of its commits.
     #[must_use]
-    pub fn new(clock: Arc<Clock>, store: Arc<Store>, rooms: Arc<Rooms>) -> Self {
-        Self { clock, store, rooms }
+    pub fn new(clock: Arc<Clock>, store: Arc<Store>, rooms: Arc<Rooms>, awaited: Arc<Awaited>) -> Self {
+        Self {
+            clock,
+            store,
+            rooms,
+            awaited,
+        }
     }
 
     /// Sets marks of a user in a room, all or none. A mark never moves back: one that would is left where it is.
@@ -128,6 +149,7 @@ impl Receipts {
                 event_id,
                 place,
                 ts: i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX),
+                own: true,
             }));
         }
         if !change.is_empty() {

@@ -1,0 +1,103 @@
+//! Messages of other servers' devices to devices here: each is passed on once.
+
+use std::collections::{HashMap, HashSet};
+
+use maru_protocol::wire::log::ToDevice;
+use ruma::{OwnedUserId, ServerName};
+use serde_json::value::RawValue;
+
+use super::Peers;
+use crate::keys::{CONTENT_BYTES, WAITING, device_message};
+use crate::observe::metrics;
+use crate::refusal::Refusal;
+use crate::store::log::Record;
+use crate::store::peer_messages::HeardMessage;
+use crate::store::to_device;
+
+/// Bytes that the messages of one page may become: one to all devices of a user is stored for each of them.
+const PASSED_ON_BYTES: usize = 32 << 20;
+
+impl Peers {
+    /// What a peer's messages become, in their order: a message for each device that is meant, and a note that this one
+    /// was heard. Those that are not the peer's to send, or malformed, are refused; those to devices that do not exist or
+    /// do not read are dropped.
+    pub(super) async fn heard_messages(
+        &self,
+        peer: &ServerName,
+        messages: Vec<ToDevice>,
+    ) -> Result<Vec<Record>, Refusal> {
+        let before = messages.len();
+        let messages: Vec<_> = messages
+            .into_iter()
+            .filter(|message| self.may_pass_on(peer, message))
+            .collect();
+        metrics::PEER_ITEMS_REFUSED.add((before - messages.len()) as u64);
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids = messages.iter().map(|message| message.message_id.to_string());
+        let mut heard = self.store.heard_before(peer, ids.collect()).await?;
+        let users: HashSet<String> = messages
+            .iter()
+            .map(|message| message.user_id.to_string())
+            .collect();
+        let devices = self
+            .store
+            .devices_with_room(users.into_iter().collect(), WAITING)
+            .await?;
+        let now = i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX);
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        for message in messages {
+            let copies = copies_of(&message, &devices)?;
+            bytes += copies.iter().map(|copy| copy.json.len()).sum::<usize>();
+            if bytes > PASSED_ON_BYTES {
+                metrics::PEER_ITEMS_REFUSED.add(1);
+                continue;
+            }
+            let message_id = message.message_id.to_string();
+            if copies.is_empty() || !heard.insert(message_id.clone()) {
+                continue;
+            }
+            records.push(Record::HeardMessage(HeardMessage {
+                server_name: peer.to_owned(),
+                message_id,
+                heard_at: now,
+            }));
+            records.extend(copies.into_iter().map(Record::ToDevice));
+        }
+        Ok(records)
+    }
+
+    fn may_pass_on(&self, peer: &ServerName, message: &ToDevice) -> bool {
+        message.sender.server_name() == peer
+            && self.identity.is_local(&message.user_id)
+            && message.content.len() <= CONTENT_BYTES
+            && ![&*message.message_id, &*message.event_type]
+                .iter()
+                .any(|text| text.contains('\0'))
+    }
+}
+
+/// One message for each of the devices that are meant; none of what is no JSON object.
+fn copies_of(
+    message: &ToDevice,
+    devices: &HashMap<OwnedUserId, Vec<String>>,
+) -> Result<Vec<to_device::ToDevice>, Refusal> {
+    let content = serde_json::from_str::<&RawValue>(&message.content);
+    let Some(content) = content.ok().filter(|content| content.get().starts_with('{')) else {
+        metrics::PEER_ITEMS_REFUSED.add(1);
+        return Ok(Vec::new());
+    };
+    let json = device_message(&message.sender, &message.event_type, content)?;
+    let of_user = devices.get(&message.user_id).into_iter().flatten();
+    let is_meant = |device_id: &&String| message.device_id == "*" || message.device_id == device_id.as_str();
+    Ok(of_user
+        .filter(is_meant)
+        .map(|device_id| to_device::ToDevice {
+            user_id: message.user_id.clone(),
+            device_id: device_id.clone(),
+            json: json.clone(),
+        })
+        .collect())
+}

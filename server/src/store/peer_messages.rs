@@ -1,0 +1,319 @@
+//! Messages between devices of different servers: those of this server's users are kept for each peer until it has
+//! acknowledged them; of those that peers sent, the ids are kept, so that none is passed on twice.
+
+use std::collections::{HashMap, HashSet};
+
+use maru_protocol::cursor::Position;
+use ruma::{OwnedServerName, OwnedUserId, ServerName};
+
+use super::engine::{Connection, Insert, Kind, Row, query};
+use super::log::Record;
+use super::writer::Transaction;
+use super::{Store, StoreError};
+
+/// A message to a device of another server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerMessage {
+    /// The peer.
+    pub server_name: OwnedServerName,
+    /// Unique to this server, for ever.
+    pub message_id: String,
+    /// Who sends it.
+    pub sender: OwnedUserId,
+    /// Whose device.
+    pub user_id: OwnedUserId,
+    /// Which device, or `*` for all.
+    pub device_id: String,
+    /// The type.
+    pub event_type: String,
+    /// A JSON object.
+    pub content: String,
+    /// When, in milliseconds since 1970.
+    pub sent_at: i64,
+}
+
+/// How far a peer has durably received this server's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// The peer.
+    pub server_name: OwnedServerName,
+    /// Everything up to here.
+    pub up_to: Position,
+}
+
+/// A message of a peer that is passed on to its devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeardMessage {
+    /// The peer.
+    pub server_name: OwnedServerName,
+    /// The peer's id of it.
+    pub message_id: String,
+    /// When, in milliseconds since 1970.
+    pub heard_at: i64,
+}
+
+impl HeardMessage {
+    pub(super) fn key(&self) -> (&ServerName, &str) {
+        (&self.server_name, &self.message_id)
+    }
+}
+
+/// How much may wait for one peer.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueLimits {
+    /// Messages.
+    pub messages: i64,
+    /// Bytes of their contents.
+    pub bytes: i64,
+}
+
+/// What waits for one peer.
+#[derive(Clone, Copy, Debug, Default)]
+struct Queue {
+    messages: i64,
+    bytes: i64,
+}
+
+static INSERT: Insert = Insert {
+    table: "peer_messages",
+    columns: &[
+        ("server_name", Kind::Text),
+        ("position", Kind::Int),
+        ("message_id", Kind::Text),
+        ("sender", Kind::Text),
+        ("user_id", Kind::Text),
+        ("device_id", Kind::Text),
+        ("type", Kind::Text),
+        ("content", Kind::Text),
+        ("sent_at", Kind::Int),
+    ],
+    on_conflict: "",
+};
+
+static INSERT_QUEUES: Insert = Insert {
+    table: "peer_queues",
+    columns: &[
+        ("server_name", Kind::Text),
+        ("messages", Kind::Int),
+        ("bytes", Kind::Int),
+    ],
+    on_conflict: "ON CONFLICT (server_name) DO UPDATE SET messages = excluded.messages, bytes = excluded.bytes",
+};
+
+static INSERT_HEARD: Insert = Insert {
+    table: "heard_messages",
+    columns: &[
+        ("server_name", Kind::Text),
+        ("message_id", Kind::Text),
+        ("heard_at", Kind::Int),
+    ],
+    on_conflict: "ON CONFLICT (server_name, message_id) DO NOTHING",
+};
+
+pub(super) async fn store(
+    connection: &mut Connection,
+    messages: Vec<(i64, &PeerMessage)>,
+) -> Result<(), StoreError> {
+    let rows = messages.into_iter().map(|(position, message)| {
+        vec![
+            message.server_name.as_str().into(),
+            position.into(),
+            message.message_id.as_str().into(),
+            message.sender.as_str().into(),
+            message.user_id.as_str().into(),
+            message.device_id.as_str().into(),
+            message.event_type.as_str().into(),
+            message.content.as_str().into(),
+            message.sent_at.into(),
+        ]
+    });
+    INSERT.rows(connection, rows.collect()).await
+}
+
+pub(super) async fn store_heard(
+    connection: &mut Connection,
+    heard: Vec<&HeardMessage>,
+) -> Result<(), StoreError> {
+    let rows = heard.into_iter().map(|heard| {
+        vec![
+            heard.server_name.as_str().into(),
+            heard.message_id.as_str().into(),
+            heard.heard_at.into(),
+        ]
+    });
+    INSERT_HEARD.rows(connection, rows.collect()).await
+}
+
+/// Drops what a peer has, and takes it off the peer's queue.
+pub(super) async fn drop_delivered(
+    connection: &mut Connection,
+    delivered: &Delivered,
+) -> Result<(), StoreError> {
+    let (peer, up_to) = (delivered.server_name.as_str(), delivered.up_to.0);
+    let taken = query(
+        "UPDATE peer_queues SET \
+           messages = messages - (SELECT COUNT(*) FROM peer_messages AS m \
+             WHERE m.server_name = peer_queues.server_name AND m.position <= $2), \
+           bytes = bytes - (SELECT COALESCE(SUM(OCTET_LENGTH(m.content)), 0) FROM peer_messages AS m \
+             WHERE m.server_name = peer_queues.server_name AND m.position <= $2) \
+         WHERE server_name = $1",
+    );
+    taken.bind(peer).bind(up_to).execute(&mut *connection).await?;
+    let delete = query("DELETE FROM peer_messages WHERE server_name = $1 AND position <= $2");
+    delete.bind(peer).bind(up_to).execute(connection).await.map(drop)
+}
+
+/// Puts messages into the queues of their peers; how many found no room. A message that finds none is dropped, those
+/// after it may still find some.
+pub(super) async fn enqueue(
+    tx: &mut Transaction,
+    messages: Vec<PeerMessage>,
+    limits: QueueLimits,
+) -> Result<u64, StoreError> {
+    let peers: HashSet<String> = messages
+        .iter()
+        .map(|message| message.server_name.to_string())
+        .collect();
+    let rows = query("SELECT server_name, messages, bytes FROM peer_queues WHERE server_name = ANY($1)");
+    let rows = rows
+        .bind(peers.into_iter().collect::<Vec<_>>())
+        .all(&mut tx.connection)
+        .await?;
+    let mut queues: HashMap<String, Queue> = rows
+        .iter()
+        .map(|row| {
+            let queue = Queue {
+                messages: row.get(1)?,
+                bytes: row.get(2)?,
+            };
+            Ok((row.get(0)?, queue))
+        })
+        .collect::<Result<_, StoreError>>()?;
+    let mut dropped = 0;
+    for message in messages {
+        let queue = queues.entry(message.server_name.to_string()).or_default();
+        let bytes = i64::try_from(message.content.len()).unwrap_or(i64::MAX);
+        if queue.messages >= limits.messages || queue.bytes.saturating_add(bytes) > limits.bytes {
+            dropped += 1;
+            continue;
+        }
+        queue.messages += 1;
+        queue.bytes += bytes;
+        tx.push(Record::PeerMessage(message));
+    }
+    let rows = queues
+        .iter()
+        .map(|(peer, queue)| vec![peer.into(), queue.messages.into(), queue.bytes.into()]);
+    let rows = rows.collect();
+    INSERT_QUEUES.rows(&mut tx.connection, rows).await?;
+    Ok(dropped)
+}
+
+fn read(row: &Row) -> Result<(Position, PeerMessage), StoreError> {
+    let bad = |error: ruma::IdParseError| StoreError::corrupt("peer_messages", error);
+    let message = PeerMessage {
+        server_name: row.get::<String>(1)?.try_into().map_err(bad)?,
+        message_id: row.get(2)?,
+        sender: row.get::<String>(3)?.try_into().map_err(bad)?,
+        user_id: row.get::<String>(4)?.try_into().map_err(bad)?,
+        device_id: row.get(5)?,
+        event_type: row.get(6)?,
+        content: row.get(7)?,
+        sent_at: row.get(8)?,
+    };
+    Ok((Position(row.get(0)?), message))
+}
+
+impl Store {
+    /// The messages that wait for a peer after a position and up to another, oldest first, `limit` at most.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub(super) async fn messages_for(
+        &self,
+        peer: &ServerName,
+        after: Position,
+        up_to: Position,
+        limit: usize,
+    ) -> Result<Vec<(Position, PeerMessage)>, StoreError> {
+        let rows = query(
+            "SELECT position, server_name, message_id, sender, user_id, device_id, type, content, sent_at \
+             FROM peer_messages WHERE server_name = $1 AND position > $2 AND position <= $3 \
+             ORDER BY position LIMIT $4",
+        );
+        let rows = rows
+            .bind(peer.as_str())
+            .bind(after.0)
+            .bind(up_to.0)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        rows.all(&self.readers).await?.iter().map(read).collect()
+    }
+
+    /// Drops the messages that a peer has by now. Costs a commit, shared with others, only where there are any.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn drop_delivered(&self, delivered: Delivered) -> Result<(), StoreError> {
+        let any =
+            query("SELECT position FROM peer_messages WHERE server_name = $1 AND position <= $2 LIMIT 1");
+        let any = any.bind(delivered.server_name.as_str()).bind(delivered.up_to.0);
+        if any.optional(&self.readers).await?.is_some() {
+            self.append(Record::Delivered(delivered).into()).await?;
+        }
+        Ok(())
+    }
+
+    /// Those of these ids of a peer's messages that were heard before.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn heard_before(
+        &self,
+        peer: &ServerName,
+        message_ids: Vec<String>,
+    ) -> Result<HashSet<String>, StoreError> {
+        let rows =
+            query("SELECT message_id FROM heard_messages WHERE server_name = $1 AND message_id = ANY($2)");
+        let rows = rows.bind(peer.as_str()).bind(message_ids);
+        let rows = rows.all(&self.readers).await?;
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    /// Drops messages that no peer has fetched, and forgets those that were heard, before a time in milliseconds since
+    /// 1970; how many messages were dropped.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn expire_peer_messages(&self, before_ms: i64) -> Result<u64, StoreError> {
+        let due = query(
+            "SELECT 1 FROM peer_messages WHERE sent_at < $1 UNION ALL \
+             SELECT 1 FROM heard_messages WHERE heard_at < $1 LIMIT 1",
+        );
+        if due.bind(before_ms).optional(&self.readers).await?.is_none() {
+            return Ok(0);
+        }
+        self.transact(move |tx| {
+            Box::pin(async move {
+                let heard = query("DELETE FROM heard_messages WHERE heard_at < $1").bind(before_ms);
+                heard.execute(&mut tx.connection).await?;
+                let sent = query("DELETE FROM peer_messages WHERE sent_at < $1").bind(before_ms);
+                let dropped = sent.execute(&mut tx.connection).await?;
+                if dropped > 0 {
+                    recount(&mut tx.connection).await?;
+                }
+                Ok(dropped)
+            })
+        })
+        .await
+    }
+}
+
+/// Counts anew what waits for each peer. Costs grow with it.
+async fn recount(connection: &mut Connection) -> Result<(), StoreError> {
+    query("DELETE FROM peer_queues").execute(&mut *connection).await?;
+    let count = query(
+        "INSERT INTO peer_queues (server_name, messages, bytes) \
+         SELECT server_name, COUNT(*), SUM(OCTET_LENGTH(content)) FROM peer_messages GROUP BY server_name",
+    );
+    count.execute(connection).await.map(drop)
+}
