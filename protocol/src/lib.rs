@@ -12,6 +12,8 @@
 //! - [`auth`]: which events are allowed, and which state the decision reads.
 //! - [`resolve`]: how the states of two forks become one.
 //! - [`ingest`]: what becomes of an event that another server sent.
+//! - [`gap`]: fetching the events that a replica lacks.
+//! - [`interest`]: which servers an event is for.
 //! - [`visibility`]: who may see an event.
 //! - [`cursor`]: how far a reader of the log has come, and the tokens that clients carry.
 //! - [`record`]: what a server says of itself, signed.
@@ -25,7 +27,9 @@ pub mod auth;
 pub mod canonical;
 pub mod cursor;
 pub mod event;
+pub mod gap;
 pub mod ingest;
+pub mod interest;
 pub mod key;
 pub mod limits;
 pub mod record;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use maru_protocol::auth::{self, StateSlot};
 use maru_protocol::canonical::Content;
 use maru_protocol::event::{Draft, Event, Links};
+use maru_protocol::gap::work::Work;
 use maru_protocol::limits::{LARGE_MAX_EVENT_BYTES, MAX_PREV_EVENTS, max_event_bytes};
 use maru_protocol::version::RoomVersion;
 use maru_protocol::wire::request::directory::Alias;
@@ -228,11 +229,8 @@ impl Peers {
             })
             .await?;
         self.wake_room(&room);
-        let peers = Arc::clone(self);
-        let (server, room_id) = (server.to_owned(), room.room_id.clone());
-        tokio::spawn(async move {
-            let _ = peers.close_gaps(&server, room_id, done.extremities).await;
-        });
+        let told = |work: &mut Work| work.told(server.to_owned(), done.extremities);
+        self.work_on(room.room_id.clone(), told);
         Ok(())
     }
 

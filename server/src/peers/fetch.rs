@@ -1,9 +1,13 @@
-//! Filling gaps: events that others have and this server lacks, fetched from whoever has them.
+//! Filling gaps: the effects of [`maru_protocol::gap`], run on this server's database and its peers; and a room's past for
+//! those who read back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use maru_federation::pool::PeerState;
 use maru_protocol::event::Event;
+use maru_protocol::gap::{self, AT_ONCE, Answer, Effect, Gap, Here, LARGEST_GAP, Offer, Question, order};
+use maru_protocol::ingest::Outcome;
 use maru_protocol::state::State;
 use maru_protocol::wire::request::history::{Backfill, Events, MissingEvents};
 use maru_protocol::wire::request::state;
@@ -15,17 +19,17 @@ use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::ingest::{Incoming, Taken};
 
-/// Events asked for at once.
-const AT_ONCE: u32 = 200;
-
-/// Most events that one gap is filled with; beyond that the state at its end stands in, and history is left to backfill.
-const LARGEST_GAP: usize = 4_000;
-
-/// Most rounds of asking for one gap.
-const ROUNDS: usize = 40;
-
 /// Most events of an auth chain and state.
 pub(super) const LARGEST_STATE: usize = 250_000;
+
+/// What a gap is filled for.
+struct Drive<'a> {
+    room: &'a Arc<Room>,
+    /// The event that has a row in the inbox, which goes with it.
+    target: Option<Incoming>,
+    /// Whether anything was taken in.
+    moved: bool,
+}
 
 impl Peers {
     fn subject<'r>(&self, room: &'r Room) -> Subject<'r> {
@@ -39,226 +43,175 @@ impl Peers {
     /// Takes in an event after everything that it names and that is not here.
     ///
     /// # Errors
-    /// When nobody gives what is missing.
+    /// When nobody gives what is missing, or the database fails.
     pub(super) async fn fill_gap(
-        self: &Arc<Self>,
+        &self,
         room: &Arc<Room>,
         peer: &ServerName,
         incoming: Incoming,
     ) -> Result<(), Refusal> {
-        let servers = self.candidates([peer.to_owned()], Some(room));
-        let mut last = Refusal::Unavailable("no other server is in the room".into());
-        for server in servers.iter().take(4) {
-            match self.fill_gap_from(room, server, incoming.clone()).await {
-                Ok(()) => return Ok(()),
-                Err(refusal) => last = refusal,
-            }
-        }
-        Err(last)
+        let gap = Gap::before(Arc::clone(&incoming.event), self.helpers(room, peer));
+        let drive = Drive {
+            room,
+            target: Some(incoming),
+            moved: false,
+        };
+        self.fill(gap, drive).await.map(drop)
     }
 
-    async fn fill_gap_from(
-        self: &Arc<Self>,
-        room: &Arc<Room>,
-        peer: &ServerName,
-        incoming: Incoming,
-    ) -> Result<(), Refusal> {
-        let gap = self.ancestors(room, peer, &incoming.event).await?;
-        for event in gap {
-            self.take_in_with_help(room, peer, Incoming::live(event)).await?;
-        }
-        self.take_in_with_help(room, peer, incoming).await
-    }
-
-    /// The ancestors of an event that are not here, oldest first.
-    async fn ancestors(
+    /// Compares where a peer's replica ends with this server's, and fetches what is not here. Answers whether anything was.
+    ///
+    /// # Errors
+    /// When nobody gives what is missing, or the database fails.
+    pub(super) async fn close_gaps(
         &self,
         room: &Arc<Room>,
         peer: &ServerName,
-        event: &Arc<Event>,
-    ) -> Result<Vec<Arc<Event>>, Refusal> {
-        let mut found: HashMap<OwnedEventId, Arc<Event>> = HashMap::new();
-        let mut open = vec![Arc::clone(event)];
-        for _ in 0..ROUNDS {
-            let lacking = self.lacking(&open, &found).await?;
-            if lacking.is_empty() || found.len() >= LARGEST_GAP {
-                break;
-            }
-            let named = |event: &&Arc<Event>| event.prev_events.iter().any(|id| lacking.contains(id));
-            let latest: Vec<OwnedEventId> = open
-                .iter()
-                .filter(named)
-                .map(|event| event.id.clone())
-                .take(100)
-                .collect();
-            let call = MissingEvents {
-                room_id: room.room_id.clone(),
-                earliest: room.head().extremities.iter().map(|tip| tip.id.clone()).collect(),
-                latest,
-                limit: AT_ONCE,
-            };
-            let answer = self.ask(peer, call).await?;
-            let (events, _) = self
-                .read_events(answer, self.subject(room), AT_ONCE as usize)
-                .await?;
-            let fresh: Vec<_> = events
-                .into_iter()
-                .filter(|event| !found.contains_key(&event.id))
-                .collect();
-            if fresh.is_empty() {
-                break;
-            }
-            found.extend(fresh.iter().map(|event| (event.id.clone(), Arc::clone(event))));
-            open = fresh;
-        }
-        Ok(oldest_first(found))
+        extremities: Vec<OwnedEventId>,
+    ) -> Result<bool, Refusal> {
+        let gap = Gap::up_to(extremities, self.helpers(room, peer));
+        let drive = Drive {
+            room,
+            target: None,
+            moved: false,
+        };
+        self.fill(gap, drive).await
     }
 
-    /// Those previous events of `events` that are neither here nor among `found`.
-    async fn lacking(
+    /// Whom to ask about a room: whoever told of the gap, then those that are connected.
+    fn helpers(&self, room: &Room, peer: &ServerName) -> Vec<OwnedServerName> {
+        let mut servers = self.candidates([peer.to_owned()], Some(room));
+        let connected = |name: &OwnedServerName| {
+            let view = self.pool().and_then(|pool| pool.peer(name));
+            view.is_some_and(|view| view.state == PeerState::Connected)
+        };
+        servers.sort_by_key(|name| (**name != *peer, !connected(name)));
+        servers
+    }
+
+    /// Runs the effects of a gap on this server's database and its peers. Answers whether anything was taken in.
+    async fn fill(
         &self,
-        events: &[Arc<Event>],
-        found: &HashMap<OwnedEventId, Arc<Event>>,
-    ) -> Result<HashSet<OwnedEventId>, Refusal> {
-        let named = events.iter().flat_map(|event| event.prev_events.iter());
-        let mut lacking: HashSet<OwnedEventId> =
-            named.filter(|id| !found.contains_key(*id)).cloned().collect();
-        let ids = lacking.iter().map(ToString::to_string).collect();
+        (mut gap, mut effect): (Gap, Effect),
+        mut drive: Drive<'_>,
+    ) -> Result<bool, Refusal> {
+        loop {
+            effect = match effect {
+                Effect::LookUp(ids) => {
+                    let here = self.here(&ids).await?;
+                    gap.found(ids, &here)
+                }
+                Effect::Ask(peer, question) => match self.put(drive.room, &peer, question).await {
+                    Ok(answer) => gap.answered(answer),
+                    Err(refusal) => {
+                        tracing::debug!(%peer, room = %drive.room.room_id, %refusal, "a peer does not help with a gap");
+                        gap.refused()
+                    }
+                },
+                Effect::Keep(events) => {
+                    let (nid, version) = (drive.room.nid, drive.room.version);
+                    self.rooms.keep_outliers(nid, version, events).await?;
+                    gap.kept()
+                }
+                Effect::TakeIn(offer) => match self.offer(&mut drive, offer).await? {
+                    Some(taken) => gap.taken(taken),
+                    None => gap.refused(),
+                },
+                Effect::Filled => return Ok(drive.moved),
+                Effect::GivenUp => {
+                    return Err(Refusal::Unavailable("nobody gives what a gap lacks".into()));
+                }
+            }
+        }
+    }
+
+    /// Which of some events are here.
+    async fn here(&self, ids: &BTreeSet<OwnedEventId>) -> Result<Here, Refusal> {
+        let ids = ids.iter().map(ToString::to_string).collect();
+        let mut here = Here::default();
         for stored in self.store.events_by_id(ids).await? {
-            if stored.state.is_some() {
-                lacking.remove(&stored.event.id);
-            }
+            let settled = stored.state.is_some() || stored.outcome == Outcome::Rejected;
+            let kind = if settled {
+                &mut here.settled
+            } else {
+                &mut here.outliers
+            };
+            kind.insert(stored.event.id.clone());
         }
-        Ok(lacking)
+        Ok(here)
     }
 
-    /// Takes in one event; what it lacks is fetched: auth events one by one, the state at it where its ancestors are out
-    /// of reach.
-    async fn take_in_with_help(
-        &self,
-        room: &Arc<Room>,
-        peer: &ServerName,
-        mut incoming: Incoming,
-    ) -> Result<(), Refusal> {
-        for _ in 0..3 {
-            let taken = self.rooms.take_in(room, vec![incoming.clone()]).await?;
-            let lacks = match taken.into_iter().next() {
-                Some(Taken::Lacks {
-                    prev_events,
-                    auth_events,
-                }) => (prev_events, auth_events),
-                _ => return Ok(()),
-            };
-            if !lacks.1.is_empty() {
-                self.fetch_auth(room, peer, lacks.1).await?;
+    /// Asks a peer what a gap wants to know.
+    async fn put(&self, room: &Room, peer: &ServerName, question: Question) -> Result<Answer, Refusal> {
+        let room_id = room.room_id.clone();
+        let (events, state) = match question {
+            Question::Ancestors(latest) => {
+                let head = room.head();
+                let earliest = head.extremities.iter().map(|tip| tip.id.clone());
+                let call = MissingEvents {
+                    room_id,
+                    earliest: earliest.collect(),
+                    latest,
+                    limit: AT_ONCE,
+                };
+                let answer = self.ask(peer, call).await?;
+                let most = AT_ONCE as usize;
+                (
+                    self.read_events(answer, self.subject(room), most).await?.0,
+                    Vec::new(),
+                )
             }
-            if !lacks.0.is_empty() {
-                incoming.before = Some(self.state_at(room, peer, &incoming.event.id).await?);
+            Question::Events(ids) => {
+                let answer = self.ask(peer, Events { room_id, ids }).await?;
+                let read = self.read_events(answer, self.subject(room), LARGEST_GAP);
+                (read.await?.0, Vec::new())
             }
-        }
-        Err(Refusal::Unavailable(format!(
-            "{peer} does not give what an event lacks"
-        )))
+            Question::State(at) => {
+                let answer = self.ask(peer, state::State { room_id, at }).await?;
+                let read = self.read_events(answer, self.subject(room), LARGEST_STATE);
+                let (events, done) = read.await?;
+                (events, done.state)
+            }
+        };
+        Ok(Answer { events, state })
     }
 
-    /// Fetches auth events with what they name in turn.
-    async fn fetch_auth(
-        &self,
-        room: &Arc<Room>,
-        peer: &ServerName,
-        ids: Vec<OwnedEventId>,
-    ) -> Result<(), Refusal> {
-        let mut events: HashMap<OwnedEventId, Arc<Event>> = HashMap::new();
-        let mut open = ids;
-        for _ in 0..ROUNDS {
-            if open.is_empty() {
-                break;
+    /// Takes in one event that a gap offers; none where the state that a peer told for it is none.
+    async fn offer(&self, drive: &mut Drive<'_>, offer: Offer) -> Result<Option<gap::Taken>, Refusal> {
+        let target = drive.target.clone();
+        let mut incoming = target
+            .filter(|target| target.event.id == offer.event.id)
+            .unwrap_or_else(|| Incoming::live(offer.event));
+        if let Some(told) = offer.told {
+            match self.rooms.state_from(drive.room.nid, &told).await {
+                Ok(before) => incoming.before = Some(before),
+                Err(Refusal::Forbidden(_)) => return Ok(None),
+                Err(refusal) => return Err(refusal),
             }
-            open.truncate(maru_protocol::wire::limits::MAX_EVENT_IDS);
-            let call = Events {
-                room_id: room.room_id.clone(),
-                ids: open,
-            };
-            let answer = self.ask(peer, call).await?;
-            let (fresh, _) = self.read_events(answer, self.subject(room), LARGEST_GAP).await?;
-            let named: HashSet<OwnedEventId> = fresh
-                .iter()
-                .flat_map(|event| event.auth_events.iter().cloned())
-                .collect();
-            if fresh.is_empty() {
-                break;
-            }
-            events.extend(fresh.into_iter().map(|event| (event.id.clone(), event)));
-            let here = self
-                .store
-                .events_by_id(named.iter().map(ToString::to_string).collect())
-                .await?;
-            let here: HashSet<_> = here.iter().map(|stored| stored.event.id.clone()).collect();
-            open = named
-                .into_iter()
-                .filter(|id| !here.contains(id) && !events.contains_key(id))
-                .collect();
         }
-        self.rooms
-            .keep_outliers(room.nid, room.version, events.into_values().collect())
-            .await
+        let taken = self.rooms.take_in(drive.room, vec![incoming]).await?;
+        Ok(Some(match taken.into_iter().next() {
+            Some(Taken::Lacks {
+                prev_events,
+                auth_events,
+            }) => gap::Taken::Lacks {
+                prev_events,
+                auth_events,
+            },
+            taken => {
+                drive.moved |= matches!(taken, Some(Taken::Stored(_)));
+                gap::Taken::Settled
+            }
+        }))
     }
 
     /// The state before an event, as a peer tells it.
-    async fn state_at(
-        &self,
-        room: &Arc<Room>,
-        peer: &ServerName,
-        at: &OwnedEventId,
-    ) -> Result<State, Refusal> {
-        let call = state::State {
-            room_id: room.room_id.clone(),
-            at: at.clone(),
-        };
-        let answer = self.ask(peer, call).await?;
-        let (events, done) = self
-            .read_events(answer, self.subject(room), LARGEST_STATE)
+    async fn state_at(&self, room: &Room, peer: &ServerName, at: &OwnedEventId) -> Result<State, Refusal> {
+        let told = self.put(room, peer, Question::State(at.clone())).await?;
+        self.rooms
+            .keep_outliers(room.nid, room.version, told.events)
             .await?;
-        self.rooms.keep_outliers(room.nid, room.version, events).await?;
-        self.rooms.state_from(room.nid, &done.state).await
-    }
-
-    /// Compares where a peer's replicas end with this server's, and fetches what is not here.
-    pub(super) async fn close_gaps(
-        self: &Arc<Self>,
-        peer: &ServerName,
-        room_id: ruma::OwnedRoomId,
-        extremities: Vec<OwnedEventId>,
-    ) -> Result<(), Refusal> {
-        let Ok(room) = self.rooms.room(&room_id).await else {
-            return Ok(());
-        };
-        if !room.head().servers.contains_key(&self.identity.server_name) {
-            return Ok(());
-        }
-        let ids: Vec<String> = extremities.iter().map(ToString::to_string).collect();
-        let here: HashSet<_> = self
-            .store
-            .events_by_id(ids)
-            .await?
-            .into_iter()
-            .filter(|stored| stored.state.is_some())
-            .map(|stored| stored.event.id.clone())
-            .collect();
-        let missing: Vec<_> = extremities.into_iter().filter(|id| !here.contains(id)).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let call = Events {
-            room_id: room_id.clone(),
-            ids: missing,
-        };
-        let answer = self.ask(peer, call).await?;
-        let (events, _) = self.read_events(answer, self.subject(&room), LARGEST_GAP).await?;
-        for event in events {
-            self.fill_gap(&room, peer, Incoming::live(event)).await?;
-        }
-        Ok(())
+        self.rooms.state_from(room.nid, &told.state).await
     }
 
     /// Fetches a page of a room's past from before the earliest event that is here, so that clients can read on. Answers
@@ -309,11 +262,7 @@ impl Peers {
         let (events, _) = self
             .read_events(answer, self.subject(room), limit as usize)
             .await?;
-        let events: HashMap<_, _> = events
-            .into_iter()
-            .map(|event| (event.id.clone(), event))
-            .collect();
-        let events = oldest_first(events);
+        let events = order::by_previous(events);
         let Some(oldest) = events.first() else {
             return Ok(false);
         };
@@ -333,36 +282,4 @@ impl Peers {
         }
         self.rooms.take_in_past(room, placed).await
     }
-}
-
-/// Events in an order in which each comes after those it names.
-fn oldest_first(events: HashMap<OwnedEventId, Arc<Event>>) -> Vec<Arc<Event>> {
-    let mut ordered: Vec<Arc<Event>> = Vec::with_capacity(events.len());
-    let mut entered = HashSet::new();
-    let mut done = HashSet::new();
-    let mut starts: Vec<_> = events.values().collect();
-    starts.sort_by(|one, other| (one.depth, &one.id).cmp(&(other.depth, &other.id)));
-    for start in starts {
-        let mut open = vec![start.id.clone()];
-        while let Some(id) = open.last().cloned() {
-            let Some(event) = events.get(&id).filter(|_| !done.contains(&id)) else {
-                open.pop();
-                continue;
-            };
-            if entered.insert(id.clone()) {
-                open.extend(
-                    event
-                        .prev_events
-                        .iter()
-                        .filter(|id| events.contains_key(*id))
-                        .cloned(),
-                );
-            } else {
-                open.pop();
-                done.insert(id);
-                ordered.push(Arc::clone(event));
-            }
-        }
-    }
-    ordered
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use maru_federation::Homeserver;
 use maru_federation::homeserver::{Claim, Failure, Finished, LogPage, Parts, Rejection};
 use maru_protocol::cursor::LogId;
+use maru_protocol::gap::work::Work;
 use maru_protocol::record::SignedRecord;
 use maru_protocol::wire::CloseCode;
 use maru_protocol::wire::answer::Refused;
@@ -172,7 +173,7 @@ impl Homeserver for Door {
     }
 
     async fn heard_extremities(&self, peer: &ServerName, rooms: Vec<RoomExtremities>) {
-        self.peers.compare(peer, rooms);
+        self.peers.compare_all(peer, rooms);
     }
 
     async fn answer(&self, peer: &ServerName, request: Request, parts: Parts) -> Result<Finished, Refused> {
@@ -238,26 +239,17 @@ impl Peers {
         self.receipts.settle(awaited).await?;
         let mut rooms: Vec<_> = rows.into_iter().map(|row| row.arrived.room_id).collect();
         rooms.dedup();
-        rooms.into_iter().for_each(|room_id| self.work_on(room_id));
-        self.compare(peer, skipped);
+        rooms
+            .into_iter()
+            .for_each(|room_id| self.work_on(room_id, Work::arrived));
+        self.compare_all(peer, skipped);
         Ok(())
     }
 
-    /// Fetches what is missing up to where a peer's replicas end, in the background, one room after the other.
-    fn compare(self: &Arc<Self>, peer: &ServerName, rooms: Vec<RoomExtremities>) {
-        if rooms.is_empty() {
-            return;
+    /// Has what is missing up to where a peer's replicas end fetched in the background, each room by itself.
+    fn compare_all(self: &Arc<Self>, peer: &ServerName, rooms: Vec<RoomExtremities>) {
+        for room in rooms {
+            self.work_on(room.room_id, |work| work.told(peer.to_owned(), room.extremities));
         }
-        let (peers, peer) = (Arc::clone(self), peer.to_owned());
-        tokio::spawn(async move {
-            for room in rooms {
-                let closed = peers
-                    .close_gaps(&peer, room.room_id.clone(), room.extremities)
-                    .await;
-                if let Err(refusal) = closed {
-                    tracing::debug!(%peer, room = %room.room_id, %refusal, "a gap stays for now");
-                }
-            }
-        });
     }
 }

@@ -3,9 +3,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ruma::{OwnedRoomId, OwnedServerName, RoomId};
+use maru_protocol::gap::work::{Next, Work};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
+use tokio::sync::Notify;
 
 use super::Peers;
 use super::dropped::Dropped;
@@ -18,46 +20,60 @@ use crate::store::log::{Change, Record};
 /// Events that are verified and judged together.
 const TOGETHER: usize = 128;
 
-/// How often an event whose ancestors cannot be had is tried before it is given up: its sender's extremities bring it back.
-const ATTEMPTS: u32 = 8;
+/// The pause after a failure of the database.
+const PAUSE: Duration = Duration::from_secs(2);
 
-/// The first wait before an event is tried again; doubled each time.
-const FIRST_WAIT: Duration = Duration::from_secs(2);
-
-/// Which rooms are being worked on; `true` when more came meanwhile.
-#[derive(Debug, Default)]
+/// The rooms that are being worked on, with what there is to do in them.
+#[derive(Debug)]
 pub(super) struct Inbox {
-    working: Mutex<HashMap<OwnedRoomId, bool>>,
+    rooms: Mutex<HashMap<OwnedRoomId, InWork>>,
+    since: Instant,
+}
+
+/// A room that is being worked on.
+#[derive(Debug, Default)]
+struct InWork {
+    work: Work,
+    came: Arc<Notify>,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self {
+            rooms: Mutex::default(),
+            since: Instant::now(),
+        }
+    }
 }
 
 impl Inbox {
-    /// Whether the caller is to work on a room: nobody else does.
-    fn begin(&self, room_id: &OwnedRoomId) -> bool {
-        let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
-        match working.get_mut(room_id) {
-            Some(more) => {
-                *more = true;
-                false
-            }
-            None => {
-                working.insert(room_id.clone(), false);
-                true
-            }
-        }
+    /// Notes something to do in a room. Whether the caller is to work on it: nobody else does.
+    fn note(&self, room_id: &OwnedRoomId, note: impl FnOnce(&mut Work)) -> bool {
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = !rooms.contains_key(room_id);
+        let room = rooms.entry(room_id.clone()).or_default();
+        note(&mut room.work);
+        room.came.notify_one();
+        is_new
     }
 
-    /// Ends work on a room, unless more came meanwhile.
-    fn end(&self, room_id: &RoomId) -> bool {
-        let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
-        match working.get_mut(room_id) {
-            Some(more) if *more => {
-                *more = false;
-                false
+    /// Looks at the work of a room, if it is being worked on.
+    fn with<T>(&self, room_id: &RoomId, look: impl FnOnce(&mut Work) -> T) -> Option<T> {
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        rooms.get_mut(room_id).map(|room| look(&mut room.work))
+    }
+
+    /// The next thing to do in a room, and how to hear of more; none when there is nothing, and nobody works on it then.
+    fn next(&self, room_id: &RoomId) -> Option<(Next, Arc<Notify>)> {
+        let now = self.since.elapsed();
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = rooms.get_mut(room_id)?;
+        match room.work.next(now) {
+            Next::Rest => {
+                rooms.remove(room_id);
+                None
             }
-            _ => {
-                working.remove(room_id);
-                true
-            }
+            next => Some((next, Arc::clone(&room.came))),
         }
     }
 }
@@ -66,35 +82,65 @@ impl Peers {
     /// Goes on with what waits in the inbox since the last run.
     pub(super) async fn resume_inbox(self: &Arc<Self>) -> Result<(), Refusal> {
         let rooms = self.store.rooms_with_inbox().await?;
-        rooms.into_iter().for_each(|room_id| self.work_on(room_id));
+        rooms
+            .into_iter()
+            .for_each(|room_id| self.work_on(room_id, Work::arrived));
         Ok(())
     }
 
-    /// Has a room's inbox worked off.
-    pub(super) fn work_on(self: &Arc<Self>, room_id: OwnedRoomId) {
-        if !self.inbox.begin(&room_id) {
+    /// Notes something to do in a room, and has it done.
+    pub(super) fn work_on(self: &Arc<Self>, room_id: OwnedRoomId, note: impl FnOnce(&mut Work)) {
+        if !self.inbox.note(&room_id, note) {
             return;
         }
         let peers = Arc::clone(self);
         tokio::spawn(async move {
-            loop {
-                if let Err(refusal) = peers.work_off(&room_id).await {
-                    tracing::warn!(%room_id, %refusal, "the inbox of a room waits");
-                    tokio::time::sleep(FIRST_WAIT).await;
-                    continue;
-                }
-                if peers.inbox.end(&room_id) {
-                    return;
+            while let Some((next, came)) = peers.inbox.next(&room_id) {
+                match next {
+                    Next::Ingest => {
+                        if let Err(refusal) = peers.work_off(&room_id).await {
+                            tracing::warn!(%room_id, %refusal, "the inbox of a room waits");
+                            tokio::time::sleep(PAUSE).await;
+                            peers.inbox.with(&room_id, Work::arrived);
+                        }
+                    }
+                    Next::Compare(peer, extremities) => peers.compare(&room_id, &peer, extremities).await,
+                    Next::Wait(until) => {
+                        let pause = until.saturating_sub(peers.inbox.since.elapsed());
+                        let _ = tokio::time::timeout(pause, came.notified()).await;
+                    }
+                    Next::Rest => return,
                 }
             }
         });
     }
 
-    /// Works until nothing of the room waits.
+    /// Fetches what is missing up to where a peer's replica ends.
+    async fn compare(&self, room_id: &RoomId, peer: &ServerName, extremities: Vec<OwnedEventId>) {
+        let Ok(room) = self.rooms.room(room_id).await else {
+            return;
+        };
+        if !room.head().servers.contains_key(&self.identity.server_name) {
+            return;
+        }
+        match self.close_gaps(&room, peer, extremities).await {
+            Ok(true) => drop(self.inbox.with(room_id, Work::closed)),
+            Ok(false) => {}
+            Err(refusal) => {
+                tracing::debug!(%peer, %room_id, %refusal, "a gap stays for now");
+            }
+        }
+    }
+
+    /// Works until nothing of the room is due.
     async fn work_off(self: &Arc<Self>, room_id: &OwnedRoomId) -> Result<(), Refusal> {
-        let mut attempts = 0;
         loop {
-            let rows = self.store.inbox_of(room_id, TOGETHER).await?;
+            let now = self.inbox.since.elapsed();
+            let waiting = self.inbox.with(room_id, |work| work.waiting()).unwrap_or(0);
+            let mut rows = self.store.inbox_of(room_id, TOGETHER + waiting).await?;
+            self.inbox
+                .with(room_id, |work| rows.retain(|row| work.is_due(row.nid, now)));
+            rows.truncate(TOGETHER);
             if rows.is_empty() {
                 return Ok(());
             }
@@ -106,22 +152,23 @@ impl Peers {
                 }
                 Err(refusal) => return Err(refusal),
             };
+            let all: Vec<_> = rows.iter().map(|row| row.nid).collect();
             let waiting = self.ingest(&room, rows).await?;
-            if waiting.is_empty() {
-                attempts = 0;
-                continue;
-            }
-            attempts += 1;
-            if attempts >= ATTEMPTS {
-                tracing::warn!(%room_id, events = waiting.len(), "events whose ancestors nobody gives are dropped");
-                waiting
+            let now = self.inbox.since.elapsed();
+            let dropped = self.inbox.with(room_id, |work| {
+                let settled = all.iter().filter(|row| !waiting.contains(row));
+                settled.for_each(|row| work.settled(*row));
+                let mut dropped = waiting.clone();
+                dropped.retain(|row| !work.postpone(*row, now));
+                dropped
+            });
+            if let Some(dropped) = dropped.filter(|dropped| !dropped.is_empty()) {
+                tracing::warn!(%room_id, events = dropped.len(), "events whose ancestors nobody gives are dropped");
+                dropped
                     .iter()
                     .for_each(|_| self.drops.count(&Dropped::Unplaceable));
-                self.drop_rows(waiting).await?;
-                attempts = 0;
-                continue;
+                self.drop_rows(dropped).await?;
             }
-            tokio::time::sleep(FIRST_WAIT * 2_u32.pow(attempts - 1)).await;
         }
     }
 

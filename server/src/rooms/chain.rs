@@ -127,11 +127,11 @@ impl Chain<'_> {
 
     fn accept(&mut self, event: Event, nid: EventNid, verdict: &Verdict) -> Arc<StoredEvent> {
         let place = Place(self.head.last_place.0 + 1);
-        let (mut replaces, mut interests) = (None, Vec::new());
+        let (mut replaces, mut interest) = (None, None);
         if let Some(slot) = StateSlot::of(&event) {
             replaces = self.head.state.get(&slot.hash());
             let before = replaces.and_then(|nid| self.known.get(&nid));
-            interests = self
+            interest = self
                 .head
                 .count_member(before.map(|stored| &*stored.event), Some(&event));
             self.head.state = self.head.state.with(StateNid(nid.0), [(slot.hash(), Some(nid))]);
@@ -167,8 +167,8 @@ impl Chain<'_> {
             self.records.push(Record::Membership(membership));
         }
         let own = self.identity.name();
-        interests.retain(|interest| interest.server_name != own);
-        self.records.extend(interests.into_iter().map(Record::Interest));
+        let of_another = interest.filter(|interest| interest.server_name != own);
+        self.records.extend(of_another.map(Record::Interest));
         let exceptions = verdict.exceptions.iter();
         self.records.extend(exceptions.map(|(user_id, notify)| {
             Record::Notification(NewNotification {

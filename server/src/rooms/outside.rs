@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use maru_protocol::RoomVersion;
 use maru_protocol::event::{Draft, Event, Links, build};
+use maru_protocol::interest::membership;
 use maru_protocol::state::EventNid;
 use ruma::{OwnedRoomId, OwnedUserId, UserId};
 
-use super::members::membership_name;
 use super::{Room, Rooms};
 use crate::refusal::Refusal;
 use crate::store::events::StoredEvent;
@@ -31,7 +31,7 @@ impl Rooms {
         stripped_state: Option<String>,
     ) -> Result<(), Refusal> {
         let user_id = subject(&event)?;
-        let membership = membership_name(&event).ok_or_else(|| Refusal::BadJson("no membership".into()))?;
+        let membership = membership(&event).ok_or_else(|| Refusal::BadJson("no membership".into()))?;
         let people = self.store.people([&*user_id]).await?;
         if people.get(&*user_id).is_none_or(|person| person.deactivated) {
             return Err(Refusal::not_found(format!("there is no user {user_id}")));

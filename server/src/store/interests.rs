@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use maru_protocol::cursor::Position;
+use maru_protocol::interest::Interested;
 use ruma::{OwnedRoomId, OwnedServerName, ServerName};
 
 use super::engine::{Connection, Row, query};
@@ -15,17 +16,6 @@ use super::{Store, StoreError};
 
 /// Positions of the log that are looked at together for a peer, from its next event on.
 const WINDOW: i64 = 2_048;
-
-/// How a server's interest in a room changes with an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interested {
-    /// From this event on.
-    From,
-    /// Up to and with this event.
-    Until,
-    /// In this event alone: an invitation, or its end.
-    Once,
-}
 
 /// A change of a server's interest in a room, at the event before it in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]

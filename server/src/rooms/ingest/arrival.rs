@@ -1,13 +1,14 @@
 //! A room comes to this server whole: its state, as told by a server that is in it, and the event by which a user of
 //! ours joins.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use maru_protocol::auth::StateSlot;
 use maru_protocol::cursor::Place;
 use maru_protocol::event::Event;
 use maru_protocol::ingest::{self, Facts, Head, Outcome, Received, Step};
+use maru_protocol::interest;
 use maru_protocol::limits;
 use maru_protocol::state::{EventNid, State, StateNid};
 use maru_protocol::version::RoomVersion;
@@ -20,7 +21,7 @@ use crate::rooms::create::empty_head;
 use crate::rooms::members::membership_of;
 use crate::rooms::{Room, Rooms};
 use crate::store::events::{Notify, StoredEvent};
-use crate::store::interests::{Interest, Interested};
+use crate::store::interests::Interest;
 use crate::store::log::{Change, Record};
 use crate::store::rooms::{NewRoom, RoomHead};
 
@@ -156,11 +157,7 @@ impl Rooms {
                 list.push(Record::Membership(membership));
             }
         }
-        list.extend(
-            self.interests_anew(nid, &head.servers)
-                .await?
-                .map(Record::Interest),
-        );
+        list.extend(self.interests_anew(&head).await?.map(Record::Interest));
         list.push(Record::Head(head.clone()));
         self.store.append(Change::new(list)).await?;
         // What is in memory of an earlier stay, if anything, is replaced.
@@ -188,28 +185,19 @@ impl Rooms {
         Ok(told.into_values().collect())
     }
 
-    /// The interests of a room that begins anew: all its servers', and no others'.
+    /// The interests of a room that begins anew.
     async fn interests_anew(
         &self,
-        room: i64,
-        servers: &BTreeMap<ruma::OwnedServerName, u64>,
+        head: &RoomHead,
     ) -> Result<impl Iterator<Item = Interest> + use<>, Refusal> {
+        let room = head.room;
         let open = self.store.interested_in(room).await?;
-        let gone = open.iter().filter(|name| !servers.contains_key(*name));
-        let ends = gone.map(|name| (name.clone(), Interested::Until));
-        let begin = servers
-            .keys()
-            .filter(|name| !open.contains(*name) && **name != self.identity.server_name);
-        let begin = begin.map(|name| (name.clone(), Interested::From));
-        let all: Vec<Interest> = ends
-            .chain(begin)
-            .map(|(server_name, change)| Interest {
-                room,
-                server_name,
-                change,
-            })
-            .collect();
-        Ok(all.into_iter())
+        let anew = interest::anew(&head.servers, &open, self.identity.name());
+        Ok(anew.into_iter().map(move |(server_name, change)| Interest {
+            room,
+            server_name,
+            change,
+        }))
     }
 
     /// A told state of a room that this server is in, numbered and ready to judge by: the state before an event whose

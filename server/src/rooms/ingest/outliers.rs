@@ -1,13 +1,13 @@
 //! Events that hang nowhere: auth chains, and states that a peer tells.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use maru_protocol::RoomVersion;
 use maru_protocol::event::Event;
+use maru_protocol::gap::order;
 use maru_protocol::ingest::{Facts, Known, Outcome, Outlier, Wanted, judge_outlier};
 use maru_protocol::state::EventNid;
-use ruma::OwnedEventId;
 
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
@@ -42,7 +42,7 @@ impl Rooms {
         };
         self.load_facts(&mut facts, wanted).await?;
         let mut records = Vec::new();
-        for event in by_auth(events) {
+        for event in order::by_auth(events) {
             if facts.known(&event.id).is_some() {
                 continue;
             }
@@ -82,37 +82,4 @@ impl Rooms {
         }
         Ok(None)
     }
-}
-
-/// The events in an order in which each comes after its auth events.
-fn by_auth(events: Vec<Arc<Event>>) -> Vec<Arc<Event>> {
-    let mut waiting: HashMap<OwnedEventId, Arc<Event>> = events
-        .iter()
-        .map(|event| (event.id.clone(), Arc::clone(event)))
-        .collect();
-    let mut ordered = Vec::with_capacity(waiting.len());
-    let mut entered = HashSet::new();
-    for event in events {
-        let mut open = vec![event.id.clone()];
-        while let Some(id) = open.last().cloned() {
-            let Some(event) = waiting.get(&id) else {
-                open.pop();
-                continue;
-            };
-            // Entered a second time: everything behind it is done, or it is a cycle, which no hash allows.
-            if entered.insert(id.clone()) {
-                open.extend(
-                    event
-                        .auth_events
-                        .iter()
-                        .filter(|auth| waiting.contains_key(*auth))
-                        .cloned(),
-                );
-            } else {
-                open.pop();
-                ordered.extend(waiting.remove(&id));
-            }
-        }
-    }
-    ordered
 }

@@ -94,7 +94,7 @@ pub(super) fn members(
     let of = |nid: &Option<EventNid>| nid.and_then(|nid| events.get(&nid));
     for (_, before, after) in changes {
         let (before, after) = (of(before), of(after));
-        let interests = head.count_member(
+        let interest = head.count_member(
             before.map(|stored| &*stored.event),
             after.map(|stored| &*stored.event),
         );
@@ -103,10 +103,8 @@ pub(super) fn members(
                 .and_then(|stored| membership_of(stored))
                 .map(Record::Membership),
         );
-        let of_others = interests
-            .into_iter()
-            .filter(|interest| interest.server_name != own);
-        records.extend(of_others.map(Record::Interest));
+        let of_another = interest.filter(|interest| interest.server_name != own);
+        records.extend(of_another.map(Record::Interest));
     }
     records
 }

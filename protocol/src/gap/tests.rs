@@ -1,0 +1,229 @@
+//! Gaps that one peer or another helps to fill.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ruma::{OwnedEventId, OwnedServerName};
+use serde_json::json;
+
+use super::*;
+use crate::story::{ALICE, BOB, Branch, Story};
+use crate::version::RoomVersion;
+
+fn server(name: &str) -> OwnedServerName {
+    name.try_into().unwrap()
+}
+
+fn message(story: &mut Story, branch: &mut Branch, sender: &str) -> Arc<Event> {
+    story
+        .send(branch, sender, "m.room.message", None, json!({"body": "hi"}))
+        .unwrap()
+}
+
+/// What a replica has, by a peer's name; one that is not there does not answer.
+type Peers = BTreeMap<OwnedServerName, BTreeMap<OwnedEventId, Arc<Event>>>;
+
+/// Drives a gap on plain maps. An event is settled once all its previous events are here, or its state was told.
+struct Replica {
+    here: BTreeSet<OwnedEventId>,
+    outliers: BTreeSet<OwnedEventId>,
+    asked: Vec<(OwnedServerName, Question)>,
+}
+
+impl Replica {
+    fn of(events: &[&Arc<Event>]) -> Self {
+        Self {
+            here: events.iter().map(|event| event.id.clone()).collect(),
+            outliers: BTreeSet::new(),
+            asked: Vec::new(),
+        }
+    }
+
+    fn fill(&mut self, peers: &Peers, (mut gap, mut effect): (Gap, Effect)) -> bool {
+        for _ in 0..1_000 {
+            effect = match effect {
+                Effect::LookUp(ids) => {
+                    let here = Here {
+                        settled: ids.intersection(&self.here).cloned().collect(),
+                        outliers: ids.intersection(&self.outliers).cloned().collect(),
+                    };
+                    gap.found(ids, &here)
+                }
+                Effect::Ask(peer, question) => {
+                    self.asked.push((peer.clone(), question.clone()));
+                    match peers.get(&peer).and_then(|events| answer(events, question)) {
+                        Some(answer) => gap.answered(answer),
+                        None => gap.refused(),
+                    }
+                }
+                Effect::Keep(events) => {
+                    self.outliers
+                        .extend(events.into_iter().map(|event| event.id.clone()));
+                    gap.kept()
+                }
+                Effect::TakeIn(Offer { event, told }) => {
+                    let lacks = |id: &&OwnedEventId| !self.here.contains(*id);
+                    let prev_events: Vec<_> = match told {
+                        Some(_) => Vec::new(),
+                        None => event.prev_events.iter().filter(lacks).cloned().collect(),
+                    };
+                    let auth_events = event.auth_events.iter().filter(lacks);
+                    let auth_events: Vec<_> = auth_events
+                        .filter(|id| !self.outliers.contains(*id))
+                        .cloned()
+                        .collect();
+                    if prev_events.is_empty() && auth_events.is_empty() {
+                        self.here.insert(event.id.clone());
+                        gap.taken(Taken::Settled)
+                    } else {
+                        gap.taken(Taken::Lacks {
+                            prev_events,
+                            auth_events,
+                        })
+                    }
+                }
+                Effect::Filled => return true,
+                Effect::GivenUp => return false,
+            };
+        }
+        panic!("a gap without end");
+    }
+}
+
+fn answer(events: &BTreeMap<OwnedEventId, Arc<Event>>, question: Question) -> Option<Answer> {
+    let mut answer = Answer::default();
+    match question {
+        Question::Events(ids) => {
+            answer.events = ids.iter().filter_map(|id| events.get(id).cloned()).collect()
+        }
+        Question::Ancestors(latest) => {
+            let mut open: Vec<_> = latest.iter().filter_map(|id| events.get(id)).collect();
+            while let Some(event) = open.pop() {
+                let before = event.prev_events.iter().filter_map(|id| events.get(id));
+                for event in before {
+                    open.push(event);
+                    answer.events.push(Arc::clone(event));
+                }
+            }
+        }
+        Question::State(at) => {
+            events.get(&at)?;
+            answer.events = events
+                .values()
+                .filter(|event| event.is_state())
+                .cloned()
+                .collect();
+            answer.state = answer.events.iter().map(|event| event.id.clone()).collect();
+        }
+    }
+    Some(answer)
+}
+
+/// A room, the first of three messages in it, and the others.
+fn room() -> (Story, Branch, Vec<Arc<Event>>) {
+    let (mut story, mut branch) = Story::public_room(RoomVersion::V12);
+    let old: Vec<_> = story.events.values().cloned().collect();
+    let _ = message(&mut story, &mut branch, ALICE);
+    (story, branch, old)
+}
+
+fn all(story: &Story) -> BTreeMap<OwnedEventId, Arc<Event>> {
+    story.events.clone()
+}
+
+#[test]
+fn ancestors_come_before_the_event_that_lacked_them() {
+    let (mut story, mut branch, old) = room();
+    let last = message(&mut story, &mut branch, BOB);
+    let mut replica = Replica::of(&old.iter().collect::<Vec<_>>());
+    let peers = Peers::from([(server("b.example"), all(&story))]);
+    assert!(replica.fill(&peers, Gap::before(last, [server("b.example")])));
+    assert_eq!(replica.here, story.events.keys().cloned().collect());
+    assert_eq!(replica.asked.len(), 1);
+}
+
+/// The sender is gone, and whoever has the missing event never got the one that lacks it.
+#[test]
+fn a_peer_that_lacks_the_event_itself_still_gives_what_is_before_it() {
+    let (mut story, mut branch, old) = room();
+    let known_to_c = all(&story);
+    let last = message(&mut story, &mut branch, BOB);
+    let mut replica = Replica::of(&old.iter().collect::<Vec<_>>());
+    let peers = Peers::from([(server("c.example"), known_to_c)]);
+    let gap = Gap::before(last, [server("b.example"), server("c.example")]);
+    assert!(replica.fill(&peers, gap));
+    assert_eq!(replica.here, story.events.keys().cloned().collect());
+    let states = replica
+        .asked
+        .iter()
+        .filter(|(_, question)| matches!(question, Question::State(_)));
+    assert_eq!(states.count(), 0, "history is fetched, not bridged");
+}
+
+#[test]
+fn where_nobody_has_the_past_a_told_state_bridges_it() {
+    let (mut story, mut branch, old) = room();
+    let lost = branch.heads[0].clone();
+    let last = message(&mut story, &mut branch, BOB);
+    let mut known = all(&story);
+    known.remove(&lost);
+    let mut replica = Replica::of(&old.iter().collect::<Vec<_>>());
+    let peers = Peers::from([(server("b.example"), known.clone()), (server("c.example"), known)]);
+    let gap = Gap::before(Arc::clone(&last), [server("b.example"), server("c.example")]);
+    assert!(replica.fill(&peers, gap));
+    assert!(replica.here.contains(&last.id) && !replica.here.contains(&lost));
+    let asked_both = ["b.example", "c.example"].map(|name| {
+        let by_id = |(peer, question): &&(OwnedServerName, Question)| {
+            *peer == name && *question == Question::Events(vec![lost.clone()])
+        };
+        replica.asked.iter().any(|asked| by_id(&asked))
+    });
+    assert_eq!(asked_both, [true, true]);
+}
+
+#[test]
+fn nothing_is_asked_for_what_is_here_and_a_gap_without_help_is_given_up() {
+    let (mut story, mut branch, _) = room();
+    let mut replica = Replica::of(&story.events.values().collect::<Vec<_>>());
+    assert!(replica.fill(
+        &Peers::new(),
+        Gap::up_to(branch.heads.clone(), [server("b.example")])
+    ));
+    assert!(replica.asked.is_empty());
+    let _ = message(&mut story, &mut branch, BOB);
+    let last = message(&mut story, &mut branch, BOB);
+    assert!(!replica.fill(
+        &Peers::new(),
+        Gap::before(last, [server("b.example"), server("c.example")])
+    ));
+    assert_eq!(replica.asked.len(), 2);
+}
+
+#[test]
+fn told_extremities_bring_everything_before_them() {
+    let (mut story, mut branch, old) = room();
+    let _ = message(&mut story, &mut branch, BOB);
+    let mut replica = Replica::of(&old.iter().collect::<Vec<_>>());
+    let peers = Peers::from([(server("b.example"), all(&story))]);
+    assert!(replica.fill(&peers, Gap::up_to(branch.heads, [server("b.example")])));
+    assert_eq!(replica.here, story.events.keys().cloned().collect());
+}
+
+#[test]
+fn work_goes_by_arrival_comparison_and_patience() {
+    use super::work::{Next, Work};
+    use std::time::Duration;
+    let at = Duration::from_secs;
+    let mut work = Work::default();
+    work.told(server("b.example"), Vec::new());
+    work.arrived();
+    assert_eq!(work.next(at(0)), Next::Ingest);
+    assert_eq!(work.next(at(0)), Next::Compare(server("b.example"), Vec::new()));
+    assert!(work.postpone(1, at(0)) && work.postpone(1, at(2)));
+    assert_eq!(work.next(at(2)), Next::Wait(at(6)), "pauses double");
+    assert!(!work.is_due(1, at(5)) && work.is_due(2, at(5)));
+    work.closed();
+    assert_eq!(work.next(at(5)), Next::Ingest, "another gap may have brought it");
+    work.settled(1);
+    assert_eq!(work.next(at(9)), Next::Rest);
+}

@@ -1,0 +1,116 @@
+//! The ancestors of an event, back to what is here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ruma::OwnedEventId;
+
+use super::{Here, LARGEST_GAP, Question, ROUNDS, order};
+use crate::event::Event;
+use crate::wire::limits::{MAX_EVENT_IDS, MAX_EXTREMITIES};
+
+/// What the walk needs next.
+#[derive(Debug)]
+pub(super) enum Next {
+    LookUp(BTreeSet<OwnedEventId>),
+    Ask(Question),
+    /// The peer has given all that it has, and some are still missing: another peer may have them.
+    Stuck,
+    End,
+}
+
+/// A walk back, one generation of questions after the other.
+#[derive(Debug)]
+pub(super) struct Walk {
+    from: Arc<Event>,
+    found: BTreeMap<OwnedEventId, Arc<Event>>,
+    /// Named by what came last; whether they are here is not known yet.
+    named: BTreeSet<OwnedEventId>,
+    /// Not here, and to be asked for.
+    lacking: BTreeSet<OwnedEventId>,
+    /// Not here, and the peer does not have them either.
+    hopeless: BTreeSet<OwnedEventId>,
+    /// Asked for by their ids, because asking for ancestors gave none of those that lack: the peer may not have the event
+    /// whose ancestors they are.
+    by_id: Option<Vec<OwnedEventId>>,
+    rounds: usize,
+}
+
+impl Walk {
+    pub(super) fn new(from: Arc<Event>) -> Self {
+        Self {
+            named: from.prev_events.iter().cloned().collect(),
+            from,
+            found: BTreeMap::new(),
+            lacking: BTreeSet::new(),
+            hopeless: BTreeSet::new(),
+            by_id: None,
+            rounds: 0,
+        }
+    }
+
+    pub(super) fn next(&mut self) -> Next {
+        if self.found.len() >= LARGEST_GAP || self.rounds >= ROUNDS {
+            return Next::End;
+        }
+        if !self.named.is_empty() {
+            return Next::LookUp(std::mem::take(&mut self.named));
+        }
+        if self.lacking.is_empty() {
+            return if self.hopeless.is_empty() {
+                Next::End
+            } else {
+                Next::Stuck
+            };
+        }
+        self.rounds += 1;
+        if let Some(ids) = &mut self.by_id {
+            *ids = self.lacking.iter().take(MAX_EVENT_IDS).cloned().collect();
+            return Next::Ask(Question::Events(ids.clone()));
+        }
+        let names_one = |event: &&Arc<Event>| event.prev_events.iter().any(|id| self.lacking.contains(id));
+        let latest = self.found.values().chain([&self.from]).filter(names_one);
+        let latest = latest.map(|event| event.id.clone()).take(MAX_EXTREMITIES);
+        Next::Ask(Question::Ancestors(latest.collect()))
+    }
+
+    /// The ancestors so far, oldest first.
+    pub(super) fn end(self) -> Vec<Arc<Event>> {
+        order::by_previous(self.found.into_values())
+    }
+
+    /// Goes on with another peer, which may have what the one before did not.
+    pub(super) fn with_another_peer(&mut self) {
+        self.lacking.append(&mut self.hopeless);
+        self.by_id = Some(Vec::new());
+        self.rounds = 0;
+    }
+
+    pub(super) fn found(&mut self, asked: BTreeSet<OwnedEventId>, here: &Here) {
+        let lacking = asked.into_iter().filter(|id| !here.settled.contains(id));
+        self.lacking.extend(lacking);
+    }
+
+    pub(super) fn answered(&mut self, events: Vec<Arc<Event>>) {
+        let helps = events.iter().any(|event| self.lacking.contains(&event.id));
+        for event in events {
+            self.lacking.remove(&event.id);
+            if !self.found.contains_key(&event.id) {
+                self.named.extend(event.prev_events.iter().cloned());
+                self.found.insert(event.id.clone(), event);
+            }
+        }
+        match self.by_id.take() {
+            // What it does not have by its id, it does not have.
+            Some(asked) => {
+                let not_given = asked.into_iter().filter(|id| self.lacking.remove(id));
+                self.hopeless.extend(not_given.collect::<Vec<_>>());
+            }
+            None if !helps => self.by_id = Some(Vec::new()),
+            None => {}
+        }
+        self.named.retain(|id| {
+            !self.found.contains_key(id) && !self.lacking.contains(id) && !self.hopeless.contains(id)
+        });
+    }
+}
