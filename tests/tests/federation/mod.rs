@@ -1,6 +1,8 @@
 //! Homeservers that share rooms.
 
 mod keys;
+mod presence;
+mod profiles;
 mod receipts;
 mod rooms;
 
