@@ -163,6 +163,24 @@ impl<'a> Node<'a> {
         fields.get(at).map(|(_, value)| value)
     }
 
+    /// The field of an object; where there is none, it is made an empty object first.
+    pub(crate) fn field_mut(&mut self, name: &str) -> Result<&mut Node<'a>, CanonicalError> {
+        let Self::Object(fields) = self else {
+            return Err(CanonicalError::NotAnObject);
+        };
+        let at = match fields.binary_search_by(|(key, _)| key.as_ref().cmp(name)) {
+            Ok(at) => at,
+            Err(at) => {
+                fields.insert(at, (name.to_owned().into(), Self::Object(Vec::new())));
+                at
+            }
+        };
+        fields
+            .get_mut(at)
+            .map(|(_, value)| value)
+            .ok_or(CanonicalError::NotAnObject)
+    }
+
     /// The text of a string.
     pub(crate) fn as_str(&self) -> Option<&str> {
         if let Self::Text(text) = self {

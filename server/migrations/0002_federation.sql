@@ -31,6 +31,15 @@ CREATE TABLE interests (
 ){clustered};
 CREATE INDEX interests_open ON interests (room, server_name) WHERE to_position IS NULL;
 
+-- Redactions that came before what they redact.
+CREATE TABLE early_redactions (
+    target {text} NOT NULL,
+    redaction {text} NOT NULL,
+    room {int} NOT NULL,
+    sender {text} NOT NULL,
+    PRIMARY KEY (target, redaction)
+){clustered};
+
 -- Received and not yet ingested: acknowledged, so it must not be lost.
 CREATE TABLE inbox (
     nid {int} PRIMARY KEY,

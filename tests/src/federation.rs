@@ -9,12 +9,16 @@ use maru_federation::quic::BoundSocket;
 use crate::TestServer;
 
 impl TestServer {
-    /// Opens a federation socket on a free port. Where it is.
+    /// Opens a federation socket on a free port, unless it is open already. Where it is.
     pub async fn open_federation(&self) -> SocketAddr {
+        if let Some(address) = self.federation.get() {
+            return *address;
+        }
         let socket = BoundSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let keys = Keys::load_or_make(self.data().folder()).unwrap();
         let own = OwnRecord::of(&keys, &[]);
-        self.parts().peers.start(own, &keys.tls, socket).await.unwrap()
+        let address = self.parts().peers.start(own, &keys.tls, socket).await.unwrap();
+        *self.federation.get_or_init(|| address)
     }
 
     /// Says where another server is.
@@ -24,7 +28,7 @@ impl TestServer {
     }
 }
 
-/// Lets all servers reach each other. Where they are, in order.
+/// Lets all servers reach each other; those that have a socket keep it. Where they are, in order.
 pub async fn federate(servers: &[&TestServer]) -> Vec<SocketAddr> {
     let mut addresses = Vec::new();
     for server in servers {

@@ -33,6 +33,7 @@ pub mod relay;
 pub mod server;
 pub mod site;
 pub mod user;
+pub mod waiting;
 pub mod websocket;
 
 pub use api::{Api, Reply};

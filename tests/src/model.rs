@@ -294,7 +294,8 @@ impl Contents {
             | Record::PeerMessage(_)
             | Record::Delivered(_)
             | Record::HeardMessage(_)
-            | Record::WaitingReceipt(_) => Ok(()),
+            | Record::WaitingReceipt(_)
+            | Record::EarlyRedaction(_) => Ok(()),
             Record::Placed(nid) => {
                 self.events.remove(&nid);
                 Ok(())
@@ -334,6 +335,7 @@ fn takes_position(record: &Record) -> bool {
         | Record::Notification(_)
         | Record::Interest(_)
         | Record::Ingested(_)
+        | Record::EarlyRedaction(_)
         | Record::Placed(_)
         | Record::Alias(_)
         | Record::Delivered(_)

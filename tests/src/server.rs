@@ -1,6 +1,7 @@
 //! The real server in this process: everything but sockets, and those too where a test needs them.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 
 use http::Method;
 use maru::clock::Clock;
@@ -31,6 +32,21 @@ pub struct TestServer {
     api: Api,
     config: Config,
     data: Data,
+    pub(crate) federation: OnceLock<SocketAddr>,
+}
+
+/// A server that was shut down, with what it keeps.
+#[derive(Debug)]
+pub struct Stopped {
+    config: Config,
+    data: Data,
+}
+
+impl Stopped {
+    /// Starts it again on the same data; users go on with [`User::on`].
+    pub async fn start(self) -> TestServer {
+        TestServer::open(self.config, self.data).await
+    }
 }
 
 impl TestServer {
@@ -70,18 +86,24 @@ impl TestServer {
             server,
             config,
             data,
+            federation: OnceLock::new(),
         }
     }
 
-    /// Stops the server in order and starts it again on the same data; users go on with [`User::on`].
-    pub async fn restart(self) -> Self {
+    /// Stops the server in order.
+    pub async fn shut_down(self) -> Stopped {
         let Self {
             server, config, data, ..
         } = self;
         server.stop();
         server.close().await;
         drop(server);
-        Self::open(config, data).await
+        Stopped { config, data }
+    }
+
+    /// Stops the server in order and starts it again on the same data; users go on with [`User::on`].
+    pub async fn restart(self) -> Self {
+        self.shut_down().await.start().await
     }
 
     /// Listens on a free port of this machine, as the configuration says: for what needs connections.

@@ -20,6 +20,8 @@
 //! - [`outgoing`]: our log on its way to the peer: window, numbers, acknowledgement.
 //! - [`incoming`]: the peer's log on its way to our store.
 //! - [`budget`]: how often a peer may say what makes work.
+//!
+//! Over 500 lines, because the inputs of one machine are the methods of one type, each with what its driver must know.
 
 mod budget;
 mod handshake;
@@ -55,6 +57,9 @@ pub const STORED_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How often our forward extremities are said again when nothing else gives reason to.
 pub const EXTREMITIES_EVERY: Duration = Duration::from_secs(180);
+
+/// How soon after the last time they are said again when there is reason to.
+const EXTREMITIES_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// How many frames of extremities a peer may send in [`EXTREMITIES_EVERY`].
 const EXTREMITIES_BUDGET: u32 = 200;
@@ -135,6 +140,8 @@ pub struct Session {
     progress: Duration,
     /// When our extremities are due again.
     extremities_due: Duration,
+    /// When they were said last.
+    extremities_said: Duration,
     loading_extremities: bool,
     /// Whether they became due again while they were being looked up.
     extremities_again: bool,
@@ -157,6 +164,7 @@ impl Session {
             started: now,
             progress: now,
             extremities_due: now + EXTREMITIES_EVERY,
+            extremities_said: now,
             loading_extremities: false,
             extremities_again: false,
             extremities_budget: Budget::new(EXTREMITIES_BUDGET, EXTREMITIES_EVERY),
@@ -274,6 +282,12 @@ impl Session {
             outgoing.wake();
             self.advance(now);
         }
+    }
+
+    /// Our extremities have moved by an event that its own server may not send to this peer: they are said again soon.
+    pub fn owe_extremities(&mut self, now: Duration) {
+        let soon = (self.extremities_said + EXTREMITIES_AGAIN_AFTER).max(now);
+        self.extremities_due = self.extremities_due.min(soon);
     }
 
     /// What [`Action::Store`] ordered is durable.
@@ -447,6 +461,7 @@ impl Session {
 
     fn load_extremities(&mut self, now: Duration) {
         self.extremities_due = now + EXTREMITIES_EVERY;
+        self.extremities_said = now;
         if std::mem::replace(&mut self.loading_extremities, true) {
             self.extremities_again = true;
         } else {

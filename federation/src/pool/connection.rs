@@ -132,6 +132,7 @@ impl<H: Homeserver> Connection<H> {
                 }
                 outcome = self.work.next(may_speak) => self.bring(outcome),
                 () = woken(self.known.as_ref()), if ready => self.session.wake(self.shared.now()),
+                () = owed(self.known.as_ref()), if ready => self.session.owe_extremities(self.shared.now()),
                 () = sleep_until(timer) => self.session.timer(self.shared.now()),
                 _ = self.serving.join_next(), if !self.serving.is_empty() => {}
                 _ = records.changed() => self.session.new_record(self.shared.server.own_record()),
@@ -350,6 +351,13 @@ impl<H: Homeserver> Connection<H> {
 async fn told(switch: &mut watch::Receiver<bool>) {
     // An error says that the pool is gone, which is as good.
     let _ = switch.wait_for(|on| *on).await;
+}
+
+async fn owed(known: Option<&Known>) {
+    match known {
+        Some(known) => known.peer.extremities_owed.notified().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn woken(known: Option<&Known>) {

@@ -118,6 +118,14 @@ impl Pool {
         let _ = self.registry.with(peer, |peer| peer.wake());
     }
 
+    /// Tells a connected peer our extremities soon, because they have moved by an event that its own server may not send to
+    /// that peer. One that is not connected hears them once it is. Cheap; may be called for each event.
+    pub fn owe_extremities(&self, peer: &ServerName) {
+        if let Some(peer) = self.registry.find(peer) {
+            peer.owe_extremities();
+        }
+    }
+
     /// Asks a peer, connecting first where that needs it. Bounded in time until the answer begins; a
     /// bounded number of requests to one peer run at the same time.
     ///

@@ -32,6 +32,8 @@ pub(super) struct Peer {
     pub(super) changed: Notify,
     /// Told when our log may hold something new for it.
     pub(super) woken: Notify,
+    /// Told when our extremities have moved by an event that it may not be sent.
+    pub(super) extremities_owed: Notify,
     /// The link while both sides are ready.
     pub(super) ready: watch::Sender<Option<Arc<dyn Link>>>,
     /// Counts rounds of dialling that failed.
@@ -82,6 +84,7 @@ impl Peer {
             storing: Arc::default(),
             changed: Notify::new(),
             woken: Notify::new(),
+            extremities_owed: Notify::new(),
             ready: watch::Sender::new(None),
             failures: watch::Sender::new(0),
             log_waits: AtomicBool::new(false),
@@ -108,6 +111,11 @@ impl Peer {
         self.log_waits.store(true, Ordering::Relaxed);
         self.woken.notify_one();
         self.changed.notify_one();
+    }
+
+    /// Our extremities have moved and it may not know by what. Nothing to do while it is not connected: it hears them then.
+    pub(super) fn owe_extremities(&self) {
+        self.extremities_owed.notify_one();
     }
 
     /// A connection reads our log for it now; whatever comes later wakes again.

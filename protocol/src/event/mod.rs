@@ -6,6 +6,7 @@
 
 pub mod build;
 mod client;
+mod countersign;
 mod format;
 pub mod parse;
 pub mod redact;
@@ -24,6 +25,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 pub use build::{BuildError, Draft, Links, build};
+pub use countersign::countersign;
 pub use format::FormatError;
 pub use parse::{ParseError, StoredError};
 pub use redact::redact;

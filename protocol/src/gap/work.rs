@@ -67,6 +67,13 @@ impl Work {
         }
     }
 
+    /// What a peer has told before is looked at again, unless it has told anew since.
+    pub fn told_before(&mut self, peer: OwnedServerName, extremities: Vec<OwnedEventId>) {
+        if !self.told.contains_key(&peer) {
+            self.told(peer, extremities);
+        }
+    }
+
     /// What to do next. What has come goes first: it may be all that is missing.
     pub fn next(&mut self, now: Duration) -> Next {
         let due = self.waiting.values().map(|wait| wait.due).min();

@@ -37,9 +37,8 @@ async fn get(
     State(server): State<Arc<Server>>,
     call: Call<get_alias::Request>,
 ) -> Reply<get_alias::Response> {
-    let room = server.rooms.room_of_alias(&call.request.room_alias).await?;
-    let servers = vec![server.identity.server_name.clone()];
-    Ok(Answer(get_alias::Response::new(room.room_id.clone(), servers)))
+    let (room_id, servers) = server.peers.resolve_alias(&call.request.room_alias).await?;
+    Ok(Answer(get_alias::Response::new(room_id, servers)))
 }
 
 async fn delete(

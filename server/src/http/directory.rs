@@ -32,12 +32,22 @@ async fn list(
     call: Call<get_public_rooms::Request>,
 ) -> Reply<get_public_rooms::Response> {
     let request = call.request;
-    check_server(&server, request.server.as_ref())?;
+    let mut response = get_public_rooms::Response::new(Vec::new());
+    if let Some(other) = elsewhere(&server, request.server.as_ref()) {
+        let since = request.since.as_deref();
+        let theirs = server
+            .peers
+            .public_rooms(other, request.limit.map(count), since, None)
+            .await?;
+        response.total_room_count_estimate = theirs.total.and_then(|total| UInt::try_from(total).ok());
+        (response.next_batch, response.prev_batch) = (theirs.next, theirs.previous);
+        response.chunk = theirs.rooms;
+        return Ok(Answer(response));
+    }
     let page = server
         .rooms
         .directory(&query(request.limit, request.since)?)
         .await?;
-    let mut response = get_public_rooms::Response::new(Vec::new());
     (response.next_batch, response.prev_batch) = around(&page);
     response.total_room_count_estimate = UInt::try_from(page.total).ok();
     response.chunk = page.rooms.into_iter().map(PublicRoomsChunk::from).collect();
@@ -52,13 +62,28 @@ async fn search(
         .rate_limits
         .check(Limit::SearchesPerUser, &call.caller.user_id)?;
     let request = call.request;
-    check_server(&server, request.server.as_ref())?;
-    let mut asked = query(request.limit, request.since)?;
-    asked.term = request.filter.generic_search_term.filter(|term| !term.is_empty());
-    let types = request.filter.room_types.iter();
-    asked.room_types = types.map(|kind| kind.as_str().map(str::to_owned)).collect();
-    let page = server.rooms.directory(&asked).await?;
     let mut response = get_public_rooms_filtered::Response::new();
+    let term = request.filter.generic_search_term.filter(|term| !term.is_empty());
+    let types = request.filter.room_types.iter();
+    let room_types: Vec<_> = types.map(|kind| kind.as_str().map(str::to_owned)).collect();
+    if let Some(other) = elsewhere(&server, request.server.as_ref()) {
+        let limit = request.limit.map(count);
+        let theirs = server
+            .peers
+            .public_rooms(other, limit, request.since.as_deref(), term.as_deref())
+            .await?;
+        let wanted = |room: &PublicRoomsChunk| {
+            let kind = room.room_type.as_ref().map(|kind| kind.as_str().to_owned());
+            room_types.is_empty() || room_types.contains(&kind)
+        };
+        response.total_room_count_estimate = theirs.total.and_then(|total| UInt::try_from(total).ok());
+        (response.next_batch, response.prev_batch) = (theirs.next, theirs.previous);
+        response.chunk = theirs.rooms.into_iter().filter(wanted).collect();
+        return Ok(Answer(response));
+    }
+    let mut asked = query(request.limit, request.since)?;
+    (asked.term, asked.room_types) = (term, room_types);
+    let page = server.rooms.directory(&asked).await?;
     (response.next_batch, response.prev_batch) = around(&page);
     response.total_room_count_estimate = UInt::try_from(page.total).ok();
     response.chunk = page.rooms.into_iter().map(PublicRoomsChunk::from).collect();
@@ -91,20 +116,22 @@ async fn set_visibility(
     Ok(Answer(set_room_visibility::Response::new()))
 }
 
-/// Directories of other servers are out of reach.
-fn check_server(server: &Server, asked: Option<&OwnedServerName>) -> Result<(), Refusal> {
-    let own: &ServerName = server.identity.name();
-    match asked {
-        Some(other) if other != own => Err(Refusal::not_found(format!("this server does not reach {other}"))),
-        _ => Ok(()),
-    }
+/// The server whose directory is asked for, if it is not this one.
+fn elsewhere<'n>(server: &Server, asked: Option<&'n OwnedServerName>) -> Option<&'n ServerName> {
+    asked
+        .map(AsRef::as_ref)
+        .filter(|other| *other != server.identity.name())
+}
+
+fn count(limit: UInt) -> usize {
+    usize::try_from(u64::from(limit)).unwrap_or(usize::MAX)
 }
 
 /// A page of the directory is named by how many rooms come before it.
 fn query(limit: Option<UInt>, since: Option<String>) -> Result<DirectoryQuery, Refusal> {
     let from = since.map_or(Ok(0), |since| since.parse());
     Ok(DirectoryQuery {
-        limit: limit.and_then(|limit| usize::try_from(u64::from(limit)).ok()),
+        limit: limit.map(count),
         from: from.map_err(|_| Refusal::invalid("since is not a token of this directory"))?,
         ..DirectoryQuery::default()
     })

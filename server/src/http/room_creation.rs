@@ -33,7 +33,7 @@ async fn create(
         .rate_limits
         .check_several(Limit::InvitesPerUser, &call.caller.user_id, invites)?;
     let request = asked_for(&server, call)?;
-    let room = server.rooms.create(request).await?;
+    let room = server.peers.create_room(request).await?;
     Ok(Answer(create_room::Response::new(room.room_id.clone())))
 }
 

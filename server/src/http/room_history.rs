@@ -46,7 +46,7 @@ async fn messages(
         wanted: &|event| filter.wants_event(event),
         lazy_members: lazy_members(&request.filter),
     };
-    let page = server.rooms.messages(&caller.user_id, &room, asked).await?;
+    let page = server.peers.messages(&caller.user_id, &room, asked).await?;
     let events = page.chunk.iter().map(|seen| &seen.stored).chain(&page.state);
     let view = server
         .rooms
@@ -72,7 +72,7 @@ async fn context(
     let room = server.rooms.room_to_read(&request.room_id).await?;
     let filter = wanted(&request.filter);
     let context = server
-        .rooms
+        .peers
         .context(
             &caller.user_id,
             &room,
@@ -114,8 +114,8 @@ async fn event(
         .await
         .map_err(missing)?;
     let Seen { stored, membership } = server
-        .rooms
-        .visible_event(&caller.user_id, &room, &request.event_id)
+        .peers
+        .event(&caller.user_id, &room, &request.event_id)
         .await?;
     let view = server
         .rooms
@@ -133,7 +133,7 @@ async fn event_by_timestamp(
     let (request, caller) = (call.request, call.caller);
     let room = server.rooms.room_to_read(&request.room_id).await?;
     let found = server
-        .rooms
+        .peers
         .event_at_time(
             &caller.user_id,
             &room,

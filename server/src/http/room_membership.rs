@@ -87,12 +87,13 @@ async fn knock(
     server
         .rate_limits
         .check(Limit::JoinsPerUser, &call.caller.user_id)?;
-    let room = server.rooms.room_named(&call.request.room_id_or_alias).await?;
-    server
-        .rooms
-        .knock(&room, &call.caller.user_id, call.request.reason)
+    let (request, user_id) = (call.request, &call.caller.user_id);
+    let name = &request.room_id_or_alias;
+    let knocked = server
+        .peers
+        .knock(name, user_id, request.via, request.reason)
         .await?;
-    Ok(Answer(knock_room::Response::new(room.room_id.clone())))
+    Ok(Answer(knock_room::Response::new(knocked)))
 }
 
 async fn invite(
@@ -129,8 +130,8 @@ async fn forget(
     State(server): State<Arc<Server>>,
     call: Call<forget_room::Request>,
 ) -> Reply<forget_room::Response> {
-    let room = server.rooms.room(&call.request.room_id).await?;
-    server.rooms.forget(&room, &call.caller.user_id).await?;
+    let user_id = &call.caller.user_id;
+    server.rooms.forget(&call.request.room_id, user_id).await?;
     Ok(Answer(forget_room::Response::new()))
 }
 

@@ -9,16 +9,14 @@ use ruma::api::client::room::get_summary::v1 as get_summary;
 use ruma::api::client::space::SpaceHierarchyRoomsChunk;
 use ruma::api::client::space::get_hierarchy::v1 as get_hierarchy;
 use ruma::events::room::member::MembershipState;
-use ruma::events::space::child::HierarchySpaceChildEvent;
 use ruma::serde::Raw;
-use serde_json::json;
 
 use super::call::{Answer, Call, Reply};
 use super::router::{Endpoints, Routes};
+use crate::peers::HierarchyQuery;
 use crate::refusal::Refusal;
-use crate::rooms::{HierarchyQuery, TreeRoom};
+use crate::rooms::TreeRoom;
 use crate::server::Server;
-use crate::store::events::StoredEvent;
 
 pub(super) fn routes() -> Routes {
     Routes::new()
@@ -30,9 +28,12 @@ async fn summary(
     State(server): State<Arc<Server>>,
     call: Call<get_summary::Request>,
 ) -> Reply<get_summary::Response> {
-    let room = server.rooms.room_named(&call.request.room_id_or_alias).await?;
     let user_id = call.caller.as_ref().map(|caller| &*caller.user_id);
-    let (summary, membership) = server.rooms.preview(&room, user_id).await?;
+    let request = call.request;
+    let (summary, membership) = server
+        .peers
+        .preview(&request.room_id_or_alias, user_id, request.via)
+        .await?;
     let mut response = get_summary::Response::new(summary);
     response.membership = user_id.map(|_| on_the_wire(membership));
     Ok(Answer(response))
@@ -51,10 +52,10 @@ async fn hierarchy(
         suggested_only: request.suggested_only,
     };
     let user_id = &call.caller.user_id;
-    let page = server.rooms.hierarchy(&request.room_id, user_id, asked).await?;
+    let page = server.peers.hierarchy(&request.room_id, user_id, asked).await?;
     let mut response = get_hierarchy::Response::new();
     response.next_batch = page.next.map(|next| next.to_string());
-    response.rooms = page.rooms.into_iter().map(chunk).collect::<Result<_, _>>()?;
+    response.rooms = page.rooms.into_iter().map(chunk).collect();
     Ok(Answer(response))
 }
 
@@ -66,19 +67,7 @@ fn on_the_wire(membership: Option<Membership>) -> MembershipState {
     membership.map_or(MembershipState::Leave, |membership| membership.as_str().into())
 }
 
-fn chunk(room: TreeRoom) -> Result<SpaceHierarchyRoomsChunk, Refusal> {
-    let children: Result<_, _> = room.children.iter().map(|stored| child(stored)).collect();
-    Ok(SpaceHierarchyRoomsChunk::new(room.summary, children?))
-}
-
-fn child(stored: &StoredEvent) -> Result<Raw<HierarchySpaceChildEvent>, Refusal> {
-    let event = &stored.event;
-    let stripped = json!({
-        "type": event.event_type,
-        "state_key": event.state_key,
-        "sender": event.sender,
-        "content": event.content,
-        "origin_server_ts": event.origin_server_ts,
-    });
-    Ok(Raw::new(&stripped).map_err(Refusal::internal)?.cast_unchecked())
+fn chunk(room: TreeRoom) -> SpaceHierarchyRoomsChunk {
+    let children = room.children.into_iter().map(|child| Raw::from_json(child.json));
+    SpaceHierarchyRoomsChunk::new(room.summary, children.collect())
 }

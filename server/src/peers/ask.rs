@@ -51,6 +51,15 @@ impl Peers {
             .map_err(|error| refusal(peer, error))
     }
 
+    /// Asks a peer for what is told in one piece.
+    ///
+    /// # Errors
+    /// What the peer says, or that it cannot be reached.
+    pub(super) async fn ask_once<C: Call>(&self, peer: &ServerName, call: C) -> Result<C::Done, Refusal> {
+        let answer = self.ask(peer, call).await?;
+        answer.done().await.map_err(|error| refusal(peer, error))
+    }
+
     /// Reads the events of an answer to its end; those that do not verify are left out. Records in it are kept before the
     /// events beside them are looked at.
     pub(super) async fn read_events<C: Call>(

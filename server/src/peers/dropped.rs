@@ -15,6 +15,9 @@ pub(super) enum Dropped {
     /// It belongs to another room than it was sent for.
     #[error("the event belongs to another room")]
     OtherRoom,
+    /// The room's server ACL keeps the server out.
+    #[error("the room does not let the server take part")]
+    KeptOut,
     /// It came by the log of a server that its sender is not on.
     #[error("the event is of a user of another server")]
     OtherServer,
@@ -34,6 +37,7 @@ impl Dropped {
             Self::Verify(VerifyError::WrongSignature(_)) => "wrong_signature",
             Self::Verify(_) => "malformed",
             Self::OtherRoom => "other_room",
+            Self::KeptOut => "kept_out",
             Self::OtherServer => "other_server",
             Self::Unplaceable => "unplaceable",
             Self::Broken(_) => "broken",

@@ -1,15 +1,13 @@
-//! Filling gaps: the effects of [`maru_protocol::gap`], run on this server's database and its peers; and a room's past for
-//! those who read back.
+//! Filling gaps: the effects of [`maru_protocol::gap`], run on this server's database and its peers.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use maru_federation::pool::PeerState;
-use maru_protocol::event::Event;
-use maru_protocol::gap::{self, AT_ONCE, Answer, Effect, Gap, Here, LARGEST_GAP, Offer, Question, order};
+use maru_protocol::gap::{self, AT_ONCE, Answer, Effect, Gap, Here, LARGEST_GAP, Offer, Question};
 use maru_protocol::ingest::Outcome;
 use maru_protocol::state::State;
-use maru_protocol::wire::request::history::{Backfill, Events, MissingEvents};
+use maru_protocol::wire::request::history::{Events, MissingEvents};
 use maru_protocol::wire::request::state;
 use ruma::{OwnedEventId, OwnedServerName, ServerName};
 
@@ -32,7 +30,7 @@ struct Drive<'a> {
 }
 
 impl Peers {
-    fn subject<'r>(&self, room: &'r Room) -> Subject<'r> {
+    pub(super) fn subject<'r>(&self, room: &'r Room) -> Subject<'r> {
         Subject {
             room_id: &room.room_id,
             version: room.version,
@@ -81,12 +79,14 @@ impl Peers {
     /// Whom to ask about a room: whoever told of the gap, then those that are connected.
     fn helpers(&self, room: &Room, peer: &ServerName) -> Vec<OwnedServerName> {
         let mut servers = self.candidates([peer.to_owned()], Some(room));
-        let connected = |name: &OwnedServerName| {
-            let view = self.pool().and_then(|pool| pool.peer(name));
-            view.is_some_and(|view| view.state == PeerState::Connected)
-        };
-        servers.sort_by_key(|name| (**name != *peer, !connected(name)));
+        servers.sort_by_key(|name| (**name != *peer, !self.is_connected(name)));
         servers
+    }
+
+    /// Whether a connection with a peer is ready.
+    pub(super) fn is_connected(&self, peer: &ServerName) -> bool {
+        let view = self.pool().and_then(|pool| pool.peer(peer));
+        view.is_some_and(|view| view.state == PeerState::Connected)
     }
 
     /// Runs the effects of a gap on this server's database and its peers. Answers whether anything was taken in.
@@ -142,7 +142,12 @@ impl Peers {
     }
 
     /// Asks a peer what a gap wants to know.
-    async fn put(&self, room: &Room, peer: &ServerName, question: Question) -> Result<Answer, Refusal> {
+    pub(super) async fn put(
+        &self,
+        room: &Room,
+        peer: &ServerName,
+        question: Question,
+    ) -> Result<Answer, Refusal> {
         let room_id = room.room_id.clone();
         let (events, state) = match question {
             Question::Ancestors(latest) => {
@@ -206,80 +211,16 @@ impl Peers {
     }
 
     /// The state before an event, as a peer tells it.
-    async fn state_at(&self, room: &Room, peer: &ServerName, at: &OwnedEventId) -> Result<State, Refusal> {
+    pub(super) async fn state_at(
+        &self,
+        room: &Room,
+        peer: &ServerName,
+        at: &OwnedEventId,
+    ) -> Result<State, Refusal> {
         let told = self.put(room, peer, Question::State(at.clone())).await?;
         self.rooms
             .keep_outliers(room.nid, room.version, told.events)
             .await?;
         self.rooms.state_from(room.nid, &told.state).await
-    }
-
-    /// Fetches a page of a room's past from before the earliest event that is here, so that clients can read on. Answers
-    /// whether anything came.
-    ///
-    /// # Errors
-    /// When nobody in the room gives it.
-    pub async fn backfill(self: &Arc<Self>, room: &Arc<Room>, limit: u32) -> Result<bool, Refusal> {
-        let Some(earliest) = self.earliest(room).await? else {
-            return Ok(false);
-        };
-        let mut last = Ok(false);
-        for server in self.candidates([], Some(room)).iter().take(4) {
-            match self.backfill_from(room, server, &earliest, limit).await {
-                Ok(true) => return Ok(true),
-                Ok(false) => {}
-                Err(refusal) => last = Err(refusal),
-            }
-        }
-        last
-    }
-
-    /// The earliest event of the timeline, unless it is the room's first.
-    async fn earliest(&self, room: &Arc<Room>) -> Result<Option<Arc<Event>>, Refusal> {
-        use crate::store::events::Direction;
-        let first = room.head().first_place;
-        let page = self
-            .store
-            .timeline(room.nid, first, Direction::Forward, 1)
-            .await?;
-        let event = page.first().map(|stored| Arc::clone(&stored.event));
-        Ok(event.filter(|event| !event.prev_events.is_empty()))
-    }
-
-    async fn backfill_from(
-        self: &Arc<Self>,
-        room: &Arc<Room>,
-        peer: &OwnedServerName,
-        earliest: &Arc<Event>,
-        limit: u32,
-    ) -> Result<bool, Refusal> {
-        let call = Backfill {
-            room_id: room.room_id.clone(),
-            from: earliest.prev_events.clone(),
-            limit,
-        };
-        let answer = self.ask(peer, call).await?;
-        let (events, _) = self
-            .read_events(answer, self.subject(room), limit as usize)
-            .await?;
-        let events = order::by_previous(events);
-        let Some(oldest) = events.first() else {
-            return Ok(false);
-        };
-        let mut before = match oldest.prev_events.is_empty() {
-            true => Some(State::default()),
-            false => Some(self.state_at(room, peer, &oldest.id).await?),
-        };
-        let mut placed = Vec::with_capacity(events.len());
-        for event in events {
-            placed.push(Incoming {
-                event,
-                inbox: None,
-                before: before.take(),
-                backfilled: true,
-                own: false,
-            });
-        }
-        self.rooms.take_in_past(room, placed).await
     }
 }

@@ -1,7 +1,7 @@
 //! The inbox: what peers sent and this server acknowledged is ingested here, each room by itself, so that a difficult
 //! room never holds up another.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -116,20 +116,42 @@ impl Peers {
     }
 
     /// Fetches what is missing up to where a peer's replica ends.
-    async fn compare(&self, room_id: &RoomId, peer: &ServerName, extremities: Vec<OwnedEventId>) {
-        let Ok(room) = self.rooms.room(room_id).await else {
+    async fn compare(
+        self: &Arc<Self>,
+        room_id: &OwnedRoomId,
+        peer: &ServerName,
+        extremities: Vec<OwnedEventId>,
+    ) {
+        let Ok(Some(room)) = self.settled(room_id).await else {
             return;
         };
-        if !room.head().servers.contains_key(&self.identity.server_name) {
-            return;
-        }
-        match self.close_gaps(&room, peer, extremities).await {
+        match self.close_gaps(&room, peer, extremities.clone()).await {
             Ok(true) => drop(self.inbox.with(room_id, Work::closed)),
             Ok(false) => {}
             Err(refusal) => {
                 tracing::debug!(%peer, %room_id, %refusal, "a gap stays for now");
+                self.compare_again(room_id.clone(), peer.to_owned(), extremities);
             }
         }
+    }
+
+    /// Tries later to fetch what could not be had, as long as the peer is there: one that comes back tells of it again.
+    fn compare_again(
+        self: &Arc<Self>,
+        room_id: OwnedRoomId,
+        peer: OwnedServerName,
+        extremities: Vec<OwnedEventId>,
+    ) {
+        if !self.is_connected(&peer) {
+            return;
+        }
+        let peers = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(PAUSE).await;
+            if let Some(peers) = peers.upgrade() {
+                peers.work_on(room_id, |work| work.told_before(peer, extremities));
+            }
+        });
     }
 
     /// Works until nothing of the room is due.
@@ -144,14 +166,11 @@ impl Peers {
             if rows.is_empty() {
                 return Ok(());
             }
-            let room = match self.rooms.room(room_id).await {
-                Ok(room) => room,
-                Err(Refusal::NotFound(_)) => {
-                    self.outside_events(room_id, rows).await?;
-                    continue;
-                }
-                Err(refusal) => return Err(refusal),
+            let Some(room) = self.settled(room_id).await? else {
+                self.outside_events(room_id, rows).await?;
+                continue;
             };
+            let rows = self.admitted(&room, rows).await?;
             let all: Vec<_> = rows.iter().map(|row| row.nid).collect();
             let waiting = self.ingest(&room, rows).await?;
             let now = self.inbox.since.elapsed();
@@ -202,6 +221,27 @@ impl Peers {
             }
         }
         Ok(waiting)
+    }
+
+    /// The rows of those servers that the room's server ACL does not keep out; the others are dropped.
+    async fn admitted(&self, room: &Room, rows: Vec<InInbox>) -> Result<Vec<InInbox>, Refusal> {
+        let names: BTreeSet<OwnedServerName> = rows.iter().map(|row| row.server_name.clone()).collect();
+        let mut kept_out = BTreeSet::new();
+        for name in names {
+            if !self.rooms.admits(room, &name).await? {
+                kept_out.insert(name);
+            }
+        }
+        let (dropped, kept): (Vec<_>, Vec<_>) = rows
+            .into_iter()
+            .partition(|row| kept_out.contains(&row.server_name));
+        for row in &dropped {
+            tracing::debug!(peer = %row.server_name, room = %room.room_id, "a peer that the room keeps out sent an event");
+            self.drops.count(&Dropped::KeptOut);
+        }
+        self.drop_rows(dropped.iter().map(|row| row.nid).collect())
+            .await?;
+        Ok(kept)
     }
 
     /// The events that pass the checks that need no room, and the rows of those that do not.

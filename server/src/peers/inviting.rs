@@ -3,21 +3,47 @@
 use std::sync::Arc;
 
 use maru_protocol::RoomVersion;
+use maru_protocol::event::countersign;
 use maru_protocol::limits::LARGE_MAX_EVENT_BYTES;
 use maru_protocol::wire::answer::{Refused, RefusedCode};
 use maru_protocol::wire::bounded::{Json, Text};
 use maru_protocol::wire::request::membership::{Invite, Invited};
-use ruma::{OwnedRoomId, ServerName, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, ServerName, UserId};
+use serde_json::{Map, Value, json};
 
 use super::Peers;
 use super::answers::refused;
 use crate::refusal::Refusal;
-use crate::rooms::Room;
 use crate::rooms::ingest::{Incoming, Taken};
+use crate::rooms::{NewRoomRequest, Room};
 use crate::store::inbox::InInbox;
 
 impl Peers {
-    /// Invites somebody, of this server or another. Another server agrees before the invitation enters the room.
+    /// Makes a room and invites those who are to be in it.
+    ///
+    /// # Errors
+    /// When the request contradicts itself or the rules. The room is made before users of other servers are invited:
+    /// what becomes of that is told in the log alone.
+    pub async fn create_room(self: &Arc<Self>, request: NewRoomRequest) -> Result<Arc<Room>, Refusal> {
+        let (creator, is_direct) = (request.creator.clone(), request.is_direct);
+        let others = request.invite.iter().filter(|id| !self.identity.is_local(id));
+        let others: Vec<OwnedUserId> = others.cloned().collect();
+        let room = self.rooms.create(request).await?;
+        let more = || {
+            is_direct
+                .then(|| ("is_direct".to_owned(), json!(true)))
+                .into_iter()
+        };
+        for target in others {
+            let content = self.rooms.invite_content(None, more());
+            if let Err(refusal) = self.invite_with(&room, &creator, &target, content).await {
+                tracing::warn!(room = %room.room_id, %target, %refusal, "not invited");
+            }
+        }
+        Ok(room)
+    }
+
+    /// Invites somebody, of this server or another.
     ///
     /// # Errors
     /// What the rules say, or what the other server does.
@@ -31,10 +57,31 @@ impl Peers {
         if self.identity.is_local(target) {
             return self.rooms.invite(room, sender, target, reason).await;
         }
-        let draft = self.rooms.invite_draft(room, sender, target, reason)?;
-        let event = self.rooms.propose(room, draft).await?;
+        let content = self.rooms.invite_content(reason, None);
+        self.invite_with(room, sender, target, content).await
+    }
+
+    /// Invites somebody of another server. One that is not in the room agrees before the invitation enters the room; one
+    /// that is hears of it like of every event.
+    async fn invite_with(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        sender: &UserId,
+        target: &UserId,
+        content: Map<String, Value>,
+    ) -> Result<(), Refusal> {
         let server = target.server_name();
+        if !self.rooms.is_federated(room).await? || !self.rooms.admits(room, server).await? {
+            return Err(Refusal::forbidden(format!(
+                "the room does not let users of {server} in"
+            )));
+        }
+        let draft = self.rooms.invite_draft(room, sender, target, &content)?;
         let head = room.head();
+        if head.servers.contains_key(server) {
+            return self.rooms.append(room, draft, &|_| Vec::new()).await.map(drop);
+        }
+        let event = self.rooms.propose(room, draft).await?;
         let call = Invite {
             room_id: room.room_id.clone(),
             version: Text::cut(room.version.as_str()),
@@ -50,12 +97,16 @@ impl Peers {
                 .keyring
                 .records(head.servers.keys().map(AsRef::as_ref).take(16)),
         };
-        let answer = self.ask(server, call).await?;
-        answer
-            .done()
-            .await
-            .map_err(|error| super::ask::refusal(server, error))?;
-        let mut incoming = Incoming::live(event);
+        let done = self.ask_once(server, call).await?;
+        let signed = self
+            .verify(&done.event, &room.room_id, room.version, room.max_event_bytes)
+            .map_err(|why| Refusal::forbidden(format!("{server} answers with a wrong event: {why}")))?;
+        if signed.id != event.id || signed.content.as_str() != event.content.as_str() {
+            return Err(Refusal::forbidden(format!(
+                "{server} answers with another event than was sent"
+            )));
+        }
+        let mut incoming = Incoming::live(signed);
         incoming.own = true;
         match self.rooms.take_in(room, vec![incoming]).await?.pop() {
             Some(Taken::Stored(verdict)) if verdict.reason.is_some() => {
@@ -95,22 +146,32 @@ impl Peers {
         if &*event.event_type != "m.room.member" || !is_invite || !local {
             return Err(invalid("the event invites nobody of this server"));
         }
+        let signed = countersign(
+            &event,
+            version,
+            LARGE_MAX_EVENT_BYTES,
+            self.identity.name(),
+            &self.identity.signing_key,
+        );
+        let signed = Arc::new(signed.map_err(|error| invalid(&error.to_string()))?);
+        let json = Json::from(Arc::clone(&signed.json));
         // In a room that this server is in, the event comes by the log and is judged like any other.
-        let present = self.rooms.room(&invite.room_id).await.ok();
-        let own = &self.identity.server_name;
-        if present.is_none_or(|room| !room.head().servers.contains_key(own)) {
-            let stripped: Vec<&str> = invite.stripped_state.iter().map(|json| &**json).collect();
-            let stripped: Vec<&str> = stripped.into_iter().filter(|json| is_stripped(json)).collect();
-            let stripped = format!("[{}]", stripped.join(","));
+        if self.settled(&invite.room_id).await.map_err(refused)?.is_none() {
             self.rooms
-                .outside_membership(&invite.room_id, version, event, Some(stripped))
+                .outside_membership(
+                    &invite.room_id,
+                    version,
+                    signed,
+                    Some(stripped(&invite.stripped_state)),
+                )
                 .await
                 .map_err(refused)?;
         }
-        Ok(Invited { event: invite.event })
+        Ok(Invited { event: json })
     }
 
-    /// Events for a room that this server is not in: what becomes of invitations.
+    /// Events for a room that this server is not in: what becomes of invitations and knocks, and of those who were banned
+    /// after they had left. They are believed of a server that invited, or that was in the room when this one left.
     pub(super) async fn outside_events(
         &self,
         room_id: &OwnedRoomId,
@@ -138,7 +199,11 @@ impl Peers {
             let open = outside
                 .is_some_and(|(stored, _)| ["invite", "knock"].contains(&&*stored.membership.membership));
             let same_server = event.sender.server_name() == row.server_name;
-            if open && same_server && &*event.event_type == "m.room.member" {
+            let was_there = match self.rooms.room(room_id).await {
+                Ok(room) => room.head().servers.contains_key(&row.server_name),
+                Err(_) => false,
+            };
+            if (open || was_there) && same_server && &*event.event_type == "m.room.member" {
                 self.rooms
                     .outside_membership(room_id, version, event, None)
                     .await?;
@@ -146,6 +211,16 @@ impl Peers {
         }
         self.drop_rows(nids).await
     }
+}
+
+/// Stripped state of a peer as it is kept: a JSON array of those entries that clients can read.
+pub(super) fn stripped(events: &[Json]) -> String {
+    let events: Vec<&str> = events
+        .iter()
+        .map(|json| &**json)
+        .filter(|json| is_stripped(json))
+        .collect();
+    format!("[{}]", events.join(","))
 }
 
 /// Whether a text is one stripped state event: an object with the fields that clients read.

@@ -5,9 +5,12 @@
 //! - [`homeserver`]: what the pool of connections asks for.
 //! - [`outgoing`]: what a peer is sent. [`inbox`]: what came, room by room.
 //! - [`verify`]: the checks that need no room. [`dropped`]: what fails them. [`fetch`]: filling gaps.
+//! - [`reading`]: what clients read of a room's history, with what is fetched for it from the [`past`], which
+//!   [`replica`] fetches in the background too. [`tree`] and [`public_rooms`]: rooms that are elsewhere.
 //! - [`answers`]: what other servers ask. [`ask`]: what this one asks.
-//! - [`entering`]: joining, leaving and knocking through another server. [`inviting`]: both ends of an invitation.
-//! - [`to_device`], [`device_lists`], [`receipts`], [`profiles`], [`ephemeral`]: what crosses servers beside events.
+//! - [`entering`]: joining, leaving and knocking through another server, with an event of our own from a [`template`].
+//!   [`inviting`]: both ends of an invitation. [`locating`]: what a name means, and whom to ask. [`turns`]: one at a time.
+//! - [`to_device`], [`device_lists`], [`receipts`]: what crosses servers beside events.
 
 mod answers;
 mod ask;
@@ -15,17 +18,23 @@ mod book;
 mod device_lists;
 mod dropped;
 mod entering;
-mod ephemeral;
 mod fetch;
 mod homeserver;
 mod inbox;
 mod inviting;
 mod keyring;
+mod locating;
 mod outgoing;
 mod own_record;
-mod profiles;
+mod past;
+mod public_rooms;
+mod reading;
 mod receipts;
+mod replica;
+mod template;
 mod to_device;
+mod tree;
+mod turns;
 mod verify;
 
 use std::collections::{BTreeMap, HashSet};
@@ -37,15 +46,14 @@ use maru_federation::quic::{BoundSocket, Quic};
 use maru_protocol::key::SecretKey;
 use maru_protocol::record::SignedRecord;
 use ruma::{OwnedServerName, ServerName};
-use tokio::sync::mpsc;
 
 pub use book::{Book, KnownPeer};
 pub use keyring::{Keyring, NotKept};
 pub use own_record::OwnRecord;
+pub use public_rooms::TheirRooms;
+pub use tree::{HierarchyQuery, TreePage};
 
-use crate::accounts::Accounts;
 use crate::clock::Clock;
-use crate::ephemeral::{News, Presence, Typing};
 use crate::identity::Identity;
 use crate::keys::{Keys, OtherServers};
 use crate::live::Destinations;
@@ -84,14 +92,6 @@ pub struct Parts {
     pub keys: Arc<Keys>,
     /// How far users have read.
     pub receipts: Arc<Receipts>,
-    /// Accounts and profiles.
-    pub accounts: Arc<Accounts>,
-    /// Who is typing.
-    pub typing: Arc<Typing>,
-    /// Who is present.
-    pub presence: Arc<Presence>,
-    /// What is new of typing and presence.
-    pub news: mpsc::Receiver<News>,
     /// Servers that the log has something new for.
     pub destinations: Arc<Destinations>,
 }
@@ -105,9 +105,6 @@ pub struct Peers {
     rooms: Arc<Rooms>,
     keys: Arc<Keys>,
     receipts: Arc<Receipts>,
-    accounts: Arc<Accounts>,
-    profiles: profiles::Profiles,
-    ephemeral: ephemeral::Ephemeral,
     keyring: Keyring,
     book: Arc<Book>,
     settings: PeerSettings,
@@ -116,6 +113,9 @@ pub struct Peers {
     sharing: RwLock<HashSet<OwnedServerName>>,
     inbox: inbox::Inbox,
     drops: dropped::Drops,
+    turns: turns::Turns,
+    pasts: turns::Turns,
+    replicas: Arc<replica::Replicas>,
     road: OnceLock<Road>,
 }
 
@@ -141,9 +141,6 @@ impl Peers {
             rooms: parts.rooms,
             keys: parts.keys,
             receipts: parts.receipts,
-            accounts: parts.accounts,
-            profiles: profiles::Profiles::default(),
-            ephemeral: ephemeral::Ephemeral::new(parts.typing, parts.presence, parts.news),
             keyring,
             book,
             settings,
@@ -152,6 +149,9 @@ impl Peers {
             sharing: RwLock::default(),
             inbox: inbox::Inbox::default(),
             drops: dropped::Drops::default(),
+            turns: turns::Turns::default(),
+            pasts: turns::Turns::default(),
+            replicas: Arc::default(),
             road: OnceLock::new(),
         });
         let others: Weak<dyn OtherServers> = Arc::<Self>::downgrade(&peers);
@@ -190,7 +190,7 @@ impl Peers {
         );
         let _ = self.road.set(Road(pool.clone()));
         self.resume_inbox().await?;
-        self.tell_news();
+        self.replicate().await?;
         for name in self.store.interested_servers().await? {
             if name != self.identity.server_name {
                 self.note_sharing(&name);

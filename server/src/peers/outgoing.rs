@@ -1,6 +1,9 @@
 //! What a peer is sent: this server's own events, read from the log within the peer's intervals, and in between, by
 //! position, what else the log holds for the peer. One cursor counts for all of it.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use maru_federation::homeserver::LogPage;
 use maru_protocol::cursor::{LogId, Position};
 use maru_protocol::wire::bounded::Text;
@@ -10,6 +13,7 @@ use ruma::ServerName;
 
 use super::Peers;
 use crate::refusal::Refusal;
+use crate::store::events::StoredEvent;
 use crate::store::outgoing::ForPeer;
 use crate::store::peer_messages::Delivered;
 
@@ -69,8 +73,15 @@ impl Peers {
         limit: usize,
     ) -> Result<(Vec<(Position, LogItem)>, Position), Refusal> {
         let (events, reached) = self.store.events_for(peer, after, limit).await?;
+        let kept_out = self
+            .kept_out(peer, events.iter().map(|stored| stored.room))
+            .await?;
+        // A server that is kept out is told so, and nothing more.
+        let is_sent = |stored: &&Arc<StoredEvent>| {
+            !kept_out.contains(&stored.room) || &*stored.event.event_type == "m.room.server_acl"
+        };
         let (others, reached) = self.store.others_for(peer, after, reached, limit).await?;
-        let events = events.iter().filter_map(|stored| {
+        let events = events.iter().filter(is_sent).filter_map(|stored| {
             let item = LogItem::Event(Event {
                 room_id: stored.event.room_id.clone(),
                 json: stored.event.json.clone().into(),
@@ -127,15 +138,33 @@ impl Peers {
         Ok(skipped)
     }
 
+    /// Those of some rooms whose server ACL keeps a peer out.
+    async fn kept_out(
+        &self,
+        peer: &ServerName,
+        rooms: impl Iterator<Item = i64>,
+    ) -> Result<HashSet<i64>, Refusal> {
+        let nids: HashSet<i64> = rooms.collect();
+        let nids: Vec<i64> = nids.into_iter().collect();
+        let mut kept_out = HashSet::new();
+        for (nid, room) in self.rooms.rooms_by_nid(&nids).await? {
+            if !self.rooms.admits(&room, peer).await? {
+                kept_out.insert(nid);
+            }
+        }
+        Ok(kept_out)
+    }
+
     /// Where this server's replicas of the rooms end that it shares with a peer.
     pub(super) async fn extremities_for(&self, peer: &ServerName) -> Result<Vec<RoomExtremities>, Refusal> {
         let shared = self.store.rooms_shared_with(peer).await?;
         let nids: Vec<i64> = shared.iter().map(|(nid, _)| *nid).collect();
         let rooms = self.rooms.rooms_by_nid(&nids).await?;
+        let kept_out = self.kept_out(peer, nids.iter().copied()).await?;
         let own = &self.identity.server_name;
         let rooms = rooms
             .into_values()
-            .filter(|room| room.head().servers.contains_key(own));
+            .filter(|room| room.head().servers.contains_key(own) && !kept_out.contains(&room.nid));
         Ok(rooms
             .map(|room| RoomExtremities {
                 room_id: room.room_id.clone(),

@@ -117,7 +117,7 @@ pub(super) fn empty_head(room: i64) -> RoomHead {
 }
 
 impl Rooms {
-    /// Makes a room, with all its first events or not at all.
+    /// Makes a room, with all its first events or not at all. Users of other servers are not invited yet.
     ///
     /// # Errors
     /// When the request contradicts itself or the rules, or the alias is taken.
@@ -135,7 +135,8 @@ impl Rooms {
         request.invite.sort_unstable();
         request.invite.dedup();
         request.invite.retain(|user_id| *user_id != request.creator);
-        let mut people = self.invitable(&request.invite).await?;
+        let local = request.invite.iter().filter(|id| self.identity.is_local(id));
+        let mut people = self.invitable(local).await?;
         people.extend(self.store.people([&*request.creator]).await?);
         let first = self.first_events(request, &people)?;
         self.append_new_room(first).await

@@ -64,7 +64,7 @@ fn additional_creators(request: &NewRoomRequest) -> Result<Vec<String>, Refusal>
     Ok(creators)
 }
 
-/// The state after the create event. `people` are the creator and those invited.
+/// The state after the create event. `people` are the creator and those who are invited at once.
 pub(super) fn after_create(request: &NewRoomRequest, people: &People) -> Result<Vec<StateDraft>, Refusal> {
     let creator = people.get(&request.creator);
     let mut state = vec![
@@ -103,7 +103,7 @@ pub(super) fn after_create(request: &NewRoomRequest, people: &People) -> Result<
         let rich = json!({ "topic": topic, "m.topic": { "m.text": [{ "body": topic }] } });
         state.push(StateDraft::new("m.room.topic", "", rich));
     }
-    for user_id in &request.invite {
+    for user_id in request.invite.iter().filter(|id| people.contains_key(&***id)) {
         let mut content = member_content(Membership::Invite, people.get(user_id), None);
         if request.is_direct {
             content.insert("is_direct".into(), json!(true));

@@ -1,55 +1,60 @@
-//! Rooms as those see them who think of joining: summaries and the tree of a space (client-server API, "Spaces" and
-//! "Room previews").
+//! Rooms as those see them who think of joining: summaries, and what a space says of its children (client-server API,
+//! "Spaces" and "Room previews").
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use maru_protocol::visibility::{HistoryVisibility, Membership};
-use ruma::room::{JoinRule, RoomSummary};
-use ruma::{OwnedRoomId, RoomId, UserId};
+use ruma::room::{AllowRule, JoinRule, Restricted, RoomSummary};
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
 
+use super::audience::Audience;
 use super::{Room, Rooms};
 use crate::refusal::Refusal;
 use crate::store::events::StoredEvent;
 use crate::store::rooms::StoredRoom;
-
-/// Most rooms of one answer.
-const LONGEST_PAGE: usize = 50;
-
-/// Most rooms that a walk visits, over all its pages.
-const LONGEST_WALK: usize = 1_000;
-
-/// Which part of a space's tree somebody wants to see.
-#[derive(Clone, Copy, Debug)]
-pub struct HierarchyQuery {
-    /// How many rooms come before it.
-    pub from: usize,
-    /// How many rooms.
-    pub limit: Option<usize>,
-    /// How far down; the space itself is at depth 0.
-    pub max_depth: Option<usize>,
-    /// Whether children that are not suggested are left out.
-    pub suggested_only: bool,
-}
 
 /// A room of a tree.
 #[derive(Clone, Debug)]
 pub struct TreeRoom {
     /// The room.
     pub summary: RoomSummary,
-    /// Its `m.space.child` events, in the order of the children.
-    pub children: Vec<Arc<StoredEvent>>,
+    /// Its children, in their order.
+    pub children: Vec<TreeChild>,
 }
 
-/// A part of a tree, from the top down.
+/// A child of a space, as the space names it.
 #[derive(Clone, Debug)]
-pub struct TreePage {
-    /// The rooms.
-    pub rooms: Vec<TreeRoom>,
-    /// How many rooms come before the next part, if there is one.
-    pub next: Option<usize>,
+pub struct TreeChild {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// Servers that are in it.
+    pub via: Vec<OwnedServerName>,
+    /// The stripped `m.space.child` event, with its time.
+    pub json: Box<RawValue>,
+}
+
+impl TreeChild {
+    /// Reads a stripped `m.space.child` event. One without a way to get there is no child.
+    #[must_use]
+    pub fn read(json: Box<RawValue>) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Stripped {
+            #[serde(rename = "type")]
+            event_type: String,
+            state_key: OwnedRoomId,
+            content: Child,
+        }
+        let stripped: Stripped = serde_json::from_str(json.get()).ok()?;
+        let fits = stripped.event_type == "m.space.child" && !stripped.content.via.is_empty();
+        fits.then(|| Self {
+            room_id: stripped.state_key,
+            via: stripped.content.servers(),
+            json,
+        })
+    }
 }
 
 impl Rooms {
@@ -72,64 +77,16 @@ impl Rooms {
         Ok((self.summary_of(room).await?, membership))
     }
 
-    /// A part of the tree under a space, walked depth first. Rooms that the user may not know of are left out.
+    /// A room as part of a tree, with its children. Costs grow with the state of a space.
     ///
     /// # Errors
-    /// [`Refusal::Forbidden`] when the user may not know of the space itself.
-    pub async fn hierarchy(
-        &self,
-        space: &RoomId,
-        user_id: &UserId,
-        asked: HierarchyQuery,
-    ) -> Result<TreePage, Refusal> {
-        let top = self.room(space).await?;
-        if !self.may_preview(&top, Some(user_id)).await? {
-            return Err(Refusal::forbidden("you may not look into that space"));
-        }
-        let limit = asked.limit.unwrap_or(LONGEST_PAGE).clamp(1, LONGEST_PAGE);
-        let end = asked.from.saturating_add(limit);
-        let mut rooms = Vec::new();
-        let mut seen = HashSet::from([top.room_id.clone()]);
-        let (mut waiting, mut visited) = (vec![(top, 0)], 0);
-        while let Some((room, depth)) = waiting.pop() {
-            if visited == end || visited == LONGEST_WALK {
-                return Ok(TreePage {
-                    rooms,
-                    next: (visited < LONGEST_WALK).then_some(visited),
-                });
-            }
-            let children = self.children(&room, asked.suggested_only).await?;
-            if asked.max_depth.is_none_or(|deepest| depth < deepest) {
-                for child in children.iter().rev().filter_map(|stored| child_of(stored)) {
-                    if let Some(child) = self.next_in_tree(&child, user_id, &mut seen).await? {
-                        waiting.push((child, depth + 1));
-                    }
-                }
-            }
-            if visited >= asked.from {
-                let summary = self.summary_of(&room).await?;
-                rooms.push(TreeRoom { summary, children });
-            }
-            visited += 1;
-        }
-        Ok(TreePage { rooms, next: None })
-    }
-
-    /// A child that was not met before and that the user may know of.
-    async fn next_in_tree(
-        &self,
-        child: &RoomId,
-        user_id: &UserId,
-        seen: &mut HashSet<OwnedRoomId>,
-    ) -> Result<Option<Arc<Room>>, Refusal> {
-        if seen.len() > LONGEST_WALK || !seen.insert(child.to_owned()) {
-            return Ok(None);
-        }
-        match self.room(child).await {
-            Ok(room) if self.may_preview(&room, Some(user_id)).await? => Ok(Some(room)),
-            Ok(_) | Err(Refusal::NotFound(_)) => Ok(None),
-            Err(refusal) => Err(refusal),
-        }
+    /// When the database cannot be read.
+    pub async fn tree_room(&self, room: &Room, suggested_only: bool) -> Result<TreeRoom, Refusal> {
+        let children = self.children(room, suggested_only).await?;
+        Ok(TreeRoom {
+            summary: self.summary_of(room).await?,
+            children: children.iter().filter_map(|stored| tree_child(stored)).collect(),
+        })
     }
 
     /// The children of a space in their order; none for other rooms.
@@ -164,7 +121,10 @@ impl Rooms {
     }
 
     /// Whether somebody may know what a room is: members, those invited, and those who could join or knock.
-    async fn may_preview(&self, room: &Room, user_id: Option<&UserId>) -> Result<bool, Refusal> {
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn may_preview(&self, room: &Room, user_id: Option<&UserId>) -> Result<bool, Refusal> {
         let state = &room.head().state;
         let rule = self.state_event(state, "m.room.join_rules", "").await?;
         let rule = rule.and_then(|stored| stored.event.content_as::<JoinRule>().ok());
@@ -190,6 +150,42 @@ impl Rooms {
             _ => Ok(false),
         }
     }
+
+    /// Whether another server may know what a room is, for its users: one that is in it or has somebody invited, and any
+    /// where its users could join or knock.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn may_preview_from(&self, room: &Room, server_name: &ServerName) -> Result<bool, Refusal> {
+        if self.may_preview(room, None).await? {
+            return Ok(true);
+        }
+        if self.audience(room, server_name).await? == Some(Audience::Present) {
+            return Ok(true);
+        }
+        let expected = self.store.members(room.nid, &["invite", "knock"]).await?;
+        if expected
+            .iter()
+            .any(|member| member.membership.user_id.server_name() == server_name)
+        {
+            return Ok(true);
+        }
+        let rule = self
+            .state_event(&room.head().state, "m.room.join_rules", "")
+            .await?;
+        let rule = rule.and_then(|stored| stored.event.content_as::<JoinRule>().ok());
+        let Some(JoinRule::Restricted(rule)) = rule else {
+            return Ok(false);
+        };
+        for opening in rooms_of(&rule) {
+            match self.room(opening).await {
+                Ok(room) if room.head().servers.contains_key(server_name) => return Ok(true),
+                Ok(_) | Err(Refusal::NotFound(_)) => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Ok(false)
+    }
 }
 
 #[derive(Deserialize)]
@@ -198,6 +194,34 @@ struct Child {
     order: Option<Value>,
     #[serde(default)]
     suggested: Value,
+}
+
+impl Child {
+    fn servers(&self) -> Vec<OwnedServerName> {
+        let servers = self.via.iter().filter_map(|name| name.as_str().try_into().ok());
+        servers.collect()
+    }
+}
+
+/// The rooms whose members a restricted room lets in.
+fn rooms_of(rule: &Restricted) -> impl Iterator<Item = &RoomId> {
+    rule.allow.iter().filter_map(|rule| match rule {
+        AllowRule::RoomMembership(rule) => Some(&*rule.room_id),
+        _ => None,
+    })
+}
+
+/// A child as those outside are told of it.
+fn tree_child(stored: &StoredEvent) -> Option<TreeChild> {
+    let event = &stored.event;
+    let stripped = json!({
+        "type": event.event_type,
+        "state_key": event.state_key,
+        "sender": event.sender,
+        "content": event.content,
+        "origin_server_ts": event.origin_server_ts,
+    });
+    TreeChild::read(to_raw_value(&stripped).ok()?)
 }
 
 /// The room that an `m.space.child` event makes a child. One without a way to get there is no child.

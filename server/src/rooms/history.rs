@@ -29,6 +29,7 @@ const READ_AT_ONCE: usize = 500;
 pub type Wanted<'a> = &'a (dyn Fn(&Event) -> bool + Send + Sync);
 
 /// Which part of a timeline is asked for.
+#[derive(Clone)]
 pub struct PageRequest<'a> {
     /// Where to start; none for the end of the timeline that the direction starts at.
     pub from: Option<PageToken>,
@@ -49,12 +50,29 @@ pub struct PageRequest<'a> {
 pub struct Page {
     /// Where it starts.
     pub start: PageToken,
-    /// Where to go on; none where history ends.
+    /// Where to go on; none where history ends, as far as it is here.
     pub end: Option<PageToken>,
+    /// The gap that was reached, as the place before it.
+    pub gap: Place,
     /// The events, in the direction of reading.
     pub chunk: Vec<Seen>,
     /// The membership events of the senders, if asked for.
     pub state: Vec<Arc<StoredEvent>>,
+}
+
+impl Page {
+    /// Adds the page after it in the direction of reading.
+    pub fn go_on_with(&mut self, next: Page) {
+        self.end = next.end;
+        self.gap = next.gap;
+        self.chunk.extend(next.chunk);
+        let known: HashSet<_> = self.state.iter().map(|stored| stored.nid).collect();
+        let new = next
+            .state
+            .into_iter()
+            .filter(|stored| !known.contains(&stored.nid));
+        self.state.extend(new);
+    }
 }
 
 /// An event and what stands around it.
@@ -143,6 +161,7 @@ impl Rooms {
         Ok(Page {
             start: PageToken::Place(start),
             end: walked.more.then_some(PageToken::Place(walked.gap)),
+            gap: walked.gap,
             chunk: walked.found,
             state,
         })
@@ -199,6 +218,18 @@ impl Rooms {
         })
     }
 
+    /// Whether somebody may read anything of a room's timeline.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn may_read(&self, user_id: &UserId, room: &Room) -> Result<bool, Refusal> {
+        match self.walker(user_id, room).await {
+            Ok(_) => Ok(true),
+            Err(Refusal::Forbidden(_)) => Ok(false),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
     /// One event of a room's timeline.
     ///
     /// # Errors
@@ -234,8 +265,43 @@ impl Rooms {
         direction: Direction,
     ) -> Result<Seen, Refusal> {
         let walker = self.walker(user_id, room).await?;
+        let gap = self.gap_at_time(room, time_ms, direction).await?;
+        let is_due = |event: &Event| is_due(event, time_ms, direction);
+        let stretch = Stretch {
+            from: gap,
+            to: None,
+            direction,
+            limit: 1,
+            wanted: &is_due,
+        };
+        let mut walked = self.walk(&walker, stretch).await?;
+        let none = || Refusal::not_found("there is no event at that time that you may see");
+        walked.found.pop().ok_or_else(none)
+    }
+
+    /// Up to `limit` events of a room next to a time, nearest first, whoever may see them.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn near_time(
+        &self,
+        room: &Room,
+        time_ms: u64,
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
+        let gap = self.gap_at_time(room, time_ms, direction).await?;
+        let from = Place(gap.0.saturating_add(1));
+        let mut events = self.store.timeline(room.nid, from, direction, limit).await?;
+        events.retain(|stored| is_due(&stored.event, time_ms, direction));
+        Ok(events)
+    }
+
+    /// The gap of a timeline at a time, as the place before it.
+    async fn gap_at_time(&self, room: &Room, time_ms: u64, direction: Direction) -> Result<Place, Refusal> {
+        let head = room.head();
         // The first place whose event is not before (forward), or is after (backward), the time.
-        let (mut low, mut high) = (walker.first.0, walker.last.0.saturating_add(1));
+        let (mut low, mut high) = (head.first_place.0, head.last_place.0.saturating_add(1));
         while low < high {
             let middle = low + (high - low) / 2;
             let passed = match self.store.time_at(room.nid, Place(middle)).await? {
@@ -251,20 +317,7 @@ impl Rooms {
                 low = middle + 1;
             }
         }
-        let is_due = |event: &Event| match direction {
-            Direction::Forward => event.origin_server_ts >= time_ms,
-            Direction::Backward => event.origin_server_ts <= time_ms,
-        };
-        let stretch = Stretch {
-            from: Place(low.saturating_sub(1)),
-            to: None,
-            direction,
-            limit: 1,
-            wanted: &is_due,
-        };
-        let mut walked = self.walk(&walker, stretch).await?;
-        let none = || Refusal::not_found("there is no event at that time that you may see");
-        walked.found.pop().ok_or_else(none)
+        Ok(Place(low.saturating_sub(1)))
     }
 
     /// Whose events a user does not want to see (client-server API, "Ignoring users").
@@ -378,6 +431,14 @@ impl Rooms {
             .map(|seen| seen.stored.event.sender.as_str())
             .collect();
         self.members_in(room, newest.stored.state, senders).await
+    }
+}
+
+/// Whether an event is not before a time (forward), or not after it (backward).
+fn is_due(event: &Event, time_ms: u64, direction: Direction) -> bool {
+    match direction {
+        Direction::Forward => event.origin_server_ts >= time_ms,
+        Direction::Backward => event.origin_server_ts <= time_ms,
     }
 }
 

@@ -6,7 +6,7 @@ use maru_protocol::auth::PowerLevels;
 use maru_protocol::canonical::Content;
 use maru_protocol::visibility::Membership;
 use ruma::room::{AllowRule, JoinRule, Restricted};
-use ruma::{OwnedRoomId, OwnedUserId, RoomOrAliasId, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, RoomOrAliasId, UserId};
 use serde_json::{Map, Value, json};
 
 use super::{Room, Rooms};
@@ -53,7 +53,7 @@ impl Rooms {
     /// # Errors
     /// [`Refusal::NotFound`] when this server does not know it.
     pub async fn room_named(&self, name: &RoomOrAliasId) -> Result<Arc<Room>, Refusal> {
-        match <&ruma::RoomId>::try_from(name) {
+        match <&RoomId>::try_from(name) {
             Ok(room_id) => self.room(room_id).await,
             Err(alias) => self.room_of_alias(alias).await,
         }
@@ -132,9 +132,21 @@ impl Rooms {
         user_id: &UserId,
         reason: Option<String>,
     ) -> Result<(), Refusal> {
-        let people = self.store.people([user_id]).await?;
-        let content = member_content(Membership::Knock, people.get(user_id), reason);
+        let content = self.knock_content(user_id, reason).await?;
         self.set_member(room, user_id, user_id, content).await.map(drop)
+    }
+
+    /// The content of a knock of a local user.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn knock_content(
+        &self,
+        user_id: &UserId,
+        reason: Option<String>,
+    ) -> Result<Map<String, Value>, Refusal> {
+        let people = self.store.people([user_id]).await?;
+        Ok(member_content(Membership::Knock, people.get(user_id), reason))
     }
 
     /// Takes a user out of a room, or declines an invitation. Somebody who has left already has left.
@@ -172,19 +184,29 @@ impl Rooms {
         self.set_member(room, sender, target, content).await.map(drop)
     }
 
-    /// An invitation of a user of another server, of whom this one knows no more than the id.
+    /// The content of an invitation of a user of another server, of whom this one knows no more than the id.
+    pub fn invite_content(
+        &self,
+        reason: Option<String>,
+        more: impl IntoIterator<Item = (String, Value)>,
+    ) -> Map<String, Value> {
+        let mut content = member_content(Membership::Invite, None, reason);
+        content.extend(more);
+        content
+    }
+
+    /// An invitation with some content.
     ///
     /// # Errors
-    /// When the reason makes no event.
+    /// When the content makes no event.
     pub fn invite_draft(
         &self,
         room: &Room,
         sender: &UserId,
         target: &UserId,
-        reason: Option<String>,
+        content: &Map<String, Value>,
     ) -> Result<maru_protocol::event::Draft, Refusal> {
-        let content = member_content(Membership::Invite, None, reason);
-        let content = Content::of(&content).map_err(|error| Refusal::BadJson(error.to_string()))?;
+        let content = Content::of(content).map_err(|error| Refusal::BadJson(error.to_string()))?;
         Ok(self.draft(room, sender, "m.room.member", Some(target.as_str()), content))
     }
 
@@ -245,12 +267,14 @@ impl Rooms {
     ///
     /// # Errors
     /// [`Refusal::BadState`] when the user has not left it.
-    pub async fn forget(&self, room: &Room, user_id: &UserId) -> Result<(), Refusal> {
+    pub async fn forget(&self, room_id: &RoomId, user_id: &UserId) -> Result<(), Refusal> {
+        let never = || Refusal::not_found("you have never been in that room");
+        let room = self.store.room(room_id).await?.ok_or_else(never)?;
         if self.store.forget(room.nid, user_id).await? {
             return Ok(());
         }
-        match self.membership(room, user_id).await? {
-            None => Err(Refusal::not_found("you have never been in that room")),
+        match self.store.membership(room.nid, user_id).await? {
+            None => Err(never()),
             Some(_) => Err(Refusal::BadState("leave the room before you forget it".into())),
         }
     }
@@ -303,6 +327,45 @@ impl Rooms {
         Ok(people)
     }
 
+    /// Whether a user of another server may ask for a membership at all: so much is told without an event. What the event
+    /// says is judged by the room's rules when it comes.
+    ///
+    /// # Errors
+    /// [`Refusal::Forbidden`] where the rules cannot allow it.
+    pub(crate) async fn may_ask(
+        &self,
+        room: &Room,
+        user_id: &UserId,
+        wanted: Membership,
+    ) -> Result<(), Refusal> {
+        let present = self.membership(room, user_id).await?;
+        let rule = self
+            .state_event(&room.head().state, "m.room.join_rules", "")
+            .await?;
+        let rule = rule.and_then(|rule| rule.event.content_as::<JoinRule>().ok());
+        let is_in = matches!(present, Some(Membership::Join | Membership::Invite));
+        let open = match wanted {
+            _ if present == Some(Membership::Ban) => false,
+            Membership::Leave => is_in || present == Some(Membership::Knock),
+            Membership::Join => {
+                is_in
+                    || matches!(
+                        rule,
+                        Some(JoinRule::Public | JoinRule::Restricted(_) | JoinRule::KnockRestricted(_))
+                    )
+            }
+            Membership::Knock => {
+                !is_in && matches!(rule, Some(JoinRule::Knock | JoinRule::KnockRestricted(_)))
+            }
+            Membership::Invite | Membership::Ban => false,
+        };
+        let open = open && (wanted == Membership::Leave || self.is_federated(room).await?);
+        if open {
+            return Ok(());
+        }
+        Err(Refusal::forbidden("the room's rules do not allow that"))
+    }
+
     /// Who vouches for somebody who joins a room because of membership in another; `None` where nobody has to.
     pub(crate) async fn authoriser(
         &self,
@@ -325,8 +388,8 @@ impl Rooms {
         let vouches = |member: &UserId| self.identity.is_local(member) && may_invite(&levels, member);
         match room.find_member(vouches) {
             Some(member) => Ok(Some(member)),
-            None => Err(Refusal::forbidden(
-                "nobody of this server has the power to let you into that room",
+            None => Err(Refusal::UnableToAuthoriseJoin(
+                "nobody of this server has the power to let you into that room".into(),
             )),
         }
     }

@@ -5,6 +5,7 @@
 
 mod aliases;
 mod append;
+pub mod audience;
 mod bundle;
 mod chain;
 mod create;
@@ -23,6 +24,7 @@ mod relation;
 pub mod relations;
 mod room;
 mod send;
+mod server_acl;
 mod show_profile;
 mod state_checks;
 mod stripped;
@@ -42,7 +44,7 @@ use maru_protocol::state::State;
 pub use append::Effects;
 pub use create::{NewRoomRequest, Preset, StateDraft};
 pub use directory::{DirectoryPage, DirectoryQuery};
-pub use hierarchy::{HierarchyQuery, TreePage, TreeRoom};
+pub use hierarchy::{TreeChild, TreeRoom};
 pub use room::Room;
 pub use table::RoomTable;
 pub use transactions::Transaction;

@@ -6,10 +6,13 @@
 use std::sync::Arc;
 
 use maru_protocol::RoomVersion;
+use maru_protocol::canonical::Content;
 use maru_protocol::event::{Draft, Event, Links, build};
 use maru_protocol::interest::membership;
+use maru_protocol::limits::DEFAULT_MAX_EVENT_BYTES;
 use maru_protocol::state::EventNid;
 use ruma::{OwnedRoomId, OwnedUserId, UserId};
+use serde_json::{Map, Value};
 
 use super::{Room, Rooms};
 use crate::refusal::Refusal;
@@ -98,6 +101,30 @@ impl Rooms {
             &identity.signing_key,
         )
         .map_err(|error| Refusal::forbidden(error.to_string()))
+    }
+
+    /// A membership event of a user for the user itself, for another server to accept or for nobody else.
+    ///
+    /// # Errors
+    /// When the fields make no event.
+    pub fn member_for_others(
+        &self,
+        room_id: &ruma::RoomId,
+        user_id: &UserId,
+        content: Map<String, Value>,
+        links: Links,
+        version: RoomVersion,
+    ) -> Result<Event, Refusal> {
+        let draft = Draft {
+            room_id: Some(room_id.to_owned()),
+            sender: user_id.to_owned(),
+            event_type: "m.room.member".into(),
+            state_key: Some(user_id.as_str().into()),
+            content: Content::of(&content).map_err(|error| Refusal::BadJson(error.to_string()))?,
+            redacts: None,
+            origin_server_ts: self.clock.now_ms(),
+        };
+        self.build_for_others(draft, links, version, DEFAULT_MAX_EVENT_BYTES)
     }
 
     /// Builds an event on a room's head without storing it, for another server to accept first. It is then taken in like

@@ -186,22 +186,30 @@ impl Rooms {
             visibility: state.get(&slots.visibility),
             member: state.get(&slots.member),
         };
-        let mut facts = HashMap::new();
+        let states = self.states_after(room, events).await?;
+        Ok(states.iter().map(|(nid, state)| (*nid, read(state))).collect())
+    }
+
+    /// The states after some events: at most one query, none where all are the room's current one.
+    pub(super) async fn states_after(
+        &self,
+        room: &Room,
+        events: &[Arc<StoredEvent>],
+    ) -> Result<HashMap<StateNid, State>, Refusal> {
+        let mut states = HashMap::new();
         let head = room.head();
         if let Some(nid) = head.state.nid() {
-            facts.insert(nid, read(&head.state));
+            states.insert(nid, head.state.clone());
         }
         let mut missing: Vec<StateNid> = events.iter().filter_map(|stored| stored.state).collect();
         missing.dedup();
-        missing.retain(|nid| !facts.contains_key(nid));
+        missing.retain(|nid| !states.contains_key(nid));
         missing.sort_unstable();
         missing.dedup();
         if !missing.is_empty() {
-            for (nid, state) in self.store.states(missing).await? {
-                facts.insert(nid, read(&state));
-            }
+            states.extend(self.store.states(missing).await?);
         }
-        Ok(facts)
+        Ok(states)
     }
 }
 

@@ -141,6 +141,19 @@ pub struct Redaction {
     pub by: OwnedEventId,
 }
 
+/// A redaction of an event that is not here yet.
+#[derive(Clone, Debug)]
+pub struct EarlyRedaction {
+    /// The room (rooms.nid).
+    pub room: i64,
+    /// The event that it redacts.
+    pub target: OwnedEventId,
+    /// The redaction event.
+    pub by: OwnedEventId,
+    /// Who redacts.
+    pub sender: OwnedUserId,
+}
+
 /// A client's transaction id (unique per user, device and scope) and the event that it became.
 #[derive(Clone, Debug)]
 pub struct NewTransaction {
@@ -181,6 +194,17 @@ static INSERT: Insert = Insert {
         ("json", Kind::Text),
     ],
     on_conflict: "",
+};
+
+static INSERT_EARLY_REDACTION: Insert = Insert {
+    table: "early_redactions",
+    columns: &[
+        ("target", Kind::Text),
+        ("redaction", Kind::Text),
+        ("room", Kind::Int),
+        ("sender", Kind::Text),
+    ],
+    on_conflict: "ON CONFLICT DO NOTHING",
 };
 
 static INSERT_TRANSACTION: Insert = Insert {
@@ -243,6 +267,21 @@ pub(super) async fn redact(connection: &mut Connection, redaction: &Redaction) -
         .execute(connection)
         .await
         .map(drop)
+}
+
+pub(super) async fn store_early_redactions(
+    connection: &mut Connection,
+    early: Vec<&EarlyRedaction>,
+) -> Result<(), StoreError> {
+    let rows = early.into_iter().map(|redaction| {
+        vec![
+            redaction.target.as_str().into(),
+            redaction.by.as_str().into(),
+            redaction.room.into(),
+            redaction.sender.as_str().into(),
+        ]
+    });
+    INSERT_EARLY_REDACTION.rows(connection, rows.collect()).await
 }
 
 pub(super) async fn store_transactions(
@@ -347,6 +386,33 @@ impl Store {
                 .all(&self.readers)
                 .await?,
         )
+    }
+
+    /// Redactions of a room that came before these events.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn early_redactions(
+        &self,
+        room: i64,
+        targets: Vec<String>,
+    ) -> Result<Vec<EarlyRedaction>, StoreError> {
+        let rows = query(
+            "SELECT target, redaction, sender FROM early_redactions WHERE target = ANY($1) AND room = $2 \
+             ORDER BY target, redaction",
+        );
+        let rows = rows.bind(targets).bind(room).all(&self.readers).await?;
+        let bad = |error: ruma::IdParseError| StoreError::corrupt("early_redactions", error);
+        rows.iter()
+            .map(|row| {
+                Ok(EarlyRedaction {
+                    room,
+                    target: row.get::<String>(0)?.try_into().map_err(bad)?,
+                    by: row.get::<String>(1)?.try_into().map_err(bad)?,
+                    sender: row.get::<String>(2)?.try_into().map_err(bad)?,
+                })
+            })
+            .collect()
     }
 
     /// Events by their local numbers.

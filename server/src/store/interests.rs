@@ -185,6 +185,40 @@ impl Store {
             .collect()
     }
 
+    /// When a server's last interest in a room ended, if it had any that lasted.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn interest_ended(
+        &self,
+        room: i64,
+        server_name: &ServerName,
+    ) -> Result<Option<Position>, StoreError> {
+        let row = query(
+            "SELECT to_position FROM interests WHERE server_name = $1 AND room = $2 AND to_position > from_position \
+             ORDER BY to_position DESC LIMIT 1",
+        );
+        let row = row.bind(server_name.as_str()).bind(room);
+        let row = row.optional(&self.readers).await?;
+        row.map(|row| Ok(Position(row.get(0)?))).transpose()
+    }
+
+    /// The rooms in which any other server is interested now.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn rooms_with_others(&self) -> Result<Vec<OwnedRoomId>, StoreError> {
+        let rows = query(
+            "SELECT DISTINCT rooms.room_id FROM interests AS i JOIN rooms ON rooms.nid = i.room \
+             WHERE i.to_position IS NULL",
+        );
+        let rows = rows.all(&self.readers).await?;
+        let bad = |error: ruma::IdParseError| StoreError::corrupt("rooms", error);
+        rows.iter()
+            .map(|row| row.get::<String>(0)?.try_into().map_err(bad))
+            .collect()
+    }
+
     /// The servers that are interested in a room now.
     ///
     /// # Errors

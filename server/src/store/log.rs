@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::StoreError;
 use super::account_data::AccountData;
-use super::events::{NewTransaction, Redaction, StoredEvent};
+use super::events::{EarlyRedaction, NewTransaction, Redaction, StoredEvent};
 use super::interests::Interest;
 use super::notifications::NewNotification;
 use super::peer_messages::{Delivered, HeardMessage, PeerMessage};
@@ -39,6 +39,8 @@ pub enum Record {
     Membership(Membership),
     /// The content of an event goes.
     Redaction(Redaction),
+    /// A redaction whose target is not here yet.
+    EarlyRedaction(EarlyRedaction),
     /// A client's transaction id and the event it became.
     Transaction(NewTransaction),
     /// What a user's own push rules say of an event.

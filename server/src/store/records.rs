@@ -54,6 +54,12 @@ pub(super) async fn store(connection: &mut Connection, batch: &[Committed]) -> R
     for (_, redaction) in pick!(batch, Record::Redaction) {
         events::redact(connection, redaction).await?;
     }
+    let early: Vec<_> = pick!(batch, Record::EarlyRedaction)
+        .map(|(_, early)| early)
+        .collect();
+    if !early.is_empty() {
+        events::store_early_redactions(connection, early).await?;
+    }
     let heads = last_of_each(pick!(batch, Record::Head).map(|(_, head)| (head.room, head)));
     if !heads.is_empty() {
         rooms::store_heads(connection, heads).await?;

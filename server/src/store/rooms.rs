@@ -9,7 +9,8 @@ use maru_protocol::cursor::{Place, Position};
 use maru_protocol::ingest::Extremity;
 use maru_protocol::state::{EventNid, State, StateNid};
 use ruma::{
-    OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, UserId,
+    OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId,
+    ServerName, UserId,
 };
 
 use super::engine::{Connection, Insert, Kind, Row, query};
@@ -448,6 +449,27 @@ impl Store {
             .iter()
             .map(read_membership)
             .collect()
+    }
+
+    /// The users of a server who are or were something to a room. Costs grow with everybody who ever was.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn members_of_server(
+        &self,
+        room: i64,
+        server_name: &ServerName,
+    ) -> Result<Vec<OwnedUserId>, StoreError> {
+        let rows = query("SELECT user_id FROM memberships WHERE room = $1").bind(room);
+        let mut users = Vec::new();
+        for row in rows.all(&self.readers).await? {
+            let user_id = OwnedUserId::try_from(row.get::<String>(0)?);
+            let user_id = user_id.map_err(|error| StoreError::corrupt("memberships", error))?;
+            if user_id.server_name() == server_name {
+                users.push(user_id);
+            }
+        }
+        Ok(users)
     }
 
     /// A user's membership in a room, if there ever was one.

@@ -1,10 +1,18 @@
 //! Homeservers that share rooms.
 
+mod acl;
+mod aliases;
+mod catching_up;
+mod directory;
+mod history;
 mod keys;
-mod presence;
-mod profiles;
+mod membership;
 mod receipts;
+mod redactions;
+mod restricted;
 mod rooms;
+mod sizes;
+mod three_servers;
 
 use maru_tests::{TestServer, User};
 use serde_json::{Value, json};

@@ -36,6 +36,27 @@ fn what_is_signed_is_believed() {
 }
 
 #[test]
+fn a_second_signature_changes_nothing_else() {
+    let event = built(
+        draft("m.room.message", None, json!({"body": "b"}), VERSION),
+        VERSION,
+    );
+    let other: OwnedServerName = "b.example".try_into().unwrap();
+    let second = SigningKey {
+        id: KeyId::new("b_1").unwrap(),
+        secret: SecretKey::from_seed(&[7; 32]),
+    };
+    let both = countersign(&event, VERSION, LARGE_MAX_EVENT_BYTES, &other, &second).unwrap();
+    assert_eq!(both.id, event.id);
+    let mut json: Value = serde_json::from_str(&both.json).unwrap();
+    assert_eq!(receive(&json).unwrap().verified, Verified::All);
+    let signed = json["signatures"].as_object_mut().unwrap().remove("b.example");
+    assert!(signed.is_some_and(|keys| keys["ed25519:b_1"].is_string()));
+    assert_eq!(json.to_string(), *event.json);
+    assert!(countersign(&event, VERSION, event.json.len(), &other, &second).is_err());
+}
+
+#[test]
 fn changed_content_is_redacted() {
     let json = signed("m.room.message", None, json!({"body": "b"}));
     let honest = receive(&json).unwrap().event;

@@ -1,4 +1,5 @@
-//! Events of a room, for a server that is in it.
+//! Events of a room, for a server that is or was in it. Which of them it may be told, and in which form, is decided by
+//! [`Rooms::told`](crate::rooms::Rooms::told) alone.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -7,17 +8,20 @@ use maru_federation::homeserver::{Finished, Parts};
 use maru_protocol::ingest::Outcome;
 use maru_protocol::wire::answer::Refused;
 use maru_protocol::wire::request::Nothing;
-use maru_protocol::wire::request::history::{Backfill, Events, MissingEvents};
+use maru_protocol::wire::request::history::{self, Backfill, Events, MissingEvents, Nearest, Timestamp};
 use ruma::{OwnedEventId, ServerName};
 
-use super::refused;
+use super::{Asked, refused};
 use crate::peers::Peers;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
-use crate::store::events::StoredEvent;
+use crate::store::events::{Direction, StoredEvent};
 
 /// Most events of one answer.
 const MOST_EVENTS: usize = 500;
+
+/// Events near a time that are looked at for one that the peer may see.
+const MOST_NEAR: usize = 100;
 
 impl Peers {
     /// The events before some others, those included.
@@ -27,13 +31,13 @@ impl Peers {
         call: Backfill,
         parts: &maru_federation::homeserver::Parts,
     ) -> Result<Finished, Refused> {
-        let room = self.room_for(peer, &call.room_id).await?;
+        let asked = self.room_for(peer, &call.room_id).await?;
         let limit = usize::try_from(call.limit).unwrap_or(MOST_EVENTS);
         let events = self
-            .walk_back(&room, call.from, &HashSet::new(), limit)
+            .walk_back(&asked.room, call.from, &HashSet::new(), limit)
             .await
             .map_err(refused)?;
-        self.give(&events, parts).await?;
+        self.give_told(peer, &asked, events, parts).await?;
         Finished::done::<Backfill>(Nothing {})
     }
 
@@ -44,19 +48,19 @@ impl Peers {
         call: MissingEvents,
         parts: &Parts,
     ) -> Result<Finished, Refused> {
-        let room = self.room_for(peer, &call.room_id).await?;
+        let asked = self.room_for(peer, &call.room_id).await?;
         let limit = usize::try_from(call.limit).unwrap_or(MOST_EVENTS);
-        let latest = self.events_of(&room, &call.latest).await.map_err(refused)?;
+        let latest = self.events_of(&asked.room, &call.latest).await.map_err(refused)?;
         let from = latest
             .iter()
             .flat_map(|stored| stored.event.prev_events.iter().cloned());
         let mut stop: HashSet<OwnedEventId> = call.earliest.into_iter().collect();
         stop.extend(call.latest);
         let events = self
-            .walk_back(&room, from.collect(), &stop, limit)
+            .walk_back(&asked.room, from.collect(), &stop, limit)
             .await
             .map_err(refused)?;
-        self.give(&events, parts).await?;
+        self.give_told(peer, &asked, events, parts).await?;
         Finished::done::<MissingEvents>(Nothing {})
     }
 
@@ -67,10 +71,44 @@ impl Peers {
         call: Events,
         parts: &Parts,
     ) -> Result<Finished, Refused> {
-        let room = self.room_for(peer, &call.room_id).await?;
-        let events = self.events_of(&room, &call.ids).await.map_err(refused)?;
-        self.give(&events, parts).await?;
+        let asked = self.room_for(peer, &call.room_id).await?;
+        let events = self.events_of(&asked.room, &call.ids).await.map_err(refused)?;
+        self.give_told(peer, &asked, events, parts).await?;
         Finished::done::<Events>(Nothing {})
+    }
+
+    /// The event nearest to a time.
+    pub(super) async fn give_nearest(&self, peer: &ServerName, call: Timestamp) -> Result<Nearest, Refused> {
+        let asked = self.room_for(peer, &call.room_id).await?;
+        let direction = match call.direction {
+            history::Direction::Forwards => Direction::Forward,
+            history::Direction::Backwards => Direction::Backward,
+        };
+        let near = self.rooms.near_time(&asked.room, call.ts, direction, MOST_NEAR);
+        let near = near.await.map_err(refused)?;
+        let told = self.rooms.told(&asked.room, peer, asked.audience, near).await;
+        let told = told.map_err(refused)?;
+        let nearest = told.first().ok_or_else(|| {
+            refused(Refusal::not_found(
+                "the room has no event at that time for your server",
+            ))
+        })?;
+        Ok(Nearest {
+            event_id: nearest.id.clone(),
+            ts: nearest.origin_server_ts,
+        })
+    }
+
+    /// Hands out of some events what the peer may be told.
+    async fn give_told(
+        &self,
+        peer: &ServerName,
+        asked: &Asked,
+        events: Vec<Arc<StoredEvent>>,
+        parts: &Parts,
+    ) -> Result<(), Refused> {
+        let told = self.rooms.told(&asked.room, peer, asked.audience, events).await;
+        self.give(&told.map_err(refused)?, parts).await
     }
 
     pub(super) async fn events_of(
@@ -98,6 +136,8 @@ impl Peers {
         let mut open: Vec<OwnedEventId> = from.into_iter().filter(|id| !stop.contains(id)).collect();
         while !open.is_empty() && found.len() < limit {
             let mut generation = self.events_of(room, &open).await?;
+            // What hangs nowhere here has no history behind it.
+            generation.retain(|stored| stored.state.is_some());
             generation.sort_by_key(|stored| std::cmp::Reverse(stored.event.depth));
             generation.truncate(limit - found.len());
             let mut next = Vec::new();

@@ -5,12 +5,16 @@ use std::sync::Arc;
 use maru_federation::homeserver::Parts;
 use maru_protocol::auth::{self, StateSlot};
 use maru_protocol::canonical::Content;
+use maru_protocol::event::{Event, countersign};
+use maru_protocol::limits::MAX_JSON_DEPTH;
+use maru_protocol::visibility;
 use maru_protocol::wire::answer::{Refused, RefusedCode};
 use maru_protocol::wire::bounded::{Json, Text};
 use maru_protocol::wire::request::membership::{
     Admission, MakeMembership, Membership, SendMembership, Template,
 };
-use ruma::ServerName;
+use ruma::{OwnedUserId, RoomId, ServerName};
+use serde::Deserialize;
 use serde_json::json;
 
 use super::refused;
@@ -19,12 +23,27 @@ use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::ingest::{Incoming, Taken};
 
-fn named(membership: Membership) -> &'static str {
+fn invalid(why: impl std::fmt::Display) -> Refused {
+    Refused::new(RefusedCode::Invalid, &why.to_string())
+}
+
+/// What a user asks for, in the words of events.
+fn wanted(membership: Membership) -> visibility::Membership {
     match membership {
-        Membership::Join => "join",
-        Membership::Leave => "leave",
-        Membership::Knock => "knock",
+        Membership::Join => visibility::Membership::Join,
+        Membership::Leave => visibility::Membership::Leave,
+        Membership::Knock => visibility::Membership::Knock,
     }
+}
+
+/// Who vouches for a join, by the event's own account.
+fn voucher(event: &Event) -> Option<OwnedUserId> {
+    #[derive(Deserialize)]
+    struct Vouched {
+        join_authorised_via_users_server: OwnedUserId,
+    }
+    let vouched = event.content_as::<Vouched>().ok()?;
+    Some(vouched.join_authorised_via_users_server)
 }
 
 impl Peers {
@@ -40,7 +59,7 @@ impl Peers {
                 "that user belongs to another server",
             ));
         }
-        let room = self.open_room(&call.room_id).await?;
+        let room = self.open_room(peer, &call.room_id).await?;
         if !call
             .versions
             .iter()
@@ -55,11 +74,13 @@ impl Peers {
     }
 
     async fn template_of(&self, room: &Arc<Room>, call: &MakeMembership) -> Result<Template, Refusal> {
+        let wanted = wanted(call.membership);
+        self.rooms.may_ask(room, &call.user_id, wanted).await?;
         let authorised_by = match call.membership {
             Membership::Join => self.rooms.authoriser(room, &call.user_id).await?,
             _ => None,
         };
-        let mut content = json!({ "membership": named(call.membership) });
+        let mut content = json!({ "membership": wanted.as_str() });
         if let Some(authoriser) = &authorised_by {
             content["join_authorised_via_users_server"] = json!(authoriser);
         }
@@ -104,18 +125,11 @@ impl Peers {
         call: SendMembership,
         parts: &Parts,
     ) -> Result<Admission, Refused> {
-        let room = self.open_room(&call.room_id).await?;
-        let invalid = |why: String| Refused::new(RefusedCode::Invalid, &why);
+        let room = self.open_room(peer, &call.room_id).await?;
+        let json = self.vouched_for(&room, peer, &call.event).await?;
         let event = self
-            .verify(&call.event, &room.room_id, room.version, room.max_event_bytes)
-            .map_err(|why| invalid(why.to_string()))?;
-        let about_itself = event.is_state_at("m.room.member", event.sender.as_str());
-        if !about_itself || event.sender.server_name() != peer {
-            return Err(Refused::new(
-                RefusedCode::Forbidden,
-                "not a membership event of a user of your server",
-            ));
-        }
+            .verify(&json, &room.room_id, room.version, room.max_event_bytes)
+            .map_err(invalid)?;
         let taken = self
             .rooms
             .take_in(&room, vec![Incoming::live(Arc::clone(&event))])
@@ -128,39 +142,106 @@ impl Peers {
                     return Err(Refused::new(RefusedCode::Forbidden, &denied.reason));
                 }
             }
-            _ => return Err(invalid("the event names events that are not here".to_owned())),
+            _ => return Err(invalid("the event names events that are not here")),
         }
+        self.tell_others(&room, peer);
         let mut admission = Admission {
             event: event.json.clone().into(),
             state: Vec::new(),
             extremities: room.head().extremities.iter().map(|tip| tip.id.clone()).collect(),
             stripped_state: Vec::new(),
         };
-        if event.content.as_str().contains("\"membership\":\"join\"") {
-            let stored = self
-                .events_of(&room, std::slice::from_ref(&event.id))
-                .await
-                .map_err(refused)?;
-            let before = match stored.first() {
-                Some(stored) => self.state_before(stored).await.map_err(refused)?,
-                None => None,
-            };
-            let state = self.whole(&before.unwrap_or_default()).await.map_err(refused)?;
-            let all = self.with_auth_chain(&state).await.map_err(refused)?;
-            let servers = room.head();
-            self.give_records(servers.servers.keys().map(AsRef::as_ref), parts)
-                .await?;
-            self.give(&all, parts).await?;
-            admission.state = state.iter().map(|stored| stored.event.id.clone()).collect();
+        match visibility::Membership::of(&event) {
+            Some(visibility::Membership::Join) => {
+                admission.state = self.give_room(&room, &event, parts).await?;
+            }
+            Some(visibility::Membership::Knock) => {
+                let shown = self.rooms.stripped_state(&room, &event.sender).await;
+                let shown = shown.map_err(refused)?;
+                admission.stripped_state = shown.iter().map(|json| Json::from(&**json)).collect();
+            }
+            _ => {}
         }
         Ok(admission)
     }
 
+    /// The membership event of a user of a peer, with this server's signature where one of its users vouches for the join.
+    async fn vouched_for(
+        &self,
+        room: &Arc<Room>,
+        peer: &ServerName,
+        json: &str,
+    ) -> Result<Box<str>, Refused> {
+        let event =
+            Event::parse(json, room.version, room.max_event_bytes, MAX_JSON_DEPTH).map_err(invalid)?;
+        let about_itself = event.is_state_at("m.room.member", event.sender.as_str());
+        if !about_itself || event.sender.server_name() != peer {
+            return Err(Refused::new(
+                RefusedCode::Forbidden,
+                "not a membership event of a user of your server",
+            ));
+        }
+        let asked = visibility::Membership::of(&event);
+        if !matches!(
+            asked,
+            Some(
+                visibility::Membership::Join | visibility::Membership::Leave | visibility::Membership::Knock
+            )
+        ) {
+            return Err(invalid("no membership that is asked for by a request"));
+        }
+        let ours = voucher(&event).filter(|user_id| self.identity.is_local(user_id));
+        if ours.is_none() || event.room_id != room.room_id {
+            return Ok(json.into());
+        }
+        // Whether the user is where the join rule says is known to this server alone: the signature says so to others.
+        self.rooms
+            .authoriser(room, &event.sender)
+            .await
+            .map_err(refused)?;
+        let identity = &self.identity;
+        let signed = countersign(
+            &event,
+            room.version,
+            room.max_event_bytes,
+            identity.name(),
+            &identity.signing_key,
+        );
+        Ok((*signed.map_err(invalid)?.json).into())
+    }
+
+    /// Hands out a whole room: the state before a join, with its auth chain and the records of its servers. Answers which
+    /// events are the state.
+    async fn give_room(
+        &self,
+        room: &Room,
+        join: &Event,
+        parts: &Parts,
+    ) -> Result<Vec<ruma::OwnedEventId>, Refused> {
+        let stored = self.store.event(&join.id).await;
+        let stored = stored.map_err(|error| refused(error.into()))?;
+        let before = match &stored {
+            Some(stored) => self.state_before(stored).await.map_err(refused)?,
+            None => None,
+        };
+        let state = self.whole(&before.unwrap_or_default()).await.map_err(refused)?;
+        let all = self.with_auth_chain(&state).await.map_err(refused)?;
+        let head = room.head();
+        self.give_records(head.servers.keys().map(AsRef::as_ref), parts)
+            .await?;
+        self.give_whole(&all, parts).await?;
+        Ok(state.iter().map(|stored| stored.event.id.clone()).collect())
+    }
+
     /// A room that this server is in, whose rules will say who may come.
-    async fn open_room(&self, room_id: &ruma::RoomId) -> Result<Arc<Room>, Refused> {
+    async fn open_room(&self, peer: &ServerName, room_id: &RoomId) -> Result<Arc<Room>, Refused> {
         let unknown = || Refused::new(RefusedCode::NotFound, "this server is not in that room");
-        let room = self.rooms.room(room_id).await.map_err(|_| unknown())?;
-        let present = room.head().servers.contains_key(&self.identity.server_name);
-        present.then_some(room).ok_or_else(unknown)
+        let room = self
+            .present(room_id)
+            .await
+            .map_err(refused)?
+            .ok_or_else(unknown)?;
+        self.check_admitted(peer, &room).await?;
+        Ok(room)
     }
 }

@@ -3,19 +3,21 @@
 //! Every answer first asks whether the peer may have it: [`Peers::room_for`] for what belongs to a room.
 
 mod devices;
+mod directory;
 mod history;
 mod membership;
-mod profile;
 mod state;
 
 use std::sync::Arc;
 
 use maru_federation::homeserver::{Finished, Parts};
+use maru_protocol::event::Event;
 use maru_protocol::record::SignedRecord;
 use maru_protocol::wire::answer::{Part, Refused, RefusedCode};
 use maru_protocol::wire::limits::MAX_EVENTS;
 use maru_protocol::wire::request::devices::{ClaimKeys, Devices};
-use maru_protocol::wire::request::directory::{Alias, AliasTarget, Profile};
+use maru_protocol::wire::request::directory::{Alias, Hierarchy, PublicRooms};
+use maru_protocol::wire::request::history::Timestamp;
 use maru_protocol::wire::request::records::Records;
 use maru_protocol::wire::request::{Nothing, Request, membership as memberships};
 use ruma::{OwnedServerName, RoomId, ServerName};
@@ -23,10 +25,17 @@ use ruma::{OwnedServerName, RoomId, ServerName};
 use super::Peers;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
+use crate::rooms::audience::Audience;
 use crate::store::events::StoredEvent;
 
 /// Bytes of events in one part of an answer.
 const PART_BYTES: usize = 1 << 20;
+
+/// A room that a peer asks about, and what the peer is to it.
+struct Asked {
+    room: Arc<Room>,
+    audience: Audience,
+}
 
 /// Why a request is refused, in the words of the protocol.
 pub(super) fn refused(refusal: Refusal) -> Refused {
@@ -68,6 +77,7 @@ impl Peers {
                     .await?;
                 Finished::done::<Records>(Nothing {})
             }
+            Request::Timestamp(call) => Finished::done::<Timestamp>(self.give_nearest(peer, call).await?),
             Request::Alias(call) => {
                 let done = self.give_alias(call).await.map_err(refused)?;
                 Finished::done::<Alias>(done)
@@ -76,14 +86,15 @@ impl Peers {
                 let done = self.give_devices(peer, call).await.map_err(refused)?;
                 Finished::done::<Devices>(done)
             }
-            Request::Profile(call) => {
-                let done = self.give_profile(call).await.map_err(refused)?;
-                Finished::done::<Profile>(done)
-            }
             Request::ClaimKeys(call) => {
                 let done = self.give_one_time_keys(peer, call).await.map_err(refused)?;
                 Finished::done::<ClaimKeys>(done)
             }
+            Request::PublicRooms(call) => {
+                let done = self.give_public_rooms(call).await.map_err(refused)?;
+                Finished::done::<PublicRooms>(done)
+            }
+            Request::Hierarchy(call) => Finished::done::<Hierarchy>(self.give_hierarchy(peer, call).await?),
             _ => Err(Refused::new(
                 RefusedCode::UnknownRequest,
                 "this server does not answer that request",
@@ -91,33 +102,41 @@ impl Peers {
         }
     }
 
-    async fn give_alias(&self, call: Alias) -> Result<AliasTarget, Refusal> {
-        if call.alias.server_name() != self.identity.name() {
-            return Err(Refusal::not_found("the alias belongs to another server"));
+    /// Checks that a room's server ACL lets a peer take part.
+    async fn check_admitted(&self, peer: &ServerName, room: &Room) -> Result<(), Refused> {
+        if self.rooms.admits(room, peer).await.map_err(refused)? {
+            return Ok(());
         }
-        let (room_id, servers) = self.resolve_alias(&call.alias).await?;
-        Ok(AliasTarget { room_id, servers })
+        Err(Refused::new(
+            RefusedCode::Forbidden,
+            "the room does not let your server take part",
+        ))
     }
 
-    /// A room that a peer takes part in.
-    async fn room_for(&self, peer: &ServerName, room_id: &RoomId) -> Result<Arc<Room>, Refused> {
-        let forbidden = || Refused::new(RefusedCode::Forbidden, "your server is not in that room");
-        let room = self.rooms.room(room_id).await.map_err(|_| forbidden())?;
-        if room.head().servers.contains_key(peer) {
-            Ok(room)
-        } else {
-            Err(forbidden())
-        }
+    /// A room that a peer may be told of: it has or had a user there, and the room's server ACL does not keep it out.
+    async fn room_for(&self, peer: &ServerName, room_id: &RoomId) -> Result<Asked, Refused> {
+        let unknown = || Refused::new(RefusedCode::NotFound, "your server is not in that room");
+        let room = self.rooms.room(room_id).await.map_err(|_| unknown())?;
+        let audience = self.rooms.audience(&room, peer).await.map_err(refused)?;
+        let audience = audience.ok_or_else(unknown)?;
+        self.check_admitted(peer, &room).await?;
+        Ok(Asked { room, audience })
+    }
+
+    /// Sends whole events of a state and its auth chain.
+    async fn give_whole(&self, events: &[Arc<StoredEvent>], parts: &Parts) -> Result<(), Refused> {
+        let events: Vec<_> = events.iter().map(|stored| Arc::clone(&stored.event)).collect();
+        self.give(&events, parts).await
     }
 
     /// Sends events in parts, each with the records of servers that were not sent before.
-    async fn give(&self, events: &[Arc<StoredEvent>], parts: &Parts) -> Result<(), Refused> {
+    async fn give(&self, events: &[Arc<Event>], parts: &Parts) -> Result<(), Refused> {
         let mut given = std::collections::BTreeSet::new();
         let mut rest = events;
         while !rest.is_empty() {
             let mut bytes = 0;
-            let fits = rest.iter().take(MAX_EVENTS).take_while(|stored| {
-                bytes += stored.event.json.len();
+            let fits = rest.iter().take(MAX_EVENTS).take_while(|event| {
+                bytes += event.json.len();
                 bytes <= PART_BYTES
             });
             let count = fits.count().max(1);
@@ -125,14 +144,11 @@ impl Peers {
             rest = later;
             let signers: Vec<OwnedServerName> = now
                 .iter()
-                .map(|stored| stored.event.sender.server_name().to_owned())
+                .map(|event| event.sender.server_name().to_owned())
                 .filter(|name| given.insert(name.clone()))
                 .collect();
             let part = Part {
-                events: now
-                    .iter()
-                    .map(|stored| stored.event.json.clone().into())
-                    .collect(),
+                events: now.iter().map(|event| event.json.clone().into()).collect(),
                 records: self.records_of(signers.iter().map(AsRef::as_ref)),
                 ..Part::default()
             };

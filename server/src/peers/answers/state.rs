@@ -11,23 +11,27 @@ use maru_protocol::wire::answer::Refused;
 use maru_protocol::wire::request::state;
 use ruma::{OwnedEventId, ServerName};
 
-use super::refused;
+use super::{Asked, refused};
 use crate::peers::Peers;
 use crate::refusal::Refusal;
 use crate::store::events::StoredEvent;
 
 impl Peers {
-    /// The state before an event of a room that the peer is in.
+    /// The state before an event that the peer may see.
     pub(super) async fn give_state(
         &self,
         peer: &ServerName,
         call: state::State,
         parts: &Parts,
     ) -> Result<Finished, Refused> {
-        let room = self.room_for(peer, &call.room_id).await?;
+        let Asked { room, audience } = self.room_for(peer, &call.room_id).await?;
         let found = self.events_of(&room, &[call.at]).await.map_err(refused)?;
         let nowhere = || refused(Refusal::not_found("the room has no such event"));
         let at = found.first().ok_or_else(nowhere)?;
+        let told = self.rooms.told(&room, peer, audience, found.clone()).await;
+        if told.map_err(refused)?.is_empty() {
+            return Err(nowhere());
+        }
         let before = self
             .state_before(at)
             .await
@@ -35,7 +39,7 @@ impl Peers {
             .ok_or_else(nowhere)?;
         let state = self.whole(&before).await.map_err(refused)?;
         let all = self.with_auth_chain(&state).await.map_err(refused)?;
-        self.give(&all, parts).await?;
+        self.give_whole(&all, parts).await?;
         Finished::done::<state::State>(state::StateIds {
             state: state.iter().map(|stored| stored.event.id.clone()).collect(),
         })

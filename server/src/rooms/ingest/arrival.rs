@@ -88,11 +88,20 @@ impl Rooms {
         let create = told.iter().find(|stored| Some(stored.nid) == create);
         let create = create.ok_or_else(|| Refusal::forbidden("the told state has no create event"))?;
         let max_event_bytes = limits::max_event_bytes(&create.event.content);
-        let old = self
-            .store
-            .room_head(nid)
-            .await?
-            .unwrap_or_else(|| empty_head(nid));
+        // A room that this server was in before goes on where it was left.
+        let known = self.room_by_nid(nid).await?;
+        if known
+            .as_ref()
+            .is_some_and(|room| room.max_event_bytes != max_event_bytes)
+        {
+            return Err(Refusal::forbidden(
+                "the room has another create event than it had",
+            ));
+        }
+        let old = match &known {
+            Some(room) => room.newest(),
+            None => Arc::new(empty_head(nid)),
+        };
         let mut facts = Facts::default();
         let received = Received {
             event: Arc::clone(&join),
@@ -159,11 +168,24 @@ impl Rooms {
         }
         list.extend(self.interests_anew(&head).await?.map(Record::Interest));
         list.push(Record::Head(head.clone()));
-        self.store.append(Change::new(list)).await?;
-        // What is in memory of an earlier stay, if anything, is replaced.
-        self.table.remove(nid);
-        let room = Room::new(room_id, version, max_event_bytes, head, members);
-        Ok(self.table.insert(room))
+        let Some(room) = known else {
+            self.store.append(Change::new(list)).await?;
+            let room = Room::new(room_id, version, max_event_bytes, head, members);
+            return Ok(self.table.insert(room));
+        };
+        let pending = {
+            let lock = room.lock();
+            if !Arc::ptr_eq(lock.head(), &old) {
+                return Err(Refusal::Unavailable(
+                    "the room has changed meanwhile, try again".into(),
+                ));
+            }
+            let pending = self.store.enqueue(Change::new(list).on_head(lock.ticket()))?;
+            lock.advance(Arc::new(head));
+            pending
+        };
+        pending.wait().await?;
+        Ok(room)
     }
 
     /// The told state as this server keeps it. Events of it that were rejected are no state.

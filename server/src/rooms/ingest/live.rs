@@ -4,10 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use maru_protocol::cursor::Place;
-use maru_protocol::event::redact;
 use maru_protocol::ingest::{self, Facts, Head, Ingested, Known, Outcome, Received, Step, Wanted};
 use maru_protocol::state::{EventNid, StateNid};
 
+use super::redactions::Redacts;
 use super::{Incoming, Taken, records};
 use crate::push::Verdict as PushVerdict;
 use crate::refusal::Refusal;
@@ -32,9 +32,20 @@ impl Rooms {
     /// # Errors
     /// When the database fails, or the room's head was lost to another failure: nothing is lost, offer them again.
     pub async fn take_in(&self, room: &Arc<Room>, incoming: Vec<Incoming>) -> Result<Vec<Taken>, Refusal> {
+        let at_the_end = incoming.into_iter().map(|incoming| (incoming, None)).collect();
+        self.take_in_at(room, at_the_end).await
+    }
+
+    /// Like [`Rooms::take_in`], each event at a given place of the timeline, or at its end.
+    pub(super) async fn take_in_at(
+        &self,
+        room: &Arc<Room>,
+        mut incoming: Vec<(Incoming, Option<Place>)>,
+    ) -> Result<Vec<Taken>, Refusal> {
+        self.redact_early(room, &mut incoming).await?;
         let mut facts = Facts::default();
         let mut first = BTreeSet::new();
-        for Incoming { event, .. } in &incoming {
+        for (Incoming { event, .. }, _) in &incoming {
             first.insert(event.id.clone());
             first.extend(event.prev_events.iter().cloned());
             first.extend(event.auth_events.iter().cloned());
@@ -46,8 +57,8 @@ impl Rooms {
         self.load_facts(&mut facts, wanted).await?;
         let mut taken = Vec::with_capacity(incoming.len());
         let mut pending = Vec::new();
-        for incoming in incoming {
-            match self.take_one(room, incoming, None, &mut facts).await? {
+        for (incoming, place) in incoming {
+            match self.take_one(room, incoming, place, &mut facts).await? {
                 Judged::Enqueued(result, change) => {
                     pending.push(change);
                     taken.push(result);
@@ -60,27 +71,6 @@ impl Rooms {
             change.wait().await?;
         }
         Ok(taken)
-    }
-
-    /// Takes in one event at a given place of the timeline, or at its end.
-    pub(super) async fn take_in_at(
-        &self,
-        room: &Arc<Room>,
-        incoming: Incoming,
-        place: Option<Place>,
-    ) -> Result<Taken, Refusal> {
-        let mut facts = Facts::default();
-        let ids = [incoming.event.id.clone()].into();
-        let nids = BTreeSet::new();
-        self.load_facts(&mut facts, Wanted { ids, nids }).await?;
-        match self.take_one(room, incoming, place, &mut facts).await? {
-            Judged::Enqueued(taken, pending) => {
-                pending.wait().await?;
-                Ok(taken)
-            }
-            Judged::Taken(taken) => Ok(taken),
-            Judged::Load(_) => Err(Refusal::internal("an event that needs too much")),
-        }
     }
 
     async fn take_one(
@@ -99,7 +89,9 @@ impl Rooms {
             None => EventNid(self.store.next_nid()),
         };
         let push = self.judge(room, &records::as_draft(&incoming.event)).await?;
-        let redaction = self.redaction(room, &incoming.event).await?;
+        let target = incoming.event.redacts.as_ref().and_then(|id| facts.known(id));
+        let target = target.cloned();
+        let redaction = self.redaction(room, &incoming.event, target).await?;
         let mut changed = HashMap::new();
         for _ in 0..MOST_LOADS {
             let permit = room.builds.acquire().await.map_err(Refusal::internal)?;
@@ -137,7 +129,7 @@ impl Rooms {
         (nid, place): (EventNid, Option<Place>),
         facts: &mut Facts,
         push: &PushVerdict,
-        redaction: &Option<Redaction>,
+        redaction: &Redacts,
         changed: &HashMap<EventNid, Arc<StoredEvent>>,
     ) -> Result<Judged, Refusal> {
         let received = Received {
@@ -171,6 +163,7 @@ impl Rooms {
         let place = place_of(&head, place, &ingested);
         let mut stored = records::stored_event(&incoming.event, nid, room.nid, place, &ingested, push);
         stored.own = incoming.own;
+        stored.redacted_by = incoming.redacted_by.clone();
         let stored = Arc::new(stored);
         let mut next = next_head(&head, &ingested, place, &stored);
         let mut known = changed.clone();
@@ -196,14 +189,17 @@ impl Rooms {
             self.identity.name(),
         ));
         list.extend(records::notifications(&stored, push));
-        let accepted = ingested.verdict.outcome == Outcome::Accepted;
-        list.extend(
-            redaction
-                .iter()
-                .filter(|_| accepted)
-                .cloned()
-                .map(Record::Redaction),
-        );
+        if ingested.verdict.outcome == Outcome::Accepted {
+            list.extend(redaction.record(room.nid, &incoming.event));
+        }
+        list.extend(stored.redacted_by.as_ref().map(|by| {
+            Record::Redaction(Redaction {
+                target: nid,
+                room: room.nid,
+                event: Arc::clone(&stored.event),
+                by: by.clone(),
+            })
+        }));
         list.extend(incoming.inbox.map(Record::Ingested));
         list.push(Record::Head(next.clone()));
         let pending = self.store.enqueue(Change::new(list).on_head(lock.ticket()))?;
@@ -224,35 +220,6 @@ impl Rooms {
         }
         lock.advance(Arc::new(next));
         Ok(Judged::Enqueued(Taken::Stored(ingested.verdict.clone()), pending))
-    }
-
-    /// What a redaction of another server takes away, if its target is here and its sender may.
-    async fn redaction(
-        &self,
-        room: &Arc<Room>,
-        event: &Arc<maru_protocol::Event>,
-    ) -> Result<Option<Redaction>, Refusal> {
-        let Some(target) = event.redacts.as_ref() else {
-            return Ok(None);
-        };
-        let Some(found) = self
-            .store
-            .event(target)
-            .await?
-            .filter(|found| found.room == room.nid)
-        else {
-            return Ok(None);
-        };
-        if found.redacted_by.is_some() || self.check_may_redact(room, &event.sender, &found).await.is_err() {
-            return Ok(None);
-        }
-        let emptied = redact(&found.event, room.version).map_err(Refusal::internal)?;
-        Ok(Some(Redaction {
-            target: found.nid,
-            room: room.nid,
-            event: Arc::new(emptied),
-            by: event.id.clone(),
-        }))
     }
 }
 

@@ -4,6 +4,7 @@
 //! - [`outliers`]: auth chains and told states, which hang nowhere.
 //! - [`arrival`]: a whole room, when a user of this server joins it through another.
 //! - [`facts`]: loading what the rules ask for. [`records`]: what a verdict writes.
+//! - [`redactions`]: what a received redaction takes away, now or later.
 
 mod arrival;
 mod facts;
@@ -11,6 +12,7 @@ mod live;
 mod outliers;
 mod past;
 mod records;
+mod redactions;
 
 use std::sync::Arc;
 
@@ -34,6 +36,8 @@ pub struct Incoming {
     pub backfilled: bool,
     /// Whether this server made it, and is the one to send it.
     pub own: bool,
+    /// The redaction that came before it and emptied it.
+    pub(super) redacted_by: Option<OwnedEventId>,
 }
 
 impl Incoming {
@@ -46,6 +50,7 @@ impl Incoming {
             before: None,
             backfilled: false,
             own: false,
+            redacted_by: None,
         }
     }
 }

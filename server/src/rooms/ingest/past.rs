@@ -13,6 +13,8 @@ impl Rooms {
     /// Takes in backfilled events, oldest first, each with its state worked out from those before it. They are placed
     /// before the earliest event in the order in which they happened. Answers whether any was new.
     ///
+    /// Those whose ancestors are neither here nor among them are left out.
+    ///
     /// # Errors
     /// When the database fails.
     pub async fn take_in_past(&self, room: &Arc<Room>, incoming: Vec<Incoming>) -> Result<bool, Refusal> {
@@ -29,11 +31,10 @@ impl Rooms {
             drop(pending);
             first
         };
-        let mut any = false;
-        for (at, incoming) in (first.0..).zip(incoming) {
-            let taken = self.take_in_at(room, incoming, Some(Place(at))).await?;
-            any |= matches!(taken, Taken::Stored(_));
-        }
-        Ok(any)
+        let places = (first.0..).map(|at| Some(Place(at)));
+        let taken = self
+            .take_in_at(room, incoming.into_iter().zip(places).collect())
+            .await?;
+        Ok(taken.iter().any(|taken| matches!(taken, Taken::Stored(_))))
     }
 }

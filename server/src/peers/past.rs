@@ -1,0 +1,234 @@
+//! The past of a room from before this server had it: fetched a page at a time, when somebody reads there.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use maru_protocol::event::Event;
+use maru_protocol::gap::{Question, order};
+use maru_protocol::wire::limits::{MAX_EVENT_IDS, MAX_EXTREMITIES};
+use maru_protocol::wire::request::history::{Backfill, Events};
+use ruma::{EventId, OwnedEventId, ServerName};
+
+use super::Peers;
+use crate::refusal::Refusal;
+use crate::rooms::Room;
+use crate::rooms::ingest::Incoming;
+use crate::store::events::Direction;
+
+/// Events asked for at once.
+pub(super) const AT_ONCE: u32 = 500;
+
+/// Events at the early end of a timeline among which those are that name what is not here.
+const NEAR_THE_END: usize = 1_000;
+
+/// Most servers that are asked for one page.
+const MOST_SERVERS: usize = 4;
+
+/// Most events of a page whose state before has to be told, because events before them are not in the page.
+const MOST_EDGES: usize = 10;
+
+/// Most generations of events that allow those of a page and are fetched for it.
+const MOST_GENERATIONS: usize = 40;
+
+/// Most pages that are fetched to reach one event.
+const MOST_PAGES: usize = 20;
+
+impl Peers {
+    /// Events that the earliest ones of a timeline name and that are not here; none where history is whole.
+    pub(super) async fn open_ends(&self, room: &Room) -> Result<Vec<OwnedEventId>, Refusal> {
+        let first = room.head().first_place;
+        let early = self
+            .store
+            .timeline(room.nid, first, Direction::Forward, NEAR_THE_END)
+            .await?;
+        let named = early
+            .iter()
+            .flat_map(|stored| stored.event.prev_events.iter().cloned());
+        let mut missing: Vec<OwnedEventId> = Vec::new();
+        for id in named {
+            if !missing.contains(&id) {
+                missing.push(id);
+            }
+        }
+        let here = self
+            .store
+            .events_by_id(missing.iter().map(ToString::to_string).collect())
+            .await?;
+        let here: HashSet<OwnedEventId> = here
+            .into_iter()
+            .filter(|stored| stored.state.is_some())
+            .map(|stored| stored.event.id.clone())
+            .collect();
+        missing.retain(|id| !here.contains(id));
+        missing.truncate(MAX_EXTREMITIES);
+        Ok(missing)
+    }
+
+    /// Fetches a page of a room's past, so that clients can read on. Answers whether there is more to read than before.
+    ///
+    /// # Errors
+    /// When nobody in the room gives it.
+    pub(super) async fn backfill(self: &Arc<Self>, room: &Arc<Room>) -> Result<bool, Refusal> {
+        let first = room.head().first_place;
+        let _turn = self.pasts.take(&room.room_id).await;
+        if room.head().first_place < first {
+            // Somebody else has fetched it while we waited.
+            return Ok(true);
+        }
+        let open = self.open_ends(room).await?;
+        if open.is_empty() {
+            return Ok(false);
+        }
+        let mut last = Ok(false);
+        for server in self.candidates([], Some(room)).iter().take(MOST_SERVERS) {
+            match self.backfill_from(room, server, &open).await {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(refusal) => {
+                    tracing::debug!(%server, %refusal, "no past from a server");
+                    last = Err(refusal);
+                }
+            }
+        }
+        last
+    }
+
+    async fn backfill_from(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        peer: &ServerName,
+        from: &[OwnedEventId],
+    ) -> Result<bool, Refusal> {
+        let call = Backfill {
+            room_id: room.room_id.clone(),
+            from: from.to_vec(),
+            limit: AT_ONCE,
+        };
+        let answer = self.ask(peer, call).await?;
+        let (events, _) = self
+            .read_events(answer, self.subject(room), AT_ONCE as usize)
+            .await?;
+        let events: HashMap<_, _> = events
+            .into_iter()
+            .map(|event| (event.id.clone(), event))
+            .collect();
+        self.fetch_allowing(room, peer, &events).await?;
+        let mut placed = Vec::with_capacity(events.len());
+        let mut edges = 0;
+        for event in order::by_previous(events.values().cloned()) {
+            let mut incoming = Incoming::live(Arc::clone(&event));
+            incoming.backfilled = true;
+            if self.is_edge(room, &event, &events).await? {
+                edges += 1;
+                if edges > MOST_EDGES {
+                    continue;
+                }
+                incoming.before = Some(self.state_at(room, peer, &event.id).await?);
+            }
+            placed.push(incoming);
+        }
+        self.rooms.take_in_past(room, placed).await
+    }
+
+    /// Fetches the events that allow those of a page and are neither in it nor here.
+    async fn fetch_allowing(
+        &self,
+        room: &Arc<Room>,
+        peer: &ServerName,
+        page: &HashMap<OwnedEventId, Arc<Event>>,
+    ) -> Result<(), Refusal> {
+        let mut fetched: HashMap<OwnedEventId, Arc<Event>> = HashMap::new();
+        let mut looking = page.clone();
+        for _ in 0..MOST_GENERATIONS {
+            let named = looking.values().flat_map(|event| event.auth_events.iter());
+            let named = named.filter(|id| !page.contains_key(*id) && !fetched.contains_key(*id));
+            let named: HashSet<OwnedEventId> = named.cloned().collect();
+            let here = self
+                .store
+                .events_by_id(named.iter().map(ToString::to_string).collect())
+                .await?;
+            let here: HashSet<&OwnedEventId> = here.iter().map(|stored| &stored.event.id).collect();
+            let missing = named.iter().filter(|id| !here.contains(id));
+            let missing: Vec<OwnedEventId> = missing.take(MAX_EVENT_IDS).cloned().collect();
+            if missing.is_empty() {
+                break;
+            }
+            let told = self.put(room, peer, Question::Events(missing)).await?;
+            if told.events.is_empty() {
+                break;
+            }
+            looking = told
+                .events
+                .into_iter()
+                .map(|event| (event.id.clone(), event))
+                .collect();
+            fetched.extend(looking.clone());
+        }
+        if fetched.is_empty() {
+            return Ok(());
+        }
+        let events = fetched.into_values().collect();
+        self.rooms.keep_outliers(room.nid, room.version, events).await
+    }
+
+    /// Whether the state before an event of a page cannot be worked out from the page and what is here.
+    async fn is_edge(
+        &self,
+        room: &Room,
+        event: &Event,
+        page: &HashMap<OwnedEventId, Arc<Event>>,
+    ) -> Result<bool, Refusal> {
+        let elsewhere = event.prev_events.iter().filter(|id| !page.contains_key(*id));
+        let elsewhere: Vec<String> = elsewhere.map(ToString::to_string).collect();
+        let count = elsewhere.len();
+        let here = self.store.events_by_id(elsewhere).await?;
+        let with_state = here
+            .iter()
+            .filter(|stored| stored.room == room.nid && stored.state.is_some());
+        Ok(with_state.count() < count)
+    }
+
+    /// Fetches a room's past back to an event that somebody asks for. Answers whether it is here then.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(super) async fn reach(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        event_id: &EventId,
+    ) -> Result<bool, Refusal> {
+        if self.open_ends(room).await?.is_empty() || !self.exists(room, event_id).await {
+            return Ok(false);
+        }
+        for _ in 0..MOST_PAGES {
+            let stored = self.store.event(event_id).await?;
+            if stored.is_some_and(|stored| stored.place.is_some()) {
+                return Ok(true);
+            }
+            if !self.backfill(room).await.unwrap_or(false) {
+                break;
+            }
+        }
+        let stored = self.store.event(event_id).await?;
+        Ok(stored.is_some_and(|stored| stored.place.is_some()))
+    }
+
+    /// Whether a server in the room has an event, so that ids that clients make up do not fetch whole histories.
+    async fn exists(&self, room: &Arc<Room>, event_id: &EventId) -> bool {
+        for server in self.candidates([], Some(room)).iter().take(MOST_SERVERS) {
+            let call = Events {
+                room_id: room.room_id.clone(),
+                ids: vec![event_id.to_owned()],
+            };
+            let Ok(answer) = self.ask(server, call).await else {
+                continue;
+            };
+            if let Ok((events, _)) = self.read_events(answer, self.subject(room), 1).await
+                && events.iter().any(|event| event.id == event_id)
+            {
+                return true;
+            }
+        }
+        false
+    }
+}

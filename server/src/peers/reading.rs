@@ -1,0 +1,144 @@
+//! What clients read of a room's history: what is here, and what others have of it from before this server was there.
+
+use std::sync::Arc;
+
+use maru_protocol::cursor::PageToken;
+use maru_protocol::wire::request::history::{self, Timestamp};
+use ruma::{EventId, UserId};
+
+use super::Peers;
+use crate::refusal::Refusal;
+use crate::rooms::Room;
+use crate::rooms::history::{Context, Page, PageRequest, Wanted};
+use crate::rooms::view::Seen;
+use crate::store::events::Direction;
+
+/// Most pages of the past that are fetched for one request.
+const MOST_FETCHED: usize = 4;
+
+/// Most servers that are asked for the event at a time.
+const MOST_SERVERS: usize = 4;
+
+impl Peers {
+    /// A page of a room's timeline. Where it reaches the end of what is here, more is fetched from others.
+    ///
+    /// # Errors
+    /// Those of [`Rooms::messages`](crate::rooms::Rooms::messages). That nobody gives more is no error: history ends there
+    /// for now.
+    pub async fn messages(
+        self: &Arc<Self>,
+        user_id: &UserId,
+        room: &Arc<Room>,
+        request: PageRequest<'_>,
+    ) -> Result<Page, Refusal> {
+        let mut page = self.rooms.messages(user_id, room, request.clone()).await?;
+        for fetched in 0.. {
+            let here = page.end.is_some() || page.gap >= room.head().first_place;
+            if request.direction == Direction::Forward || here || self.open_ends(room).await?.is_empty() {
+                break;
+            }
+            let missing = request.limit.saturating_sub(page.chunk.len());
+            let go_on = missing > 0 && fetched < MOST_FETCHED;
+            if !go_on || !self.backfill(room).await.unwrap_or(false) {
+                // An empty page without anybody who gives more is an end, or clients would ask for ever.
+                let is_end = go_on && page.chunk.is_empty();
+                page.end = (!is_end).then_some(PageToken::Place(page.gap));
+                break;
+            }
+            let next = PageRequest {
+                from: Some(PageToken::Place(page.gap)),
+                limit: missing,
+                ..request.clone()
+            };
+            let more = self.rooms.messages(user_id, room, next).await?;
+            page.go_on_with(more);
+        }
+        Ok(page)
+    }
+
+    /// An event with up to `limit` events around it.
+    ///
+    /// # Errors
+    /// Those of [`Rooms::context`](crate::rooms::Rooms::context).
+    pub async fn context(
+        self: &Arc<Self>,
+        user_id: &UserId,
+        room: &Arc<Room>,
+        event_id: &EventId,
+        limit: usize,
+        wanted: Wanted<'_>,
+        lazy_members: bool,
+    ) -> Result<Context, Refusal> {
+        self.event(user_id, room, event_id).await?;
+        let around = || {
+            self.rooms
+                .context(user_id, room, event_id, limit, wanted, lazy_members)
+        };
+        let context = around().await?;
+        let is_cut = context.before.len() < limit / 2 && !self.open_ends(room).await?.is_empty();
+        if is_cut && self.backfill(room).await.unwrap_or(false) {
+            return around().await;
+        }
+        Ok(context)
+    }
+
+    /// One event of a room's timeline.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when there is no such event, or the user may not see it.
+    pub async fn event(
+        self: &Arc<Self>,
+        user_id: &UserId,
+        room: &Arc<Room>,
+        event_id: &EventId,
+    ) -> Result<Seen, Refusal> {
+        let missing = match self.rooms.visible_event(user_id, room, event_id).await {
+            Err(Refusal::NotFound(missing)) => missing,
+            found => return found,
+        };
+        if self.rooms.may_read(user_id, room).await? && self.reach(room, event_id).await? {
+            return self.rooms.visible_event(user_id, room, event_id).await;
+        }
+        Err(Refusal::NotFound(missing))
+    }
+
+    /// The event closest to a time, also where only others have it.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when there is none that the user may see.
+    pub async fn event_at_time(
+        self: &Arc<Self>,
+        user_id: &UserId,
+        room: &Arc<Room>,
+        time_ms: u64,
+        direction: Direction,
+    ) -> Result<Seen, Refusal> {
+        let here = self.rooms.event_at_time(user_id, room, time_ms, direction).await;
+        let at_the_edge = match &here {
+            Err(Refusal::NotFound(_)) => true,
+            Err(_) => false,
+            Ok(seen) => direction == Direction::Forward && seen.stored.place <= Some(room.head().first_place),
+        };
+        if !at_the_edge || self.open_ends(room).await?.is_empty() {
+            return here;
+        }
+        let wire = match direction {
+            Direction::Forward => history::Direction::Forwards,
+            Direction::Backward => history::Direction::Backwards,
+        };
+        for server in self.candidates([], Some(room)).iter().take(MOST_SERVERS) {
+            let call = Timestamp {
+                room_id: room.room_id.clone(),
+                ts: time_ms,
+                direction: wire,
+            };
+            let Ok(nearest) = self.ask_once(server, call).await else {
+                continue;
+            };
+            if let Ok(found) = self.event(user_id, room, &nearest.event_id).await {
+                return Ok(found);
+            }
+        }
+        here
+    }
+}

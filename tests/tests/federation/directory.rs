@@ -1,0 +1,89 @@
+//! Rooms that are on other servers, seen from outside: the directory, previews, spaces.
+
+use maru_tests::user::encode;
+use maru_tests::{TestServer, federate};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_directory_of_another_server_is_read_page_by_page_and_searched() {
+    let (a, b) = (TestServer::start().await, TestServer::start().await);
+    federate(&[&a, &b]).await;
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    for name in ["Tea", "Coffee", "Cocoa"] {
+        alice
+            .create_room(json!({ "preset": "public_chat", "visibility": "public", "name": name }))
+            .await;
+    }
+    alice.create_room(json!({ "name": "Secret" })).await;
+    let path = format!("publicRooms?server={}&limit=2", a.name());
+    let first = bob.get(&path).await.ok();
+    assert_eq!(first["chunk"].as_array().unwrap().len(), 2);
+    assert_eq!(first["total_room_count_estimate"], 3);
+    let next = first["next_batch"].as_str().unwrap();
+    let second = bob.get(&format!("{path}&since={next}")).await.ok();
+    assert_eq!(second["chunk"].as_array().unwrap().len(), 1);
+    assert!(second["next_batch"].is_null());
+    assert!(second["prev_batch"].is_string());
+    let search = json!({ "filter": { "generic_search_term": "coff" } });
+    let found = bob
+        .post(&format!("publicRooms?server={}", a.name()), search)
+        .await
+        .ok();
+    let names: Vec<_> = found["chunk"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|room| &room["name"])
+        .collect();
+    assert_eq!(names, ["Coffee"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_space_leads_through_rooms_of_other_servers() {
+    let (a, b) = (TestServer::start().await, TestServer::start().await);
+    federate(&[&a, &b]).await;
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    let space_of = |name: &str| json!({ "preset": "public_chat", "name": name, "creation_content": { "type": "m.space" } });
+    let top = bob.create_room(space_of("Top")).await;
+    let inner = alice.create_room(space_of("Inner")).await;
+    let leaf = alice
+        .create_room(json!({ "preset": "public_chat", "name": "Leaf" }))
+        .await;
+    let hidden = alice.create_room(json!({ "name": "Hidden" })).await;
+    let via = json!({ "via": [a.name()] });
+    bob.set_state(&top, "m.space.child", &inner, via.clone()).await;
+    alice.set_state(&inner, "m.space.child", &leaf, via.clone()).await;
+    alice.set_state(&inner, "m.space.child", &hidden, via).await;
+
+    let path = format!("/_matrix/client/v1/rooms/{}/hierarchy", encode(&top));
+    let tree = bob.get(&path).await.ok();
+    let rooms = tree["rooms"].as_array().unwrap();
+    let names: Vec<_> = rooms.iter().map(|room| room["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["Top", "Inner", "Leaf"]);
+    assert_eq!(rooms[1]["children_state"].as_array().unwrap().len(), 2);
+    let page = bob.get(&format!("{path}?limit=2")).await.ok();
+    assert_eq!(page["rooms"].as_array().unwrap().len(), 2);
+    let rest = bob
+        .get(&format!(
+            "{path}?limit=2&from={}",
+            page["next_batch"].as_str().unwrap()
+        ))
+        .await
+        .ok();
+    assert_eq!(rest["rooms"][0]["name"], "Leaf");
+
+    let preview = format!(
+        "/_matrix/client/v1/room_summary/{}?via={}",
+        encode(&leaf),
+        a.name()
+    );
+    let summary = bob.get(&preview).await.ok();
+    assert_eq!(summary["name"], "Leaf");
+    assert_eq!(summary["membership"], "leave");
+    let preview = format!(
+        "/_matrix/client/v1/room_summary/{}?via={}",
+        encode(&hidden),
+        a.name()
+    );
+    bob.get(&preview).await.refused(404, "M_NOT_FOUND");
+}

@@ -1,0 +1,152 @@
+//! What was said before a server came: read page by page, by id, by time, as far as it may be seen.
+
+use std::collections::HashSet;
+
+use maru_tests::user::{encode, texts};
+use maru_tests::{TestServer, User, federate};
+use serde_json::{Value, json};
+
+async fn two() -> (TestServer, TestServer, User, User) {
+    let (a, b) = (TestServer::start().await, TestServer::start().await);
+    federate(&[&a, &b]).await;
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    (a, b, alice, bob)
+}
+
+fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|at| format!("message {at}")).collect()
+}
+
+fn ids(events: &[Value]) -> Vec<&str> {
+    events
+        .iter()
+        .map(|event| event["event_id"].as_str().unwrap())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_reads_the_whole_history_in_order() {
+    let (a, _b, alice, bob) = two().await;
+    for version in ["10", "12"] {
+        let room = alice
+            .create_room(json!({ "preset": "public_chat", "room_version": version }))
+            .await;
+        for text in numbered(0..130) {
+            alice.send(&room, &text).await;
+        }
+        bob.join_via(&room, a.name()).await.ok();
+        bob.send(&room, "here").await;
+        alice.hears(&room, "here").await;
+        let (here, there) = (bob.history(&room).await, alice.history(&room).await);
+        assert_eq!(ids(&here), ids(&there));
+        assert_eq!(texts(&here)[..130], numbered(0..130));
+        assert_eq!(here[0]["type"], "m.room.create");
+        let unique: HashSet<_> = ids(&here).into_iter().collect();
+        assert_eq!(unique.len(), here.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_are_not_here_are_found_by_id_and_by_time() {
+    let (a, _b, alice, bob) = two().await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    let first = alice.send(&room, "first").await;
+    let time = alice
+        .get(&format!("rooms/{room}/event/{}", encode(&first)))
+        .await
+        .ok()["origin_server_ts"]
+        .as_u64()
+        .unwrap();
+    for text in numbered(0..20) {
+        alice.send(&room, &text).await;
+    }
+    let last = alice.send(&room, "last").await;
+    bob.join_via(&room, a.name()).await.ok();
+    let by_time = format!("/_matrix/client/v1/rooms/{room}/timestamp_to_event?ts={time}&dir=f");
+    let near = bob.get(&by_time).await.ok();
+    assert_eq!(near, alice.get(&by_time).await.ok());
+    let event = bob
+        .get(&format!("rooms/{room}/event/{}", encode(&first)))
+        .await
+        .ok();
+    assert_eq!(event["content"]["body"], "first");
+    let context = bob
+        .get(&format!("rooms/{room}/context/{}?limit=4", encode(&last)))
+        .await
+        .ok();
+    let before = texts(context["events_before"].as_array().unwrap());
+    assert_eq!(before, ["message 19", "message 18"]);
+    bob.get(&format!("rooms/{room}/event/$made-up"))
+        .await
+        .refused(404, "M_NOT_FOUND");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_that_is_for_members_alone_is_not_told() {
+    let (a, b, alice, bob) = two().await;
+    let state =
+        json!([{ "type": "m.room.history_visibility", "content": { "history_visibility": "joined" } }]);
+    let room = alice
+        .create_room(json!({ "preset": "public_chat", "initial_state": state }))
+        .await;
+    let secret = alice.send(&room, "before you came").await;
+    bob.join_via(&room, a.name()).await.ok();
+    alice.send(&room, "for you too").await;
+    bob.hears(&room, "for you too").await;
+    let heard = texts(&bob.history(&room).await);
+    assert_eq!(heard, ["for you too"]);
+    bob.get(&format!("rooms/{room}/event/{}", encode(&secret)))
+        .await
+        .refused(404, "M_NOT_FOUND");
+    // Not only is it not shown: Bob's server was never given it.
+    let stored = b
+        .parts()
+        .store
+        .event(secret.as_str().try_into().unwrap())
+        .await
+        .unwrap();
+    assert!(stored.is_none_or(|stored| !stored.event.json.contains("before you came")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_who_comes_back_reads_what_was_said_meanwhile() {
+    let (a, _b, alice, bob) = two().await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    alice.send(&room, "first").await;
+    bob.join_via(&room, a.name()).await.ok();
+    alice.send(&room, "second").await;
+    bob.hears(&room, "second").await;
+    bob.leave(&room).await;
+    alice.sees_member(&room, &bob, "leave").await;
+    for text in numbered(0..15) {
+        alice.send(&room, &text).await;
+    }
+    bob.join_via(&room, a.name()).await.ok();
+    alice.send(&room, "welcome back").await;
+    bob.hears(&room, "welcome back").await;
+    let (here, there) = (bob.history(&room).await, alice.history(&room).await);
+    assert_eq!(ids(&here), ids(&there));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_has_left_is_told_what_it_saw_and_no_more() {
+    let (a, b, alice, bob) = two().await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    for text in numbered(0..5) {
+        alice.send(&room, &text).await;
+    }
+    bob.join_via(&room, a.name()).await.ok();
+    bob.leave(&room).await;
+    alice.sees_member(&room, &bob, "leave").await;
+    alice.send(&room, "among ourselves").await;
+    // What was there before is fetched even now.
+    let heard = texts(&bob.history(&room).await);
+    assert_eq!(heard, numbered(0..5));
+    let later = alice.history(&room).await;
+    let later = later.last().unwrap()["event_id"].as_str().unwrap();
+    bob.get(&format!("rooms/{room}/event/{}", encode(later)))
+        .await
+        .refused(404, "M_NOT_FOUND");
+    let stored = b.parts().store.event(later.try_into().unwrap()).await.unwrap();
+    assert!(stored.is_none());
+}
