@@ -10,7 +10,7 @@ use crate::account_data::ClientData;
 use crate::accounts::{AccountRules, Accounts};
 use crate::clock::Clock;
 use crate::config::{Config, Limits};
-use crate::ephemeral::{Presence, PresenceLimits, Typing};
+use crate::ephemeral::{Outlet, Presence, PresenceLimits, Typing};
 use crate::identity::Identity;
 use crate::keys::Keys;
 use crate::live::{Hub, Readers};
@@ -39,7 +39,7 @@ pub struct Server {
     /// Who is listening.
     pub hub: Arc<Hub>,
     /// Accounts and sessions.
-    pub accounts: Accounts,
+    pub accounts: Arc<Accounts>,
     /// Rooms.
     pub rooms: Arc<Rooms>,
     /// What users' clients keep here for each other.
@@ -110,13 +110,15 @@ impl Server {
             awaited,
         );
         let receipts = Arc::new(receipts);
-        let typing = Typing::start(Arc::clone(&hub));
+        let (outlet, news) = Outlet::new(Arc::clone(&identity));
+        let typing = Typing::start(Arc::clone(&hub), outlet.clone());
         let offline_after = Duration::from_secs(config.presence.offline_after_seconds.into());
         let presence = Presence::start(
             Arc::clone(&clock),
             Arc::clone(&store),
             table,
             Arc::clone(&hub),
+            outlet,
             PresenceLimits::offline_after(offline_after),
         );
         let keys = Arc::new(Keys::new(
@@ -142,10 +144,15 @@ impl Server {
                 devices_per_user: limits.devices_per_user,
             },
         );
+        let accounts = Arc::new(accounts);
         let parts = peers::Parts {
             rooms: Arc::clone(&rooms),
             keys: Arc::clone(&keys),
             receipts: Arc::clone(&receipts),
+            accounts: Arc::clone(&accounts),
+            typing: Arc::clone(&typing),
+            presence: Arc::clone(&presence),
+            news,
             destinations,
         };
         let settings = peer_settings(&config);

@@ -76,16 +76,6 @@ impl Accounts {
         fields.map_err(Refusal::internal)
     }
 
-    /// One field of a user's profile.
-    ///
-    /// # Errors
-    /// [`Refusal::NotFound`] when there is no such user or field.
-    pub async fn profile_field(&self, user_id: &UserId, field: &str) -> Result<Value, Refusal> {
-        let mut profile = self.profile(user_id).await?;
-        let missing = || Refusal::not_found("the user's profile has no such field");
-        profile.remove(field).ok_or_else(missing)
-    }
-
     /// Sets a field of a user's profile, or removes it. A new display name or avatar is told to the user's rooms
     /// before this returns.
     ///

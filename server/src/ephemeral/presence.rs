@@ -1,7 +1,7 @@
 //! Who is present (client-server API, "Presence"), by heartbeat: a poll or a frame of any of a user's devices keeps the
 //! user online, and without one the user is offline after a while. One map, one task, whatever the number of users.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use ruma::{OwnedUserId, UserId};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::elsewhere::Elsewhere;
+use super::outlet::Outlet;
 use crate::clock::Clock;
 use crate::live::Hub;
 use crate::refusal::Refusal;
@@ -55,6 +57,8 @@ pub struct Presence {
     limits: PresenceLimits,
     people: Mutex<People>,
     changes: mpsc::Sender<OwnedUserId>,
+    outlet: Outlet,
+    elsewhere: Arc<Elsewhere>,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +79,19 @@ struct Person {
     online_until: Instant,
 }
 
-impl Person {
+/// How a user is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Whether the user is there.
+    pub state: PresenceState,
+    /// What the user says about it.
+    pub status: Option<String>,
+    /// When the user was last active, in milliseconds since 1970.
+    pub active_at: u64,
+}
+
+impl Shown {
+    /// The content of an `m.presence` event.
     fn content(&self, now_ms: u64) -> serde_json::Value {
         let mut content = serde_json::json!({
             "presence": self.state,
@@ -89,6 +105,16 @@ impl Person {
     }
 }
 
+impl Person {
+    fn shown(&self) -> Shown {
+        Shown {
+            state: self.state.clone(),
+            status: self.status.clone(),
+            active_at: self.active_at,
+        }
+    }
+}
+
 impl Presence {
     /// Nobody is present. Must be called inside the runtime: it starts the task.
     #[must_use]
@@ -97,9 +123,11 @@ impl Presence {
         store: Arc<Store>,
         table: Arc<RoomTable>,
         hub: Arc<Hub>,
+        outlet: Outlet,
         limits: PresenceLimits,
     ) -> Arc<Self> {
         let (changes, changed) = mpsc::channel(UNPUBLISHED);
+        let elsewhere = Elsewhere::start(Arc::clone(&store), Arc::clone(&hub), limits.told_members);
         let presence = Arc::new(Self {
             clock,
             store,
@@ -108,6 +136,8 @@ impl Presence {
             limits,
             people: Mutex::default(),
             changes,
+            outlet,
+            elsewhere,
         });
         tokio::spawn(keep(Arc::downgrade(&presence), changed));
         presence
@@ -179,11 +209,32 @@ impl Presence {
         users: impl IntoIterator<Item = &'u UserId>,
     ) -> Vec<(OwnedUserId, serde_json::Value)> {
         let now = self.clock.now_ms();
-        let people = self.lock();
         users
             .into_iter()
-            .filter_map(|user_id| Some((user_id.to_owned(), people.known.get(user_id)?.content(now))))
+            .filter_map(|user_id| Some((user_id.to_owned(), self.shown(user_id)?.content(now))))
             .collect()
+    }
+
+    /// How a user is, as far as it is known.
+    #[must_use]
+    pub fn shown(&self, user_id: &UserId) -> Option<Shown> {
+        if self.outlet.is_own(user_id) {
+            self.lock().known.get(user_id).map(Person::shown)
+        } else {
+            self.elsewhere.shown(user_id)
+        }
+    }
+
+    /// The users of other servers.
+    #[must_use]
+    pub fn elsewhere(&self) -> &Elsewhere {
+        &self.elsewhere
+    }
+
+    /// Changes are told to the members of rooms of at most this size, and to their servers.
+    #[must_use]
+    pub fn told_members(&self) -> i64 {
+        i64::try_from(self.limits.told_members).unwrap_or(i64::MAX)
     }
 
     /// A user's presence for somebody who asks.
@@ -275,10 +326,11 @@ impl Presence {
         }
     }
 
-    /// Tells a change to those who listen and share a room that is not too large. Costs grow with the user's rooms and
-    /// their members.
+    /// Tells a change to those who listen and share a room that is not too large, and to the servers of such rooms. Costs
+    /// grow with the user's rooms and their members.
     async fn publish(&self, user_id: &UserId) -> Result<(), Refusal> {
         let mut told: HashSet<OwnedUserId> = HashSet::from([user_id.to_owned()]);
+        let mut servers = BTreeSet::new();
         for stored in self.store.memberships_of(user_id).await? {
             if stored.membership.membership != "join" {
                 continue;
@@ -288,6 +340,7 @@ impl Presence {
                 continue;
             };
             if room.member_count() <= self.limits.told_members {
+                servers.extend(room.head().servers.keys().cloned());
                 room.for_each_member(|member| {
                     if !told.contains(member) {
                         told.insert(member.to_owned());
@@ -297,6 +350,7 @@ impl Presence {
         }
         self.hub
             .presence_changed(user_id, told.iter().map(|member| &**member));
+        self.outlet.presence(user_id, servers);
         Ok(())
     }
 

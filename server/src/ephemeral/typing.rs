@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedUserId, ServerName, UserId};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use super::outlet::Outlet;
 use crate::live::Hub;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
@@ -19,6 +20,7 @@ const LONGEST: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub struct Typing {
     hub: Arc<Hub>,
+    outlet: Outlet,
     rooms: Mutex<HashMap<i64, TypingIn>>,
     /// Tells the task that something may run out earlier than it thinks.
     changed: Arc<Notify>,
@@ -33,10 +35,11 @@ struct TypingIn {
 impl Typing {
     /// Nobody is typing. Must be called inside the runtime: it starts the task.
     #[must_use]
-    pub fn start(hub: Arc<Hub>) -> Arc<Self> {
+    pub fn start(hub: Arc<Hub>, outlet: Outlet) -> Arc<Self> {
         let changed = Arc::new(Notify::new());
         let typing = Arc::new(Self {
             hub,
+            outlet,
             rooms: Mutex::default(),
             changed: Arc::clone(&changed),
         });
@@ -60,8 +63,39 @@ impl Typing {
         if news {
             self.changed.notify_one();
             self.tell(room);
+            self.outlet.typing(room, user_id);
         }
         Ok(())
+    }
+
+    /// For how long a member of a room (rooms.nid) goes on typing; none for one who does not type.
+    #[must_use]
+    pub fn left(&self, room: i64, user_id: &UserId) -> Option<Duration> {
+        let rooms = self.lock();
+        let until = rooms.get(&room)?.until.get(user_id)?;
+        until.checked_duration_since(Instant::now())
+    }
+
+    /// Everybody of whom `is_meant` is true and who is typing: where, and for how long. Costs grow with who is typing.
+    pub fn everybody(&self, is_meant: impl Fn(&UserId) -> bool) -> Vec<(Arc<Room>, OwnedUserId, Duration)> {
+        let now = Instant::now();
+        let rooms = self.lock();
+        let typing = rooms
+            .values()
+            .flat_map(|typing| typing.until.iter().map(move |one| (&typing.room, one)));
+        typing
+            .filter(|(_, (user_id, _))| is_meant(user_id))
+            .filter_map(|(room, (user_id, until))| {
+                let left = until.checked_duration_since(now)?;
+                Some((Arc::clone(room), user_id.clone(), left))
+            })
+            .collect()
+    }
+
+    /// The users of a server have stopped, as far as anybody can tell.
+    pub fn forget(&self, server: &ServerName) {
+        let news = self.retain(|user_id, _| user_id.server_name() != server);
+        news.iter().for_each(|room| self.tell(room));
     }
 
     /// The members of a room (rooms.nid) who are typing, in order of their ids.
@@ -102,12 +136,12 @@ impl Typing {
         news
     }
 
-    /// Ends what has run out; the rooms where that is news.
-    fn end_all_until(&self, now: Instant) -> Vec<Arc<Room>> {
+    /// Keeps those who still type; the rooms where somebody does not any more.
+    fn retain(&self, still: impl Fn(&UserId, Instant) -> bool) -> Vec<Arc<Room>> {
         let mut news = Vec::new();
         self.lock().retain(|_, typing| {
             let before = typing.until.len();
-            typing.until.retain(|_, until| *until > now);
+            typing.until.retain(|user_id, until| still(user_id, *until));
             if typing.until.len() < before {
                 news.push(Arc::clone(&typing.room));
             }
@@ -159,7 +193,8 @@ async fn expire(typing: Weak<Typing>, changed: Arc<Notify>) {
             }
         }
         if let Some(typing) = typing.upgrade() {
-            for room in typing.end_all_until(Instant::now()) {
+            let now = Instant::now();
+            for room in typing.retain(|_, until| until > now) {
                 typing.tell(&room);
             }
         }

@@ -180,7 +180,13 @@ impl Homeserver for Door {
         self.peers.answer_request(peer, request, parts).await
     }
 
-    fn heard_datagram(&self, _peer: &ServerName, _datagram: Datagram) {}
+    fn heard_datagram(&self, peer: &ServerName, datagram: Datagram) {
+        self.peers.heard_datagram(peer, datagram);
+    }
+
+    fn connected(&self, peer: &ServerName, connected: bool) {
+        self.peers.connection_changed(peer, connected);
+    }
 }
 
 /// The event that a receipt waits for.

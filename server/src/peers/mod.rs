@@ -10,7 +10,7 @@
 //! - [`answers`]: what other servers ask. [`ask`]: what this one asks.
 //! - [`entering`]: joining, leaving and knocking through another server, with an event of our own from a [`template`].
 //!   [`inviting`]: both ends of an invitation. [`locating`]: what a name means, and whom to ask. [`turns`]: one at a time.
-//! - [`to_device`], [`device_lists`], [`receipts`]: what crosses servers beside events.
+//! - [`to_device`], [`device_lists`], [`receipts`], [`profiles`], [`ephemeral`]: what crosses servers beside events.
 
 mod answers;
 mod ask;
@@ -18,6 +18,7 @@ mod book;
 mod device_lists;
 mod dropped;
 mod entering;
+mod ephemeral;
 mod fetch;
 mod homeserver;
 mod inbox;
@@ -27,6 +28,7 @@ mod locating;
 mod outgoing;
 mod own_record;
 mod past;
+mod profiles;
 mod public_rooms;
 mod reading;
 mod receipts;
@@ -46,6 +48,7 @@ use maru_federation::quic::{BoundSocket, Quic};
 use maru_protocol::key::SecretKey;
 use maru_protocol::record::SignedRecord;
 use ruma::{OwnedServerName, ServerName};
+use tokio::sync::mpsc;
 
 pub use book::{Book, KnownPeer};
 pub use keyring::{Keyring, NotKept};
@@ -53,7 +56,9 @@ pub use own_record::OwnRecord;
 pub use public_rooms::TheirRooms;
 pub use tree::{HierarchyQuery, TreePage};
 
+use crate::accounts::Accounts;
 use crate::clock::Clock;
+use crate::ephemeral::{News, Presence, Typing};
 use crate::identity::Identity;
 use crate::keys::{Keys, OtherServers};
 use crate::live::Destinations;
@@ -92,6 +97,14 @@ pub struct Parts {
     pub keys: Arc<Keys>,
     /// How far users have read.
     pub receipts: Arc<Receipts>,
+    /// Accounts and profiles.
+    pub accounts: Arc<Accounts>,
+    /// Who is typing.
+    pub typing: Arc<Typing>,
+    /// Who is present.
+    pub presence: Arc<Presence>,
+    /// What is new of typing and presence.
+    pub news: mpsc::Receiver<News>,
     /// Servers that the log has something new for.
     pub destinations: Arc<Destinations>,
 }
@@ -105,6 +118,9 @@ pub struct Peers {
     rooms: Arc<Rooms>,
     keys: Arc<Keys>,
     receipts: Arc<Receipts>,
+    accounts: Arc<Accounts>,
+    profiles: profiles::Profiles,
+    ephemeral: ephemeral::Ephemeral,
     keyring: Keyring,
     book: Arc<Book>,
     settings: PeerSettings,
@@ -141,6 +157,9 @@ impl Peers {
             rooms: parts.rooms,
             keys: parts.keys,
             receipts: parts.receipts,
+            accounts: parts.accounts,
+            profiles: profiles::Profiles::default(),
+            ephemeral: ephemeral::Ephemeral::new(parts.typing, parts.presence, parts.news),
             keyring,
             book,
             settings,
@@ -191,6 +210,7 @@ impl Peers {
         let _ = self.road.set(Road(pool.clone()));
         self.resume_inbox().await?;
         self.replicate().await?;
+        self.tell_news();
         for name in self.store.interested_servers().await? {
             if name != self.identity.server_name {
                 self.note_sharing(&name);

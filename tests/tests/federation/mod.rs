@@ -7,6 +7,8 @@ mod directory;
 mod history;
 mod keys;
 mod membership;
+mod presence;
+mod profiles;
 mod receipts;
 mod redactions;
 mod restricted;

@@ -6,6 +6,7 @@ mod devices;
 mod directory;
 mod history;
 mod membership;
+mod profile;
 mod state;
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use maru_protocol::record::SignedRecord;
 use maru_protocol::wire::answer::{Part, Refused, RefusedCode};
 use maru_protocol::wire::limits::MAX_EVENTS;
 use maru_protocol::wire::request::devices::{ClaimKeys, Devices};
-use maru_protocol::wire::request::directory::{Alias, Hierarchy, PublicRooms};
+use maru_protocol::wire::request::directory::{Alias, Hierarchy, Profile, PublicRooms};
 use maru_protocol::wire::request::history::Timestamp;
 use maru_protocol::wire::request::records::Records;
 use maru_protocol::wire::request::{Nothing, Request, membership as memberships};
@@ -85,6 +86,10 @@ impl Peers {
             Request::Devices(call) => {
                 let done = self.give_devices(peer, call).await.map_err(refused)?;
                 Finished::done::<Devices>(done)
+            }
+            Request::Profile(call) => {
+                let done = self.give_profile(call).await.map_err(refused)?;
+                Finished::done::<Profile>(done)
             }
             Request::ClaimKeys(call) => {
                 let done = self.give_one_time_keys(peer, call).await.map_err(refused)?;
