@@ -246,8 +246,8 @@ pub trait Homeserver: Send + Sync + 'static {
     /// A datagram of the peer. Returns at once.
     fn heard_datagram(&self, peer: &ServerName, datagram: Datagram);
 
-    /// The connection with a peer is ready, or gone: what it said about presence holds no longer.
-    /// Returns at once.
+    /// The connection with a peer is ready, or gone: what it said about presence holds no longer. One that
+    /// has been replaced by another is not gone. Returns at once.
     fn connected(&self, peer: &ServerName, connected: bool) {
         let _ = (peer, connected);
     }

@@ -333,7 +333,9 @@ impl<H: Homeserver> Connection<H> {
             known.taken.ended(reason.clone());
             if self.was_ready {
                 tracing::info!(peer = %known.peer.name, reason, "disconnected");
-                self.shared.server.connected(&known.peer.name, false);
+                if !known.taken.is_replaced() {
+                    self.shared.server.connected(&known.peer.name, false);
+                }
             }
         }
         Ended {

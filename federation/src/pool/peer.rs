@@ -346,6 +346,13 @@ impl Taken {
         self.peer.became_ready(self.id)
     }
 
+    /// Whether another connection has taken its place and is ready: its end is no loss then.
+    pub(super) fn is_replaced(&self) -> bool {
+        let inner = self.peer.inner();
+        let current = inner.current.as_ref();
+        current.is_some_and(|current| current.id != self.id.0 && current.ready_since.is_some())
+    }
+
     /// Notes why the connection ended.
     pub(super) fn ended(&mut self, reason: String) {
         self.reason = reason;

@@ -27,6 +27,11 @@ async fn query(asker: &User, about: &User) -> Value {
     asker.post("keys/query", asked).await.ok()
 }
 
+fn devices_of(user: &User, found: &Value) -> usize {
+    let devices = found["device_keys"][&user.id].as_object();
+    devices.map_or(0, serde_json::Map::len)
+}
+
 async fn claim(asker: &User, of: &User) -> Value {
     let claim = json!({ "one_time_keys": { of.id.clone(): { of.device.clone(): "signed_curve25519" } } });
     asker.post("keys/claim", claim).await.ok()
@@ -83,6 +88,14 @@ async fn keys_cross(engine: Engine) {
     );
     assert_eq!(found["failures"], Value::Null);
     assert_eq!(query(&mallory, &alice).await["device_keys"][&alice.id], json!({}));
+
+    // The other way round as well: the server of the guest knows whom it shares the room with.
+    upload(&bob, "guest").await;
+    let found = query(&alice, &bob).await;
+    assert_eq!(
+        found["device_keys"][&bob.id][&bob.device]["keys"],
+        device_keys(&bob, "guest")["keys"]
+    );
 
     // A second device is told of, and is there when it is asked for.
     let since = bob.sync(None).await.next();
@@ -244,6 +257,33 @@ async fn messages_arrive_once_on_sqlite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_arrive_once_on_postgres() {
     Box::pin(messages_arrive_once(Engine::Postgres)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changed_while_no_room_was_shared_is_not_missed() {
+    let (a, b) = (TestServer::start().await, TestServer::start().await);
+    federate(&[&a, &b]).await;
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    upload(&alice, "first").await;
+    let room = room_across(&alice, &a, &[&bob]).await;
+    assert_eq!(devices_of(&alice, &query(&bob, &alice).await), 1);
+    let since = alice.sync(None).await.next();
+    bob.leave(&room).await;
+    until(&alice, &since, |synced| {
+        synced["device_lists"]["left"] == json!([bob.id])
+    })
+    .await;
+    let phone = alice.second_device().await;
+    upload(&phone, "second").await;
+    bob.join(&room).await;
+    // Until the other server has seen the join, it says nothing of Alice, and that is not taken for an answer.
+    for _ in 0..200 {
+        if devices_of(&alice, &query(&bob, &alice).await) == 2 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("the second device was never found");
 }
 
 #[tokio::test(flavor = "multi_thread")]

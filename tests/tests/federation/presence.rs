@@ -1,7 +1,7 @@
 //! Typing and presence across servers.
 
 use maru_tests::user::encode;
-use maru_tests::{TestServer, User, federate};
+use maru_tests::{Engine, TestServer, User, federate, reunite};
 use serde_json::{Value, json};
 
 use super::{room_across, until};
@@ -33,6 +33,14 @@ fn is(synced: &Value, whose: &User, state: &str) -> bool {
     presence(synced, whose).is_some_and(|content| content["presence"] == state)
 }
 
+/// A server on which nobody goes offline for want of a poll, however slow the machine is.
+async fn patient() -> TestServer {
+    TestServer::start_with(Engine::Sqlite, |config| {
+        config.presence.offline_after_seconds = 600
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn typing_crosses_and_ends_with_the_connection() {
     let (a, b) = (TestServer::start().await, TestServer::start().await);
@@ -58,7 +66,7 @@ async fn typing_crosses_and_ends_with_the_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn presence_crosses_to_those_who_share_a_room() {
-    let (a, b) = (TestServer::start().await, TestServer::start().await);
+    let (a, b) = (patient().await, patient().await);
     federate(&[&a, &b]).await;
     let (alice, bob) = (a.user("alice").await, b.user("bob").await);
     let mallory = b.user("mallory").await;
@@ -82,7 +90,7 @@ async fn presence_crosses_to_those_who_share_a_room() {
 /// Whoever was there before the servers met is told of when they do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_has_just_been_connected_hears_of_everybody() {
-    let (a, b) = (TestServer::start().await, TestServer::start().await);
+    let (a, b) = (patient().await, patient().await);
     let addresses = federate(&[&a, &b]).await;
     let (alice, bob) = (a.user("alice").await, b.user("bob").await);
     room_across(&alice, &a, &[&bob]).await;
@@ -91,6 +99,6 @@ async fn a_server_that_has_just_been_connected_hears_of_everybody() {
     let path = format!("presence/{}/status", encode(&alice.id));
     alice.put(&path, json!({ "presence": "online" })).await.ok();
     let since = bob.sync(None).await.next();
-    maru_tests::reunite(&b, &a, addresses[0]).await;
+    reunite(&b, &a, addresses[0]).await;
     until(&bob, &since, |synced| is(synced, &alice, "online")).await;
 }

@@ -1,7 +1,7 @@
 //! Receipts across servers.
 
 use maru_tests::user::encode;
-use maru_tests::{Engine, TestServer, User, federate};
+use maru_tests::{Engine, TestServer, User, federate, reunite};
 use serde_json::{Value, json};
 
 use super::{room_across, until};
@@ -55,6 +55,47 @@ async fn receipts_cross(engine: Engine) {
         .number("SELECT COUNT(*) FROM receipts WHERE own = 0")
         .await;
     assert_eq!(stored, 2);
+}
+
+/// Carol's server is not reached from Alice's, so Bob has read what Alice's server does not have yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_for_an_event_that_is_not_here_waits_for_it() {
+    let (a, b) = (TestServer::start().await, TestServer::start().await);
+    let c = TestServer::start().await;
+    let addresses = federate(&[&a, &b]).await;
+    reunite(&c, &b, addresses[1]).await;
+    let (alice, bob, carol) = (a.user("alice").await, b.user("bob").await, c.user("carol").await);
+    let room = room_across(&alice, &a, &[&bob]).await;
+    let path = format!("/_matrix/client/v3/join/{room}?via={}", b.name());
+    carol.post(&path, json!({})).await.ok();
+    let (since, his) = (alice.sync(None).await.next(), bob.sync(None).await.next());
+    let event = carol.send(&room, "far").await;
+    until(&bob, &his, |synced| {
+        let timeline = synced["rooms"]["join"][&room]["timeline"]["events"].as_array();
+        let mut events = timeline.into_iter().flatten();
+        events.any(|known| known["event_id"] == event.as_str())
+    })
+    .await;
+    read(&bob, &room, "m.read", &event, None).await;
+    for _ in 0..200 {
+        if a.data().number("SELECT COUNT(*) FROM waiting_receipts").await == 1 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let (known, waiting) = (
+        "SELECT COUNT(*) FROM receipts",
+        "SELECT COUNT(*) FROM waiting_receipts",
+    );
+    assert_eq!(a.data().number(waiting).await, 1);
+    assert_eq!(a.data().number(known).await, 0);
+    // What Bob says next names Carol's event, which is fetched then.
+    bob.send(&room, "near").await;
+    until(&alice, &since, |synced| {
+        receipt(synced, &room, &event, &bob)["ts"].is_u64()
+    })
+    .await;
+    assert_eq!(a.data().number(waiting).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ use super::room_of;
 
 on_both_engines!(
     device_keys_are_for_those_who_share_a_room,
+    who_shares_no_room_any_more_is_told,
     an_identity_is_for_life,
     a_one_time_key_goes_out_once,
     cross_signing_keys_are_replaced_by_their_user_alone,
@@ -58,6 +59,32 @@ async fn device_keys_are_for_those_who_share_a_room(server: TestServer) {
         assert_eq!(keys["keys"], device_keys(&alice, "key")["keys"]);
     }
     assert_eq!(query(&mallory, &alice).await["device_keys"][&alice.id], json!({}));
+}
+
+async fn who_shares_no_room_any_more_is_told(server: TestServer) {
+    let [alice, bob, carol] = [
+        server.user("alice").await,
+        server.user("bob").await,
+        server.user("carol").await,
+    ];
+    let room = room_of(&[&alice, &bob, &carol]).await;
+    room_of(&[&alice, &carol]).await;
+    let since = alice.sync(None).await.next();
+    let left = async |from: &str, to: &str| {
+        let changes = format!("keys/changes?from={}&to={}", encode(from), encode(to));
+        alice.get(&changes).await.ok()["left"].clone()
+    };
+    bob.leave(&room).await;
+    let synced = alice.wait(&since).await;
+    assert_eq!(synced.0["device_lists"]["left"], json!([bob.id]));
+    assert_eq!(left(&since, &synced.next()).await, json!([bob.id]));
+    // One's own leaving ends it too, but not with those who are in another room.
+    bob.join(&room).await;
+    let since = alice.sync(None).await.next();
+    alice.leave(&room).await;
+    let synced = alice.wait(&since).await;
+    assert_eq!(synced.0["device_lists"]["left"], json!([bob.id]));
+    assert_eq!(left(&since, &synced.next()).await, json!([bob.id]));
 }
 
 async fn an_identity_is_for_life(server: TestServer) {

@@ -2,6 +2,7 @@
 
 mod contract;
 mod engines;
+mod for_peers;
 mod isolation;
 mod logs;
 mod story;
