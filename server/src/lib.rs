@@ -25,3 +25,4 @@ pub mod rooms;
 pub mod server;
 pub mod store;
 pub mod sync;
+pub mod web;

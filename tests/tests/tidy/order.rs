@@ -7,7 +7,7 @@ use super::source::{report, rust};
 /// The order of `spec/architecture.md`: a module uses only those to its left.
 const ORDER: &[&[&str]] = &[
     &["clock", "cache", "config", "data_folder", "identity"],
-    &["observe"],
+    &["observe", "web"],
     &["store"],
     &["refusal"],
     &["rate_limits", "push"],
