@@ -7,11 +7,26 @@ CREATE INDEX events_own ON events (room, position) WHERE own = 1;
 -- Server records: who a server is and which keys it signs with. Old ones stay, so that its history stays verifiable.
 CREATE TABLE server_records (
     server_name {text} NOT NULL,
+    -- A domain may come to have another one, whose numbers begin anew.
+    root_key {blob} NOT NULL,
     sequence {int} NOT NULL,
     -- The signed record as it came.
     record {blob} NOT NULL,
-    PRIMARY KEY (server_name, sequence)
+    PRIMARY KEY (server_name, root_key, sequence)
 ){clustered};
+
+-- Root keys of domains, as their web servers published them or the admin accepted them. The configuration wins.
+CREATE TABLE root_keys (
+    server_name {text} PRIMARY KEY,
+    root_key {blob} NOT NULL
+){plain};
+
+-- Peers that the admin added to a running server, beside those of the configuration.
+CREATE TABLE added_peers (
+    server_name {text} PRIMARY KEY,
+    -- Where to dial it, the best first, a space between.
+    addresses {text} NOT NULL
+){plain};
 
 -- How far this server has durably received the log of each peer.
 CREATE TABLE peers (

@@ -3,6 +3,9 @@
 //! A Unix socket in the data folder, for its owner only. One connection carries one command and its reply, each one
 //! line of JSON of bounded length.
 
+mod peers;
+
+use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -10,10 +13,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+
+pub use peers::{PeerCommand, PeerLine, RefusedLine};
 
 use crate::refusal::Refusal;
 use crate::server::Server;
@@ -24,6 +31,8 @@ use crate::store::users::StoredUser;
 const LINE_BYTES: u64 = 16 * 1024 * 1024;
 /// Time for a command to arrive once its connection is open.
 const COMMAND_TIME: Duration = Duration::from_secs(10);
+/// Commands that are done at the same time; more wait.
+const COMMANDS_AT_ONCE: usize = 16;
 /// Accounts in one reply.
 const USERS_AT_ONCE: i64 = 1000;
 /// Longest path that a socket can be bound to, in bytes.
@@ -66,6 +75,8 @@ pub enum AdminCommand {
         /// For how long it is good, in seconds; unset: for ever.
         valid_seconds: Option<u64>,
     },
+    /// Something about other homeservers.
+    Peer(PeerCommand),
 }
 
 /// What the admin is told.
@@ -86,6 +97,13 @@ pub enum AdminReply {
     Token {
         /// The token.
         token: String,
+    },
+    /// Other homeservers.
+    Peers {
+        /// One for each.
+        peers: Vec<PeerLine>,
+        /// Connections that were refused, or closed for a fault, since the start, by reason.
+        refusals: BTreeMap<String, u64>,
     },
     /// Not done.
     Refused {
@@ -155,12 +173,20 @@ impl AdminSocket {
         })
     }
 
-    /// Answers commands with `execute`, one after the other, until it is dropped.
+    /// Answers commands with `execute`, several at a time, until it is dropped: one that waits for a peer must not hold
+    /// up the others.
     pub async fn serve<F: Future<Output = AdminReply>>(&self, execute: impl Fn(AdminCommand) -> F) {
+        let mut answering = FuturesUnordered::new();
         loop {
-            let answered = match self.listener.accept().await {
-                Ok((stream, _)) => answer(stream, &execute).await,
-                Err(error) => Err(AdminError::Io(error)),
+            let answered = tokio::select! {
+                accepted = self.listener.accept(), if answering.len() < COMMANDS_AT_ONCE => match accepted {
+                    Ok((stream, _)) => {
+                        answering.push(answer(stream, &execute));
+                        continue;
+                    }
+                    Err(error) => Err(AdminError::Io(error)),
+                },
+                Some(answered) = answering.next() => answered,
             };
             if let Err(error) = answered {
                 tracing::warn!(%error, "a command on the admin socket failed");
@@ -180,7 +206,7 @@ pub async fn execute(server: &Server, command: AdminCommand) -> AdminReply {
     try_execute(server, command)
         .await
         .unwrap_or_else(|refusal| AdminReply::Refused {
-            reason: refusal.to_string(),
+            reason: refusal.in_full(),
         })
 }
 
@@ -224,6 +250,7 @@ async fn try_execute(server: &Server, command: AdminCommand) -> Result<AdminRepl
                 .await?;
             Ok(AdminReply::Token { token })
         }
+        AdminCommand::Peer(command) => peers::execute(server, command).await,
     }
 }
 

@@ -131,6 +131,14 @@ impl Refusal {
         Self::InvalidParam(what.into())
     }
 
+    /// The reason with what only the server's own log and admin may know.
+    pub fn in_full(self) -> String {
+        match self {
+            Self::Internal(text) | Self::Unavailable(text) => text,
+            refusal => refusal.to_string(),
+        }
+    }
+
     /// Something that should not happen.
     pub fn internal(what: impl std::fmt::Display) -> Self {
         Self::Internal(what.to_string())

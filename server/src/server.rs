@@ -15,7 +15,7 @@ use crate::identity::Identity;
 use crate::keys::Keys;
 use crate::live::{Hub, Readers};
 use crate::media::Media;
-use crate::peers::{self, KnownPeer, PeerSettings, Peers};
+use crate::peers::{self, PeerSettings, Peers};
 use crate::push::Push;
 use crate::rate_limits::RateLimits;
 use crate::receipts::Receipts;
@@ -209,13 +209,8 @@ impl Server {
 
 fn peer_settings(config: &Config) -> PeerSettings {
     let federation = &config.federation;
-    let known = federation.peers.iter().map(|peer| KnownPeer {
-        name: peer.name.clone(),
-        addresses: peer.addresses.clone(),
-        key: Some(peer.key),
-    });
     PeerSettings {
-        peers: known.collect(),
+        peers: federation.peers.iter().cloned().collect(),
         allow: federation.allow.clone(),
         deny: federation.deny.clone(),
         backlog_events: usize::try_from(federation.backlog_events).unwrap_or(usize::MAX),
@@ -224,10 +219,7 @@ fn peer_settings(config: &Config) -> PeerSettings {
 }
 
 fn unopened(refusal: Refusal) -> StoreError {
-    StoreError::Unavailable(match refusal {
-        Refusal::Internal(text) | Refusal::Unavailable(text) => text,
-        refusal => refusal.to_string(),
-    })
+    StoreError::Unavailable(refusal.in_full())
 }
 
 /// Does what is due from time to time, for as long as the server is there.

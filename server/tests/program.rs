@@ -487,3 +487,52 @@ fn the_demo_can_be_visited_until_it_is_ended() {
     assert_eq!(visits.len(), 2);
     server.stop();
 }
+
+#[test]
+fn the_admin_adds_and_removes_peers_of_a_running_server() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let federating = ["--federation-listen", "127.0.0.1:0"];
+    let [one, two] = folders
+        .each_ref()
+        .map(|folder| Running::start(folder.path(), &federating));
+    let [here, there] = folders.each_ref().map(tempfile::TempDir::path);
+    let name = two.said("server name: ").unwrap().to_owned();
+    let address = two.said("federation listening on ").unwrap().to_owned();
+    let list = || run_well(here, &["peer", "list"], "");
+    assert_eq!(list(), "");
+    run_well(here, &["peer", "add", &name, "localhost:1", &address], "");
+    let answered = run_well(here, &["peer", "ping", &name], "");
+    assert!(answered.contains("answers in "), "{answered}");
+    let (_, place) = list()
+        .split_once("at ")
+        .map(|(a, b)| (a.to_owned(), b.to_owned()))
+        .unwrap();
+    assert!(
+        place.starts_with(&address) && place.contains("named by the admin"),
+        "{place}"
+    );
+    let own = one.said("server name: ").unwrap().to_owned();
+    assert!(run_well(there, &["peer", "list"], "").contains(&own));
+
+    one.stop();
+    let one = Running::start(here, &federating);
+    run_well(here, &["peer", "ping", &name], "");
+    run_well(here, &["peer", "remove", &name], "");
+    let (why, status) = failure(&run(here, &["peer", "remove", &name], ""));
+    assert!(why.contains("was not added") && status == Some(1), "{why}");
+    one.stop();
+
+    // What the configuration says wins.
+    let mut command = maru();
+    command.env(
+        "MARU_FEDERATION_PEERS",
+        format!("[{{name = \"{name}\", addresses = [\"{address}\"]}}]"),
+    );
+    let _one = Running::start_as(command.stderr(Stdio::null()), here, &federating);
+    run_well(here, &["peer", "ping", &name], "");
+    assert!(list().contains("named by the configuration"));
+    let (why, _) = failure(&run(here, &["peer", "add", &name, "127.0.0.1:1"], ""));
+    assert!(why.contains("stands in the configuration"), "{why}");
+    let (why, _) = failure(&run(here, &["peer", "trust", &name, "AAAA"], ""));
+    assert!(why.contains("is no key"), "{why}");
+}

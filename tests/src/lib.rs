@@ -34,6 +34,7 @@ pub mod server;
 pub mod site;
 pub mod user;
 pub mod waiting;
+pub mod web;
 pub mod websocket;
 
 pub use api::{Api, Reply};

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use clap::Subcommand;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
-use super::{Failure, Flags, open_server};
+use super::{Failure, Flags, open_server, peer};
 use crate::admin::{self, AdminCommand, AdminError, AdminReply, UserLine};
 use crate::config::Config;
 use crate::data_folder::DataFolder;
@@ -107,7 +107,7 @@ async fn list(config: &Config) -> Result<(), Failure> {
 }
 
 /// Has the running server do it, or does it here when none runs.
-async fn execute(config: &Config, command: AdminCommand) -> Result<AdminReply, Failure> {
+pub(super) async fn execute(config: &Config, command: AdminCommand) -> Result<AdminReply, Failure> {
     match admin::send(&DataFolder::admin_socket_in(&config.data), &command).await {
         Err(AdminError::NoServer) => {
             let folder = DataFolder::open(&config.data)?;
@@ -120,11 +120,18 @@ async fn execute(config: &Config, command: AdminCommand) -> Result<AdminReply, F
     }
 }
 
-fn print(reply: AdminReply) -> Result<(), Failure> {
+/// Prints a reply; a refusal is a failure.
+pub(super) fn print(reply: AdminReply) -> Result<(), Failure> {
     match reply {
         AdminReply::Done { message } => say!("{message}"),
         AdminReply::Token { token } => say!("{token}"),
         AdminReply::Users { users } => users.iter().for_each(|user| say!("{}", line(user))),
+        AdminReply::Peers { peers, refusals } => {
+            peers.iter().flat_map(peer::lines).for_each(|line| say!("{line}"));
+            for (reason, count) in refusals {
+                say!("refused since the start: {reason} {count}");
+            }
+        }
         AdminReply::Refused { reason } => return Err(Failure::Other(reason)),
     }
     Ok(())

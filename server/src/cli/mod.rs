@@ -13,6 +13,7 @@ mod configuration;
 mod demo;
 mod doctor;
 mod key;
+mod peer;
 mod running;
 mod serve;
 mod signals;
@@ -69,6 +70,11 @@ enum Command {
     Key {
         #[command(subcommand)]
         action: key::Action,
+    },
+    /// Show other homeservers, add them, remove them, and say which key is theirs
+    Peer {
+        #[command(subcommand)]
+        action: peer::Action,
     },
     /// Copy a server's database, media and keys into a new folder; the server may run
     Backup {
@@ -189,6 +195,7 @@ fn execute(command: Command, flags: Flags) -> Result<(), Failure> {
         Command::User { action } => wait(admin::user(action, flags)),
         Command::Token { action } => wait(admin::token(action, flags)),
         Command::Key { action } => key::run(action, flags),
+        Command::Peer { action } => wait(peer::run(action, flags)),
         Command::Backup { into } => wait(backup::back_up(&into, flags)),
         Command::Restore { from } => wait(backup::restore(&from, flags)),
         Command::Doctor => wait(doctor::run(flags)),

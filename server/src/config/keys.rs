@@ -134,7 +134,7 @@ impl super::section::Node for Rate {
 section! {
     /// Other homeservers: who they are, who is let in, and how much is kept for them.
     pub struct Federation {
-        /// Homeservers that are known: tables with `name`, `addresses` (where to dial it) and `key` (its root key, where the name is a domain). In a variable, the list as TOML.
+        /// Homeservers that are known: tables with `name`, `addresses` (where to dial it: addresses or host names, with ports) and `key` (its root key, where the name is a domain). In a variable, the list as TOML.
         peers: ConfiguredPeers = ConfiguredPeers::default();
         /// Names of the homeservers that are let in. Empty: all.
         allow: Vec<OwnedServerName> = Vec::new();

@@ -13,7 +13,7 @@ mod values;
 
 pub use keys::{Config, Federation, Limits, Log, Presence, Rate, Rates, Tls};
 pub use load::{ConfigError, Loaded, Source, Sources, load};
-pub use peers::{ConfiguredPeer, ConfiguredPeers};
+pub use peers::{ConfiguredPeer, ConfiguredPeers, PeerAddress};
 pub use section::{Key, Node, Value};
 pub use setting::Setting;
 pub use values::{AddressRange, BaseUrl, Database, LogFormat, LogLevel, Registration};

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 
 use maru_protocol::record::{Address, MAX_ADDRESSES};
 use maru_protocol::{PublicKey, ServerKind};
@@ -10,13 +11,68 @@ use serde::Deserialize;
 
 use super::Setting;
 
+/// Where a homeserver can be dialled.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PeerAddress {
+    /// An address.
+    Fixed(SocketAddr),
+    /// A host that DNS knows, looked up each time it is dialled, and a port.
+    Host(String, u16),
+}
+
+/// A text that names no place to dial.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is no address with a port, such as 192.0.2.1:8448, [2001:db8::1]:8448 or chat.example.org:8448"
+)]
+pub struct NotAnAddress(String);
+
+impl FromStr for PeerAddress {
+    type Err = NotAnAddress;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+        let wrong = || NotAnAddress(text.to_owned());
+        let address = match text.parse::<SocketAddr>() {
+            Ok(address) => Self::Fixed(address),
+            Err(_) => {
+                let name = ServerName::parse(text).map_err(|_| wrong())?;
+                let port = name.port().ok_or_else(wrong)?;
+                if name.is_ip_literal() {
+                    return Err(wrong());
+                }
+                Self::Host(name.host().to_ascii_lowercase(), port)
+            }
+        };
+        match address {
+            Self::Fixed(address) if address.port() == 0 => Err(wrong()),
+            Self::Host(_, 0) => Err(wrong()),
+            address => Ok(address),
+        }
+    }
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(address) => address.fmt(f),
+            Self::Host(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+impl From<SocketAddr> for PeerAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Fixed(address)
+    }
+}
+
 /// A homeserver that the admin vouches for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfiguredPeer {
     /// Its name.
     pub name: OwnedServerName,
     /// Where to dial it, the best first, besides what its own record says. With none it is only let in.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<PeerAddress>,
     /// Its root key: the one that its name spells, or the pin of a domain.
     pub key: PublicKey,
 }
@@ -27,7 +83,7 @@ impl ConfiguredPeer {
     /// # Errors
     ///
     /// A sentence fragment that says what does not fit.
-    pub fn new(name: &str, addresses: Vec<SocketAddr>, key: Option<&str>) -> Result<Self, String> {
+    pub fn new(name: &str, addresses: &[String], key: Option<&str>) -> Result<Self, String> {
         let name = server_name(name)?;
         let pin = key.map(PublicKey::from_base64).transpose();
         let pin = pin.map_err(|cause| format!("the `key` of {name} is no root key: {cause}"))?;
@@ -42,10 +98,10 @@ impl ConfiguredPeer {
         if addresses.len() > MAX_ADDRESSES {
             return Err(format!("{name} has more than {MAX_ADDRESSES} addresses"));
         }
-        match addresses.iter().find(|address| address.port() == 0) {
-            Some(address) => Err(format!("the address {address} of {name} has no port")),
-            None => Ok(Self { name, addresses, key }),
-        }
+        let addresses: Result<_, _> = addresses.iter().map(|address| address.parse()).collect();
+        let addresses =
+            addresses.map_err(|cause: NotAnAddress| format!("in `addresses` of {name}, {cause}"))?;
+        Ok(Self { name, addresses, key })
     }
 }
 
@@ -77,7 +133,7 @@ impl ConfiguredPeers {
 struct Entry {
     name: String,
     #[serde(default)]
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<String>,
     key: Option<String>,
 }
 
@@ -99,7 +155,7 @@ impl Setting for ConfiguredPeers {
         })?;
         let mut peers = Self::default();
         for Entry { name, addresses, key } in entries.peers {
-            let peer = ConfiguredPeer::new(&name, addresses, key.as_deref())?;
+            let peer = ConfiguredPeer::new(&name, &addresses, key.as_deref())?;
             if peers.get(&peer.name).is_some() {
                 return Err(format!("{name} is there twice"));
             }
@@ -171,12 +227,13 @@ mod tests {
     fn peers_are_read_and_shown_alike() {
         let (name, pin) = (key_name(&key(1)).unwrap(), key(2));
         let text = format!(
-            "[{{name = \"{name}\", addresses = [\"127.0.0.1:1\", \"[::1]:2\"]}}, {{name = \"b.example\", key = \"{pin}\"}}]"
+            "[{{name = \"{name}\", addresses = [\"127.0.0.1:1\", \"B.example:2\"]}}, {{name = \"b.example\", key = \"{pin}\"}}]"
         );
         let peers = ConfiguredPeers::read(&text).unwrap();
         assert_eq!(peers.iter().count(), 2);
         assert_eq!(peers.get(&name).unwrap().key, key(1));
-        assert_eq!(peers.get(&name).unwrap().addresses.len(), 2);
+        let host = PeerAddress::Host("b.example".to_owned(), 2);
+        assert_eq!(peers.get(&name).unwrap().addresses[1], host);
         let domain = ServerName::parse("b.example").unwrap();
         assert_eq!(peers.get(&domain).unwrap().key, pin);
         let shown = peers.show().unwrap().to_string();
@@ -200,7 +257,7 @@ mod tests {
             ),
             (
                 format!("[{{name = \"{name}\", addresses = [\"127.0.0.1:0\"]}}]"),
-                "has no port",
+                "is no address with a port",
             ),
             ("[{name = \"b.example\"}]".to_owned(), "needs its root key"),
             (
@@ -212,9 +269,10 @@ mod tests {
             ("[{addresses = []}]".to_owned(), "missing field `name`"),
             ("[{name = \"a\", port = 1}]".to_owned(), "unknown field `port`"),
             (
-                "[{name = \"a\", addresses = [\"here\"]}]".to_owned(),
-                "expected tables",
+                format!("[{{name = \"{name}\", addresses = [\"here\"]}}]"),
+                "is no address with a port",
             ),
+            ("[{name = \"a\", addresses = [1]}]".to_owned(), "expected tables"),
             ("nonsense".to_owned(), "expected tables"),
         ];
         for (text, expected) in wrong {

@@ -44,6 +44,7 @@ mod user_directory;
 mod versions;
 pub mod websocket;
 pub mod websocket_frames;
+mod well_known;
 mod written;
 
 use std::sync::Arc;
@@ -104,5 +105,6 @@ fn routes() -> Routes {
         .merge(to_device::routes())
         .merge(media::routes())
         .merge(capabilities::routes())
+        .merge(well_known::routes())
         .merge(health::routes())
 }

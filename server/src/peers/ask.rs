@@ -6,7 +6,7 @@ use maru_federation::Pool;
 use maru_federation::pool::{Answering, RequestError};
 use maru_protocol::RoomVersion;
 use maru_protocol::event::Event;
-use maru_protocol::wire::answer::{Part, RefusedCode};
+use maru_protocol::wire::answer::RefusedCode;
 use maru_protocol::wire::request::Call;
 use ruma::{OwnedServerName, RoomId, ServerName};
 
@@ -37,11 +37,7 @@ impl Peers {
     /// # Errors
     /// What the peer says, or that it cannot be reached.
     pub(super) async fn ask<C: Call>(&self, peer: &ServerName, call: C) -> Result<Answering<C>, Refusal> {
-        if !self.is_allowed(peer) {
-            return Err(Refusal::forbidden(format!(
-                "this server does not speak with {peer}"
-            )));
-        }
+        self.check_allowed(peer)?;
         let road = self.road.get().ok_or_else(|| {
             Refusal::forbidden("this server does not reach others: `federation_listen` is not set")
         })?;
@@ -71,7 +67,7 @@ impl Peers {
         let peer = answer.peer().clone();
         let mut events = Vec::new();
         while let Some(part) = answer.part().await.map_err(|error| refusal(&peer, error))? {
-            self.keep_records(&part).await?;
+            self.keep_all(&part.records).await?;
             for json in &part.events {
                 match self.verify(json, subject.room_id, subject.version, subject.max_event_bytes) {
                     Ok(event) => events.push(event),
@@ -89,15 +85,6 @@ impl Peers {
         }
         let done = answer.done().await.map_err(|error| refusal(&peer, error))?;
         Ok((events, done))
-    }
-
-    async fn keep_records(&self, part: &Part) -> Result<(), Refusal> {
-        for record in &part.records {
-            if let Err(why) = self.keyring.keep(&self.store, record).await? {
-                tracing::debug!(%why, "a record is not kept");
-            }
-        }
-        Ok(())
     }
 
     /// Servers to ask about a room: the preferred ones first, then those that are in it, without this one.

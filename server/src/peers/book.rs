@@ -3,62 +3,54 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use maru_federation::{AddressBook, Target};
-use maru_protocol::key::PublicKey;
 use maru_protocol::record::VerifiedRecord;
 use ruma::{OwnedServerName, ServerName};
+use tokio::net::lookup_host;
+use tokio::time::timeout;
+
+use crate::config::PeerAddress;
 
 /// Most addresses of one peer that are tried.
 const MOST_TARGETS: usize = 8;
 
-/// A peer that the admin has named.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnownPeer {
-    /// Its name.
-    pub name: OwnedServerName,
-    /// Where it can be dialled.
-    pub addresses: Vec<SocketAddr>,
-    /// Its root key, where the name does not say it.
-    pub key: Option<PublicKey>,
-}
+/// How long DNS may take for one name.
+const DNS_TIME: Duration = Duration::from_secs(5);
 
 /// Addresses of peers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Book {
-    configured: RwLock<HashMap<OwnedServerName, Vec<SocketAddr>>>,
+    named: RwLock<HashMap<OwnedServerName, Vec<PeerAddress>>>,
     records: RwLock<HashMap<OwnedServerName, Vec<Target>>>,
 }
 
 impl Book {
-    pub(super) fn new(peers: Vec<KnownPeer>) -> Self {
-        let configured = peers
-            .into_iter()
-            .map(|peer| (peer.name, peer.addresses))
-            .collect();
-        Self {
-            configured: RwLock::new(configured),
-            records: RwLock::default(),
-        }
+    /// Adds a peer, or replaces its addresses. They are dialled wherever they are: who is named here is the admin's
+    /// choice.
+    pub fn add(&self, name: OwnedServerName, addresses: impl IntoIterator<Item = impl Into<PeerAddress>>) {
+        let mut named = self.named.write().unwrap_or_else(PoisonError::into_inner);
+        named.insert(name, addresses.into_iter().map(Into::into).collect());
     }
 
-    /// Adds a peer, or replaces its addresses.
-    pub fn add(&self, name: OwnedServerName, addresses: Vec<SocketAddr>) {
-        let mut configured = self.configured.write().unwrap_or_else(PoisonError::into_inner);
-        configured.insert(name, addresses);
-    }
-
-    /// Forgets the addresses that were added or configured.
+    /// Forgets the addresses that were added.
     pub fn remove(&self, name: &ServerName) {
-        let mut configured = self.configured.write().unwrap_or_else(PoisonError::into_inner);
-        configured.remove(name);
+        let mut named = self.named.write().unwrap_or_else(PoisonError::into_inner);
+        named.remove(name);
     }
 
     /// Peers with addresses of the admin's.
     #[must_use]
-    pub fn configured(&self) -> Vec<OwnedServerName> {
-        let configured = self.configured.read().unwrap_or_else(PoisonError::into_inner);
-        configured.keys().cloned().collect()
+    pub fn named(&self) -> Vec<OwnedServerName> {
+        let named = self.named.read().unwrap_or_else(PoisonError::into_inner);
+        named.keys().cloned().collect()
+    }
+
+    fn addresses(&self, name: &ServerName) -> Vec<PeerAddress> {
+        let named = self.named.read().unwrap_or_else(PoisonError::into_inner);
+        named.get(name).cloned().unwrap_or_default()
     }
 
     /// Takes over the public addresses of a record: what a stranger names is never dialled inside our own networks.
@@ -75,17 +67,29 @@ impl Book {
 
 impl AddressBook for Book {
     async fn targets(&self, peer: &ServerName) -> Vec<Target> {
-        let configured = self.configured.read().unwrap_or_else(PoisonError::into_inner);
-        let configured = configured.get(peer).into_iter().flatten();
-        let mut targets: Vec<Target> = configured
-            .map(|address| Target {
-                address: *address,
-                key: None,
-            })
-            .collect();
+        let named = self.addresses(peer);
+        let named = join_all(named.iter().map(resolve)).await.into_iter().flatten();
+        let mut targets: Vec<Target> = named.map(|address| Target { address, key: None }).collect();
         let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
         targets.extend(records.get(peer).into_iter().flatten().copied());
         targets.truncate(MOST_TARGETS);
         targets
+    }
+}
+
+/// Where an address is now.
+async fn resolve(address: &PeerAddress) -> Vec<SocketAddr> {
+    match address {
+        PeerAddress::Fixed(address) => vec![*address],
+        PeerAddress::Host(host, port) => {
+            let looked_up = timeout(DNS_TIME, lookup_host((host.as_str(), *port))).await;
+            match looked_up.unwrap_or_else(|late| Err(late.into())) {
+                Ok(found) => found.collect(),
+                Err(error) => {
+                    tracing::debug!(%address, %error, "the name of a peer was not found");
+                    Vec::new()
+                }
+            }
+        }
     }
 }

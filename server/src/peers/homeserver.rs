@@ -1,12 +1,13 @@
 //! What the pool of connections asks of this server.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use maru_federation::Homeserver;
 use maru_federation::homeserver::{Claim, Failure, Finished, LogPage, Parts, Rejection};
 use maru_protocol::cursor::LogId;
 use maru_protocol::gap::work::Work;
-use maru_protocol::record::SignedRecord;
+use maru_protocol::record::{SignedRecord, VerifiedRecord};
 use maru_protocol::wire::CloseCode;
 use maru_protocol::wire::answer::Refused;
 use maru_protocol::wire::datagram::Datagram;
@@ -29,16 +30,13 @@ pub(super) struct Door {
 }
 
 fn failure(refusal: impl Into<Refusal>) -> Failure {
-    Failure(match refusal.into() {
-        Refusal::Internal(text) | Refusal::Unavailable(text) => text,
-        refusal => refusal.to_string(),
-    })
+    Failure(refusal.into().in_full())
 }
 
 fn rejection(not_kept: &NotKept) -> Rejection {
     let code = match not_kept {
         NotKept::Invalid(_) => CloseCode::NotProven,
-        NotKept::Unproven(_) | NotKept::TooMany => CloseCode::Unavailable,
+        NotKept::Unproven(_) | NotKept::NotLookedUp(..) | NotKept::TooMany => CloseCode::Unavailable,
         NotKept::KeyChanged(_) => CloseCode::KeyChanged,
         NotKept::Conflict(_) => CloseCode::RecordConflict,
     };
@@ -53,11 +51,17 @@ impl Door {
         Ok(Self { peers, record })
     }
 
-    async fn keep(&self, record: &SignedRecord) -> Result<(), Rejection> {
+    /// Keeps the record of somebody at `place`, who has proven to hold its TLS key. One that alarms is noted.
+    async fn keep(&self, record: &VerifiedRecord, place: Option<IpAddr>) -> Result<(), Rejection> {
         let peers = &self.peers;
-        match peers.keyring.keep(&peers.store, record).await {
+        match peers.keep(record.signed(), place).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(not_kept)) => Err(rejection(&not_kept)),
+            Ok(Err(not_kept)) => {
+                if let NotKept::KeyChanged(_) | NotKept::Conflict(_) = not_kept {
+                    peers.refused_keys.note(record, &not_kept, peers.clock.now_ms());
+                }
+                Err(rejection(&not_kept))
+            }
             Err(refusal) => Err(Rejection::new(CloseCode::Unavailable, refusal.to_string())),
         }
     }
@@ -101,7 +105,8 @@ impl Homeserver for Door {
         if !record.is_current(peers.clock.now_ms()) {
             return Err(Rejection::new(CloseCode::NotProven, "the record has expired"));
         }
-        self.keep(&claim.record).await?;
+        let place = claim.address.map(|address| address.ip());
+        self.keep(&record, place).await?;
         let newest = peers.keyring.newest(&claim.name);
         if newest.is_some_and(|newest| newest.sequence > record.sequence) {
             return Err(Rejection::new(
@@ -123,7 +128,7 @@ impl Homeserver for Door {
                 "the record is of another server",
             ));
         }
-        self.keep(&record).await?;
+        self.keep(&verified, None).await?;
         self.peers.book.learn(&verified);
         Ok(())
     }

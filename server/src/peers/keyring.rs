@@ -9,7 +9,8 @@ use maru_protocol::record::{EventKey, Precedence, SignedRecord, VerifiedRecord};
 use ruma::{OwnedServerName, ServerName};
 use thiserror::Error;
 
-use super::KnownPeer;
+use super::look_up::LookUpError;
+use crate::config::ConfiguredPeer;
 use crate::refusal::Refusal;
 use crate::store::Store;
 use crate::store::server_records::StoredRecord;
@@ -26,6 +27,9 @@ pub enum NotKept {
     /// Its name is a domain, and nothing here says which key belongs to it.
     #[error("the key of {0} is not known here")]
     Unproven(OwnedServerName),
+    /// Its name is a domain, and asking its web server for the key failed.
+    #[error("the key of {0} cannot be looked up: {1}")]
+    NotLookedUp(OwnedServerName, LookUpError),
     /// Another key is known for this name.
     #[error("{0} comes with another root key than the one known for it")]
     KeyChanged(OwnedServerName),
@@ -69,29 +73,75 @@ impl Known {
 #[derive(Debug)]
 pub struct Keyring {
     servers: RwLock<HashMap<OwnedServerName, Known>>,
-    /// Root keys by configuration.
+    /// Root keys by configuration. They win.
     pins: HashMap<OwnedServerName, PublicKey>,
+    /// Root keys of domains, looked up or accepted by the admin.
+    trusted: RwLock<HashMap<OwnedServerName, PublicKey>>,
 }
 
 impl Keyring {
-    /// The stored records.
+    /// The stored records and root keys, with those of the configuration.
     ///
     /// # Errors
     /// When they cannot be read.
-    pub async fn open(store: &Store, peers: &[KnownPeer]) -> Result<Self, Refusal> {
-        let pins = peers
-            .iter()
-            .filter_map(|peer| Some((peer.name.clone(), peer.key?)))
-            .collect();
+    pub async fn open(store: &Store, peers: &[ConfiguredPeer]) -> Result<Self, Refusal> {
+        let mut trusted = HashMap::new();
+        for (name, key) in store.root_keys().await? {
+            let key = PublicKey::from_bytes(&key).map_err(Refusal::internal)?;
+            trusted.insert(name, key);
+        }
         let keyring = Self {
             servers: RwLock::default(),
-            pins,
+            pins: peers.iter().map(|peer| (peer.name.clone(), peer.key)).collect(),
+            trusted: RwLock::new(trusted),
         };
+        let mut records = Vec::new();
         for stored in store.server_records().await? {
             let record = SignedRecord::from_bytes(&stored.record).and_then(|record| record.verify());
-            keyring.insert(record.map_err(Refusal::internal)?);
+            records.push(record.map_err(Refusal::internal)?);
         }
+        // Those of the right key last, so that they are the newest.
+        records.sort_by_key(|record| keyring.root_key(&record.name) == Some(record.root_key));
+        records.into_iter().for_each(|record| keyring.insert(record));
         Ok(keyring)
+    }
+
+    /// The root key of a server: by its name, the configuration, the admin's word or its web server.
+    #[must_use]
+    pub fn root_key(&self, name: &ServerName) -> Option<PublicKey> {
+        if let Ok(ServerKind::Key(key)) = ServerKind::of(name) {
+            return Some(key);
+        }
+        let trusted = || {
+            self.trusted
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(name)
+                .copied()
+        };
+        self.pins.get(name).copied().or_else(trusted)
+    }
+
+    /// Whether the configuration says which root key a server has.
+    #[must_use]
+    pub fn is_pinned(&self, name: &ServerName) -> bool {
+        self.pins.contains_key(name)
+    }
+
+    /// Takes a root key for a domain, in the place of another one. What the old one stood for goes on verifying events.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub(super) async fn trust(
+        &self,
+        store: &Store,
+        name: &ServerName,
+        key: PublicKey,
+    ) -> Result<(), Refusal> {
+        store.put_root_key(name, *key.as_bytes()).await?;
+        let mut trusted = self.trusted.write().unwrap_or_else(PoisonError::into_inner);
+        trusted.insert(name.to_owned(), key);
+        Ok(())
     }
 
     /// Judges a record and, if it is news, keeps it. The newest record of that server afterwards.
@@ -110,6 +160,7 @@ impl Keyring {
             store
                 .keep_server_record(StoredRecord {
                     server_name: verified.name.clone(),
+                    root_key: *verified.root_key.as_bytes(),
                     sequence: verified.sequence,
                     record: record.as_bytes().to_vec(),
                 })
@@ -120,25 +171,18 @@ impl Keyring {
     }
 
     fn judge(&self, record: &VerifiedRecord) -> Result<(), NotKept> {
+        match self.root_key(&record.name) {
+            None => return Err(NotKept::Unproven(record.name.clone())),
+            Some(key) if key != record.root_key => return Err(NotKept::KeyChanged(record.name.clone())),
+            Some(_) => {}
+        }
         let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = servers.get(&record.name) {
-            return match known.newest.precedence_of(record) {
-                Precedence::KeyChanged => Err(NotKept::KeyChanged(record.name.clone())),
-                Precedence::Conflict => Err(NotKept::Conflict(record.name.clone())),
-                Precedence::Newer | Precedence::Same | Precedence::Older => Ok(()),
-            };
-        }
-        if servers.len() >= MOST_SERVERS {
-            return Err(NotKept::TooMany);
-        }
-        // The name of a key is the key, which the record was verified with.
-        if matches!(ServerKind::of(&record.name), Ok(ServerKind::Key(_))) {
-            return Ok(());
-        }
-        match self.pins.get(&record.name) {
-            Some(pin) if *pin == record.root_key => Ok(()),
-            Some(_) => Err(NotKept::KeyChanged(record.name.clone())),
-            None => Err(NotKept::Unproven(record.name.clone())),
+        match servers.get(&record.name) {
+            Some(known) if known.newest.precedence_of(record) == Precedence::Conflict => {
+                Err(NotKept::Conflict(record.name.clone()))
+            }
+            None if servers.len() >= MOST_SERVERS => Err(NotKept::TooMany),
+            _ => Ok(()),
         }
     }
 
@@ -146,20 +190,23 @@ impl Keyring {
         let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
         servers
             .get(&record.name)
-            .is_none_or(|known| known.newest.precedence_of(record) == Precedence::Newer)
+            .is_none_or(|known| replaces(&known.newest, record))
     }
 
     fn insert(&self, record: VerifiedRecord) {
         let mut servers = self.servers.write().unwrap_or_else(PoisonError::into_inner);
         match servers.get_mut(&record.name) {
-            Some(known) if known.newest.precedence_of(&record) == Precedence::Newer => known.add(record),
+            Some(known) if replaces(&known.newest, &record) => known.add(record),
             Some(_) => {}
             None => drop(servers.insert(record.name.clone(), Known::of(record))),
         }
     }
 
-    /// Takes in this server's own record, which needs no judging.
+    /// Takes in this server's own record, which needs no judging; nobody else is believed under its name.
     pub(super) fn insert_own(&self, record: VerifiedRecord) {
+        let mut trusted = self.trusted.write().unwrap_or_else(PoisonError::into_inner);
+        trusted.insert(record.name.clone(), record.root_key);
+        drop(trusted);
         self.insert(record);
     }
 
@@ -168,6 +215,12 @@ impl Keyring {
     pub fn newest(&self, server_name: &ServerName) -> Option<VerifiedRecord> {
         let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
         servers.get(server_name).map(|known| known.newest.clone())
+    }
+
+    /// Shows the newest record of every server.
+    pub(super) fn each_newest(&self, mut show: impl FnMut(&VerifiedRecord)) {
+        let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+        servers.values().for_each(|known| show(&known.newest));
     }
 
     /// The key under which a server signed an event at a time, in milliseconds since 1970.
@@ -190,4 +243,12 @@ impl Keyring {
             .map(|known| known.newest.signed().clone())
             .collect()
     }
+}
+
+/// Whether a record of the right root key takes the place of the one held.
+fn replaces(held: &VerifiedRecord, offered: &VerifiedRecord) -> bool {
+    matches!(
+        held.precedence_of(offered),
+        Precedence::Newer | Precedence::KeyChanged
+    )
 }

@@ -2,6 +2,8 @@
 //! the domain, outside is `maru_federation`.
 //!
 //! - [`keyring`]: who is who: server records and signing keys. [`own_record`]: this server's own.
+//! - [`proving`]: which key belongs to a name. [`look_up`]: what a domain's web server says.
+//! - [`book`]: where peers are. [`guide`]: finding those that nobody named. [`known`]: what an admin sees and does.
 //! - [`homeserver`]: what the pool of connections asks for.
 //! - [`outgoing`]: what a peer is sent. [`inbox`]: what came, room by room.
 //! - [`verify`]: the checks that need no room. [`dropped`]: what fails them. [`fetch`]: filling gaps.
@@ -20,15 +22,19 @@ mod dropped;
 mod entering;
 mod ephemeral;
 mod fetch;
+mod guide;
 mod homeserver;
 mod inbox;
 mod inviting;
 mod keyring;
+mod known;
 mod locating;
+mod look_up;
 mod outgoing;
 mod own_record;
 mod past;
 mod profiles;
+mod proving;
 mod public_rooms;
 mod reading;
 mod receipts;
@@ -50,14 +56,18 @@ use maru_protocol::record::SignedRecord;
 use ruma::{OwnedServerName, ServerName};
 use tokio::sync::mpsc;
 
-pub use book::{Book, KnownPeer};
+pub use book::Book;
 pub use keyring::{Keyring, NotKept};
+pub use known::{PeerSeen, Pong};
+pub use look_up::LookUpError;
 pub use own_record::OwnRecord;
+pub use proving::RefusedKey;
 pub use public_rooms::TheirRooms;
 pub use tree::{HierarchyQuery, TreePage};
 
 use crate::accounts::Accounts;
 use crate::clock::Clock;
+use crate::config::ConfiguredPeer;
 use crate::ephemeral::{News, Presence, Typing};
 use crate::identity::Identity;
 use crate::keys::{Keys, OtherServers};
@@ -68,6 +78,8 @@ use crate::refusal::Refusal;
 use crate::rooms::Rooms;
 use crate::store::Store;
 use ask::Road;
+use look_up::LookUps;
+use proving::RefusedKeys;
 
 /// How long a message waits for a server that is away, and its id is remembered at the receiver, in milliseconds: 30
 /// days.
@@ -77,7 +89,7 @@ const MESSAGES_KEPT_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 #[derive(Debug)]
 pub struct PeerSettings {
     /// Peers by configuration.
-    pub peers: Vec<KnownPeer>,
+    pub peers: Vec<ConfiguredPeer>,
     /// Servers that may federate with this one; empty: all.
     pub allow: Vec<OwnedServerName>,
     /// Servers that may not.
@@ -122,7 +134,11 @@ pub struct Peers {
     profiles: profiles::Profiles,
     ephemeral: ephemeral::Ephemeral,
     keyring: Keyring,
-    book: Arc<Book>,
+    book: Book,
+    /// Names that the admin has added to those of the configuration.
+    added: RwLock<HashSet<OwnedServerName>>,
+    look_ups: OnceLock<LookUps>,
+    refused_keys: RefusedKeys,
     settings: PeerSettings,
     record: OnceLock<SignedRecord>,
     destinations: Arc<Destinations>,
@@ -133,6 +149,7 @@ pub struct Peers {
     pasts: turns::Turns,
     replicas: Arc<replica::Replicas>,
     road: OnceLock<Road>,
+    address: OnceLock<SocketAddr>,
 }
 
 impl Peers {
@@ -148,8 +165,12 @@ impl Peers {
     ) -> Result<Arc<Self>, Refusal> {
         let store = Arc::clone(parts.rooms.store());
         let keyring = Keyring::open(&store, &settings.peers).await?;
-        let book = Arc::new(Book::new(settings.peers.clone()));
         parts.receipts.resume().await?;
+        let book = Book::default();
+        keyring.each_newest(|record| book.learn(record));
+        for peer in &settings.peers {
+            book.add(peer.name.clone(), peer.addresses.iter().cloned());
+        }
         let peers = Arc::new(Self {
             identity,
             clock,
@@ -162,6 +183,9 @@ impl Peers {
             ephemeral: ephemeral::Ephemeral::new(parts.typing, parts.presence, parts.news),
             keyring,
             book,
+            added: RwLock::default(),
+            look_ups: OnceLock::new(),
+            refused_keys: RefusedKeys::default(),
             settings,
             record: OnceLock::new(),
             destinations: parts.destinations,
@@ -172,9 +196,11 @@ impl Peers {
             pasts: turns::Turns::default(),
             replicas: Arc::default(),
             road: OnceLock::new(),
+            address: OnceLock::new(),
         });
         let others: Weak<dyn OtherServers> = Arc::<Self>::downgrade(&peers);
         peers.keys.reach_others_by(others);
+        peers.load_added().await?;
         Ok(peers)
     }
 
@@ -182,6 +208,16 @@ impl Peers {
     fn is_allowed(&self, server_name: &ServerName) -> bool {
         let listed = |list: &[OwnedServerName]| list.iter().any(|name| name == server_name);
         !listed(&self.settings.deny) && (self.settings.allow.is_empty() || listed(&self.settings.allow))
+    }
+
+    /// Refuses to speak with a server that the configuration keeps out.
+    fn check_allowed(&self, server_name: &ServerName) -> Result<(), Refusal> {
+        if self.is_allowed(server_name) {
+            return Ok(());
+        }
+        Err(Refusal::forbidden(format!(
+            "this server does not speak with {server_name}"
+        )))
     }
 
     /// Begins to speak with other servers over a bound socket, and goes on with what waits. Where it is bound.
@@ -203,11 +239,12 @@ impl Peers {
         let door = Arc::new(homeserver::Door::open(Arc::clone(self))?);
         let pool = Pool::start(
             door,
-            Arc::clone(&self.book),
+            Arc::new(guide::Guide(Arc::clone(self))),
             Arc::new(transport),
             maru_federation::pool::Settings::default(),
         );
         let _ = self.road.set(Road(pool.clone()));
+        let _ = self.address.set(address);
         self.resume_inbox().await?;
         self.replicate().await?;
         self.tell_news();
@@ -249,7 +286,7 @@ impl Peers {
 
     /// Where peers are.
     #[must_use]
-    pub fn book(&self) -> &Arc<Book> {
+    pub fn book(&self) -> &Book {
         &self.book
     }
 
@@ -269,6 +306,18 @@ impl Peers {
         let dropped = self.store.expire_peer_messages(before).await?;
         metrics::PEER_MESSAGES_DROPPED.add(dropped);
         self.receipts.expire().await
+    }
+
+    /// The UDP address that others reach this server at, once it speaks with them.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.address.get().copied()
+    }
+
+    /// This server's own record, once it speaks with others.
+    #[must_use]
+    pub fn own_record(&self) -> Option<&SignedRecord> {
+        self.record.get()
     }
 
     fn note_sharing(&self, name: &ServerName) {

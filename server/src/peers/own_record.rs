@@ -59,13 +59,16 @@ impl OwnRecord {
                 ..record.clone()
             };
             if *newest == as_new && newest.expires > now_ms + RENEWED_BEFORE_MS {
-                return Ok(newest.signed().clone());
+                let signed = newest.signed().clone();
+                keyring.insert_own(newest);
+                return Ok(signed);
             }
             record.sequence = newest.sequence + 1;
         }
         let signed = record.sign(&self.root).map_err(Refusal::internal)?;
         let stored = StoredRecord {
             server_name: identity.server_name.clone(),
+            root_key: *record.root_key.as_bytes(),
             sequence: record.sequence,
             record: signed.as_bytes().to_vec(),
         };

@@ -112,6 +112,6 @@ impl Peers {
     fn is_known(&self, server: &ServerName) -> bool {
         self.shares_a_room(server)
             || self.keyring.newest(server).is_some()
-            || self.book.configured().iter().any(|name| name == server)
+            || self.book.named().iter().any(|name| name == server)
     }
 }

@@ -13,6 +13,7 @@ mod filters;
 mod history;
 pub mod inbox;
 pub mod interests;
+mod known_peers;
 pub mod log;
 pub mod media;
 pub mod notifications;

@@ -10,20 +10,24 @@ use super::{Store, StoreError};
 pub struct StoredRecord {
     /// Whose it is.
     pub server_name: OwnedServerName,
-    /// Its sequence number.
+    /// The root key that signed it.
+    pub root_key: [u8; 32],
+    /// Its sequence number, which grows for one root key.
     pub sequence: u64,
     /// The record with its signature, as it came.
     pub record: Vec<u8>,
 }
 
 impl Store {
-    /// All records of all servers, oldest first of each. Costs grow with the servers that were ever met.
+    /// All records of all servers, oldest first of each root key. Costs grow with the servers that were ever met.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn server_records(&self) -> Result<Vec<StoredRecord>, StoreError> {
-        let rows =
-            query("SELECT server_name, sequence, record FROM server_records ORDER BY server_name, sequence");
+        let rows = query(
+            "SELECT server_name, root_key, sequence, record FROM server_records \
+             ORDER BY server_name, root_key, sequence",
+        );
         rows.all(&self.readers)
             .await?
             .iter()
@@ -31,14 +35,15 @@ impl Store {
                 let name = row.get::<String>(0)?.try_into();
                 Ok(StoredRecord {
                     server_name: name.map_err(|error| StoreError::corrupt("server_records", error))?,
-                    sequence: row.get::<i64>(1)?.unsigned_abs(),
-                    record: row.get(2)?,
+                    root_key: key_of(&row.get::<Vec<u8>>(1)?, "server_records")?,
+                    sequence: row.get::<i64>(2)?.unsigned_abs(),
+                    record: row.get(3)?,
                 })
             })
             .collect()
     }
 
-    /// Keeps a record; one with the same number stays as it is.
+    /// Keeps a record; one with the same key and number stays as it is.
     ///
     /// # Errors
     /// When it was not stored.
@@ -46,10 +51,11 @@ impl Store {
         self.transact(move |tx| {
             Box::pin(async move {
                 query(
-                    "INSERT INTO server_records (server_name, sequence, record) VALUES ($1, $2, $3) \
-                     ON CONFLICT (server_name, sequence) DO NOTHING",
+                    "INSERT INTO server_records (server_name, root_key, sequence, record) \
+                     VALUES ($1, $2, $3, $4) ON CONFLICT (server_name, root_key, sequence) DO NOTHING",
                 )
                 .bind(record.server_name.as_str())
+                .bind(&record.root_key[..])
                 .bind(i64::try_from(record.sequence).unwrap_or(i64::MAX))
                 .bind(record.record)
                 .execute(&mut tx.connection)
@@ -69,4 +75,10 @@ impl Store {
             query("SELECT 1 FROM server_records WHERE server_name = $1 LIMIT 1").bind(server_name.as_str());
         Ok(row.optional(&self.readers).await?.is_some())
     }
+}
+
+/// A key as a column holds it.
+pub(super) fn key_of(bytes: &[u8], table: &'static str) -> Result<[u8; 32], StoreError> {
+    let key = bytes.try_into();
+    key.map_err(|_| StoreError::corrupt(table, "a key has not 32 bytes"))
 }

@@ -7,6 +7,7 @@ mod directory;
 mod history;
 mod keys;
 mod membership;
+mod names;
 mod presence;
 mod profiles;
 mod receipts;

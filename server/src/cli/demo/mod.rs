@@ -127,8 +127,7 @@ async fn open(folder: &Path, name: &str) -> Result<Running, Failure> {
 fn introduce(one: &Running, two: &Running) {
     for (server, other) in [(one, two), (two, one)] {
         let name = other.server.identity.server_name.clone();
-        let addresses = other.federation.into_iter().collect();
-        server.server.peers.book().add(name, addresses);
+        server.server.peers.book().add(name, other.federation);
     }
 }
 
