@@ -18,6 +18,7 @@ use sqlx::sqlite::{
 use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Connection as _, Row as _};
 
 use super::StoreError;
+use super::packed::{Cell, unpack};
 
 /// Rows of one statement in a bulk insert. More rows are sent in several statements: each distinct count is one
 /// prepared statement, so this also bounds the statement cache.
@@ -25,6 +26,9 @@ const ROWS_PER_STATEMENT: usize = 64;
 
 /// How many prepared statements a connection keeps.
 const STATEMENT_CACHE: usize = 512;
+
+/// Rows that SQLite's thread may be ahead of who reads them: each stop costs a change of threads.
+const ROWS_AHEAD: usize = 1024;
 
 /// Where a database is.
 #[derive(Clone, Debug)]
@@ -46,6 +50,7 @@ impl Address {
             .foreign_keys(false)
             .busy_timeout(Duration::from_secs(10))
             .statement_cache_capacity(STATEMENT_CACHE)
+            .row_buffer_size(ROWS_AHEAD)
             .pragma("cache_size", "-65536")
             .pragma("mmap_size", "268435456")
             .pragma("temp_store", "memory")
@@ -223,6 +228,7 @@ impl Value {
 pub(super) enum Row {
     Sqlite(SqliteRow),
     Postgres(PgRow),
+    Packed(Vec<Cell>),
 }
 
 /// A type that a column can be read as on both engines.
@@ -237,6 +243,7 @@ macro_rules! column {
                 match row {
                     Row::Sqlite(r) => r.try_get(index),
                     Row::Postgres(r) => r.try_get(index),
+                    Row::Packed(cells) => unpack(cells, index),
                 }
             }
         }
@@ -277,8 +284,8 @@ impl<'a> From<&'a mut Connection> for On<'a> {
 
 /// One statement with its values. `sql` is constant text, so statements stay prepared.
 pub(super) struct Query {
-    sql: &'static str,
-    values: Vec<Value>,
+    pub(super) sql: &'static str,
+    pub(super) values: Vec<Value>,
 }
 
 /// A statement in PostgreSQL's spelling; see the module's page for what is translated.
@@ -524,9 +531,9 @@ fn sqlite_text(sql: &'static str) -> &'static str {
     })
 }
 
-/// Statement texts made at run time are few (one per table and row count) and live as long as the process, so that
+/// Statement texts made at run time are few (one per table and row count, one per statement rewritten) and live as long as the process, so that
 /// the drivers can treat them as constants.
-fn constant_text(key: (&'static str, usize), make: impl FnOnce() -> String) -> &'static str {
+pub(super) fn constant_text(key: (&'static str, usize), make: impl FnOnce() -> String) -> &'static str {
     static TEXTS: LazyLock<Mutex<HashMap<(&'static str, usize), &'static str>>> =
         LazyLock::new(Mutex::default);
     let mut texts = TEXTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -5,14 +5,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use maru_protocol::cursor::{Place, Position};
 use maru_protocol::event::Event;
 pub use maru_protocol::ingest::Outcome;
 use maru_protocol::state::{EventNid, StateNid};
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId};
 
-use super::engine::{Connection, Insert, Kind, Row, query};
-use super::{Store, StoreError};
+use super::engine::{Connection, Insert, Kind, Query, Row, query};
+use super::{Store, StoreError, packed};
 
 /// What push rules say of an event to somebody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -302,6 +303,9 @@ pub(super) async fn store_transactions(
     INSERT_TRANSACTION.rows(connection, rows.collect()).await
 }
 
+/// Parts of a long answer that are read at the same time.
+const READ_AT_ONCE: usize = 3;
+
 /// The columns every read of whole events selects, in this order; a query names `events` and `rooms`.
 macro_rules! select_events {
     ($rest:literal) => {
@@ -314,6 +318,10 @@ macro_rules! select_events {
     };
 }
 pub(super) use select_events;
+
+/// The names of those columns, for [`Query::packed`](super::engine::Query::packed).
+const EVENT_COLUMNS: &str = "nid, event_id, room, position, place, state, replaces, outcome, notify, thread, relates_to, \
+                             relation, redacted_by, json, room_id, own";
 
 fn read(row: &Row) -> Result<Arc<StoredEvent>, StoreError> {
     let nid = row.get::<i64>(0)?;
@@ -360,6 +368,25 @@ pub enum Direction {
     Backward,
     /// From older to newer.
     Forward,
+}
+
+impl Direction {
+    /// Where reading goes on after an event at this place, as [`Store::timeline`] takes it.
+    fn beyond(self, place: Place) -> Place {
+        match self {
+            Self::Backward => place,
+            Self::Forward => Place(place.0.saturating_add(1)),
+        }
+    }
+}
+
+/// Reads the parts of a long answer, a few at a time: while this thread parses one, the database finds the next.
+async fn side_by_side(
+    reads: Vec<impl Future<Output = Result<Vec<Arc<StoredEvent>>, StoreError>>>,
+) -> Result<Vec<Arc<StoredEvent>>, StoreError> {
+    let parts = stream::iter(reads).buffered(READ_AT_ONCE);
+    let parts: Vec<_> = parts.try_collect().await?;
+    Ok(parts.into_iter().flatten().collect())
 }
 
 impl Store {
@@ -423,18 +450,16 @@ impl Store {
         &self,
         nids: &[EventNid],
     ) -> Result<HashMap<EventNid, Arc<StoredEvent>>, StoreError> {
-        if nids.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let nids: Vec<i64> = nids.iter().map(|nid| nid.0).collect();
-        let rows = query(select_events!("WHERE events.nid = ANY($1)"))
-            .bind(nids)
-            .all(&self.readers)
-            .await?;
-        Ok(read_all(&rows)?
-            .into_iter()
-            .map(|stored| (stored.nid, stored))
-            .collect())
+        let parts = nids.chunks(packed::ROWS).map(|part| {
+            let part: Vec<i64> = part.iter().map(|nid| nid.0).collect();
+            self.read_events(query(select_events!("WHERE events.nid = ANY($1)")).bind(part))
+        });
+        let events = side_by_side(parts.collect()).await?;
+        Ok(events.into_iter().map(|stored| (stored.nid, stored)).collect())
+    }
+
+    async fn read_events(&self, query: Query) -> Result<Vec<Arc<StoredEvent>>, StoreError> {
+        read_all(&query.packed(EVENT_COLUMNS, &self.readers).await?)
     }
 
     /// Up to `limit` accepted timeline events of a room, next to a place: those below `from` going backward, those
@@ -463,30 +488,32 @@ impl Store {
                 )
             }
         };
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        read_all(
-            &query(sql)
-                .bind(room)
-                .bind(from.0)
-                .bind(limit)
-                .all(&self.readers)
-                .await?,
-        )
+        let (mut from, mut events) = (from, Vec::new());
+        loop {
+            let wanted = limit.saturating_sub(events.len()).min(packed::ROWS);
+            let rows = i64::try_from(wanted).unwrap_or(i64::MAX);
+            let part = self
+                .read_events(query(sql).bind(room).bind(from.0).bind(rows))
+                .await?;
+            let is_last = part.len() < wanted || events.len() + wanted >= limit;
+            events.extend(part);
+            match events.last().and_then(|stored| stored.place) {
+                Some(place) if !is_last => from = direction.beyond(place),
+                _ => return Ok(events),
+            }
+        }
     }
 
-    /// The accepted timeline events of many rooms at once: for each pair (room, place), those at or above the place,
-    /// in order of place. Costs grow with the events returned.
+    /// The accepted timeline events of many rooms at once: for each pair (room, place), those at or above the place, of
+    /// which there are about `each`, in order of place. Costs grow with the events returned.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn timelines(
         &self,
         from: &[(i64, Place)],
+        each: i64,
     ) -> Result<HashMap<i64, Vec<Arc<StoredEvent>>>, StoreError> {
-        let mut timelines: HashMap<i64, Vec<_>> = HashMap::new();
-        if from.is_empty() {
-            return Ok(timelines);
-        }
         let sql = if self.is_sqlite() {
             select_events!(
                 "JOIN json_each($1) AS start ON events.room = json_extract(start.value, '$[0]') \
@@ -500,10 +527,15 @@ impl Store {
                  WHERE events.outcome = 0 ORDER BY events.room, events.place"
             )
         };
-        let starts: Vec<(i64, i64)> = from.iter().map(|(room, place)| (*room, place.0)).collect();
-        let starts = serde_json::to_string(&starts).map_err(StoreError::encoding)?;
-        let rows = query(sql).bind(starts).all(&self.readers).await?;
-        for stored in read_all(&rows)? {
+        let rooms = packed::ROWS / usize::try_from(each).unwrap_or(0).clamp(1, packed::ROWS);
+        let mut reads = Vec::new();
+        for part in from.chunks(rooms) {
+            let starts: Vec<(i64, i64)> = part.iter().map(|(room, place)| (*room, place.0)).collect();
+            let starts = serde_json::to_string(&starts).map_err(StoreError::encoding)?;
+            reads.push(self.read_events(query(sql).bind(starts)));
+        }
+        let mut timelines: HashMap<i64, Vec<_>> = HashMap::new();
+        for stored in side_by_side(reads).await? {
             timelines.entry(stored.room).or_default().push(stored);
         }
         Ok(timelines)

@@ -19,6 +19,7 @@ pub mod media;
 pub mod notifications;
 pub mod one_time_keys;
 pub mod outgoing;
+mod packed;
 pub mod peer_messages;
 pub mod people;
 pub mod profiles;

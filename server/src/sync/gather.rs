@@ -153,7 +153,7 @@ async fn fill_joined(
         };
         starts.push((*nid, start));
     }
-    let mut timelines = sync.store.timelines(&starts).await?;
+    let mut timelines = sync.store.timelines(&starts, limit).await?;
     for (nid, start) in starts {
         let Some(joined) = window.joined.get_mut(&nid) else {
             continue;
@@ -221,7 +221,7 @@ async fn left_window(
     let start = first.max(Place(end.0 - limit + 1));
     let events = sync
         .store
-        .timelines(&[(nid, start)])
+        .timelines(&[(nid, start)], limit)
         .await?
         .remove(&nid)
         .unwrap_or_default();

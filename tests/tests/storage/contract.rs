@@ -17,6 +17,7 @@ use super::story::{Room, Told, user};
 on_every_log!(
     positions_have_no_gaps,
     events_are_read_back,
+    long_timelines_come_whole,
     a_restart_keeps_everything,
     every_state_is_read_back,
     the_newest_membership_counts,
@@ -81,6 +82,29 @@ async fn events_are_read_back(log: impl Log) {
             .await
             .is_empty()
     );
+}
+
+async fn long_timelines_come_whole(log: impl Log) {
+    let (mut room, made) = Room::new();
+    stored(&log, vec![made]).await;
+    let told: Vec<_> = (0..600)
+        .map(|n| room.message(&format!("{n} \"quoted\" \\ \n \u{1} \u{7f} é 🦊")))
+        .collect();
+    stored(&log, changes(&told)).await;
+    let mut ids: Vec<_> = told.iter().map(|told| told.id().to_string()).collect();
+    let first = told.first().and_then(|told| told.stored.place).unwrap();
+
+    let forward = log.timeline(room.nid, first, Direction::Forward, 1000).await;
+    assert_eq!(forward, ids, "all of them, in their order");
+    let exactly = log.timeline(room.nid, first, Direction::Forward, 500).await;
+    assert_eq!(exactly, ids[..500]);
+    ids.reverse();
+    let backward = log
+        .timeline(room.nid, Place(i64::MAX), Direction::Backward, 600)
+        .await;
+    assert_eq!(backward, ids);
+    let (_, _, json) = log.event(told[0].id()).await.unwrap();
+    assert_eq!(json, *told[0].stored.event.json);
 }
 
 async fn a_restart_keeps_everything(log: impl Log) {
