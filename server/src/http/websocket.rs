@@ -13,7 +13,7 @@ use http::{HeaderMap, StatusCode, header};
 use maru_protocol::cursor::SinceToken;
 use ruma::api::IncomingRequestExt;
 use ruma::api::client::sync::sync_events::v3 as sync_events;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, interval_at, timeout};
 
 use super::error::{ApiError, plain};
 use super::router::Routes;
@@ -176,6 +176,9 @@ impl Connection<'_> {
     }
 
     async fn serve(&mut self, socket: &mut WebSocket, session: &mut Session<'_>) -> End {
+        // One timer for the connection: to set one for every wait would cost more than the wait.
+        let mut ping = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
+        let mut quiet = true;
         loop {
             session.heed_recalls();
             match self.server.accounts.still_valid(&mut self.token).await {
@@ -188,6 +191,7 @@ impl Connection<'_> {
             if self.unacknowledged.len() < UNACKNOWLEDGED {
                 match Box::pin(session.look()).await {
                     Ok(Some(answer)) => {
+                        quiet = false;
                         self.unacknowledged.push_back(answer.next_batch);
                         if let Err(end) = write(socket, answer.json).await {
                             return end;
@@ -198,11 +202,10 @@ impl Connection<'_> {
                 }
             }
             let may_push = self.unacknowledged.len() < UNACKNOWLEDGED;
-            let ping_at = Instant::now() + PING_EVERY;
             let waiting = async {
                 match may_push {
-                    true => session.wait(ping_at).await,
-                    false => session.wait_for_recall(ping_at).await,
+                    true => session.wait().await,
+                    false => session.wait_for_recall().await,
                 }
             };
             tokio::select! {
@@ -216,11 +219,14 @@ impl Connection<'_> {
                     Some(Err(error)) => return End::Closed(PROTOCOL_VIOLATED, error.to_string()),
                     None => return End::Gone,
                 },
-                new = waiting => {
-                    if self.server.hub.is_stopping() {
+                came = waiting => {
+                    if !came {
                         return End::Closed(STOPPING, "the server is stopping; come back with the cursor".into());
                     }
-                    if !new && socket.send(Message::Ping(bytes::Bytes::new())).await.is_err() {
+                }
+                _ = ping.tick() => {
+                    let is_quiet = std::mem::replace(&mut quiet, true);
+                    if is_quiet && socket.send(Message::Ping(bytes::Bytes::new())).await.is_err() {
                         return End::Gone;
                     }
                 }

@@ -87,7 +87,7 @@ impl<'s> Session<'s> {
         if let Some(answer) = Box::pin(self.look()).await? {
             return Ok(Some(answer));
         }
-        if self.wait(deadline).await {
+        if timeout_at(deadline, self.wait()).await.unwrap_or(false) {
             return Ok(None);
         }
         let next_batch = self.since.unwrap_or_else(|| self.now());
@@ -104,37 +104,44 @@ impl<'s> Session<'s> {
         self.sync.acknowledge(&self.caller, cursor).await
     }
 
-    /// Waits for something new or a recall, until `deadline` or until the server stops; whether it came. May be dropped
-    /// at any time.
-    pub async fn wait(&self, deadline: Instant) -> bool {
+    /// Waits for something new or a recall, or until the server stops; whether it came. May be dropped at any time.
+    pub async fn wait(&self) -> bool {
         let changed = self.inbox.changed();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        let Some(since) = self.since else { return true };
-        let now = self.now();
-        let inbox = &self.inbox;
-        if self.is_recalled() || inbox.has_after(since.position, since.ephemeral, now.position, now.ephemeral)
-        {
+        if self.is_recalled() || self.has_news() {
             return true;
         }
-        let stopping = || self.sync.hub.is_stopping();
-        !stopping() && timeout_at(deadline, changed).await.is_ok() && !stopping()
+        if !self.is_stopping() {
+            changed.await;
+        }
+        !self.is_stopping()
     }
 
-    /// Waits for a recall, until `deadline` or until the server stops; whether it came. What is new is left waiting.
-    /// May be dropped at any time.
-    pub async fn wait_for_recall(&self, deadline: Instant) -> bool {
+    /// Waits for a recall, or until the server stops; whether it came. What is new is left waiting. May be dropped at
+    /// any time.
+    pub async fn wait_for_recall(&self) -> bool {
         loop {
             let changed = self.inbox.changed();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.is_recalled() {
-                return true;
+            if self.is_recalled() || self.is_stopping() {
+                return !self.is_stopping();
             }
-            if self.sync.hub.is_stopping() || timeout_at(deadline, changed).await.is_err() {
-                return false;
-            }
+            changed.await;
         }
+    }
+
+    /// Whether [`Session::look`] may find something. A first sync always does.
+    fn has_news(&self) -> bool {
+        let Some(since) = self.since else { return true };
+        let now = self.now();
+        self.inbox
+            .has_after(since.position, since.ephemeral, now.position, now.ephemeral)
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.sync.hub.is_stopping()
     }
 
     fn is_recalled(&self) -> bool {
