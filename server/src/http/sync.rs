@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{RawQuery, State};
+use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header;
 use ruma::api::client::filter::{EventFormat, FilterDefinition, LazyLoadOptions, RoomEventFilter};
@@ -14,10 +14,10 @@ use tokio::time::Instant;
 use super::call::{Call, PresentedToken};
 use super::error::ApiError;
 use super::router::{Endpoints, Routes};
-use crate::accounts::Caller;
+use crate::accounts::{Caller, WatchedToken};
 use crate::refusal::Refusal;
 use crate::server::Server;
-use crate::sync::{Filter, Wanted, Wish};
+use crate::sync::{Answer, Filter, Session, Wanted, Wish};
 
 /// Longest wait for something new.
 const LONGEST_WAIT: Duration = Duration::from_secs(90);
@@ -26,32 +26,67 @@ pub(super) fn routes() -> Routes {
     Routes::new().endpoint::<sync_events::Request, _>(sync)
 }
 
-async fn sync(
-    State(server): State<Arc<Server>>,
-    RawQuery(query): RawQuery,
-    token: PresentedToken,
-    call: Call<sync_events::Request>,
-) -> Result<Response, ApiError> {
-    let deadline = Instant::now() + call.request.timeout.unwrap_or_default().min(LONGEST_WAIT);
-    let wish = Box::pin(wish(&server, &call.caller, &call.request, query.as_deref())).await?;
-    let since = call.request.since.as_deref().map(cursor).transpose()?;
-    server
-        .presence
-        .heartbeat(&call.caller.user_id, &call.request.set_presence);
-    let mut session = server.sync.session(call.caller, since, wish);
-    if let Some(since) = since {
-        Box::pin(session.acknowledge(since)).await?;
-    }
-    let (_, mut token) = server.accounts.watch(token.0).await?;
-    let answer = loop {
-        // The device may have been logged out while it waited.
-        session.heed_recalls();
-        server.accounts.still_valid(&mut token).await?;
-        if let Some(answer) = session.next(deadline).await? {
-            break answer;
-        }
-    };
+async fn sync(State(server): State<Arc<Server>>, request: Request) -> Result<Response, Response> {
+    // Boxed: a device that waits must not hold the memory of a request being read, which is much larger.
+    let mut poll = Box::pin(begin(&server, request)).await?;
+    let answer = poll.answer(&server).await.map_err(IntoResponse::into_response)?;
     Ok(([(header::CONTENT_TYPE, "application/json")], answer.json).into_response())
+}
+
+/// A device that polls.
+struct Poll<'s> {
+    session: Session<'s>,
+    token: WatchedToken,
+    deadline: Instant,
+}
+
+/// Reads a request.
+async fn begin(server: &Arc<Server>, request: Request) -> Result<Poll<'_>, Response> {
+    let (mut parts, body) = request.into_parts();
+    let query = parts.uri.query().map(str::to_owned);
+    let token = PresentedToken::from_request_parts(&mut parts, server).await;
+    let token = token.map_err(IntoResponse::into_response)?;
+    let request = Request::from_parts(parts, body);
+    let call = Call::<sync_events::Request>::from_request(request, server).await?;
+    let begun = Poll::begin(server, query.as_deref(), token, call).await;
+    begun.map_err(IntoResponse::into_response)
+}
+
+impl<'s> Poll<'s> {
+    async fn begin(
+        server: &'s Arc<Server>,
+        query: Option<&str>,
+        token: PresentedToken,
+        call: Call<sync_events::Request>,
+    ) -> Result<Self, ApiError> {
+        let Call { request, caller } = call;
+        let deadline = Instant::now() + request.timeout.unwrap_or_default().min(LONGEST_WAIT);
+        let wish = wish(server, &caller, &request, query).await?;
+        let since = request.since.as_deref().map(cursor).transpose()?;
+        server.presence.heartbeat(&caller.user_id, &request.set_presence);
+        let session = server.sync.session(caller, since, wish);
+        if let Some(since) = since {
+            session.acknowledge(since).await?;
+        }
+        let (_, token) = server.accounts.watch(token.0).await?;
+        Ok(Self {
+            session,
+            token,
+            deadline,
+        })
+    }
+
+    /// Answers, as soon as there is something to say or the time is over.
+    async fn answer(&mut self, server: &Server) -> Result<Answer, ApiError> {
+        loop {
+            // The device may have been logged out while it waited.
+            self.session.heed_recalls();
+            server.accounts.still_valid(&mut self.token).await?;
+            if let Some(answer) = self.session.next(self.deadline).await? {
+                return Ok(answer);
+            }
+        }
+    }
 }
 
 /// A cursor that a device presents.
@@ -68,12 +103,17 @@ pub(super) async fn wish(
     query: Option<&str>,
 ) -> Result<Wish, Refusal> {
     let filter = match &request.filter {
-        None => Arc::default(),
-        Some(sync_events::Filter::FilterDefinition(definition)) => Arc::new(filter(definition)?),
-        Some(sync_events::Filter::FilterId(id)) => {
-            Arc::new(filter(&stored_filter(server, caller, id).await?)?)
+        None => Filter::everything(),
+        Some(asked) => {
+            let name = filter_name(caller, asked, query);
+            match name.as_ref().and_then(|name| server.sync.filters.get(name)) {
+                Some(known) => known,
+                None => {
+                    let read = read_filter(server, caller, asked).await?;
+                    server.sync.filters.keep(name, read)
+                }
+            }
         }
-        Some(_) => return Err(Refusal::invalid("this filter cannot be read")),
     };
     // The name that clients used before the specification had it.
     let unstable = query.is_some_and(|query| query.contains("org.matrix.msc4222.use_state_after=true"));
@@ -83,6 +123,29 @@ pub(super) async fn wish(
         state_after: request.use_state_after || unstable,
         opening: "",
     })
+}
+
+/// What a filter is known by: a stored one by its user and id, any other by its text as it stands in the query. None
+/// where that does not say it.
+fn filter_name(caller: &Caller, asked: &sync_events::Filter, query: Option<&str>) -> Option<String> {
+    if let sync_events::Filter::FilterId(id) = asked {
+        return Some(format!("{}/{id}", caller.user_id));
+    }
+    let mut parameters = query?.split('&');
+    let text = parameters.find_map(|parameter| parameter.strip_prefix("filter="))?;
+    Some(text.to_owned())
+}
+
+async fn read_filter(
+    server: &Server,
+    caller: &Caller,
+    asked: &sync_events::Filter,
+) -> Result<Filter, Refusal> {
+    match asked {
+        sync_events::Filter::FilterDefinition(definition) => filter(definition),
+        sync_events::Filter::FilterId(id) => filter(&stored_filter(server, caller, id).await?),
+        _ => Err(Refusal::invalid("this filter cannot be read")),
+    }
 }
 
 async fn stored_filter(server: &Server, caller: &Caller, id: &str) -> Result<FilterDefinition, Refusal> {

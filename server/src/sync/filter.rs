@@ -1,14 +1,23 @@
 //! What a device wants to hear of (client-server API, "Filtering"), in the form that sync asks it.
 
 use std::collections::HashSet;
+use std::sync::{Arc, LazyLock};
 
 use maru_protocol::event::Event;
+
+use crate::cache::Cache;
 
 /// Events of a room's timeline when the filter does not say.
 const DEFAULT_TIMELINE: usize = 20;
 
 /// Most events of a room's timeline in one answer.
 const MOST_TIMELINE: usize = 500;
+
+/// Filters that are kept parsed, two generations of this many.
+const KNOWN_FILTERS: usize = 1_000;
+
+/// Longest name of a filter that is kept, in bytes.
+const LONGEST_NAME: usize = 1_024;
 
 /// Which events of one kind are wanted. `None` wants all.
 #[derive(Clone, Debug, Default)]
@@ -58,7 +67,39 @@ pub struct Filter {
     pub unread_thread_notifications: bool,
 }
 
+/// Filters by the names that devices give them: parsed once, and in memory once, however many listen by them.
+#[derive(Debug)]
+pub struct KnownFilters(Cache<String, Arc<Filter>>);
+
+impl Default for KnownFilters {
+    fn default() -> Self {
+        Self(Cache::new(KNOWN_FILTERS))
+    }
+}
+
+impl KnownFilters {
+    /// The filter of this name.
+    pub fn get(&self, name: &str) -> Option<Arc<Filter>> {
+        self.0.get(name)
+    }
+
+    /// Keeps a filter, if it has a name; one that will always mean the same.
+    pub fn keep(&self, name: Option<String>, filter: Filter) -> Arc<Filter> {
+        let filter = Arc::new(filter);
+        if let Some(name) = name.filter(|name| name.len() <= LONGEST_NAME) {
+            self.0.insert(name, Arc::clone(&filter));
+        }
+        filter
+    }
+}
+
 impl Filter {
+    /// The filter of those who give none, of which there is one for all.
+    pub fn everything() -> Arc<Self> {
+        static EVERYTHING: LazyLock<Arc<Filter>> = LazyLock::new(Arc::default);
+        Arc::clone(&EVERYTHING)
+    }
+
     /// Most events of one room's timeline.
     #[must_use]
     pub fn timeline_limit(&self) -> usize {

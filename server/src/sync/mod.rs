@@ -30,7 +30,7 @@ use ruma::OwnedUserId;
 
 pub use answer::Answer;
 pub use device_lists::DeviceLists;
-pub use filter::{Filter, Wanted};
+pub use filter::{Filter, KnownFilters, Wanted};
 pub use session::Session;
 
 use crate::accounts::Caller;
@@ -62,6 +62,8 @@ pub struct Sync {
     acknowledged: Cache<(OwnedUserId, String), ()>,
     lazily_loaded: lazy_members::LazyMembers,
     told: told::ToldTimelines,
+    /// Filters of devices that listen.
+    pub filters: KnownFilters,
 }
 
 /// Where the data of an answer comes from.
@@ -115,6 +117,7 @@ impl Sync {
             acknowledged: Cache::new(DEVICES),
             lazily_loaded: lazy_members::LazyMembers::new(DEVICES),
             told: told::ToldTimelines::new(),
+            filters: KnownFilters::default(),
         }
     }
 
