@@ -97,6 +97,9 @@ pub struct Offer {
     pub event: Arc<Event>,
     /// The events of the state before it, where a peer had to tell; they have been kept before.
     pub told: Option<Vec<OwnedEventId>>,
+    /// Whether it lies before an event that is here already: it belongs to the past of the room and moves no head, or an
+    /// old state would come back.
+    pub past: bool,
 }
 
 /// What of some events is here.
@@ -106,6 +109,9 @@ pub struct Here {
     pub settled: BTreeSet<OwnedEventId>,
     /// Those that hang nowhere.
     pub outliers: BTreeSet<OwnedEventId>,
+    /// All events of the room, looked up or not, that are not here although an accepted one that is here names them as
+    /// previous: its state was told.
+    pub open_ends: BTreeSet<OwnedEventId>,
 }
 
 /// What became of an offered event.
@@ -374,8 +380,16 @@ impl Gap {
     fn offer_found(&mut self) -> Effect {
         self.failed = 0;
         if let Stage::Walking(walk) = std::mem::replace(&mut self.stage, Stage::Offering) {
-            let all = walk.end().into_iter().chain(self.targets.front().cloned());
-            self.offers = all.map(|event| Offer { event, told: None }).collect();
+            let target = self.targets.front().cloned();
+            let all = walk.end().into_iter();
+            let all = all.chain(target.map(|event| (event, false)));
+            self.offers = all
+                .map(|(event, past)| Offer {
+                    event,
+                    told: None,
+                    past,
+                })
+                .collect();
         }
         self.offer()
     }

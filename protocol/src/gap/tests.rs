@@ -26,6 +26,8 @@ type Peers = BTreeMap<OwnedServerName, BTreeMap<OwnedEventId, Arc<Event>>>;
 /// Drives a gap on plain maps. An event is settled once all its previous events are here, or its state was told.
 struct Replica {
     here: BTreeSet<OwnedEventId>,
+    open_ends: BTreeSet<OwnedEventId>,
+    past: BTreeSet<OwnedEventId>,
     outliers: BTreeSet<OwnedEventId>,
     asked: Vec<(OwnedServerName, Question)>,
 }
@@ -34,6 +36,8 @@ impl Replica {
     fn of(events: &[&Arc<Event>]) -> Self {
         Self {
             here: events.iter().map(|event| event.id.clone()).collect(),
+            open_ends: BTreeSet::new(),
+            past: BTreeSet::new(),
             outliers: BTreeSet::new(),
             asked: Vec::new(),
         }
@@ -46,6 +50,7 @@ impl Replica {
                     let here = Here {
                         settled: ids.intersection(&self.here).cloned().collect(),
                         outliers: ids.intersection(&self.outliers).cloned().collect(),
+                        open_ends: self.open_ends.clone(),
                     };
                     gap.found(ids, &here)
                 }
@@ -61,7 +66,8 @@ impl Replica {
                         .extend(events.into_iter().map(|event| event.id.clone()));
                     gap.kept()
                 }
-                Effect::TakeIn(Offer { event, told }) => {
+                Effect::TakeIn(Offer { event, told, past }) => {
+                    self.past.extend(past.then(|| event.id.clone()));
                     let lacks = |id: &&OwnedEventId| !self.here.contains(*id);
                     let prev_events: Vec<_> = match told {
                         Some(_) => Vec::new(),
@@ -207,6 +213,36 @@ fn told_extremities_bring_everything_before_them() {
     let peers = Peers::from([(server("b.example"), all(&story))]);
     assert!(replica.fill(&peers, Gap::up_to(branch.heads, [server("b.example")])));
     assert_eq!(replica.here, story.events.keys().cloned().collect());
+}
+
+/// Two messages from before a join that was let in by a told state, and one beside the join.
+#[test]
+fn what_lies_before_an_event_that_is_here_is_past() {
+    let (mut story, mut branch) = Story::public_room(RoomVersion::V12);
+    let old: Vec<_> = story.events.values().cloned().collect();
+    let (first, second) = (
+        message(&mut story, &mut branch, ALICE),
+        message(&mut story, &mut branch, ALICE),
+    );
+    let (mut here, mut beside) = (branch.clone(), branch.clone());
+    let join = message(&mut story, &mut here, BOB);
+    let newer = message(&mut story, &mut beside, ALICE);
+    let last = message(&mut story, &mut beside, ALICE);
+    let mut replica = Replica::of(&old.iter().chain([&join]).collect::<Vec<_>>());
+    replica.open_ends.insert(second.id.clone());
+    let peers = Peers::from([(server("b.example"), all(&story))]);
+    assert!(replica.fill(&peers, Gap::before(Arc::clone(&last), [server("b.example")])));
+    assert!(
+        [&first, &second]
+            .iter()
+            .all(|event| replica.past.contains(&event.id))
+    );
+    assert!(
+        ![&newer, &last]
+            .iter()
+            .any(|event| replica.past.contains(&event.id))
+    );
+    assert!(replica.here.contains(&newer.id));
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub(super) struct Walk {
     /// Asked for by their ids, because asking for ancestors gave none of those that lack: the peer may not have the event
     /// whose ancestors they are.
     by_id: Option<Vec<OwnedEventId>>,
+    /// Named by events that are here already.
+    open_ends: BTreeSet<OwnedEventId>,
     rounds: usize,
 }
 
@@ -45,6 +47,7 @@ impl Walk {
             lacking: BTreeSet::new(),
             hopeless: BTreeSet::new(),
             by_id: None,
+            open_ends: BTreeSet::new(),
             rounds: 0,
         }
     }
@@ -74,9 +77,20 @@ impl Walk {
         Next::Ask(Question::Ancestors(latest.collect()))
     }
 
-    /// The ancestors so far, oldest first.
-    pub(super) fn end(self) -> Vec<Arc<Event>> {
-        order::by_previous(self.found.into_values())
+    /// The ancestors so far, oldest first, and whether each lies before an event that is here already.
+    pub(super) fn end(self) -> Vec<(Arc<Event>, bool)> {
+        let mut past = self.open_ends;
+        let mut ordered: Vec<_> = order::by_previous(self.found.into_values())
+            .into_iter()
+            .map(|event| (event, false))
+            .collect();
+        for (event, is_past) in ordered.iter_mut().rev() {
+            *is_past = past.contains(&event.id);
+            if *is_past {
+                past.extend(event.prev_events.iter().cloned());
+            }
+        }
+        ordered
     }
 
     /// Goes on with another peer, which may have what the one before did not.
@@ -87,6 +101,7 @@ impl Walk {
     }
 
     pub(super) fn found(&mut self, asked: BTreeSet<OwnedEventId>, here: &Here) {
+        self.open_ends.extend(here.open_ends.iter().cloned());
         let lacking = asked.into_iter().filter(|id| !here.settled.contains(id));
         self.lacking.extend(lacking);
     }

@@ -98,7 +98,7 @@ impl Peers {
         loop {
             effect = match effect {
                 Effect::LookUp(ids) => {
-                    let here = self.here(&ids).await?;
+                    let here = self.here(drive.room, &ids).await?;
                     gap.found(ids, &here)
                 }
                 Effect::Ask(peer, question) => match self.put(drive.room, &peer, question).await {
@@ -126,10 +126,10 @@ impl Peers {
     }
 
     /// Which of some events are here.
-    async fn here(&self, ids: &BTreeSet<OwnedEventId>) -> Result<Here, Refusal> {
-        let ids = ids.iter().map(ToString::to_string).collect();
+    async fn here(&self, room: &Room, ids: &BTreeSet<OwnedEventId>) -> Result<Here, Refusal> {
+        let asked = ids.iter().map(ToString::to_string).collect();
         let mut here = Here::default();
-        for stored in self.store.events_by_id(ids).await? {
+        for stored in self.store.events_by_id(asked).await? {
             let settled = stored.state.is_some() || stored.outcome == Outcome::Rejected;
             let kind = if settled {
                 &mut here.settled
@@ -137,6 +137,9 @@ impl Peers {
                 &mut here.outliers
             };
             kind.insert(stored.event.id.clone());
+        }
+        if here.settled.len() < ids.len() {
+            here.open_ends = self.open_ends(room).await?.into_iter().collect();
         }
         Ok(here)
     }
@@ -187,6 +190,7 @@ impl Peers {
         let mut incoming = target
             .filter(|target| target.event.id == offer.event.id)
             .unwrap_or_else(|| Incoming::live(offer.event));
+        incoming.backfilled = offer.past;
         if let Some(told) = offer.told {
             match self.rooms.state_from(drive.room.nid, &told).await {
                 Ok(before) => incoming.before = Some(before),

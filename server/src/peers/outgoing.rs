@@ -161,10 +161,7 @@ impl Peers {
         let nids: Vec<i64> = shared.iter().map(|(nid, _)| *nid).collect();
         let rooms = self.rooms.rooms_by_nid(&nids).await?;
         let kept_out = self.kept_out(peer, nids.iter().copied()).await?;
-        let own = &self.identity.server_name;
-        let rooms = rooms
-            .into_values()
-            .filter(|room| room.head().servers.contains_key(own) && !kept_out.contains(&room.nid));
+        let rooms = rooms.into_values().filter(|room| !kept_out.contains(&room.nid));
         Ok(rooms
             .map(|room| RoomExtremities {
                 room_id: room.room_id.clone(),
