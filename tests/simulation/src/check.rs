@@ -1,0 +1,239 @@
+//! What must hold at the end of a run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use maru_protocol::event::Event;
+use maru_protocol::ingest::Outcome;
+use ruma::OwnedEventId;
+
+use crate::database::{Database, Room};
+use crate::server::Server;
+use crate::world::World;
+
+/// Everything that does not hold.
+pub(crate) fn findings(world: &World) -> Vec<String> {
+    let mut found = Vec::new();
+    if world.is_endless() {
+        found.push("the run does not come to an end".to_owned());
+        return found;
+    }
+    for server in world.servers.iter().filter(|server| server.up) {
+        own_log(server, &mut found);
+    }
+    let core = core(world, &mut found);
+    unrest(world, &core, &mut found);
+    same_state(world, &core, &mut found);
+    same_events(world, &core, &mut found);
+    found
+}
+
+/// Nothing waits anywhere, except events whose ancestors no server has any more.
+fn unrest(world: &World, core: &[usize], found: &mut Vec<String>) {
+    for server in world.servers.iter().filter(|server| server.up) {
+        let at = server.index;
+        if !server.is_durable() {
+            found.push(format!("s{at} has something on its way to the disk"));
+        }
+        for (peer, live) in &server.sessions {
+            if !live.session.is_caught_up() {
+                found.push(format!("s{peer} has not caught up with s{at}"));
+            }
+        }
+    }
+    for at in core {
+        let server = &world.servers[*at];
+        let has = |server: &Server, id: &OwnedEventId| {
+            let stored = server.disk.event(id);
+            stored.is_some_and(|stored| stored.state.is_some() || stored.outcome == Outcome::Rejected)
+        };
+        for arrived in server.memory.inbox.values() {
+            let Some(event) = world.read(&arrived.json) else {
+                continue;
+            };
+            let lacking: Vec<_> = event.prev_events.iter().filter(|id| !has(server, id)).collect();
+            let had = |id: &&OwnedEventId| core.iter().any(|other| has(&world.servers[*other], id));
+            if lacking.iter().all(had) {
+                found.push(format!("{} waits in the inbox of s{at}", event.id));
+            }
+        }
+    }
+}
+
+/// No event stands twice in a log, and what users were told is sent is there.
+fn own_log(server: &Server, found: &mut Vec<String>) {
+    let at = server.index;
+    for id in &server.disk.doubled {
+        found.push(format!("s{at} has {id} at two positions of its log"));
+    }
+    let is_placed = |id: &OwnedEventId| server.disk.event(id).is_some_and(|stored| stored.state.is_some());
+    for id in server.sent.iter().filter(|id| !is_placed(id)) {
+        found.push(format!(
+            "s{at} told a user that {id} is sent, and does not have it"
+        ));
+    }
+}
+
+/// The servers that are entitled to the room: those that others who are entitled count in.
+///
+/// A server whose user was let in by somebody who did not know yet that the room had been closed may never hear that it is
+/// out; it is in the room by its own account alone.
+fn core(world: &World, found: &mut Vec<String>) -> Vec<usize> {
+    let believers: Vec<usize> = world
+        .servers
+        .iter()
+        .filter(|server| server.up && server.is_in())
+        .map(|server| server.index)
+        .collect();
+    let counts = |one: usize, other: usize| {
+        let name = &world.servers[other].name;
+        let room = world.servers[one].disk.room.as_ref();
+        room.is_some_and(|room| room.census.contains_key(name))
+    };
+    let votes = |at: &usize| believers.iter().filter(|one| counts(**one, *at)).count();
+    let Some(first) = believers
+        .iter()
+        .copied()
+        .max_by_key(|at| (votes(at), std::cmp::Reverse(*at)))
+    else {
+        return Vec::new();
+    };
+    let (mut core, mut open) = (BTreeSet::from([first]), vec![first]);
+    while let Some(at) = open.pop() {
+        for server in world.servers.iter().filter(|server| server.up) {
+            let other = server.index;
+            if !counts(at, other) {
+                continue;
+            }
+            if !server.is_in() {
+                let slots = state(world, at).into_iter();
+                let users = slots.filter(|((_, key), _)| key.ends_with(server.name.as_str()));
+                let held: Vec<_> = users.collect();
+                let own: Vec<_> = state(world, other)
+                    .into_iter()
+                    .filter(|((_, key), _)| key.ends_with(server.name.as_str()))
+                    .collect();
+                found.push(format!(
+                    "s{other} is out of the room by its own account ({own:?}), and in it by that of s{at} ({held:?})"
+                ));
+            } else if core.insert(other) {
+                open.push(other);
+            }
+        }
+    }
+    core.into_iter().collect()
+}
+
+fn room(world: &World, at: usize) -> Option<(&Database, &Room)> {
+    let disk = &world.servers[at].disk;
+    disk.room.as_ref().map(|room| (disk, room))
+}
+
+fn state(world: &World, at: usize) -> BTreeMap<(String, String), String> {
+    let Some((disk, room)) = room(world, at) else {
+        return BTreeMap::new();
+    };
+    let slot = |event: &Event| {
+        let key = event.state_key.as_deref().unwrap_or_default().to_owned();
+        (event.event_type.to_string(), key)
+    };
+    let events = disk.whole(&room.head.state).into_iter();
+    events
+        .map(|stored| (slot(&stored.event), stored.event.id.to_string()))
+        .collect()
+}
+
+/// All who are entitled have the same current state.
+fn same_state(world: &World, core: &[usize], found: &mut Vec<String>) {
+    let Some((first, others)) = core.split_first() else {
+        return;
+    };
+    let expected = state(world, *first);
+    for at in others {
+        let present = state(world, *at);
+        let slots: BTreeSet<_> = expected.keys().chain(present.keys()).collect();
+        for slot in slots {
+            let (one, other) = (expected.get(slot), present.get(slot));
+            if one != other {
+                found.push(format!("{slot:?} is {one:?} on s{first} and {other:?} on s{at}"));
+            }
+        }
+    }
+}
+
+/// All who are entitled have the same events that are not rejected, as far back as their replicas go.
+fn same_events(world: &World, core: &[usize], found: &mut Vec<String>) {
+    let mut everything: BTreeMap<&OwnedEventId, &Arc<Event>> = BTreeMap::new();
+    for server in &world.servers {
+        let events = server.disk.events.values();
+        everything.extend(events.map(|stored| (&stored.event.id, &stored.event)));
+    }
+    let names: BTreeSet<_> = core.iter().map(|at| &*world.servers[*at].name).collect();
+    // An event that all who have it have failed softly concerns nobody; where its server still is, it is its business to
+    // tell it to all.
+    let mut expected: BTreeMap<&OwnedEventId, usize> = BTreeMap::new();
+    for at in core {
+        for stored in world.servers[*at]
+            .disk
+            .log
+            .values()
+            .filter_map(|nid| world.servers[*at].disk.events.get(nid))
+        {
+            let counts = stored.outcome == Outcome::Accepted
+                || stored.outcome == Outcome::SoftFailed && names.contains(stored.event.sender.server_name());
+            if counts {
+                expected.entry(&stored.event.id).or_insert(*at);
+            }
+        }
+    }
+    for at in core {
+        let Some((disk, room)) = room(world, *at) else {
+            continue;
+        };
+        let before = ancestors(&everything, &room.began);
+        let has = |id: &OwnedEventId| {
+            disk.event(id)
+                .filter(|stored| stored.state.is_some())
+                .map(|stored| stored.outcome)
+        };
+        for (id, of) in &expected {
+            if before.contains(*id) {
+                continue;
+            }
+            match has(id) {
+                Some(Outcome::Accepted | Outcome::SoftFailed) => {}
+                Some(Outcome::Rejected) => found.push(format!("{id} is rejected by s{at} and not by s{of}")),
+                None => found.push(format!("{id} is not on s{at}, and on s{of}")),
+            }
+        }
+        for id in &world.servers[*at].acknowledged {
+            if !before.contains(id) && disk.event(id).is_none() {
+                found.push(format!(
+                    "s{at} acknowledged {id} to its sender, and does not have it"
+                ));
+            }
+        }
+    }
+}
+
+fn ancestors<'a>(
+    everything: &BTreeMap<&'a OwnedEventId, &'a Arc<Event>>,
+    of: &OwnedEventId,
+) -> BTreeSet<&'a OwnedEventId> {
+    let mut found = BTreeSet::new();
+    let mut open: Vec<_> = everything
+        .get_key_value(of)
+        .into_iter()
+        .map(|(id, _)| *id)
+        .collect();
+    while let Some(event) = open.pop().and_then(|id| everything.get(id)) {
+        for id in &event.prev_events {
+            if let Some((id, _)) = everything.get_key_value(id)
+                && found.insert(*id)
+            {
+                open.push(id);
+            }
+        }
+    }
+    found
+}

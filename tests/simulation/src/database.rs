@@ -1,0 +1,254 @@
+//! The model of a server's database: what is committed survives a crash, what is not is forgotten.
+//!
+//! It keeps what `server/src/store` keeps for federation, in the same terms: a log of positions, events with their
+//! outcomes and states, the room's head, intervals of interest, the inbox, and how far peers' logs were received.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use maru_protocol::cursor::LogId;
+use maru_protocol::event::Event;
+use maru_protocol::gap::Here;
+use maru_protocol::ingest::{Facts, Head, Known, Outcome, Wanted};
+use maru_protocol::interest::{Census, Interested};
+use maru_protocol::state::{EventNid, State};
+use maru_protocol::version::RoomVersion;
+use maru_protocol::wire::message::Received;
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName};
+
+/// An event as it is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) event: Arc<Event>,
+    pub(crate) nid: EventNid,
+    pub(crate) outcome: Outcome,
+    /// The state after it; none for an outlier.
+    pub(crate) state: Option<State>,
+    /// What it replaced in its slot.
+    pub(crate) replaces: Option<EventNid>,
+    /// Whether this server sends it.
+    pub(crate) own: bool,
+}
+
+/// A room with its head.
+#[derive(Clone, Debug)]
+pub(crate) struct Room {
+    pub(crate) room_id: OwnedRoomId,
+    pub(crate) version: RoomVersion,
+    pub(crate) head: Head,
+    pub(crate) census: Census,
+    pub(crate) depth: u64,
+    /// The event that the replica begins with: the create event, or the last join through another server.
+    pub(crate) began: OwnedEventId,
+}
+
+/// A server's interest in the room: from a position to another, both included.
+#[derive(Clone, Debug)]
+pub(crate) struct Interval {
+    pub(crate) server: OwnedServerName,
+    pub(crate) from: i64,
+    pub(crate) until: Option<i64>,
+}
+
+/// An event as a peer sent it.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrived {
+    pub(crate) from: OwnedServerName,
+    pub(crate) json: Arc<str>,
+}
+
+/// What a change writes. Events take a position; an interest has that of the event before it.
+#[derive(Clone, Debug)]
+pub(crate) enum Record {
+    Event(Stored),
+    Interest(OwnedServerName, Interested),
+    Room(Room),
+    Arrived(i64, Arrived),
+    Received(OwnedServerName, Received),
+    Ingested(i64),
+}
+
+/// Everything that a server keeps.
+#[derive(Clone, Debug)]
+pub(crate) struct Database {
+    pub(crate) log_id: LogId,
+    pub(crate) position: i64,
+    pub(crate) log: BTreeMap<i64, EventNid>,
+    pub(crate) events: BTreeMap<EventNid, Stored>,
+    ids: BTreeMap<OwnedEventId, EventNid>,
+    pub(crate) room: Option<Room>,
+    pub(crate) interests: Vec<Interval>,
+    pub(crate) inbox: BTreeMap<i64, Arrived>,
+    pub(crate) received: BTreeMap<OwnedServerName, Received>,
+    /// The highest number in use.
+    pub(crate) last_nid: i64,
+    /// Events that were given a second place in the log: there must be none.
+    pub(crate) doubled: Vec<OwnedEventId>,
+}
+
+impl Database {
+    pub(crate) fn new(log_id: LogId) -> Self {
+        Self {
+            log_id,
+            position: 0,
+            log: BTreeMap::new(),
+            events: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            room: None,
+            interests: Vec::new(),
+            inbox: BTreeMap::new(),
+            received: BTreeMap::new(),
+            last_nid: 0,
+            doubled: Vec::new(),
+        }
+    }
+
+    pub(crate) fn next_nid(&mut self) -> i64 {
+        self.last_nid += 1;
+        self.last_nid
+    }
+
+    pub(crate) fn apply(&mut self, change: &[Record]) {
+        for record in change {
+            self.write(record);
+        }
+    }
+
+    fn write(&mut self, record: &Record) {
+        match record {
+            Record::Event(stored) => {
+                self.position += 1;
+                self.last_nid = self.last_nid.max(stored.nid.0);
+                let old = self.ids.insert(stored.event.id.clone(), stored.nid);
+                if old.is_some_and(|old| self.events.get(&old).is_some_and(|old| old.state.is_some())) {
+                    self.doubled.push(stored.event.id.clone());
+                }
+                if stored.state.is_some() {
+                    self.log.insert(self.position, stored.nid);
+                }
+                self.events.insert(stored.nid, stored.clone());
+            }
+            Record::Interest(server, change) => self.interest(server, *change),
+            Record::Room(room) => self.room = Some(room.clone()),
+            Record::Arrived(row, arrived) => {
+                self.last_nid = self.last_nid.max(*row);
+                self.inbox.insert(*row, arrived.clone());
+            }
+            Record::Received(peer, received) => {
+                self.received.insert(peer.clone(), received.clone());
+            }
+            Record::Ingested(row) => {
+                self.inbox.remove(row);
+            }
+        }
+    }
+
+    fn interest(&mut self, server: &OwnedServerName, change: Interested) {
+        let position = self.position;
+        match change {
+            Interested::From | Interested::Once => self.interests.push(Interval {
+                server: server.clone(),
+                from: position,
+                until: (change == Interested::Once).then_some(position),
+            }),
+            Interested::Until => {
+                let open = self.interests.iter_mut();
+                open.filter(|interval| interval.server == *server && interval.until.is_none())
+                    .for_each(|interval| interval.until = Some(position));
+            }
+        }
+    }
+
+    /// Lets a peer's interest begin anew after the present end.
+    pub(crate) fn skip(&mut self, server: &OwnedServerName) {
+        let from = self.position + 1;
+        let open = self.interests.iter_mut();
+        open.filter(|interval| interval.server == *server && interval.until.is_none())
+            .for_each(|interval| interval.from = interval.from.max(from));
+    }
+
+    /// The servers whose interest has not ended.
+    pub(crate) fn interested(&self) -> Vec<OwnedServerName> {
+        let open = self.interests.iter().filter(|interval| interval.until.is_none());
+        open.map(|interval| interval.server.clone()).collect()
+    }
+
+    /// This server's events that a peer is to be sent after a position, with their positions.
+    pub(crate) fn events_for<'a>(
+        &'a self,
+        peer: &'a OwnedServerName,
+        after: i64,
+    ) -> impl Iterator<Item = (i64, &'a Stored)> {
+        let placed = self.log.range(after + 1..);
+        placed.filter_map(move |(position, nid)| {
+            let stored = self.events.get(nid).filter(|stored| stored.own)?;
+            let within = |interval: &Interval| {
+                interval.server == *peer
+                    && interval.from <= *position
+                    && interval.until.is_none_or(|until| *position <= until)
+            };
+            self.interests.iter().any(within).then_some((*position, stored))
+        })
+    }
+
+    /// Where an event stands in the log.
+    pub(crate) fn position_of(&self, nid: EventNid) -> Option<i64> {
+        self.log
+            .iter()
+            .find(|(_, at)| **at == nid)
+            .map(|(position, _)| *position)
+    }
+
+    pub(crate) fn event(&self, id: &EventId) -> Option<&Stored> {
+        self.events.get(self.ids.get(id)?)
+    }
+
+    /// Which of some events are here.
+    pub(crate) fn here(&self, ids: &BTreeSet<OwnedEventId>) -> Here {
+        let placed = self.log.values().filter_map(|nid| self.events.get(nid));
+        let accepted = placed.filter(|stored| stored.outcome == Outcome::Accepted);
+        let named = accepted.flat_map(|stored| stored.event.prev_events.iter());
+        let is_open = |id: &&OwnedEventId| self.event(id).is_none_or(|stored| stored.state.is_none());
+        let mut here = Here {
+            open_ends: named.filter(is_open).cloned().collect(),
+            ..Here::default()
+        };
+        for stored in ids.iter().filter_map(|id| self.event(id)) {
+            let settled = stored.state.is_some() || stored.outcome == Outcome::Rejected;
+            let kind = if settled {
+                &mut here.settled
+            } else {
+                &mut here.outliers
+            };
+            kind.insert(stored.event.id.clone());
+        }
+        here
+    }
+
+    /// Loads what the rules want.
+    pub(crate) fn load(&self, facts: &mut Facts, wanted: Wanted) {
+        let known = |stored: &Stored| {
+            Arc::new(Known {
+                event: Arc::clone(&stored.event),
+                nid: stored.nid,
+                outcome: stored.outcome,
+                state_after: stored.state.clone(),
+            })
+        };
+        for id in wanted.ids {
+            match self.event(&id) {
+                Some(stored) => facts.learn(known(stored)),
+                None => facts.lacks(id),
+            }
+        }
+        for stored in wanted.nids.iter().filter_map(|nid| self.events.get(nid)) {
+            facts.learn(known(stored));
+        }
+    }
+
+    /// The events of a state, by number.
+    pub(crate) fn whole(&self, state: &State) -> Vec<&Stored> {
+        let numbers = state.events();
+        numbers.iter().filter_map(|nid| self.events.get(nid)).collect()
+    }
+}

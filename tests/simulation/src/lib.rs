@@ -1,0 +1,81 @@
+//! Federation, simulated: 2 to 7 servers in one thread, all chance from one seed, time that costs nothing.
+//!
+//! What decides is the code of the server itself, as pure state machines: the peer [`Session`], [`ingest`], the [`gap`]
+//! machine with its [`work`], and [`interest`]. Only what surrounds them is a model: a [database] that forgets what was not
+//! committed, a [network](world) that is slow, reorders, breaks and splits, and [people](plan) who change power levels, ban
+//! and join on both sides of a split. Servers crash, are restored from older backups, or never come back; clocks are up to
+//! ten minutes wrong; rooms are of versions 10, 11 and 12.
+//!
+//! # Running
+//!
+//! ```text
+//! cargo run -p maru-simulation -- --seeds 1000              seeds 0 to 999
+//! cargo run -p maru-simulation -- --seeds 1000 --from 5000  seeds 5000 to 5999
+//! cargo run -p maru-simulation -- --seed 4711 -v            one seed, telling everything that happens
+//! ```
+//!
+//! `cargo test -p maru-simulation` runs the first seeds and is part of `tests/run`.
+//!
+//! # Replaying and reading a failure
+//!
+//! A failure names its seed; the same seed gives the same run, event by event, until code or plan change. At the end of a
+//! run everything heals, every server in the room sends one further event, and all come to rest. Then must hold:
+//!
+//! - nothing waits anywhere;
+//! - all servers that are entitled to the room have the same current state;
+//! - they have the same events that are not rejected, as far back as their replicas go;
+//! - what was acknowledged, to a user or to a peer, is there;
+//! - no event is at two positions of a log.
+//!
+//! What does not is printed as one line each, with servers by number (`s0` made the room) and events by id. With `-v`, look
+//! for the first line that names the id: who sent it, then who took it in and how, and for the time at which the servers
+//! part ways.
+//!
+//! [`Session`]: maru_federation::peer::Session
+//! [`ingest`]: maru_protocol::ingest
+//! [`gap`]: maru_protocol::gap
+//! [`work`]: maru_protocol::gap::work
+//! [`interest`]: maru_protocol::interest
+//! [database]: database
+//! [network]: world
+
+mod check;
+mod database;
+mod plan;
+mod random;
+mod replica;
+mod server;
+mod world;
+
+/// What came of one run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Its seed.
+    pub seed: u64,
+    /// How many things happened in it.
+    pub happenings: usize,
+    /// How many events all replicas hold together.
+    pub events: usize,
+    /// What does not hold, a line each; empty when the run passed.
+    pub findings: Vec<String>,
+}
+
+/// Plays the run of a seed. `verbose` prints what happens.
+#[must_use]
+pub fn run(seed: u64, verbose: bool) -> Report {
+    let Some(mut world) = plan::world(seed, verbose) else {
+        return Report {
+            seed,
+            happenings: 0,
+            events: 0,
+            findings: vec!["the run could not be set up".to_owned()],
+        };
+    };
+    plan::play(&mut world);
+    Report {
+        seed,
+        happenings: world.handled,
+        events: world.servers.iter().map(|server| server.disk.log.len()).sum(),
+        findings: check::findings(&world),
+    }
+}

@@ -1,0 +1,228 @@
+//! One server of a run: its database in two halves, its connections, and the work in its room.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use maru_federation::peer::Session;
+use maru_protocol::cursor::LogId;
+use maru_protocol::event::Event;
+use maru_protocol::gap::work::Work;
+use maru_protocol::gap::{Effect, Gap};
+use maru_protocol::key::SigningKey;
+use maru_protocol::record::SignedRecord;
+use ruma::{OwnedEventId, OwnedServerName, OwnedUserId};
+
+use crate::database::{Database, Record};
+use crate::replica::Writer;
+
+/// What follows once a change is on disk.
+#[derive(Clone, Debug)]
+pub(crate) enum Then {
+    /// A session's store has ended, with these events.
+    Stored {
+        connection: u64,
+        peer: usize,
+        events: Vec<OwnedEventId>,
+    },
+    /// A user hears that the event was sent.
+    Sent(OwnedEventId),
+    /// A peer's join is in the room: tell the peer.
+    Admitted { request: u64, join: OwnedEventId },
+    /// Peers may have something to be sent.
+    Wake,
+}
+
+/// A connection as one of its ends has it.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) connection: u64,
+    pub(crate) session: Session,
+}
+
+/// What the room's worker is at.
+#[derive(Debug, Default)]
+pub(crate) enum Worker {
+    /// Nothing.
+    #[default]
+    Idle,
+    /// Filling a gap, waiting for the answer to a question.
+    Filling(Box<Filling>),
+}
+
+/// A gap that is being filled, and what comes after it.
+#[derive(Debug)]
+pub(crate) struct Filling {
+    pub(crate) gap: Gap,
+    /// The row of the inbox that it is filled for, with its event.
+    pub(crate) target: Option<(i64, Arc<Event>)>,
+    /// Whether anything was taken in.
+    pub(crate) moved: bool,
+    /// Rows whose events lack something, to be filled next.
+    pub(crate) queue: VecDeque<(i64, usize, Arc<Event>)>,
+    /// The request that is answered next.
+    pub(crate) request: Option<u64>,
+    pub(crate) effect: Option<Effect>,
+}
+
+/// A server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) index: usize,
+    pub(crate) name: OwnedServerName,
+    pub(crate) users: Vec<OwnedUserId>,
+    pub(crate) key: SigningKey,
+    pub(crate) record: SignedRecord,
+    /// What is on disk: what readers, peers and clients are shown.
+    pub(crate) disk: Database,
+    /// With what is on its way there.
+    pub(crate) memory: Database,
+    pending: Vec<(Vec<Record>, Option<Then>)>,
+    pub(crate) commit_due: bool,
+    pub(crate) backup: Option<Database>,
+    pub(crate) up: bool,
+    pub(crate) gone: bool,
+    /// How often it was started: what was ordered before means nothing after.
+    pub(crate) run: u64,
+    /// How far its clock is off, in milliseconds, ahead of the slowest.
+    pub(crate) skew_ms: u64,
+    last_ms: u64,
+    pub(crate) sessions: BTreeMap<usize, Live>,
+    /// The connection on whose behalf something is being stored, by peer.
+    pub(crate) storing: BTreeSet<usize>,
+    pub(crate) work: Work,
+    pub(crate) worker: Worker,
+    /// The request of a join that is under way.
+    pub(crate) joining: Option<u64>,
+    /// Events that users were told are sent.
+    pub(crate) sent: BTreeSet<OwnedEventId>,
+    /// Events of peers that were acknowledged to them.
+    pub(crate) acknowledged: BTreeSet<OwnedEventId>,
+}
+
+impl Writer for Server {
+    fn database(&self) -> &Database {
+        &self.memory
+    }
+
+    fn next_nid(&mut self) -> i64 {
+        self.memory.next_nid()
+    }
+
+    fn write(&mut self, change: Vec<Record>) {
+        self.enqueue(change, None);
+    }
+
+    fn own(&self) -> &OwnedServerName {
+        &self.name
+    }
+}
+
+impl Server {
+    pub(crate) fn new(
+        index: usize,
+        name: OwnedServerName,
+        users: Vec<OwnedUserId>,
+        key: SigningKey,
+        record: SignedRecord,
+        log_id: LogId,
+        skew_ms: u64,
+    ) -> Self {
+        Self {
+            index,
+            name,
+            users,
+            key,
+            record,
+            disk: Database::new(log_id),
+            memory: Database::new(log_id),
+            pending: Vec::new(),
+            commit_due: false,
+            backup: None,
+            up: true,
+            gone: false,
+            run: 0,
+            skew_ms,
+            last_ms: 0,
+            sessions: BTreeMap::new(),
+            storing: BTreeSet::new(),
+            work: Work::default(),
+            worker: Worker::Idle,
+            joining: None,
+            sent: BTreeSet::new(),
+            acknowledged: BTreeSet::new(),
+        }
+    }
+
+    /// Puts a change on its way to the disk. What follows happens once it is there.
+    pub(crate) fn enqueue(&mut self, change: Vec<Record>, then: Option<Then>) {
+        if change.is_empty() && then.is_none() {
+            return;
+        }
+        self.memory.apply(&change);
+        self.pending.push((change, then));
+    }
+
+    /// Whether a commit has to be made for what is on its way.
+    pub(crate) fn wants_commit(&mut self) -> bool {
+        !self.pending.is_empty() && !std::mem::replace(&mut self.commit_due, true)
+    }
+
+    /// What was on its way is on disk now.
+    pub(crate) fn commit(&mut self) -> Vec<Then> {
+        self.commit_due = false;
+        let mut follow = Vec::new();
+        for (change, then) in std::mem::take(&mut self.pending) {
+            self.disk.apply(&change);
+            follow.extend(then);
+        }
+        follow
+    }
+
+    /// Whether nothing is on its way to the disk.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Loses everything that is not on disk.
+    pub(crate) fn crash(&mut self) {
+        self.up = false;
+        self.run += 1;
+        self.memory = self.disk.clone();
+        self.pending.clear();
+        self.commit_due = false;
+        self.sessions.clear();
+        self.storing.clear();
+        self.work = Work::default();
+        self.worker = Worker::Idle;
+        self.joining = None;
+    }
+
+    /// Goes back to the backup under a new log id; false when there is none.
+    pub(crate) fn restore(&mut self, log_id: LogId) -> bool {
+        let Some(mut backup) = self.backup.clone() else {
+            return false;
+        };
+        backup.log_id = log_id;
+        self.memory = backup.clone();
+        self.disk = backup;
+        let disk = &self.disk;
+        self.sent.retain(|id| disk.event(id).is_some());
+        // What peers were told is stored here comes again: their logs go on from the backup's cursors.
+        self.acknowledged.retain(|id| disk.event(id).is_some());
+        true
+    }
+
+    /// What its clock shows: each time something later, since nobody does two things in one millisecond.
+    pub(crate) fn clock_ms(&mut self, now: Duration) -> u64 {
+        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        self.last_ms = (1_700_000_000_000 + self.skew_ms + now).max(self.last_ms + 1);
+        self.last_ms
+    }
+
+    /// Whether its users are in the room, by its own committed state.
+    pub(crate) fn is_in(&self) -> bool {
+        let room = self.disk.room.as_ref();
+        room.is_some_and(|room| room.census.contains_key(&self.name))
+    }
+}
