@@ -17,8 +17,12 @@ pub struct LogId(pub [u8; 16]);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Position(pub i64);
 
-/// A place in one room's timeline: live events count up from 1 in order of arrival, backfilled ones
-/// count down from 0. Outliers have none.
+/// A place in one room's timeline. Outliers have none.
+///
+/// Live events count up from 1 in order of arrival. What happened before them is backfilled, and counts
+/// down from 0. Where a live event comes and those before it cannot be had, a new stretch of the timeline
+/// begins with it, so far on that what is missing can be backfilled in the same way, counting down from
+/// there. So the order of places is the order of the timeline, whatever comes when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Place(pub i64);
 
@@ -36,8 +40,27 @@ impl Place {
     /// The place of the first live event of a room.
     pub const FIRST_LIVE: Self = Self(1);
 
-    /// The place of the first backfilled event of a room.
-    pub const FIRST_BACKFILLED: Self = Self(0);
+    /// From the beginning of one stretch to that of the next: half for live events, half for what is
+    /// backfilled before the next.
+    const STRETCH: i64 = 1 << 32;
+
+    /// Where the next stretch begins: for a live event after a gap.
+    pub fn next_stretch(self) -> Self {
+        let stretch = (self.0.max(Self::FIRST_LIVE.0) - Self::FIRST_LIVE.0) / Self::STRETCH;
+        Self((stretch + 1) * Self::STRETCH + Self::FIRST_LIVE.0)
+    }
+
+    /// Whether a stretch begins here: an event at this place that names others before it had a gap before
+    /// it when it came.
+    pub fn begins_stretch(self) -> bool {
+        self.is_live() && (self.0 - Self::FIRST_LIVE.0) % Self::STRETCH == 0
+    }
+
+    /// Whether an event at this place is live, and not backfilled.
+    pub fn is_live(self) -> bool {
+        let from_first = self.0 - Self::FIRST_LIVE.0;
+        from_first >= 0 && from_first % Self::STRETCH < Self::STRETCH / 2
+    }
 }
 
 impl fmt::Display for Position {
@@ -239,6 +262,21 @@ mod tests {
         ] {
             assert!(bad.parse::<PageToken>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_stretch_has_room_for_what_comes_and_for_what_is_missing() {
+        assert!(Place::FIRST_LIVE.begins_stretch());
+        assert!(!Place(0).is_live() && !Place(0).begins_stretch() && !Place(-7).is_live());
+        let mut last = Place(20);
+        for _ in 0..3 {
+            let first = last.next_stretch();
+            assert!(last < first && first.begins_stretch());
+            assert!(!Place(first.0 - 1).is_live() && !Place(first.0 - 1_000_000).is_live());
+            last = Place(first.0 + 1_000_000);
+            assert!(last.is_live() && !last.begins_stretch());
+        }
+        assert_eq!(Place(-7).next_stretch(), Place(20).next_stretch());
     }
 
     proptest! {

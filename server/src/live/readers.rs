@@ -119,7 +119,7 @@ impl Readers {
         };
         match &committed.record {
             // Outliers and the past wake nobody.
-            Record::Event(stored) if stored.place.is_none_or(|place| place < Place::FIRST_LIVE) => {}
+            Record::Event(stored) if !stored.place.is_some_and(Place::is_live) => {}
             Record::Event(stored) => {
                 self.to_members(stored.room, |user_id| delivering.give(user_id, position, &item));
                 if let Some(subject) = subject(stored).filter(|subject| !self.is_member(stored.room, subject))

@@ -115,6 +115,12 @@ impl StoredEvent {
         let _ = self.position.set(position);
     }
 
+    /// Whether events before it were missing when it came. They may have been backfilled since.
+    #[must_use]
+    pub fn follows_gap(&self) -> bool {
+        self.place.is_some_and(Place::begins_stretch) && !self.event.prev_events.is_empty()
+    }
+
     /// The same event after a redaction.
     #[must_use]
     pub fn redacted(&self, event: Arc<Event>, by: OwnedEventId) -> Self {

@@ -42,8 +42,10 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn place_at(&self, room: i64, position: Position) -> Result<Place, StoreError> {
+        // Live in the words of `Place::is_live`.
         let row = query(
-            "SELECT place FROM events WHERE room = $1 AND position <= $2 AND place > 0 ORDER BY position DESC LIMIT 1",
+            "SELECT place FROM events WHERE room = $1 AND position <= $2 AND place >= 1 \
+             AND (place - 1) % 4294967296 < 2147483648 ORDER BY position DESC LIMIT 1",
         );
         let row = row.bind(room).bind(position.0).optional(&self.readers).await?;
         row.map_or(Ok(Place(Place::FIRST_LIVE.0 - 1)), |row| Ok(Place(row.get(0)?)))

@@ -12,8 +12,8 @@ use super::events::{StoredEvent, read_all, select_events};
 use super::{Store, StoreError};
 
 impl Store {
-    /// For each room with live timeline events after `since` and up to `until`: the lowest place among them. One index
-    /// search a room.
+    /// For each room with live timeline events after `since` and up to `until`: the place of the first. One index search a
+    /// room.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -23,9 +23,11 @@ impl Store {
         since: Position,
         until: Position,
     ) -> Result<HashMap<i64, Place>, StoreError> {
+        // Live in the words of `Place::is_live`.
         let rows = query(
             "SELECT r.nid, (SELECT e.place FROM events AS e WHERE e.room = r.nid AND e.position > $2 \
-               AND e.position <= $3 AND e.place >= 1 ORDER BY e.position LIMIT 1) AS place \
+               AND e.position <= $3 AND e.place >= 1 AND (e.place - 1) % 4294967296 < 2147483648 \
+               ORDER BY e.position LIMIT 1) AS place \
              FROM rooms AS r WHERE r.nid = ANY($1)",
         );
         let rows = rows

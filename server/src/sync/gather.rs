@@ -140,6 +140,10 @@ async fn fill_joined(
     let mut starts = Vec::new();
     for (nid, joined) in &mut window.joined {
         let newest = joined.room.head();
+        // What happened in a gap is in the state after it alone, so the device is told the room as if it were new.
+        joined.entire |= first_new
+            .get(nid)
+            .is_some_and(|first| first.begins_stretch() || first.next_stretch() <= newest.last_place);
         let earliest = Place(newest.last_place.0 - limit + 1).max(newest.first_place);
         let start = match first_new.get(nid) {
             _ if joined.entire => earliest,
@@ -161,6 +165,7 @@ async fn fill_joined(
         let timeline = timelines.remove(&nid).unwrap_or_default();
         let is_due = |stored: &Arc<StoredEvent>| stored.position().is_some_and(|position| position <= until);
         joined.timeline = timeline.into_iter().filter(is_due).collect();
+        joined.limited |= joined.timeline.first().is_some_and(|stored| stored.follows_gap());
         joined.unread = !joined.timeline.is_empty() || joined.entire;
         if joined.entire {
             let visible = sync

@@ -14,7 +14,7 @@ use crate::store::account_data::GLOBAL;
 use crate::store::events::StoredEvent;
 
 /// The window that an inbox shows, or none where the database must be asked: when the user's own memberships changed,
-/// or when a room is no longer in memory.
+/// when a room's timeline has a gap, or when a room is no longer in memory.
 pub(super) fn window(
     fresh: Fresh,
     since: Position,
@@ -31,7 +31,7 @@ pub(super) fn window(
     for delivery in fresh.deliveries {
         match delivery.item {
             Item::Event(stored) => {
-                if is_own_membership(&stored, caller) {
+                if is_own_membership(&stored, caller) || stored.follows_gap() {
                     return None;
                 }
                 let joined = room(&mut window.joined, stored.room, table)?;

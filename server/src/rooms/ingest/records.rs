@@ -33,7 +33,7 @@ pub(super) fn stored_event(
     stored.outcome = ingested.verdict.outcome;
     stored.replaces = ingested.replaces;
     (stored.relation, stored.thread) = relation::of(event);
-    if stored.outcome == Outcome::Accepted && place.is_some_and(|place| place >= Place::FIRST_LIVE) {
+    if stored.outcome == Outcome::Accepted && place.is_some_and(Place::is_live) {
         stored.notify = push.to_others;
     } else {
         stored.notify = Notify::Nothing;
@@ -51,7 +51,7 @@ pub(super) fn states(room: i64, states: &[State]) -> impl Iterator<Item = Record
 
 /// What push rules say of an event to those to whom they say something else than to the others.
 pub(super) fn notifications(stored: &StoredEvent, push: &PushVerdict) -> Vec<Record> {
-    let Some(place) = stored.place.filter(|_| stored.outcome == Outcome::Accepted) else {
+    let Some(place) = stored.place.filter(|place| stored.outcome == Outcome::Accepted && place.is_live()) else {
         return Vec::new();
     };
     push.exceptions
