@@ -55,6 +55,15 @@ CREATE TABLE early_redactions (
     PRIMARY KEY (target, redaction)
 ){clustered};
 
+-- Where events are missing from a room's timeline: before the event at this place.
+CREATE TABLE gaps (
+    room {int} NOT NULL,
+    place {int} NOT NULL,
+    -- JSON array of the event ids that are missing right before it.
+    missing {text} NOT NULL,
+    PRIMARY KEY (room, place)
+){clustered};
+
 -- Received and not yet ingested: acknowledged, so it must not be lost.
 CREATE TABLE inbox (
     nid {int} PRIMARY KEY,

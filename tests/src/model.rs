@@ -288,6 +288,7 @@ impl Contents {
             }
             Record::ToDevice(message) => replaced(self.to_device.insert(at, message)),
             Record::DeviceList(_)
+            | Record::Gap(_)
             | Record::Notification(_)
             | Record::Interest(_)
             | Record::Ingested(_)
@@ -328,6 +329,7 @@ fn takes_position(record: &Record) -> bool {
         | Record::DeviceList(_)
         | Record::PeerMessage(_) => true,
         Record::Room(_)
+        | Record::Gap(_)
         | Record::State(_)
         | Record::Head(_)
         | Record::Membership(_)

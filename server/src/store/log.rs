@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::StoreError;
 use super::account_data::AccountData;
 use super::events::{EarlyRedaction, NewTransaction, Redaction, StoredEvent};
+use super::gaps::GapChange;
 use super::interests::Interest;
 use super::notifications::NewNotification;
 use super::peer_messages::{Delivered, HeardMessage, PeerMessage};
@@ -31,6 +32,8 @@ pub enum Record {
     Event(Arc<StoredEvent>),
     /// An outlier finds its place: its row makes room for the event after, which has the same number.
     Placed(EventNid),
+    /// A gap in a timeline opens, moves or closes.
+    Gap(GapChange),
     /// A room state that events refer to.
     State(NewState),
     /// The room's new head.

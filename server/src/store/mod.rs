@@ -10,6 +10,7 @@ pub mod devices;
 mod engine;
 pub mod events;
 mod filters;
+pub mod gaps;
 mod history;
 pub mod inbox;
 pub mod interests;

@@ -8,7 +8,7 @@ use std::hash::Hash;
 use super::engine::{Connection, query};
 use super::log::{Committed, Record};
 use super::{
-    StoreError, account_data, events, interests, notifications, peer_messages, receipts, rooms, state,
+    StoreError, account_data, events, gaps, interests, notifications, peer_messages, receipts, rooms, state,
     to_device,
 };
 
@@ -50,6 +50,10 @@ pub(super) async fn store(connection: &mut Connection, batch: &[Committed]) -> R
     let new_events: Vec<_> = pick!(batch, Record::Event).collect();
     if !new_events.is_empty() {
         events::store(connection, new_events).await?;
+    }
+    let gaps: Vec<_> = pick!(batch, Record::Gap).map(|(_, change)| change).collect();
+    if !gaps.is_empty() {
+        gaps::store(connection, gaps).await?;
     }
     for (_, redaction) in pick!(batch, Record::Redaction) {
         events::redact(connection, redaction).await?;

@@ -51,7 +51,10 @@ pub(super) fn states(room: i64, states: &[State]) -> impl Iterator<Item = Record
 
 /// What push rules say of an event to those to whom they say something else than to the others.
 pub(super) fn notifications(stored: &StoredEvent, push: &PushVerdict) -> Vec<Record> {
-    let Some(place) = stored.place.filter(|place| stored.outcome == Outcome::Accepted && place.is_live()) else {
+    let Some(place) = stored
+        .place
+        .filter(|place| stored.outcome == Outcome::Accepted && place.is_live())
+    else {
         return Vec::new();
     };
     push.exceptions
