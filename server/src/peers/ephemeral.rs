@@ -1,6 +1,7 @@
 //! Typing and presence across servers, by datagrams: said when it changes, said again while it goes on, and all of it when
 //! a server has just been connected. What a server says holds no longer than its connection.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use maru_protocol::wire::datagram::{self, Datagram, PresenceState};
 use ruma::presence::PresenceState as Shows;
 use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::Peers;
 use crate::ephemeral::{News, Presence, Shown, Typing};
@@ -36,6 +37,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Longest status message that fits a datagram, in bytes.
 const STATUS_BYTES: usize = 600;
 
+/// Changes of who types that are heard of one server in a second: each is told to a whole room. What goes on is said again.
+const TYPING_CHANGES: u32 = 20;
+
 /// Servers that were just connected and wait to be told of everybody. Further ones hear with the next repeat.
 const GREETED: usize = 1024;
 
@@ -48,6 +52,8 @@ pub(super) struct Ephemeral {
     news: Mutex<Option<mpsc::Receiver<News>>>,
     connected: mpsc::Sender<OwnedServerName>,
     to_greet: Mutex<Option<mpsc::Receiver<OwnedServerName>>>,
+    /// Changes of who types that each connected server has told of, since the second began that they are counted in.
+    changes: Mutex<HashMap<OwnedServerName, (Instant, u32)>>,
 }
 
 impl Ephemeral {
@@ -59,7 +65,28 @@ impl Ephemeral {
             news: Mutex::new(Some(news)),
             connected,
             to_greet: Mutex::new(Some(to_greet)),
+            changes: Mutex::default(),
         }
+    }
+
+    /// Counts a change that a server tells of; false when it tells of too many.
+    fn may_change(&self, peer: &ServerName) -> bool {
+        let now = Instant::now();
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, count) = changes.entry(peer.to_owned()).or_insert((now, 0));
+        if now.duration_since(*since) >= Duration::from_secs(1) {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        *count <= TYPING_CHANGES
+    }
+
+    /// What a server said holds no longer.
+    fn forget(&self, peer: &ServerName) {
+        self.typing.forget(peer);
+        self.presence.elsewhere().forget(peer);
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        changes.remove(peer);
     }
 }
 
@@ -82,8 +109,7 @@ impl Peers {
         if connected {
             let _ = self.ephemeral.connected.try_send(peer.to_owned());
         } else {
-            self.ephemeral.typing.forget(peer);
-            self.ephemeral.presence.elsewhere().forget(peer);
+            self.ephemeral.forget(peer);
         }
     }
 
@@ -230,6 +256,11 @@ impl Peers {
         };
         let lifetime = Duration::from_millis(typing.lifetime_ms.into());
         let lifetime = typing.typing.then_some(lifetime);
+        let left = self.ephemeral.typing.left(room.nid, &typing.user_id);
+        let is_news = left.is_some() != typing.typing;
+        if is_news && !self.ephemeral.may_change(typing.user_id.server_name()) {
+            return false;
+        }
         self.ephemeral
             .typing
             .set(&room, &typing.user_id, lifetime)

@@ -102,7 +102,8 @@ impl Receipts {
         Ok(records)
     }
 
-    /// Forgets receipts that have waited for too long, and awaits those events that others still wait for.
+    /// Forgets receipts that have waited for too long, awaits those events that others still wait for, and settles what
+    /// has come unseen.
     ///
     /// # Errors
     /// When the database fails.
@@ -110,8 +111,8 @@ impl Receipts {
         let before = i64::try_from(self.clock.now_ms().saturating_sub(WAIT_MS)).unwrap_or(i64::MAX);
         self.store.expire_waiting_receipts(before).await?;
         let awaited = self.store.awaited_events().await?;
-        self.awaited.replace(awaited);
-        Ok(())
+        self.awaited.replace(awaited.clone());
+        self.settle(awaited).await
     }
 
     /// Has receipts that waited when the server stopped wait on, and settles whatever has come.
@@ -120,7 +121,6 @@ impl Receipts {
     /// When the database fails.
     pub async fn resume(self: &Arc<Self>) -> Result<(), Refusal> {
         self.expire().await?;
-        self.settle(self.store.awaited_events().await?).await?;
         let (receipts, awaited) = (Arc::downgrade(self), Arc::clone(&self.awaited));
         tokio::spawn(async move {
             loop {
