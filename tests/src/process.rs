@@ -1,6 +1,7 @@
 //! The real binary: started, killed, started again on the same data.
 
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, OnceLock};
@@ -15,6 +16,9 @@ use crate::{Api, Data, Engine, User};
 
 /// What the server prints once it is there; the address follows.
 const LISTENING: &str = "client API listening on ";
+
+/// What it prints before that where it speaks with other homeservers; the address follows.
+const FEDERATION_LISTENING: &str = "federation listening on ";
 
 /// Time for a start, also on a busy machine.
 const START_TIME: Duration = Duration::from_secs(60);
@@ -94,6 +98,19 @@ impl TestProcess {
     #[must_use]
     pub fn base(&self) -> &str {
         &self.base
+    }
+
+    /// Where it listens for other homeservers.
+    ///
+    /// # Panics
+    /// When it was started without.
+    #[must_use]
+    pub fn federation_address(&self) -> SocketAddr {
+        let log = self.log();
+        let (_, after) = log
+            .split_once(FEDERATION_LISTENING)
+            .expect("a federation listener");
+        after.lines().next().unwrap().trim().parse().unwrap()
     }
 
     /// What it keeps.

@@ -103,7 +103,10 @@ impl Homeserver for Door {
             ));
         }
         if !record.is_current(peers.clock.now_ms()) {
-            return Err(Rejection::new(CloseCode::NotProven, "the record has expired"));
+            return Err(Rejection::new(
+                CloseCode::RecordOutdated,
+                "the record has expired",
+            ));
         }
         let place = claim.address.map(|address| address.ip());
         self.keep(&record, place).await?;

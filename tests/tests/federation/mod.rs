@@ -5,6 +5,7 @@ mod aliases;
 mod catching_up;
 mod directory;
 mod history;
+mod hostile;
 mod keys;
 mod membership;
 mod names;

@@ -1,0 +1,222 @@
+//! Events that are not what they claim to be: dropped or rejected one by one, each for its own reason, and never in the
+//! way of the good ones around them.
+
+use std::collections::BTreeMap;
+
+use maru_protocol::wire::LogItem;
+use maru_protocol::wire::log::Event as EventItem;
+use maru_protocol::{SecretKey, SigningKey};
+use maru_tests::{TestServer, User};
+use ruma::{OwnedRoomId, OwnedUserId};
+use serde_json::json;
+
+use super::foothold::Foothold;
+use super::liar::{Liar, LiarKeys, Victim, eventually};
+
+/// A server with a room, a liar in it, and a member who reads what comes.
+struct Stage {
+    server: TestServer,
+    victim: Victim,
+    alice: User,
+    room: String,
+    liar: Liar,
+    foothold: Foothold,
+}
+
+impl Stage {
+    async fn set(seed: u8) -> Self {
+        let server = TestServer::start().await;
+        let victim = Victim::of(&server).await;
+        let alice = server.user("alice").await;
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        let liar = Liar::start(seed, &victim);
+        let foothold = liar.join(&victim, &room).await;
+        Self {
+            server,
+            victim,
+            alice,
+            room,
+            liar,
+            foothold,
+        }
+    }
+
+    /// Says something true after the lies, and waits until it is read.
+    async fn truth_is_heard(&mut self, text: &str) {
+        let truth = self.foothold.message(text);
+        self.foothold.go_on(&truth);
+        self.liar
+            .say(&self.victim, [self.foothold.item(&truth.json)])
+            .await;
+        let mut since = self.alice.sync(None).await;
+        for _ in 0..20 {
+            if since.texts(&self.room).iter().any(|heard| heard == text) {
+                return;
+            }
+            since = self.alice.wait(&since.next()).await;
+        }
+        panic!("`{text}` is not heard: {:?}", self.server.parts().peers.dropped());
+    }
+
+    /// The texts that a member reads in the whole history.
+    async fn texts(&self) -> Vec<String> {
+        maru_tests::user::texts(&self.alice.history(&self.room).await)
+    }
+
+    async fn dropped(&self, expected: &[(&'static str, u64)]) {
+        let expected: BTreeMap<_, _> = expected.iter().copied().collect();
+        let peers = &self.server.parts().peers;
+        eventually("the drops are counted", || peers.dropped() == expected).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lies_are_dropped_each_for_its_reason() {
+    let mut stage = Stage::set(11).await;
+    let (liar, honest) = (&stage.liar, &stage.foothold);
+    let forger = Foothold {
+        key: SigningKey {
+            id: liar.keys.signing.id.clone(),
+            secret: SecretKey::from_seed(&[99; 32]),
+        },
+        ..honest.clone()
+    };
+    let unknown_key = Foothold {
+        key: SigningKey {
+            id: maru_protocol::KeyId::new("never_published").unwrap(),
+            secret: SecretKey::from_seed(&[99; 32]),
+        },
+        ..honest.clone()
+    };
+    let third = LiarKeys::of(12);
+    let elsewhere = Foothold {
+        user: OwnedUserId::try_from(format!("@mallory:{}", third.name())).unwrap(),
+        server: third.name(),
+        key: third.signing.clone(),
+        ..honest.clone()
+    };
+    let other_room = OwnedRoomId::try_from("!elsewhere:example.org").unwrap();
+    let good = honest.message("a good one").json;
+    let deep = format!("{}{}", "[".repeat(500), "]".repeat(500));
+    let lies = [
+        forger.message("forged").json.to_string(),
+        unknown_key.message("by nobody's key").json.to_string(),
+        elsewhere
+            .message("of a server whose record nobody has")
+            .json
+            .to_string(),
+        good.replace("a good one", "a changed one")
+            .replace("\"depth\":", "\"depth\":1"),
+        good.replace("\"msgtype\":\"m.text\"", &format!("\"deep\":{deep}")),
+        good.replace("\"msgtype\":\"m.text\"", "\"big\":9007199254740992"),
+        good.replace("\"msgtype\":\"m.text\"", "\"real\":1.5"),
+        good.replace("\"depth\":", "\"depth\":-"),
+        good[..good.len() - 1].to_owned(),
+        "{}".to_owned(),
+        "[]".to_owned(),
+        String::new(),
+        // The signature is right and the content is not: its redacted form stays, which says nothing.
+        good.replace("a good one", "a swapped one"),
+    ];
+    let items = lies.iter().map(|json| honest.item(json));
+    liar.say(&stage.victim, items.collect::<Vec<_>>()).await;
+    stage.truth_is_heard("the truth").await;
+    assert_eq!(stage.texts().await, ["the truth"]);
+    stage
+        .dropped(&[
+            ("malformed", 8),
+            ("no_known_signature", 2),
+            ("wrong_signature", 2),
+        ])
+        .await;
+
+    // What is said for a room that it is not of, be there such a room or not.
+    let second = stage.alice.create_room(json!({ "preset": "public_chat" })).await;
+    let second = OwnedRoomId::try_from(second).unwrap();
+    let other = stage.foothold.message("for another room").json;
+    let for_other = |room_id: &OwnedRoomId| {
+        LogItem::Event(EventItem {
+            room_id: room_id.clone(),
+            json: (*other).into(),
+        })
+    };
+    stage
+        .liar
+        .say(&stage.victim, [for_other(&second), for_other(&other_room)])
+        .await;
+    stage.truth_is_heard("more truth").await;
+    assert_eq!(stage.texts().await, ["the truth", "more truth"]);
+    stage
+        .dropped(&[
+            ("malformed", 8),
+            ("no_known_signature", 2),
+            ("other_room", 1),
+            ("wrong_signature", 2),
+        ])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_another_server_does_not_come_by_the_log() {
+    let mut stage = Stage::set(13).await;
+    // A second server, honest enough to be in the room; the liar passes on what that one has signed.
+    let other = Liar::start(14, &stage.victim);
+    let others = other.join(&stage.victim, &stage.room).await;
+    let passed_on = others.message("mine to send");
+    stage
+        .liar
+        .say(&stage.victim, [stage.foothold.item(&passed_on.json)])
+        .await;
+    stage.truth_is_heard("the truth").await;
+    stage.dropped(&[("other_server", 1)]).await;
+    assert_eq!(stage.texts().await, ["the truth"]);
+    // From the one it belongs to, it is taken.
+    other.say(&stage.victim, [others.item(&passed_on.json)]).await;
+    let texts = stage.alice.clone();
+    for _ in 0..20 {
+        let synced = texts.sync(None).await;
+        if synced
+            .texts(&stage.room)
+            .iter()
+            .any(|text| text == "mine to send")
+        {
+            return;
+        }
+        texts.wait(&synced.next()).await;
+    }
+    panic!("an honest event is not taken");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_not_in_the_room_says_nothing_there() {
+    let stage = Stage::set(15).await;
+    let outsider = Liar::start(16, &stage.victim);
+    let user = OwnedUserId::try_from(format!("@outsider:{}", outsider.name)).unwrap();
+    let from_outside = Foothold {
+        user: user.clone(),
+        server: outsider.name.clone(),
+        key: outsider.keys.signing.clone(),
+        ..stage.foothold.clone()
+    };
+    // A message, and a join past the front door: both name what would allow the liar's own.
+    let message = from_outside.message("let me in");
+    let state = from_outside.event("m.room.name", Some(""), json!({ "name": "Mine" }));
+    outsider
+        .say(
+            &stage.victim,
+            [from_outside.item(&message.json), from_outside.item(&state.json)],
+        )
+        .await;
+    let mut stage = stage;
+    stage.truth_is_heard("the truth").await;
+    assert_eq!(stage.texts().await, ["the truth"]);
+    let name = format!(
+        "rooms/{}/state/m.room.name",
+        maru_tests::user::encode(&stage.room)
+    );
+    assert_eq!(
+        stage.alice.get(&name).await.status,
+        404,
+        "an outsider has named the room"
+    );
+}

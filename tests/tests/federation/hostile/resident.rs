@@ -1,0 +1,286 @@
+//! A server that is in a room, or says so, and lies to whoever wants to join through it: nothing but the join that was
+//! asked for is ever signed, and no room is believed that does not hold.
+
+use std::sync::Arc;
+
+use maru_federation::homeserver::Finished;
+use maru_protocol::RoomVersion;
+use maru_protocol::event::Event;
+use maru_protocol::wire::bounded::{Json, Text};
+use maru_protocol::wire::request::Nothing;
+use maru_protocol::wire::request::membership::{Admission, MakeMembership, SendMembership, Template};
+use maru_protocol::wire::request::records::Records;
+use maru_protocol::wire::{Part, Refused, RefusedCode, Request};
+use maru_protocol::{SecretKey, SignedRecord, SigningKey};
+use maru_tests::{Reply, TestServer, User, user::encode};
+use ruma::{OwnedRoomId, OwnedUserId};
+use serde_json::{Value, json};
+
+use super::foothold::Foothold;
+use super::liar::{Liar, Reply as Answered, Victim};
+
+/// A room that the liar has made, with everything in it: what an honest resident would answer.
+#[derive(Clone)]
+pub(super) struct Room {
+    pub(super) create: Arc<Event>,
+    /// The state, each event after those it names.
+    pub(super) state: Vec<Arc<Event>>,
+    /// What is told beside the state: the rest of its auth chain.
+    pub(super) chain: Vec<Arc<Event>>,
+    record: SignedRecord,
+    foothold: Foothold,
+}
+
+impl Room {
+    pub(super) fn of(liar: &Liar) -> Self {
+        let user = OwnedUserId::try_from(format!("@liar:{}", liar.name)).unwrap();
+        let mut at = Foothold {
+            room_id: OwnedRoomId::try_from("!unknown").unwrap(),
+            version: RoomVersion::V12,
+            user: user.clone(),
+            server: liar.name.clone(),
+            key: liar.keys.signing.clone(),
+            auth_events: Vec::new(),
+            prev_events: Vec::new(),
+            depth: 1,
+        };
+        let create = at.create(json!({ "room_version": "12" }));
+        at.room_id = create.room_id.clone();
+        at.go_on(&create);
+        let joined = at.event(
+            "m.room.member",
+            Some(user.as_str()),
+            json!({ "membership": "join" }),
+        );
+        at.go_on(&joined);
+        at.auth_events = vec![joined.id.clone()];
+        let levels = at.event("m.room.power_levels", Some(""), json!({}));
+        at.go_on(&levels);
+        at.auth_events = vec![joined.id.clone(), levels.id.clone()];
+        let rules = at.event("m.room.join_rules", Some(""), json!({ "join_rule": "public" }));
+        at.go_on(&rules);
+        let create = Arc::new(create);
+        let state = [joined, levels, rules].into_iter().map(Arc::new);
+        Self {
+            state: [Arc::clone(&create)].into_iter().chain(state).collect(),
+            chain: Vec::new(),
+            create,
+            record: liar.keys.signed_record(super::liar::now_ms()),
+            foothold: at,
+        }
+    }
+
+    /// The same room with power levels that were changed that many times, each change allowed by the one before: a long
+    /// chain, and nothing wrong with it.
+    pub(super) fn with_long_chain(mut self, length: usize) -> Self {
+        let mut levels = self.state.remove(2);
+        for number in 0..length {
+            self.foothold.auth_events = vec![self.state[1].id.clone(), levels.id.clone()];
+            let next = self.foothold.event(
+                "m.room.power_levels",
+                Some(""),
+                json!({ "events_default": number % 10 }),
+            );
+            self.foothold.go_on(&next);
+            self.chain.push(std::mem::replace(&mut levels, Arc::new(next)));
+        }
+        self.state.insert(2, levels);
+        self
+    }
+
+    fn template(&self) -> Template {
+        Template {
+            version: Text::new("12").unwrap(),
+            create: self.create.json.clone().into(),
+            auth_events: self.state[2..]
+                .iter()
+                .map(|event| event.json.clone().into())
+                .collect(),
+            prev_events: self.foothold.prev_events.clone(),
+            depth: self.foothold.depth,
+            authorised_by: None,
+        }
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        let mut all: Vec<_> = self.state.iter().chain(&self.chain).collect();
+        all.sort_by_key(|event| event.depth);
+        let parts = all.chunks(1000).map(|events| Part {
+            events: events.iter().map(|event| event.json.clone().into()).collect(),
+            records: vec![self.record.clone()],
+            ..Part::default()
+        });
+        parts.collect()
+    }
+
+    fn admission(&self, join: Json) -> Admission {
+        Admission {
+            event: join,
+            state: self.state.iter().map(|event| event.id.clone()).collect(),
+            extremities: Vec::new(),
+            stripped_state: Vec::new(),
+        }
+    }
+
+    /// What an honest resident answers, but for what `lie` changes in it.
+    pub(super) fn answer(
+        self,
+        lie: impl Fn(&mut Template, &mut Vec<Part>, &mut Admission) + Send + Sync + 'static,
+    ) -> impl Fn(Request) -> Answered + Send + Sync + 'static {
+        move |request| {
+            let (mut template, mut parts) = (self.template(), self.parts());
+            match request {
+                Request::MakeMembership(_) => {
+                    lie(&mut template, &mut parts, &mut self.admission("{}".into()));
+                    Ok((Vec::new(), Finished::done::<MakeMembership>(template)?))
+                }
+                Request::SendMembership(call) => {
+                    let mut admission = self.admission(call.event);
+                    lie(&mut template, &mut parts, &mut admission);
+                    Ok((parts, Finished::done::<SendMembership>(admission)?))
+                }
+                Request::Records(_) => Ok((Vec::new(), Finished::done::<Records>(Nothing {})?)),
+                _ => Err(Refused::new(RefusedCode::NotFound, "no")),
+            }
+        }
+    }
+}
+
+/// Lets a user join a room through a liar.
+pub(super) async fn join_through(user: &User, liar: &Liar, room: &Room) -> Reply {
+    let room_id = encode(room.create.room_id.as_str());
+    user.post(&format!("join/{room_id}?via={}", liar.name), json!({}))
+        .await
+}
+
+struct Stage {
+    victim: Victim,
+    alice: User,
+    server: TestServer,
+}
+
+impl Stage {
+    async fn set() -> Self {
+        let server = TestServer::start().await;
+        Self {
+            victim: Victim::of(&server).await,
+            alice: server.user("alice").await,
+            server,
+        }
+    }
+
+    fn meet(&self, seed: u8) -> Liar {
+        let liar = Liar::start(seed, &self.victim);
+        self.server
+            .parts()
+            .peers
+            .book()
+            .add(liar.name.clone(), vec![liar.address]);
+        liar
+    }
+
+    async fn joined(&self) -> Value {
+        self.alice.get("joined_rooms").await.ok()["joined_rooms"].clone()
+    }
+}
+
+/// Changes something in an honest answer.
+type Lie = fn(&mut Template, &mut Vec<Part>, &mut Admission);
+
+/// An event that looks like that of another room or is none.
+const NO_EVENT: &str = r#"{"type":"m.room.create","state_key":"","content":{"room_version":"12"},"sender":"@a:b.invalid","origin_server_ts":1,"depth":1,"prev_events":[],"auth_events":[],"hashes":{"sha256":"AA"},"signatures":{}}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_resident_makes_up_is_not_joined() {
+    let stage = Stage::set().await;
+    let lies: [(&str, Lie); 9] = [
+        ("the create event of another room", |template, _, _| {
+            template.create = NO_EVENT.into();
+        }),
+        ("no previous events", |template, _, _| {
+            template.prev_events.clear()
+        }),
+        ("another event came back", |_, parts, admission| {
+            admission.event = parts[0].events[2].clone();
+        }),
+        ("our event with other content came back", |_, _, admission| {
+            let other = admission
+                .event
+                .replace("\"membership\":\"join\"", "\"membership\":\"ban\"");
+            admission.event = (&*other).into();
+        }),
+        ("no create event in the state", |_, _, admission| {
+            admission.state.remove(0);
+        }),
+        ("an empty state", |_, parts, admission| {
+            parts.clear();
+            admission.state.clear();
+        }),
+        ("no power levels in the chain", |_, parts, _| {
+            parts.iter_mut().for_each(|part| drop(part.events.remove(2)));
+        }),
+        ("join rules that nobody signed", |_, parts, _| {
+            let rules = &mut parts[0].events[3];
+            *rules = (&*rules.replace("\"depth\":4", "\"depth\":5")).into();
+        }),
+        ("no records", |_, parts, _| parts.clear()),
+    ];
+    for (seed, (case, lie)) in (61..).zip(lies) {
+        let liar = stage.meet(seed);
+        let room = Room::of(&liar);
+        liar.answer_with(room.clone().answer(lie));
+        let reply = join_through(&stage.alice, &liar, &room).await;
+        let status = reply.status.as_u16();
+        assert!(
+            (400..=502).contains(&status) && status != 500,
+            "{case}: {status} {}",
+            reply.json
+        );
+        assert!(reply.json["error"].is_string(), "{case}: {}", reply.json);
+        assert_eq!(stage.joined().await, json!([]), "{case}");
+    }
+    // The same room told as it is.
+    let honest = stage.meet(60);
+    let room = Room::of(&honest);
+    honest.answer_with(room.clone().answer(|_, _, _| {}));
+    join_through(&stage.alice, &honest, &room).await.ok();
+    assert_eq!(stage.joined().await, json!([room.create.room_id]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_room_of_another_server_is_not_joined() {
+    let stage = Stage::set().await;
+    let (liar, other) = (stage.meet(71), Liar::start(72, &stage.victim));
+    // A room that another server is said to have made, by keys that it does not have.
+    let mut room = Room::of(&other);
+    let forged = SigningKey {
+        id: other.keys.signing.id.clone(),
+        secret: SecretKey::from_seed(&[98; 32]),
+    };
+    room.foothold.key = forged.clone();
+    let create = Foothold {
+        key: forged,
+        prev_events: Vec::new(),
+        auth_events: Vec::new(),
+        depth: 1,
+        ..room.foothold.clone()
+    }
+    .create(json!({ "room_version": "12", "forged": true }));
+    room.create = Arc::new(create);
+    room.state[0] = Arc::clone(&room.create);
+    liar.answer_with(room.clone().answer(|_, _, _| {}));
+    let reply = join_through(&stage.alice, &liar, &room).await;
+    assert_ne!(reply.status, 200, "{}", reply.json);
+    assert_eq!(stage.joined().await, json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_auth_chain_is_verified_to_its_end() {
+    // 100,000 in `maru-load`'s sizes; here as many as a debug build does in a few seconds.
+    let stage = Stage::set().await;
+    let liar = stage.meet(73);
+    let room = Room::of(&liar).with_long_chain(2_000);
+    liar.answer_with(room.clone().answer(|_, _, _| {}));
+    join_through(&stage.alice, &liar, &room).await.ok();
+    assert_eq!(stage.joined().await, json!([room.create.room_id]));
+}
