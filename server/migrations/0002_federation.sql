@@ -70,10 +70,15 @@ CREATE TABLE inbox (
     server_name {text} NOT NULL,
     room_id {text} NOT NULL,
     json {text} NOT NULL,
+    -- Length of the JSON.
+    bytes {int} NOT NULL,
     -- Milliseconds since 1970.
     received_at {int} NOT NULL
 ){plain};
-CREATE INDEX inbox_by_room ON inbox (room_id, nid);
+-- Servers take turns within a room.
+CREATE INDEX inbox_by_room ON inbox (room_id, server_name, nid);
+-- How much waits of each server, from the index alone.
+CREATE INDEX inbox_by_server ON inbox (server_name, bytes);
 
 -- 1 for what a user of this server did: what peers are told of.
 ALTER TABLE receipts ADD COLUMN own {int} NOT NULL DEFAULT 1;

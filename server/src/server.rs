@@ -215,6 +215,7 @@ fn peer_settings(config: &Config) -> PeerSettings {
         deny: federation.deny.clone(),
         backlog_events: usize::try_from(federation.backlog_events).unwrap_or(usize::MAX),
         inbox_events: federation.inbox_events.into(),
+        inbox_bytes: federation.inbox_bytes,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use maru_federation::Homeserver;
 use maru_federation::homeserver::{Claim, Failure, Finished, LogPage, Parts, Rejection};
@@ -21,6 +22,12 @@ use super::keyring::NotKept;
 use crate::refusal::Refusal;
 use crate::store::inbox::{Arrived, ReceivedLog};
 use crate::store::log::Record;
+
+/// How long a full inbox may hold up a peer before its connection is closed: less than the peer waits for an acknowledgement.
+const INBOX_PATIENCE: Duration = Duration::from_secs(90);
+
+/// How often a full inbox is looked at again.
+const INBOX_LOOK: Duration = Duration::from_millis(200);
 
 /// The server as the pool sees it: shared, so that work can go on after a call has returned.
 #[derive(Debug)]
@@ -214,10 +221,7 @@ impl Peers {
         items: Vec<LogItem>,
         cursor: Cursor,
     ) -> Result<(), Refusal> {
-        let (waiting, _) = self.store.inbox_size().await?;
-        if waiting > self.settings.inbox_events {
-            return Err(Refusal::Unavailable("the inbox is full".into()));
-        }
+        self.room_in_inbox(peer).await?;
         let mut arrived = Vec::with_capacity(items.len());
         let mut skipped = Vec::new();
         let (mut messages, mut lists, mut receipts) = (Vec::new(), Vec::new(), Vec::new());
@@ -258,6 +262,22 @@ impl Peers {
             .for_each(|room_id| self.work_on(room_id, Work::arrived));
         self.compare_all(peer, skipped);
         Ok(())
+    }
+
+    /// Waits until there is room in the inbox for more of a peer. Meanwhile nothing is acknowledged, so the peer's window
+    /// holds it up, and nobody else.
+    async fn room_in_inbox(&self, peer: &ServerName) -> Result<(), Refusal> {
+        let deadline = tokio::time::Instant::now() + INBOX_PATIENCE;
+        loop {
+            let (events, bytes) = self.store.inbox_size(peer).await?;
+            if events <= self.settings.inbox_events && bytes <= self.settings.inbox_bytes {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return Err(Refusal::Unavailable("the inbox is full".into()));
+            }
+            tokio::time::sleep(INBOX_LOOK).await;
+        }
     }
 
     /// Has what is missing up to where a peer's replicas end fetched in the background, each room by itself.

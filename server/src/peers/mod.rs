@@ -96,8 +96,10 @@ pub struct PeerSettings {
     pub deny: Vec<OwnedServerName>,
     /// Events of one room past which a peer that was away is told to fetch them.
     pub backlog_events: usize,
-    /// Most events in the inbox; beyond that peers wait.
+    /// Most events of one peer in the inbox; beyond that it waits.
     pub inbox_events: u64,
+    /// Most bytes of them.
+    pub inbox_bytes: u64,
 }
 
 /// The parts of this server that other servers hear of and ask.

@@ -46,6 +46,7 @@ static INSERT: Insert = Insert {
         ("server_name", Kind::Text),
         ("room_id", Kind::Text),
         ("json", Kind::Text),
+        ("bytes", Kind::Int),
         ("received_at", Kind::Int),
     ],
     on_conflict: "",
@@ -83,6 +84,7 @@ impl Store {
                         row.server_name.as_str().into(),
                         row.arrived.room_id.as_str().into(),
                         row.arrived.json.as_str().into(),
+                        i64::try_from(row.arrived.json.len()).unwrap_or(i64::MAX).into(),
                         now.into(),
                     ]
                 });
@@ -127,13 +129,19 @@ impl Store {
         }))
     }
 
-    /// The oldest rows of a room's inbox, `limit` at most.
+    /// The oldest rows of a room's inbox, `limit` at most, in the order of their arrival. Servers take turns, so that much
+    /// of one never keeps others waiting. Costs grow with what waits in the room, by its index alone.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn inbox_of(&self, room_id: &RoomId, limit: usize) -> Result<Vec<InInbox>, StoreError> {
         let rows = query(
-            "SELECT nid, server_name, room_id, json FROM inbox WHERE room_id = $1 ORDER BY nid LIMIT $2",
+            "SELECT nid, server_name, room_id, json FROM inbox WHERE nid IN ( \
+               SELECT nid FROM ( \
+                 SELECT nid, ROW_NUMBER() OVER (PARTITION BY server_name ORDER BY nid) AS turn \
+                 FROM inbox WHERE room_id = $1 \
+               ) AS turns ORDER BY turn, nid LIMIT $2 \
+             ) ORDER BY nid",
         );
         let rows = rows
             .bind(room_id.as_str())
@@ -171,12 +179,15 @@ impl Store {
             .collect()
     }
 
-    /// How many events wait in the inbox, and their bytes.
+    /// How many events of a server wait in the inbox, and their bytes. Costs grow with their number, by an index alone.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn inbox_size(&self) -> Result<(u64, u64), StoreError> {
-        let row = query("SELECT COUNT(*), COALESCE(SUM(LENGTH(json)), 0) FROM inbox");
+    pub async fn inbox_size(&self, peer: &ServerName) -> Result<(u64, u64), StoreError> {
+        let row = query(
+            "SELECT COUNT(*), CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM inbox WHERE server_name = $1",
+        );
+        let row = row.bind(peer.as_str());
         let row = row.optional(&self.readers).await?;
         let row = row.ok_or_else(|| StoreError::corrupt("inbox", "no count"))?;
         let count = |index| {
