@@ -193,7 +193,7 @@ impl Peers {
 
     /// Ingests rows of one room, oldest first. Answers the rows that have to wait.
     async fn ingest(self: &Arc<Self>, room: &Arc<Room>, rows: Vec<InInbox>) -> Result<Vec<i64>, Refusal> {
-        let (incoming, dropped) = self.verified(room, rows);
+        let (incoming, dropped) = self.verified(room, rows).await?;
         self.drop_rows(dropped).await?;
         let mut waiting = Vec::new();
         let events: Vec<Incoming> = incoming.iter().map(|(_, incoming)| incoming.clone()).collect();
@@ -245,16 +245,16 @@ impl Peers {
     }
 
     /// The events that pass the checks that need no room, and the rows of those that do not.
-    fn verified(&self, room: &Room, rows: Vec<InInbox>) -> (Vec<(OwnedServerName, Incoming)>, Vec<i64>) {
+    async fn verified(
+        self: &Arc<Self>,
+        room: &Room,
+        mut rows: Vec<InInbox>,
+    ) -> Result<(Vec<(OwnedServerName, Incoming)>, Vec<i64>), Refusal> {
+        let texts = rows.iter_mut().map(|row| std::mem::take(&mut row.arrived.json));
+        let events = self.verify_all(room, texts.collect()).await?;
         let mut incoming = Vec::with_capacity(rows.len());
         let mut dropped = Vec::new();
-        for row in rows {
-            let event = self.verify(
-                &row.arrived.json,
-                &room.room_id,
-                room.version,
-                room.max_event_bytes,
-            );
+        for (row, event) in rows.into_iter().zip(events) {
             let event = event.and_then(|event| match event.sender.server_name() == row.server_name {
                 true => Ok(event),
                 false => Err(Dropped::OtherServer),
@@ -272,7 +272,7 @@ impl Peers {
                 }
             }
         }
-        (incoming, dropped)
+        Ok((incoming, dropped))
     }
 
     pub(super) async fn drop_rows(&self, rows: Vec<i64>) -> Result<(), Refusal> {

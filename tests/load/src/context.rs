@@ -1,6 +1,7 @@
 //! What all scenarios share: the target, who is watched, and the set-up that each of them needs.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,6 +23,10 @@ pub(crate) struct Context {
     pub(crate) watched: Watched,
     /// For servers that register only who has one.
     pub(crate) registration_token: Option<String>,
+    /// The homeserver that the first one shares rooms with, for the scenarios with two.
+    pub(crate) other: Option<Box<Context>>,
+    /// Where the homeserver listens for others.
+    pub(crate) federation: Option<SocketAddr>,
     /// Whether figures are held against the targets; not for sizes that are too small to mean anything.
     pub(crate) judge: bool,
     run: String,
@@ -47,10 +52,18 @@ impl Context {
             target: Arc::new(target),
             watched,
             registration_token,
+            other: None,
+            federation: None,
             judge,
             run,
             used: Cell::new(0),
         }
+    }
+
+    /// The second homeserver.
+    pub(crate) fn other(&self) -> Result<&Self, LoadError> {
+        let other = self.other.as_deref();
+        other.ok_or_else(|| LoadError::Usage("this scenario needs a second homeserver: --other URL".into()))
     }
 
     fn unique(&self) -> String {

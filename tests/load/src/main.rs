@@ -19,6 +19,7 @@ mod target;
 mod traffic;
 mod websocket;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -62,6 +63,15 @@ struct Common {
     /// Counts the descendants of --pid too
     #[arg(long, global = true)]
     descendants: bool,
+    /// Base URL of a second homeserver that the first one knows as a peer, for the scenarios with two
+    #[arg(long, global = true, value_name = "URL")]
+    other: Option<String>,
+    /// Process of the second homeserver, counted apart; `catch-up` stops it for a while (SIGSTOP)
+    #[arg(long, global = true, value_name = "PID")]
+    other_pid: Option<u32>,
+    /// UDP address at which the first homeserver listens for others, for `idle-peers`
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    federation: Option<SocketAddr>,
     /// Process of the homeserver's PostgreSQL, counted apart and with its descendants
     #[arg(long, global = true, value_name = "PID")]
     database_pid: Vec<u32>,
@@ -121,8 +131,18 @@ async fn run(arguments: &Arguments) -> Result<Report, LoadError> {
             pids: common.database_pid.clone(),
             descendants: true,
         },
+        other: Processes {
+            pids: common.other_pid.into_iter().collect(),
+            descendants: false,
+        },
     };
-    let context = Context::new(target, watched, common.registration_token.clone(), judge);
+    let token = common.registration_token.clone();
+    let mut context = Context::new(target, watched.clone(), token.clone(), judge);
+    context.federation = common.federation;
+    if let Some(other) = &common.other {
+        let target = Target::new(other, common.ca.as_deref())?;
+        context.other = Some(Box::new(Context::new(target, watched, token, judge)));
+    }
     let mut report = Report {
         machine: Machine::inspect(&common.fsync_dir)?,
         results: Vec::new(),

@@ -133,6 +133,15 @@ impl Session {
             .map(drop)
     }
 
+    /// The name of the user's homeserver.
+    pub(crate) async fn server_name(&mut self) -> Result<String, LoadError> {
+        let path = "/_matrix/client/v3/account/whoami";
+        let body = self.fetch("GET", path, None).await?;
+        let user_id = text_of(&read_json(path, &body)?, "user_id")?;
+        let name = user_id.split_once(':').map(|(_, name)| name.to_owned());
+        name.ok_or_else(|| LoadError::Protocol(format!("{user_id} is no user id")))
+    }
+
     /// Makes a room that anyone may join.
     pub(crate) async fn create_room(&mut self) -> Result<Room, LoadError> {
         let path = "/_matrix/client/v3/createRoom";
@@ -146,6 +155,27 @@ impl Session {
     pub(crate) async fn join(&mut self, room: &Room) -> Result<(), LoadError> {
         let path = format!("/_matrix/client/v3/join/{}", encode(&room.id));
         self.fetch("POST", &path, Some(b"{}")).await.map(drop)
+    }
+
+    /// Joins a public room through a homeserver that is in it.
+    pub(crate) async fn join_through(&mut self, room: &Room, server_name: &str) -> Result<(), LoadError> {
+        let path = format!(
+            "/_matrix/client/v3/join/{}?via={}",
+            encode(&room.id),
+            encode(server_name)
+        );
+        self.fetch("POST", &path, Some(b"{}")).await.map(drop)
+    }
+
+    /// How many have joined a room, as the user's homeserver knows.
+    pub(crate) async fn count_joined(&mut self, room: &Room) -> Result<usize, LoadError> {
+        let path = format!("{}/joined_members", room.path);
+        let body = self.fetch("GET", &path, None).await?;
+        let members = read_json(&path, &body)?;
+        Ok(members
+            .pointer("/joined")
+            .and_then(Value::as_object)
+            .map_or(0, serde_json::Map::len))
     }
 
     /// Sends a text message and returns the event id. The text must not need escaping in JSON.

@@ -42,6 +42,8 @@ pub(crate) struct Watched {
     pub(crate) server: Processes,
     /// Its database server, if it has one.
     pub(crate) database: Processes,
+    /// The homeserver that it shares rooms with.
+    pub(crate) other: Processes,
 }
 
 /// What was used between a start and a finish.
@@ -53,6 +55,8 @@ pub(crate) struct Usage {
     pub(crate) server: Option<Duration>,
     /// Processor time of its database server, if it is watched.
     pub(crate) database: Option<Duration>,
+    /// Processor time of the second homeserver, if it is watched.
+    pub(crate) other: Option<Duration>,
     /// Processor time of this driver.
     pub(crate) driver: Duration,
 }
@@ -63,6 +67,7 @@ impl Usage {
         [
             ("server", self.server),
             ("database", self.database),
+            ("other", self.other),
             ("driver", Some(self.driver)),
         ]
         .into_iter()
@@ -77,6 +82,7 @@ pub(crate) struct Stopwatch<'a> {
     started: Instant,
     server: Option<Duration>,
     database: Option<Duration>,
+    other: Option<Duration>,
     driver: Duration,
 }
 
@@ -88,6 +94,7 @@ impl<'a> Stopwatch<'a> {
             watched,
             server,
             database,
+            other: watched.other.cpu()?,
             driver: own_cpu()?,
             started: Instant::now(),
         })
@@ -101,6 +108,7 @@ impl<'a> Stopwatch<'a> {
             wall,
             server: since(self.watched.server.cpu()?, self.server),
             database: since(self.watched.database.cpu()?, self.database),
+            other: since(self.watched.other.cpu()?, self.other),
             driver: own_cpu()?.saturating_sub(self.driver),
         })
     }

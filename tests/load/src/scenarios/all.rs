@@ -3,7 +3,10 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::{Scenario, big, create_room, group, idle, logins, one_sender, page, send, sync};
+use super::{
+    Scenario, big, catch_up, create_room, group, idle, idle_peers, join, logins, one_sender, page, relay,
+    relay_latency, send, sync,
+};
 use crate::listen::Transport;
 
 /// Which sizes.
@@ -15,12 +18,19 @@ pub(crate) struct Size {
     /// Leaves out what only Maru has: the WebSocket and the long messages
     #[arg(long)]
     pub(crate) matrix_only: bool,
+    /// Only the scenarios with two homeservers, which are left out otherwise
+    #[arg(long)]
+    pub(crate) federation: bool,
 }
 
 impl Size {
     /// The scenarios in the order they run.
     pub(crate) fn scenarios(&self) -> Vec<Scenario> {
-        let mut scenarios = if self.quick { quick() } else { full() };
+        let mut scenarios = match (self.federation, self.quick) {
+            (true, quick) => return federation(quick),
+            (false, true) => quick(),
+            (false, false) => full(),
+        };
         if self.matrix_only {
             scenarios.retain(|scenario| !only_maru(scenario));
         }
@@ -35,6 +45,32 @@ fn only_maru(scenario: &Scenario) -> bool {
         Scenario::Big(_) => true,
         _ => false,
     }
+}
+
+fn federation(quick: bool) -> Vec<Scenario> {
+    let size = |full: usize, small: usize| if quick { small } else { full };
+    vec![
+        Scenario::RelayLatency(relay_latency::Size {
+            rate: 50.0,
+            seconds: if quick { 1.0 } else { 20.0 },
+        }),
+        Scenario::Relay(relay::Size {
+            senders: size(64, 4),
+            messages: size(30_000, 200),
+        }),
+        Scenario::CatchUp(catch_up::Size {
+            rooms: size(50, 3),
+            messages: size(50_000, 300),
+            senders: size(64, 4),
+        }),
+        Scenario::Join(join::Size {
+            members: size(10_000, 20),
+        }),
+        Scenario::IdlePeers(idle_peers::Size {
+            peers: size(200, 5),
+            seconds: if quick { 1.0 } else { 60.0 },
+        }),
+    ]
 }
 
 fn full() -> Vec<Scenario> {

@@ -8,14 +8,20 @@ use crate::context::Context;
 use crate::error::LoadError;
 use crate::report::Outcome;
 
+mod across;
 pub(crate) mod all;
 mod big;
+mod catch_up;
 mod create_room;
 mod group;
 mod idle;
+mod idle_peers;
+mod join;
 mod logins;
 mod one_sender;
 mod page;
+mod relay;
+mod relay_latency;
 mod send;
 mod sync;
 
@@ -40,6 +46,16 @@ pub(crate) enum Scenario {
     Page(page::Size),
     /// Messages of the greatest length, and one character more.
     Big(big::Size),
+    /// From a request to one homeserver to a listener at another.
+    RelayLatency(relay_latency::Size),
+    /// One room of two homeservers, as fast as it goes.
+    Relay(relay::Size),
+    /// A homeserver that was away gets what it missed.
+    CatchUp(catch_up::Size),
+    /// Joining a large room of another homeserver.
+    Join(join::Size),
+    /// Memory and processor time for each idle peer.
+    IdlePeers(idle_peers::Size),
     /// Everything, one after the other.
     All(all::Size),
 }
@@ -57,6 +73,11 @@ impl Scenario {
             Self::CreateRoom(_) => "create-room",
             Self::Page(_) => "page",
             Self::Big(_) => "big",
+            Self::RelayLatency(_) => "relay-latency",
+            Self::Relay(_) => "relay",
+            Self::CatchUp(_) => "catch-up",
+            Self::Join(_) => "join",
+            Self::IdlePeers(_) => "idle-peers",
             Self::All(_) => "all",
         }
     }
@@ -83,6 +104,11 @@ impl Scenario {
             Self::CreateRoom(size) => serde_json::to_value(size),
             Self::Page(size) => serde_json::to_value(size),
             Self::Big(size) => serde_json::to_value(size),
+            Self::RelayLatency(size) => serde_json::to_value(size),
+            Self::Relay(size) => serde_json::to_value(size),
+            Self::CatchUp(size) => serde_json::to_value(size),
+            Self::Join(size) => serde_json::to_value(size),
+            Self::IdlePeers(size) => serde_json::to_value(size),
             Self::All(size) => serde_json::to_value(size),
         }
         .unwrap_or_default()
@@ -99,6 +125,11 @@ impl Scenario {
             Self::CreateRoom(size) => create_room::run(size, context, outcome).await,
             Self::Page(size) => page::run(size, context, outcome).await,
             Self::Big(size) => big::run(size, context, outcome).await,
+            Self::RelayLatency(size) => relay_latency::run(size, context, outcome).await,
+            Self::Relay(size) => relay::run(size, context, outcome).await,
+            Self::CatchUp(size) => catch_up::run(size, context, outcome).await,
+            Self::Join(size) => join::run(size, context, outcome).await,
+            Self::IdlePeers(size) => idle_peers::run(size, context, outcome).await,
             Self::All(_) => Err(LoadError::Usage("all is not one scenario".into())),
         }
     }
