@@ -20,14 +20,14 @@ pub(crate) struct Size {
     pub(crate) matrix_only: bool,
     /// Only the scenarios with two homeservers, which are left out otherwise
     #[arg(long)]
-    pub(crate) federation: bool,
+    pub(crate) two: bool,
 }
 
 impl Size {
     /// The scenarios in the order they run.
     pub(crate) fn scenarios(&self) -> Vec<Scenario> {
-        let mut scenarios = match (self.federation, self.quick) {
-            (true, quick) => return federation(quick),
+        let mut scenarios = match (self.two, self.quick) {
+            (true, quick) => return two(quick),
             (false, true) => quick(),
             (false, false) => full(),
         };
@@ -47,7 +47,7 @@ fn only_maru(scenario: &Scenario) -> bool {
     }
 }
 
-fn federation(quick: bool) -> Vec<Scenario> {
+fn two(quick: bool) -> Vec<Scenario> {
     let size = |full: usize, small: usize| if quick { small } else { full };
     vec![
         Scenario::RelayLatency(relay_latency::Size {
