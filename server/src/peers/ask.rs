@@ -13,6 +13,12 @@ use ruma::{OwnedServerName, RoomId, ServerName};
 use super::Peers;
 use crate::refusal::Refusal;
 
+/// Most bytes of events in one answer: the state of a room of 150,000 members and what allows it.
+const LARGEST_ANSWER: usize = 128 * 1024 * 1024;
+
+/// Parts of an answer that may hold no event, such as those with records alone.
+const SPARE_PARTS: usize = 100;
+
 /// The way to other servers.
 #[derive(Clone)]
 pub(super) struct Road(pub(super) Pool);
@@ -65,22 +71,23 @@ impl Peers {
         most: usize,
     ) -> Result<(Vec<Arc<Event>>, C::Done), Refusal> {
         let peer = answer.peer().clone();
+        let too_much = || Refusal::Unavailable(format!("{peer} answers with too much"));
         let mut events = Vec::new();
+        // What is dropped counts, too: an answer ends some time, whatever it holds.
+        let (mut left, mut bytes_left) = (most + SPARE_PARTS, LARGEST_ANSWER);
         while let Some(part) = answer.part().await.map_err(|error| refusal(&peer, error))? {
+            let bytes = part.events.iter().map(|json| json.len()).sum();
+            left = left.checked_sub(part.events.len().max(1)).ok_or_else(too_much)?;
+            bytes_left = bytes_left.checked_sub(bytes).ok_or_else(too_much)?;
             self.keep_all(&part.records).await?;
-            for json in &part.events {
-                match self.verify(json, subject.room_id, subject.version, subject.max_event_bytes) {
+            for verified in self.verify_all(subject, part.events).await? {
+                match verified {
                     Ok(event) => events.push(event),
                     Err(why) => {
                         tracing::debug!(%peer, %why, "an event of an answer is dropped");
                         self.drops.count(&why);
                     }
                 }
-            }
-            if events.len() > most {
-                return Err(Refusal::Unavailable(format!(
-                    "{peer} answers with too many events"
-                )));
             }
         }
         let done = answer.done().await.map_err(|error| refusal(&peer, error))?;

@@ -246,12 +246,12 @@ impl Peers {
 
     /// The events that pass the checks that need no room, and the rows of those that do not.
     async fn verified(
-        self: &Arc<Self>,
+        &self,
         room: &Room,
         mut rows: Vec<InInbox>,
     ) -> Result<(Vec<(OwnedServerName, Incoming)>, Vec<i64>), Refusal> {
         let texts = rows.iter_mut().map(|row| std::mem::take(&mut row.arrived.json));
-        let events = self.verify_all(room, texts.collect()).await?;
+        let events = self.verify_all(self.subject(room), texts.collect()).await?;
         let mut incoming = Vec::with_capacity(rows.len());
         let mut dropped = Vec::new();
         for (row, event) in rows.into_iter().zip(events) {

@@ -135,7 +135,7 @@ pub struct Peers {
     accounts: Arc<Accounts>,
     profiles: profiles::Profiles,
     ephemeral: ephemeral::Ephemeral,
-    keyring: Keyring,
+    keyring: Arc<Keyring>,
     book: Book,
     /// Names that the admin has added to those of the configuration.
     added: RwLock<HashSet<OwnedServerName>>,
@@ -166,7 +166,7 @@ impl Peers {
         settings: PeerSettings,
     ) -> Result<Arc<Self>, Refusal> {
         let store = Arc::clone(parts.rooms.store());
-        let keyring = Keyring::open(&store, &settings.peers).await?;
+        let keyring = Arc::new(Keyring::open(&store, &settings.peers).await?);
         parts.receipts.resume().await?;
         let book = Book::default();
         keyring.each_newest(|record| book.learn(record));

@@ -1,16 +1,17 @@
 //! The checks of a received event that need no room: form, signatures, hash (server-server specification, "Checks
 //! performed on receipt of a PDU", 1 to 3).
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use maru_protocol::RoomVersion;
 use maru_protocol::event::Event;
 use ruma::RoomId;
 
-use super::Peers;
+use super::ask::Subject;
 use super::dropped::Dropped;
+use super::{Keyring, Peers};
 use crate::refusal::Refusal;
-use crate::rooms::Room;
 
 /// Fewest events that are worth a task of their own: about a millisecond of work.
 const LEAST_SHARE: usize = 16;
@@ -21,21 +22,24 @@ impl Peers {
     ///
     /// # Errors
     /// Only when the server is ending.
-    pub(super) async fn verify_all(
-        self: &Arc<Self>,
-        room: &Room,
-        mut texts: Vec<String>,
-    ) -> Result<Vec<Result<Arc<Event>, Dropped>>, Refusal> {
+    pub(super) async fn verify_all<T>(
+        &self,
+        subject: Subject<'_>,
+        mut texts: Vec<T>,
+    ) -> Result<Vec<Result<Arc<Event>, Dropped>>, Refusal>
+    where
+        T: Deref<Target = str> + Send + 'static,
+    {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let share = texts.len().div_ceil(cores).max(LEAST_SHARE);
-        let (version, max_event_bytes) = (room.version, room.max_event_bytes);
+        let (version, max_event_bytes) = (subject.version, subject.max_event_bytes);
         let mut shares = Vec::new();
         while !texts.is_empty() {
             let rest = texts.split_off(share.min(texts.len()));
             let share = std::mem::replace(&mut texts, rest);
-            let (peers, room_id) = (Arc::clone(self), room.room_id.clone());
+            let (keyring, room_id) = (Arc::clone(&self.keyring), subject.room_id.to_owned());
             shares.push(tokio::task::spawn_blocking(move || {
-                let verify = |json: &String| peers.verify(json, &room_id, version, max_event_bytes);
+                let verify = |json: &T| verify(&keyring, json, &room_id, version, max_event_bytes);
                 share.iter().map(verify).collect::<Vec<_>>()
             }));
         }
@@ -54,15 +58,25 @@ impl Peers {
         version: RoomVersion,
         max_event_bytes: usize,
     ) -> Result<Arc<Event>, Dropped> {
-        let sent_at = sent_at(json);
-        let received = Event::receive(json, version, max_event_bytes, |server_name, key_id| {
-            self.keyring.event_key(server_name, key_id, sent_at)
-        })?;
-        if received.event.room_id != room_id {
-            return Err(Dropped::OtherRoom);
-        }
-        Ok(Arc::new(received.event))
+        verify(&self.keyring, json, room_id, version, max_event_bytes)
     }
+}
+
+fn verify(
+    keyring: &Keyring,
+    json: &str,
+    room_id: &RoomId,
+    version: RoomVersion,
+    max_event_bytes: usize,
+) -> Result<Arc<Event>, Dropped> {
+    let sent_at = sent_at(json);
+    let received = Event::receive(json, version, max_event_bytes, |server_name, key_id| {
+        keyring.event_key(server_name, key_id, sent_at)
+    })?;
+    if received.event.room_id != room_id {
+        return Err(Dropped::OtherRoom);
+    }
+    Ok(Arc::new(received.event))
 }
 
 /// When the event says it was sent; signed by the key that this decides about.
