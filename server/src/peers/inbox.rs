@@ -20,6 +20,10 @@ use crate::store::log::{Change, Record};
 /// Events that are verified and judged together.
 const TOGETHER: usize = 128;
 
+/// Gaps of one peer that nobody helps with, of the events that are judged together, after which its other ones wait untried:
+/// who makes up gaps keeps the room from nobody else.
+const FAILED_GAPS: usize = 4;
+
 /// The pause after a failure of the database.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -195,7 +199,7 @@ impl Peers {
     async fn ingest(self: &Arc<Self>, room: &Arc<Room>, rows: Vec<InInbox>) -> Result<Vec<i64>, Refusal> {
         let (incoming, dropped) = self.verified(room, rows).await?;
         self.drop_rows(dropped).await?;
-        let mut waiting = Vec::new();
+        let (mut waiting, mut failed) = (Vec::new(), HashMap::<_, usize>::new());
         let events: Vec<Incoming> = incoming.iter().map(|(_, incoming)| incoming.clone()).collect();
         let taken = self.rooms.take_in(room, events).await?;
         for ((peer, incoming), taken) in incoming.into_iter().zip(taken) {
@@ -211,11 +215,15 @@ impl Peers {
                     self.drops.count(&Dropped::Broken(why));
                     self.drop_rows(incoming.inbox.into_iter().collect()).await?;
                 }
+                Taken::Lacks { .. } if failed.get(&peer).is_some_and(|failed| *failed >= FAILED_GAPS) => {
+                    waiting.extend(incoming.inbox);
+                }
                 Taken::Lacks { .. } => {
                     let row = incoming.inbox;
                     if let Err(refusal) = self.fill_gap(room, &peer, incoming).await {
                         tracing::debug!(%refusal, %peer, "a gap stays for now");
                         waiting.extend(row);
+                        *failed.entry(peer).or_default() += 1;
                     }
                 }
             }

@@ -33,7 +33,7 @@ async fn nobody_is_whom_he_cannot_prove_to_be() {
     let domain = OwnedServerName::try_from("pinned.invalid").unwrap();
     let pin = LiarKeys::of(40).root.public_key().to_base64();
     let server = TestServer::start_with(Engine::Sqlite, |config| {
-        let peer = ConfiguredPeer::new("pinned.invalid", Vec::new(), Some(&pin)).unwrap();
+        let peer = ConfiguredPeer::new("pinned.invalid", &[], Some(&pin)).unwrap();
         config.federation.peers.set(peer);
     })
     .await;
