@@ -19,7 +19,7 @@ use maru_tests::{Engine, TestProcess, User, two_sites, user::encode as escaped};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::foothold::Foothold;
 use super::frames::Raw;
@@ -31,6 +31,9 @@ const MESSAGES: usize = 15;
 /// What a median may be beyond twice the quiet one, for want of cores. A build without optimisation takes milliseconds for
 /// what else are microseconds: there this only tells whether somebody waits for the attacker, not for how long.
 const SLACK: Duration = Duration::from_millis(if cfg!(debug_assertions) { 2_000 } else { 100 });
+
+/// How long an attacker waits to be heard before it goes on all the same: a full inbox holds it up, as it should.
+const TURN: Duration = Duration::from_secs(5);
 
 /// How much more memory the victim may hold during an attack, in bytes.
 const MEMORY: u64 = 64 * 1024 * 1024;
@@ -237,7 +240,7 @@ async fn log_flood(seed: u8, victim: &Victim, items: Vec<maru_protocol::wire::Lo
     let mut attack = JoinSet::new();
     attack.spawn(async move {
         loop {
-            liar.say(&victim, items.iter().cloned()).await;
+            let _ = timeout(TURN, liar.say(&victim, items.iter().cloned())).await;
         }
     });
     attack
@@ -274,7 +277,7 @@ async fn nowhere(victim: &Victim, liar: &Arc<Liar>, foothold: &Foothold) -> Join
                 lost.depth += number;
                 items.push(foothold.item(&lost.message("where am I?").json));
             }
-            liar.say(&victim, items).await;
+            let _ = timeout(TURN, liar.say(&victim, items)).await;
         }
     });
     attack
