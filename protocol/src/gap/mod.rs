@@ -165,6 +165,9 @@ pub struct Gap {
     failed: usize,
     /// Whether one of them answered since the target was begun.
     heard: bool,
+    /// Those that did not when they were asked for ancestors: they may have them, and a state of theirs would only hide
+    /// that.
+    silent: BTreeSet<OwnedServerName>,
     /// The events that the gap is before, the one that is worked on first.
     targets: VecDeque<Arc<Event>>,
     /// What is offered next, the oldest first.
@@ -203,6 +206,7 @@ impl Gap {
             peers: peers.into_iter().take(MOST_PEERS).collect(),
             failed: 0,
             heard: false,
+            silent: BTreeSet::new(),
             targets: VecDeque::new(),
             offers: VecDeque::new(),
             offered: 0,
@@ -267,7 +271,10 @@ impl Gap {
     pub fn refused(&mut self) -> Effect {
         match self.stage {
             Stage::Fetching => Effect::GivenUp,
-            Stage::Walking(_) => self.walk_elsewhere(),
+            Stage::Walking(_) => {
+                self.silent.extend(self.peers.front().cloned());
+                self.walk_elsewhere()
+            }
             _ => self.offer_elsewhere(),
         }
     }
@@ -324,6 +331,7 @@ impl Gap {
         self.left_out = 0;
         self.failed = 0;
         self.heard = false;
+        self.silent.clear();
         match self.targets.front() {
             Some(target) => {
                 self.stage = Stage::Walking(Walk::new(Arc::clone(target)));
@@ -443,6 +451,9 @@ impl Gap {
             return Effect::GivenUp;
         };
         let at = offer.event.id.clone();
+        if self.peers.front().is_some_and(|peer| self.silent.contains(peer)) {
+            return self.offer_elsewhere();
+        }
         self.stage = Stage::Bridging;
         self.ask(Question::State(at))
     }

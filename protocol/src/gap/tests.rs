@@ -30,6 +30,8 @@ struct Replica {
     past: BTreeSet<OwnedEventId>,
     outliers: BTreeSet<OwnedEventId>,
     asked: Vec<(OwnedServerName, Question)>,
+    /// How many of the next questions get no answer.
+    unheard: usize,
 }
 
 impl Replica {
@@ -40,6 +42,7 @@ impl Replica {
             past: BTreeSet::new(),
             outliers: BTreeSet::new(),
             asked: Vec::new(),
+            unheard: 0,
         }
     }
 
@@ -56,7 +59,10 @@ impl Replica {
                 }
                 Effect::Ask(peer, question) => {
                     self.asked.push((peer.clone(), question.clone()));
-                    match peers.get(&peer).and_then(|events| answer(events, question)) {
+                    let heard = self.unheard == 0;
+                    self.unheard = self.unheard.saturating_sub(1);
+                    let events = peers.get(&peer).filter(|_| heard);
+                    match events.and_then(|events| answer(events, question)) {
                         Some(answer) => gap.answered(answer),
                         None => gap.refused(),
                     }
@@ -185,6 +191,27 @@ fn where_nobody_has_the_past_a_told_state_bridges_it() {
         replica.asked.iter().any(|asked| by_id(&asked))
     });
     assert_eq!(asked_both, [true, true]);
+}
+
+/// A peer that did not answer once may have the past: its state would leave a hole that nobody comes to fill.
+#[test]
+fn no_state_is_taken_from_a_peer_that_was_silent_about_the_past() {
+    let (mut story, mut branch, old) = room();
+    let last = message(&mut story, &mut branch, BOB);
+    let mut replica = Replica::of(&old.iter().collect::<Vec<_>>());
+    replica.unheard = 1;
+    let knows_nothing: BTreeMap<_, _> = old
+        .iter()
+        .map(|event| (event.id.clone(), event.clone()))
+        .collect();
+    let peers = Peers::from([
+        (server("b.example"), all(&story)),
+        (server("c.example"), knows_nothing),
+    ]);
+    let gap = || Gap::before(Arc::clone(&last), [server("b.example"), server("c.example")]);
+    assert!(!replica.fill(&peers, gap()), "it is tried again later");
+    assert!(replica.fill(&peers, gap()));
+    assert_eq!(replica.here, story.events.keys().cloned().collect());
 }
 
 #[test]

@@ -168,9 +168,13 @@ fn same_events(world: &World, core: &[usize], found: &mut Vec<String>) {
         let events = server.disk.events.values();
         everything.extend(events.map(|stored| (&stored.event.id, &stored.event)));
     }
-    let names: BTreeSet<_> = core.iter().map(|at| &*world.servers[*at].name).collect();
-    // An event that all who have it have failed softly concerns nobody; where its server still is, it is its business to
-    // tell it to all.
+    // An event that all who have it have failed softly concerns nobody, unless its own server still has it: that one
+    // builds on it and tells it to all.
+    let owner_has = |event: &Event| {
+        let mut owners = core.iter().map(|at| &world.servers[*at]);
+        owners
+            .any(|server| server.name == event.sender.server_name() && server.disk.event(&event.id).is_some())
+    };
     let mut expected: BTreeMap<&OwnedEventId, usize> = BTreeMap::new();
     for at in core {
         for stored in world.servers[*at]
@@ -180,7 +184,7 @@ fn same_events(world: &World, core: &[usize], found: &mut Vec<String>) {
             .filter_map(|nid| world.servers[*at].disk.events.get(nid))
         {
             let counts = stored.outcome == Outcome::Accepted
-                || stored.outcome == Outcome::SoftFailed && names.contains(stored.event.sender.server_name());
+                || stored.outcome == Outcome::SoftFailed && owner_has(&stored.event);
             if counts {
                 expected.entry(&stored.event.id).or_insert(*at);
             }
