@@ -319,6 +319,12 @@ fn stops(world: &mut World, at: usize, restored: bool) {
     if !world.servers[at].up || restored && world.servers[at].backup.is_none() {
         return;
     }
+    if world.random.chance(60) {
+        // In the middle of something, of which nothing or a part is on disk.
+        (0..4).for_each(|_| users_act(world, at));
+        let end = world.now + world.random.span(0, 30);
+        while world.run_until(end).is_some() {}
+    }
     world.crash(at);
     if restored {
         let log_id = LogId(world.random.bytes());
