@@ -5,10 +5,11 @@ use std::sync::Arc;
 use maru_protocol::RoomVersion;
 use maru_protocol::event::countersign;
 use maru_protocol::limits::LARGE_MAX_EVENT_BYTES;
+use maru_protocol::visibility::Membership;
 use maru_protocol::wire::answer::{Refused, RefusedCode};
 use maru_protocol::wire::bounded::{Json, Text};
 use maru_protocol::wire::request::membership::{Invite, Invited};
-use ruma::{OwnedRoomId, OwnedUserId, ServerName, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
 use serde_json::{Map, Value, json};
 
 use super::Peers;
@@ -171,7 +172,7 @@ impl Peers {
     }
 
     /// Events for a room that this server is not in: what becomes of invitations and knocks, and of those who were banned
-    /// after they had left. They are believed of a server that invited, or that was in the room when this one left.
+    /// after they had left.
     pub(super) async fn outside_events(
         &self,
         room_id: &OwnedRoomId,
@@ -195,21 +196,44 @@ impl Peers {
             let Some(target) = target.filter(|user_id| self.identity.is_local(user_id)) else {
                 continue;
             };
-            let outside = self.rooms.membership_outside(room_id, target).await?;
-            let open = outside
-                .is_some_and(|(stored, _)| ["invite", "knock"].contains(&&*stored.membership.membership));
+            let ends = &*event.event_type == "m.room.member"
+                && matches!(Membership::of(&event), Some(Membership::Leave | Membership::Ban));
             let same_server = event.sender.server_name() == row.server_name;
-            let was_there = match self.rooms.room(room_id).await {
-                Ok(room) => room.head().servers.contains_key(&row.server_name),
-                Err(_) => false,
-            };
-            if (open || was_there) && same_server && &*event.event_type == "m.room.member" {
+            if ends && same_server && self.is_believed(room_id, target, &row.server_name).await? {
                 self.rooms
                     .outside_membership(room_id, version, event, None)
                     .await?;
             }
         }
         self.drop_rows(nids).await
+    }
+
+    /// Whether a server is believed about the end of a user's invitation, knock or stay in a room that this server is not
+    /// in.
+    async fn is_believed(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        server_name: &ServerName,
+    ) -> Result<bool, Refusal> {
+        if let Some((stored, _)) = self.rooms.membership_outside(room_id, user_id).await? {
+            let membership = &stored.membership;
+            let is_open = ["invite", "knock"].contains(&&*membership.membership);
+            if is_open
+                && self
+                    .shown_with(membership)
+                    .await?
+                    .iter()
+                    .any(|name| name == server_name)
+            {
+                return Ok(true);
+            }
+        }
+        match self.rooms.room(room_id).await {
+            Ok(room) => Ok(room.head().servers.contains_key(server_name)),
+            Err(Refusal::NotFound(_)) => Ok(false),
+            Err(refusal) => Err(refusal),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::Peers;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
+use crate::store::rooms::Membership;
 
 /// Most servers that are asked for one room, one after the other.
 const MOST_SERVERS: usize = 8;
@@ -77,6 +78,15 @@ impl Peers {
         Ok((done.room_id, done.servers))
     }
 
+    /// The servers of those whom a user was shown with an invitation or a knock, that of whoever invited or knocked first.
+    pub(super) async fn shown_with(&self, membership: &Membership) -> Result<Vec<OwnedServerName>, Refusal> {
+        let nid = membership.event;
+        let sender = self.rooms.events(&[nid]).await?.remove(&nid);
+        let sender = sender.map(|stored| stored.event.sender.server_name().to_owned());
+        let shown = membership.stripped_state.as_deref().map(servers_in);
+        Ok(sender.into_iter().chain(shown.unwrap_or_default()).collect())
+    }
+
     /// Servers to ask: whoever invited the user, those given, those of the users that an invitation or a knock shows, the
     /// one that a room id names, and those that are or were in the room.
     pub(super) async fn who_knows(
@@ -85,16 +95,12 @@ impl Peers {
         user_id: &UserId,
         via: Vec<OwnedServerName>,
     ) -> Result<Vec<OwnedServerName>, Refusal> {
-        let (mut preferred, mut shown) = (Vec::new(), None);
-        if let Some((stored, _)) = self.rooms.membership_outside(room_id, user_id).await? {
-            let nid = stored.membership.event;
-            if let Some(event) = self.rooms.events(&[nid]).await?.remove(&nid) {
-                preferred.push(event.event.sender.server_name().to_owned());
-            }
-            shown = stored.membership.stripped_state;
-        }
-        preferred.extend(via);
-        preferred.extend(shown.as_deref().map(servers_in).unwrap_or_default());
+        let shown = match self.rooms.membership_outside(room_id, user_id).await? {
+            Some((stored, _)) => self.shown_with(&stored.membership).await?,
+            None => Vec::new(),
+        };
+        let inviter = shown.first().cloned().into_iter();
+        let mut preferred: Vec<_> = inviter.chain(via).chain(shown).collect();
         preferred.extend(room_id.server_name().map(ToOwned::to_owned));
         let room = self.rooms.room(room_id).await.ok();
         let mut candidates = self.candidates(preferred, room.as_deref());
