@@ -45,6 +45,7 @@ async fn messages(
         limit: count(request.limit),
         wanted: &|event| filter.wants_event(event),
         lazy_members: lazy_members(&request.filter),
+        passing: None,
     };
     let page = server.peers.messages(&caller.user_id, &room, asked).await?;
     let events = page.chunk.iter().map(|seen| &seen.stored).chain(&page.state);

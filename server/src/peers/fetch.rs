@@ -125,11 +125,15 @@ impl Peers {
         }
     }
 
-    /// Which of some events are here.
+    /// Which of some events are here. Those that stand at a gap of the timeline count: what lies there is the past, which is
+    /// backfilled and no news.
     async fn here(&self, room: &Room, ids: &BTreeSet<OwnedEventId>) -> Result<Here, Refusal> {
-        let asked = ids.iter().map(ToString::to_string).collect();
         let mut here = Here::default();
-        for stored in self.store.events_by_id(asked).await? {
+        let at_gaps = self.store.gaps(room.nid).await?.into_iter();
+        let at_gaps = at_gaps.flat_map(|gap| gap.missing).filter(|id| ids.contains(id));
+        here.settled.extend(at_gaps);
+        let ids = ids.iter().map(ToString::to_string).collect();
+        for stored in self.store.events_by_id(ids).await? {
             let settled = stored.state.is_some() || stored.outcome == Outcome::Rejected;
             let kind = if settled {
                 &mut here.settled
@@ -137,9 +141,6 @@ impl Peers {
                 &mut here.outliers
             };
             kind.insert(stored.event.id.clone());
-        }
-        if here.settled.len() < ids.len() {
-            here.open_ends = self.open_ends(room).await?.into_iter().collect();
         }
         Ok(here)
     }
@@ -192,6 +193,8 @@ impl Peers {
             .unwrap_or_else(|| Incoming::live(offer.event));
         incoming.backfilled = offer.past;
         if let Some(told) = offer.told {
+            // What is missing before it is left to backfill.
+            self.replicas.add(&drive.room.room_id);
             match self.rooms.state_from(drive.room.nid, &told).await {
                 Ok(before) => incoming.before = Some(before),
                 Err(Refusal::Forbidden(_)) => return Ok(None),

@@ -1,8 +1,10 @@
-//! The past of a room from before this server had it: fetched a page at a time, when somebody reads there.
+//! What is missing in a room's timeline, from before this server had it or from while it was away: fetched a page at a
+//! time, when somebody reads there.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use maru_protocol::cursor::Place;
 use maru_protocol::event::Event;
 use maru_protocol::gap::{Question, order};
 use maru_protocol::wire::limits::{MAX_EVENT_IDS, MAX_EXTREMITIES};
@@ -13,13 +15,10 @@ use super::Peers;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::ingest::Incoming;
-use crate::store::events::Direction;
+use crate::store::gaps::Gap;
 
 /// Events asked for at once.
 pub(super) const AT_ONCE: u32 = 500;
-
-/// Events at the early end of a timeline among which those are that name what is not here.
-const NEAR_THE_END: usize = 1_000;
 
 /// Most servers that are asked for one page.
 const MOST_SERVERS: usize = 4;
@@ -34,54 +33,29 @@ const MOST_GENERATIONS: usize = 40;
 const MOST_PAGES: usize = 20;
 
 impl Peers {
-    /// Events that the earliest ones of a timeline name and that are not here; none where history is whole.
-    pub(super) async fn open_ends(&self, room: &Room) -> Result<Vec<OwnedEventId>, Refusal> {
-        let first = room.head().first_place;
-        let early = self
-            .store
-            .timeline(room.nid, first, Direction::Forward, NEAR_THE_END)
-            .await?;
-        let named = early
-            .iter()
-            .flat_map(|stored| stored.event.prev_events.iter().cloned());
-        let mut missing: Vec<OwnedEventId> = Vec::new();
-        for id in named {
-            if !missing.contains(&id) {
-                missing.push(id);
-            }
-        }
-        let here = self
-            .store
-            .events_by_id(missing.iter().map(ToString::to_string).collect())
-            .await?;
-        let here: HashSet<OwnedEventId> = here
-            .into_iter()
-            .filter(|stored| stored.state.is_some())
-            .map(|stored| stored.event.id.clone())
-            .collect();
-        missing.retain(|id| !here.contains(id));
-        missing.truncate(MAX_EXTREMITIES);
-        Ok(missing)
+    /// The newest gap in what is here of a room; none where history is whole.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(super) async fn newest_gap(&self, room: &Room) -> Result<Option<Gap>, Refusal> {
+        self.rooms.gap_back_from(room, Place(i64::MAX)).await
     }
 
-    /// Fetches a page of a room's past, so that clients can read on. Answers whether there is more to read than before.
+    /// Fetches a page of what is missing in a gap, so that clients can read on. Answers whether there is more to read than
+    /// before.
     ///
     /// # Errors
     /// When nobody in the room gives it.
-    pub(super) async fn backfill(self: &Arc<Self>, room: &Arc<Room>) -> Result<bool, Refusal> {
-        let first = room.head().first_place;
+    pub(super) async fn backfill(self: &Arc<Self>, room: &Arc<Room>, gap: &Gap) -> Result<bool, Refusal> {
         let _turn = self.pasts.take(&room.room_id).await;
-        if room.head().first_place < first {
+        let gap = match self.rooms.gap_back_from(room, gap.before).await? {
+            Some(now) if now.before == gap.before => now,
             // Somebody else has fetched it while we waited.
-            return Ok(true);
-        }
-        let open = self.open_ends(room).await?;
-        if open.is_empty() {
-            return Ok(false);
-        }
+            _ => return Ok(true),
+        };
         let mut last = Ok(false);
         for server in self.candidates([], Some(room)).iter().take(MOST_SERVERS) {
-            match self.backfill_from(room, server, &open).await {
+            match self.backfill_from(room, server, &gap).await {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
                 Err(refusal) => {
@@ -97,11 +71,11 @@ impl Peers {
         self: &Arc<Self>,
         room: &Arc<Room>,
         peer: &ServerName,
-        from: &[OwnedEventId],
+        gap: &Gap,
     ) -> Result<bool, Refusal> {
         let call = Backfill {
             room_id: room.room_id.clone(),
-            from: from.to_vec(),
+            from: gap.missing.iter().take(MAX_EXTREMITIES).cloned().collect(),
             limit: AT_ONCE,
         };
         let answer = self.ask(peer, call).await?;
@@ -127,7 +101,7 @@ impl Peers {
             }
             placed.push(incoming);
         }
-        self.rooms.take_in_past(room, placed).await
+        self.rooms.take_in_past(room, gap, placed).await
     }
 
     /// Fetches the events that allow those of a page and are neither in it nor here.
@@ -197,20 +171,30 @@ impl Peers {
         room: &Arc<Room>,
         event_id: &EventId,
     ) -> Result<bool, Refusal> {
-        if self.open_ends(room).await?.is_empty() || !self.exists(room, event_id).await {
+        let Some(mut gap) = self.newest_gap(room).await? else {
+            return Ok(false);
+        };
+        if !self.exists(room, event_id).await {
             return Ok(false);
         }
         for _ in 0..MOST_PAGES {
+            let is_filled = self.backfill(room, &gap).await.unwrap_or(false);
             let stored = self.store.event(event_id).await?;
             if stored.is_some_and(|stored| stored.place.is_some()) {
                 return Ok(true);
             }
-            if !self.backfill(room).await.unwrap_or(false) {
-                break;
+            // What the page did not bring lies before it, or in an earlier gap.
+            let from = if is_filled {
+                gap.before
+            } else {
+                Place(gap.before.0 - 1)
+            };
+            match self.rooms.gap_back_from(room, from).await? {
+                Some(next) => gap = next,
+                None => break,
             }
         }
-        let stored = self.store.event(event_id).await?;
-        Ok(stored.is_some_and(|stored| stored.place.is_some()))
+        Ok(false)
     }
 
     /// Whether a server in the room has an event, so that ids that clients make up do not fetch whole histories.

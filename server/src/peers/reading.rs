@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use maru_protocol::cursor::PageToken;
 use maru_protocol::wire::request::history::{self, Timestamp};
 use ruma::{EventId, UserId};
 
@@ -20,11 +19,11 @@ const MOST_FETCHED: usize = 4;
 const MOST_SERVERS: usize = 4;
 
 impl Peers {
-    /// A page of a room's timeline. Where it reaches the end of what is here, more is fetched from others.
+    /// A page of a room's timeline. Where it reaches a gap, what is missing is fetched from others.
     ///
     /// # Errors
-    /// Those of [`Rooms::messages`](crate::rooms::Rooms::messages). That nobody gives more is no error: history ends there
-    /// for now.
+    /// Those of [`Rooms::messages`](crate::rooms::Rooms::messages). That nobody fills a gap is no error: what lies beyond is
+    /// read all the same, and where nothing does, history ends there for now.
     pub async fn messages(
         self: &Arc<Self>,
         user_id: &UserId,
@@ -32,26 +31,23 @@ impl Peers {
         request: PageRequest<'_>,
     ) -> Result<Page, Refusal> {
         let mut page = self.rooms.messages(user_id, room, request.clone()).await?;
-        for fetched in 0.. {
-            let here = page.end.is_some() || page.gap >= room.head().first_place;
-            if request.direction == Direction::Forward || here || self.open_ends(room).await?.is_empty() {
-                break;
-            }
-            let missing = request.limit.saturating_sub(page.chunk.len());
-            let go_on = missing > 0 && fetched < MOST_FETCHED;
-            if !go_on || !self.backfill(room).await.unwrap_or(false) {
+        let mut fetched = 0;
+        while let Some(gap) = page.gap.take() {
+            fetched += 1;
+            let is_filled = fetched <= MOST_FETCHED && self.backfill(room, &gap).await.unwrap_or(false);
+            let is_first = gap.before <= room.head().first_place;
+            if !is_filled && is_first {
                 // An empty page without anybody who gives more is an end, or clients would ask for ever.
-                let is_end = go_on && page.chunk.is_empty();
-                page.end = (!is_end).then_some(PageToken::Place(page.gap));
+                page.end = page.end.filter(|_| !page.chunk.is_empty());
                 break;
             }
             let next = PageRequest {
-                from: Some(PageToken::Place(page.gap)),
-                limit: missing,
+                from: page.end,
+                limit: request.limit.saturating_sub(page.chunk.len()),
+                passing: (!is_filled).then_some(gap.before),
                 ..request.clone()
             };
-            let more = self.rooms.messages(user_id, room, next).await?;
-            page.go_on_with(more);
+            page.go_on_with(self.rooms.messages(user_id, room, next).await?);
         }
         Ok(page)
     }
@@ -75,11 +71,10 @@ impl Peers {
                 .context(user_id, room, event_id, limit, wanted, lazy_members)
         };
         let context = around().await?;
-        let is_cut = context.before.len() < limit / 2 && !self.open_ends(room).await?.is_empty();
-        if is_cut && self.backfill(room).await.unwrap_or(false) {
-            return around().await;
+        match &context.gap {
+            Some(gap) if self.backfill(room, gap).await.unwrap_or(false) => around().await,
+            _ => Ok(context),
         }
-        Ok(context)
     }
 
     /// One event of a room's timeline.
@@ -119,7 +114,7 @@ impl Peers {
             Err(_) => false,
             Ok(seen) => direction == Direction::Forward && seen.stored.place <= Some(room.head().first_place),
         };
-        if !at_the_edge || self.open_ends(room).await?.is_empty() {
+        if !at_the_edge || self.newest_gap(room).await?.is_none() {
             return here;
         }
         let wire = match direction {

@@ -88,10 +88,13 @@ impl Peers {
         let Some(room) = self.present(&partial.room_id).await? else {
             return Ok(None);
         };
-        if room.head().servers.len() < 2 || self.open_ends(&room).await?.is_empty() {
+        if room.head().servers.len() < 2 {
             return Ok(None);
         }
-        match self.backfill(&room).await {
+        let Some(gap) = self.newest_gap(&room).await? else {
+            return Ok(None);
+        };
+        match self.backfill(&room, &gap).await {
             Ok(true) => {
                 let Some(left) = partial.events_left.checked_sub(cost(&room)) else {
                     return Ok(None);

@@ -15,6 +15,7 @@ use super::{Room, Rooms};
 use crate::refusal::Refusal;
 use crate::store::account_data::GLOBAL;
 use crate::store::events::{Direction, StoredEvent};
+use crate::store::gaps::Gap;
 
 /// Most events on one page.
 pub const MOST_EVENTS: usize = 1000;
@@ -43,6 +44,8 @@ pub struct PageRequest<'a> {
     pub wanted: Wanted<'a>,
     /// Whether the page comes with the membership events of its senders.
     pub lazy_members: bool,
+    /// The gap that is passed over, since nobody fills it, as the place after it. Any other ends a page going backward.
+    pub passing: Option<Place>,
 }
 
 /// A part of a timeline.
@@ -50,10 +53,10 @@ pub struct PageRequest<'a> {
 pub struct Page {
     /// Where it starts.
     pub start: PageToken,
-    /// Where to go on; none where history ends, as far as it is here.
+    /// Where to go on; none where history ends.
     pub end: Option<PageToken>,
-    /// The gap that was reached, as the place before it.
-    pub gap: Place,
+    /// The gap in the timeline that ended the page before it was full.
+    pub gap: Option<Gap>,
     /// The events, in the direction of reading.
     pub chunk: Vec<Seen>,
     /// The membership events of the senders, if asked for.
@@ -84,6 +87,8 @@ pub struct Context {
     pub before: Vec<Seen>,
     /// Events after it, oldest first.
     pub after: Vec<Seen>,
+    /// The gap in the timeline that ended `before`.
+    pub gap: Option<Gap>,
     /// Where to go on backwards.
     pub start: PageToken,
     /// Where to go on forwards.
@@ -93,7 +98,7 @@ pub struct Context {
 }
 
 /// Somebody who may read a room's timeline, and how far.
-struct Walker<'a> {
+pub(super) struct Walker<'a> {
     user_id: &'a UserId,
     room: &'a Room,
     standing: Standing,
@@ -105,20 +110,21 @@ struct Walker<'a> {
     end: Place,
 }
 
-/// A stretch to walk along, from one gap between events to another.
-struct Stretch<'a> {
-    from: Place,
-    to: Option<Place>,
-    direction: Direction,
-    limit: usize,
-    wanted: Wanted<'a>,
+/// A stretch to walk along, from one boundary between events to another.
+pub(super) struct Stretch<'a> {
+    pub(super) from: Place,
+    pub(super) to: Option<Place>,
+    pub(super) direction: Direction,
+    pub(super) limit: usize,
+    pub(super) wanted: Wanted<'a>,
 }
 
 /// What was found on the way.
-struct Walked {
-    found: Vec<Seen>,
-    /// The gap that was reached.
-    gap: Place,
+pub(super) struct Walked {
+    /// In the direction of walking.
+    pub(super) found: Vec<Seen>,
+    /// The boundary that was reached, as the place before it.
+    boundary: Place,
     /// Whether there may be more beyond it.
     more: bool,
 }
@@ -137,14 +143,21 @@ impl Rooms {
     ) -> Result<Page, Refusal> {
         let walker = self.walker(user_id, room).await?;
         let start = match (request.from, request.direction) {
-            (Some(token), _) => self.gap(room, token).await?,
+            (Some(token), _) => self.boundary(room, token).await?,
             (None, Direction::Backward) => walker.end,
             (None, Direction::Forward) => Place(walker.first.0.saturating_sub(1)),
         };
         let to = match request.to {
-            Some(token) => Some(self.gap(room, token).await?),
+            Some(token) => Some(self.boundary(room, token).await?),
             None => None,
         };
+        let gap = match request.direction {
+            Direction::Backward => self.gap_before(room, start, request.passing).await?,
+            Direction::Forward => None,
+        };
+        // Where the reader wants to stop comes first.
+        let gap = gap.filter(|gap| to.is_none_or(|to| to < gap.before));
+        let to = gap.as_ref().map(|gap| before(gap)).or(to);
         let stretch = Stretch {
             from: start,
             to,
@@ -158,10 +171,15 @@ impl Rooms {
         } else {
             Vec::new()
         };
+        let gap = gap.filter(|_| !walked.more);
+        let end = match &gap {
+            Some(gap) => Some(before(gap)),
+            None => walked.more.then_some(walked.boundary),
+        };
         Ok(Page {
             start: PageToken::Place(start),
-            end: walked.more.then_some(PageToken::Place(walked.gap)),
-            gap: walked.gap,
+            end: end.map(PageToken::Place),
+            gap,
             chunk: walked.found,
             state,
         })
@@ -184,9 +202,10 @@ impl Rooms {
         let place = event.stored.place.unwrap_or(Place::FIRST_LIVE);
         let walker = self.walker(user_id, room).await?;
         let limit = limit.min(MOST_EVENTS);
+        let gap = self.gap_back_from(room, place).await?;
         let backward = Stretch {
             from: Place(place.0.saturating_sub(1)),
-            to: None,
+            to: gap.as_ref().map(before),
             direction: Direction::Backward,
             limit: limit / 2,
             wanted,
@@ -198,10 +217,10 @@ impl Rooms {
             limit: limit - limit / 2,
             wanted,
         };
-        let before = self.walk(&walker, backward).await?;
+        let earlier = self.walk(&walker, backward).await?;
         let after = self.walk(&walker, forward).await?;
         let state = if lazy_members {
-            let around = before.found.iter().chain([&event]).chain(&after.found);
+            let around = earlier.found.iter().chain([&event]).chain(&after.found);
             let around: Vec<Seen> = around.cloned().collect();
             self.senders_at_newest(room, &around).await?
         } else {
@@ -210,10 +229,11 @@ impl Rooms {
         };
         Ok(Context {
             event,
-            before: before.found,
+            gap: gap.filter(|_| !earlier.more),
+            before: earlier.found,
             after: after.found,
-            start: PageToken::Place(before.gap),
-            end: PageToken::Place(after.gap),
+            start: PageToken::Place(earlier.boundary),
+            end: PageToken::Place(after.boundary),
             state,
         })
     }
@@ -252,74 +272,6 @@ impl Rooms {
         seen.pop().ok_or_else(missing)
     }
 
-    /// The event closest to a time: the first at or after it going forward, the last at or before it going backward.
-    /// Finds it by halving, so that events whose senders' clocks ran wrong may be missed by a little.
-    ///
-    /// # Errors
-    /// [`Refusal::NotFound`] when there is none that the user may see.
-    pub async fn event_at_time(
-        &self,
-        user_id: &UserId,
-        room: &Room,
-        time_ms: u64,
-        direction: Direction,
-    ) -> Result<Seen, Refusal> {
-        let walker = self.walker(user_id, room).await?;
-        let gap = self.gap_at_time(room, time_ms, direction).await?;
-        let is_due = |event: &Event| is_due(event, time_ms, direction);
-        let stretch = Stretch {
-            from: gap,
-            to: None,
-            direction,
-            limit: 1,
-            wanted: &is_due,
-        };
-        let mut walked = self.walk(&walker, stretch).await?;
-        let none = || Refusal::not_found("there is no event at that time that you may see");
-        walked.found.pop().ok_or_else(none)
-    }
-
-    /// Up to `limit` events of a room next to a time, nearest first, whoever may see them.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn near_time(
-        &self,
-        room: &Room,
-        time_ms: u64,
-        direction: Direction,
-        limit: usize,
-    ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
-        let gap = self.gap_at_time(room, time_ms, direction).await?;
-        let from = Place(gap.0.saturating_add(1));
-        let mut events = self.store.timeline(room.nid, from, direction, limit).await?;
-        events.retain(|stored| is_due(&stored.event, time_ms, direction));
-        Ok(events)
-    }
-
-    /// The gap of a timeline at a time, as the place before it.
-    async fn gap_at_time(&self, room: &Room, time_ms: u64, direction: Direction) -> Result<Place, Refusal> {
-        let head = room.head();
-        // The first place whose event is not before (forward), or is after (backward), the time.
-        let (mut low, mut high) = (head.first_place.0, head.last_place.0.saturating_add(1));
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let passed = match self.store.time_at(room.nid, Place(middle)).await? {
-                Some((_, sent)) => match direction {
-                    Direction::Forward => u64::try_from(sent).unwrap_or(0) >= time_ms,
-                    Direction::Backward => u64::try_from(sent).unwrap_or(0) > time_ms,
-                },
-                None => true,
-            };
-            if passed {
-                high = middle;
-            } else {
-                low = middle + 1;
-            }
-        }
-        Ok(Place(low.saturating_sub(1)))
-    }
-
     /// Whose events a user does not want to see (client-server API, "Ignoring users").
     ///
     /// # Errors
@@ -338,11 +290,24 @@ impl Rooms {
         Ok(users.unwrap_or_default())
     }
 
-    /// The gap that a token stands for, as the place before it.
+    /// The gap that ends a page which begins after a place and goes back.
+    async fn gap_before(
+        &self,
+        room: &Room,
+        start: Place,
+        passing: Option<Place>,
+    ) -> Result<Option<Gap>, Refusal> {
+        // A page that begins right at a gap is ended by it, too.
+        let from = Place(start.0.saturating_add(1));
+        let below = passing.map_or(from, |passing| from.min(Place(passing.0 - 1)));
+        self.gap_back_from(room, below).await
+    }
+
+    /// The boundary that a token stands for, as the place before it.
     ///
     /// # Errors
     /// [`Refusal::InvalidParam`] for a token of another log.
-    pub(super) async fn gap(&self, room: &Room, token: PageToken) -> Result<Place, Refusal> {
+    pub(super) async fn boundary(&self, room: &Room, token: PageToken) -> Result<Place, Refusal> {
         match token {
             PageToken::Place(place) => Ok(place),
             PageToken::Since(since) if since.log_id == self.store.log_id() => {
@@ -354,7 +319,11 @@ impl Rooms {
         }
     }
 
-    async fn walker<'a>(&self, user_id: &'a UserId, room: &'a Room) -> Result<Walker<'a>, Refusal> {
+    pub(super) async fn walker<'a>(
+        &self,
+        user_id: &'a UserId,
+        room: &'a Room,
+    ) -> Result<Walker<'a>, Refusal> {
         let standing = self.standing(user_id, room).await?;
         let head = room.head();
         let mut end = head.last_place;
@@ -376,15 +345,15 @@ impl Rooms {
     }
 
     /// Walks along a timeline until enough is found, history ends, or enough was looked at.
-    async fn walk(&self, walker: &Walker<'_>, stretch: Stretch<'_>) -> Result<Walked, Refusal> {
+    pub(super) async fn walk(&self, walker: &Walker<'_>, stretch: Stretch<'_>) -> Result<Walked, Refusal> {
         let mut walked = Walked {
             found: Vec::new(),
-            gap: stretch.from,
+            boundary: stretch.from,
             more: true,
         };
         let (mut looked_at, mut read_at_once) = (0, stretch.limit);
         while walked.found.len() < stretch.limit && looked_at < MOST_LOOKED_AT {
-            let from = Place(walked.gap.0.saturating_add(1));
+            let from = Place(walked.boundary.0.saturating_add(1));
             let mut batch = self
                 .store
                 .timeline(walker.room.nid, from, stretch.direction, read_at_once)
@@ -393,30 +362,30 @@ impl Rooms {
             looked_at += batch.len();
             read_at_once = READ_AT_ONCE;
             batch.retain(|stored| stretch.contains(stored));
-            let Some(beyond) = batch.last().map(|stored| stretch.gap_beyond(stored)) else {
+            let Some(beyond) = batch.last().map(|stored| stretch.boundary_beyond(stored)) else {
                 walked.more = false;
                 break;
             };
             let seen = self
                 .seen(walker.user_id, walker.room, &walker.standing, batch)
                 .await?;
-            walked.gap = beyond;
+            walked.boundary = beyond;
             for seen in seen {
                 if !walker.wants(&seen.stored) || !(stretch.wanted)(&seen.stored.event) {
                     continue;
                 }
-                let gap = stretch.gap_beyond(&seen.stored);
+                let beyond = stretch.boundary_beyond(&seen.stored);
                 walked.found.push(seen);
                 if walked.found.len() == stretch.limit {
                     walked.more = true;
-                    walked.gap = gap;
+                    walked.boundary = beyond;
                     break;
                 }
             }
         }
         walked.more &= match stretch.direction {
-            Direction::Backward => walked.gap >= walker.first,
-            Direction::Forward => walked.gap < walker.last,
+            Direction::Backward => walked.boundary >= walker.first,
+            Direction::Forward => walked.boundary < walker.last,
         };
         Ok(walked)
     }
@@ -434,12 +403,9 @@ impl Rooms {
     }
 }
 
-/// Whether an event is not before a time (forward), or not after it (backward).
-fn is_due(event: &Event, time_ms: u64, direction: Direction) -> bool {
-    match direction {
-        Direction::Forward => event.origin_server_ts >= time_ms,
-        Direction::Backward => event.origin_server_ts <= time_ms,
-    }
+/// The boundary right after a gap, as the place before it.
+fn before(gap: &Gap) -> Place {
+    Place(gap.before.0 - 1)
 }
 
 impl Walker<'_> {
@@ -458,8 +424,8 @@ impl Stretch<'_> {
         }
     }
 
-    /// The gap on the far side of an event, named as tokens name it: by the place before it.
-    fn gap_beyond(&self, stored: &StoredEvent) -> Place {
+    /// The boundary on the far side of an event, named as tokens name it: by the place before it.
+    fn boundary_beyond(&self, stored: &StoredEvent) -> Place {
         match (stored.place, self.direction) {
             (Some(place), Direction::Backward) => Place(place.0.saturating_sub(1)),
             (Some(place), Direction::Forward) => place,

@@ -5,6 +5,7 @@
 
 mod aliases;
 mod append;
+mod at_time;
 pub mod audience;
 mod bundle;
 mod chain;

@@ -167,9 +167,9 @@ impl Rooms {
         room: &Room,
         token: PageToken,
     ) -> Result<State, Refusal> {
-        let gap = self.gap(room, token).await?;
+        let boundary = self.boundary(room, token).await?;
         let readable = self.readable_state(user_id, room).await?;
-        let below = Place(gap.0.saturating_add(1));
+        let below = Place(boundary.0.saturating_add(1));
         let before = self
             .store
             .timeline(room.nid, below, Direction::Backward, 1)

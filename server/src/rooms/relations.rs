@@ -59,7 +59,7 @@ impl Rooms {
     ) -> Result<Related, Refusal> {
         self.visible_event(user_id, room, request.event_id).await?;
         let from = match (request.from, request.direction) {
-            (Some(token), _) => Place(self.gap(room, token).await?.0.saturating_add(1)),
+            (Some(token), _) => Place(self.boundary(room, token).await?.0.saturating_add(1)),
             (None, Direction::Backward) => Place(i64::MAX),
             (None, Direction::Forward) => Place(i64::MIN),
         };
@@ -85,7 +85,7 @@ impl Rooms {
             })
         });
         if let Some(token) = request.to {
-            let to = self.gap(room, token).await?;
+            let to = self.boundary(room, token).await?;
             let is_within = |stored: &StoredEvent| match request.direction {
                 Direction::Backward => stored.place > Some(to),
                 Direction::Forward => stored.place <= Some(to),
@@ -115,7 +115,7 @@ impl Rooms {
     ) -> Result<Related, Refusal> {
         self.readable_state(user_id, room).await?;
         let below = match from {
-            Some(token) => Place(self.gap(room, token).await?.0.saturating_add(1)),
+            Some(token) => Place(self.boundary(room, token).await?.0.saturating_add(1)),
             None => Place(i64::MAX),
         };
         let limit = limit.clamp(1, MOST_EVENTS);

@@ -61,7 +61,21 @@ fn read(row: &Row) -> Result<Gap, StoreError> {
     })
 }
 
+/// Most gaps of one room that are looked at together; each is an outage that nobody has read across.
+const MOST_GAPS: i64 = 100;
+
 impl Store {
+    /// A room's newest gaps.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn gaps(&self, room: i64) -> Result<Vec<Gap>, StoreError> {
+        let rows =
+            query("SELECT room, place, missing FROM gaps WHERE room = $1 ORDER BY place DESC LIMIT $2");
+        let rows = rows.bind(room).bind(MOST_GAPS).all(&self.readers).await?;
+        rows.iter().map(read).collect()
+    }
+
     /// The gap that a reader meets who goes back along a room's timeline from a place.
     ///
     /// # Errors

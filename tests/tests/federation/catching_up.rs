@@ -1,5 +1,6 @@
 //! A peer that was away gets everything, in order within each room, from the log or by fetching.
 
+use maru_protocol::cursor::Place;
 use maru_tests::user::texts;
 use maru_tests::{Engine, TestServer, User, federate};
 use serde_json::json;
@@ -68,4 +69,50 @@ async fn a_short_backlog_comes_by_the_log() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_backlog_is_skipped_and_fetched() {
     away_for_a_while(10).await;
+}
+
+/// More than is fetched at once to fill a gap: what lies behind stays a gap in the timeline until it is read, or fetched
+/// in the background.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_in_the_middle_is_read_over_and_closes() {
+    let a = TestServer::start_with(Engine::Sqlite, |config| config.federation.backlog_events = 10).await;
+    let b = TestServer::start().await;
+    federate(&[&a, &b]).await;
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    let room = shared_rooms(1, &alice, &bob, &a).await.remove(0);
+    alice.send(&room, "before").await;
+    bob.hears(&room, "before").await;
+    let seen = bob.sync(None).await.next();
+    let data = b.shut_down().await;
+    let missed = maru_protocol::gap::LARGEST_GAP + 300;
+    for chunk in (0..missed).collect::<Vec<_>>().chunks(100) {
+        let said = chunk.iter().map(usize::to_string);
+        futures_util::future::join_all(said.map(|text| {
+            let (alice, room) = (&alice, &room);
+            async move { alice.send(room, &text).await }
+        }))
+        .await;
+    }
+    alice.send(&room, "after").await;
+    let b = data.start().await;
+    federate(&[&a, &b]).await;
+    let bob = bob.on(b.api());
+    bob.hears_last(&room, "after").await;
+    let synced = bob.sync(Some(&seen)).await;
+    let timeline = &synced.0["rooms"]["join"][&room]["timeline"];
+    assert_eq!(timeline["limited"], true);
+    let expected = texts(&alice.history(&room).await);
+    assert_eq!(expected.len(), missed + 2);
+    assert_eq!(texts(&bob.history(&room).await), expected);
+    let replica = b
+        .parts()
+        .rooms
+        .room(room.as_str().try_into().unwrap())
+        .await
+        .unwrap();
+    assert!(
+        replica.head().last_place > Place::FIRST_LIVE.next_stretch(),
+        "there was no gap"
+    );
+    assert_eq!(b.parts().store.gaps(replica.nid).await.unwrap(), []);
 }

@@ -21,6 +21,7 @@ use crate::rooms::create::empty_head;
 use crate::rooms::members::membership_of;
 use crate::rooms::{Room, Rooms};
 use crate::store::events::{Notify, StoredEvent};
+use crate::store::gaps::{Gap, GapChange};
 use crate::store::interests::Interest;
 use crate::store::log::{Change, Record};
 use crate::store::rooms::{NewRoom, RoomHead};
@@ -130,7 +131,11 @@ impl Rooms {
                 "the room does not allow the join: {reason}"
             )));
         }
-        let place = Place(old.last_place.0 + 1);
+        // What happened before the join, or since this server was last in the room, is missing.
+        let place = match &known {
+            Some(_) => old.last_place.next_stretch(),
+            None => Place::FIRST_LIVE,
+        };
         let nothing = PushVerdict {
             to_others: Notify::Nothing,
             exceptions: Vec::new(),
@@ -152,6 +157,11 @@ impl Rooms {
         (head.extremities, head.state) = (graph.extremities, graph.state);
         let mut list: Vec<Record> = records::states(nid, &ingested.new_states).collect();
         list.push(Record::Event(Arc::clone(&stored)));
+        list.push(Record::Gap(GapChange::Opened(Gap {
+            room: nid,
+            before: place,
+            missing: join.prev_events.clone(),
+        })));
         let mut members = HashSet::new();
         for member in told.iter().chain([&stored]) {
             let current = StateSlot::of(&member.event).and_then(|slot| head.state.get(&slot.hash()));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use maru_protocol::cursor::Place;
 use maru_protocol::ingest::{self, Facts, Head, Ingested, Known, Outcome, Received, Step, Wanted};
 use maru_protocol::state::{EventNid, StateNid};
+use ruma::OwnedEventId;
 
 use super::redactions::Redacts;
 use super::{Incoming, Taken, records};
@@ -13,11 +14,22 @@ use crate::push::Verdict as PushVerdict;
 use crate::refusal::Refusal;
 use crate::rooms::{Room, Rooms};
 use crate::store::events::{Redaction, StoredEvent};
+use crate::store::gaps::{Gap, GapChange};
 use crate::store::log::{Change, Pending, Record};
 use crate::store::rooms::RoomHead;
 
 /// Loads that one event may need: auth chains are loaded a generation at a time.
 const MOST_LOADS: usize = 2_000;
+
+/// Where an event goes.
+#[derive(Clone, Debug)]
+struct Spot {
+    nid: EventNid,
+    /// Its place in the timeline; none for the end.
+    place: Option<Place>,
+    /// The events before it that nobody gave and that no gap stands for yet.
+    missing: Vec<OwnedEventId>,
+}
 
 /// What one event became, before it is on disk.
 enum Judged {
@@ -92,10 +104,12 @@ impl Rooms {
         let target = incoming.event.redacts.as_ref().and_then(|id| facts.known(id));
         let target = target.cloned();
         let redaction = self.redaction(room, &incoming.event, target).await?;
+        let missing = self.outside_gaps(room, missing_before(&incoming, facts)).await?;
+        let spot = Spot { nid, place, missing };
         let mut changed = HashMap::new();
         for _ in 0..MOST_LOADS {
             let permit = room.builds.acquire().await.map_err(Refusal::internal)?;
-            let judged = self.judge_one(room, &incoming, (nid, place), facts, &push, &redaction, &changed)?;
+            let judged = self.judge_one(room, &incoming, &spot, facts, &push, &redaction, &changed)?;
             drop(permit);
             match judged {
                 Judged::Load(wanted) => {
@@ -108,6 +122,19 @@ impl Rooms {
             }
         }
         Ok(Judged::Load(Wanted::default()))
+    }
+
+    /// Those of some events that no gap of the timeline stands for yet.
+    async fn outside_gaps(
+        &self,
+        room: &Room,
+        mut ids: Vec<OwnedEventId>,
+    ) -> Result<Vec<OwnedEventId>, Refusal> {
+        if !ids.is_empty() {
+            let gaps = self.store.gaps(room.nid).await?;
+            ids.retain(|id| !gaps.iter().any(|gap| gap.missing.contains(id)));
+        }
+        Ok(ids)
     }
 
     fn already_known(&self, incoming: &Incoming) -> Result<Judged, Refusal> {
@@ -126,12 +153,13 @@ impl Rooms {
         &self,
         room: &Arc<Room>,
         incoming: &Incoming,
-        (nid, place): (EventNid, Option<Place>),
+        spot: &Spot,
         facts: &mut Facts,
         push: &PushVerdict,
         redaction: &Redacts,
         changed: &HashMap<EventNid, Arc<StoredEvent>>,
     ) -> Result<Judged, Refusal> {
+        let nid = spot.nid;
         let received = Received {
             event: Arc::clone(&incoming.event),
             nid,
@@ -160,7 +188,7 @@ impl Rooms {
             Ok(Step::Done(ingested)) => ingested,
             Err(error) => return Ok(Judged::Taken(Taken::Broken(error.to_string()))),
         };
-        let place = place_of(&head, place, &ingested);
+        let place = place_of(&head, spot, &ingested);
         let mut stored = records::stored_event(&incoming.event, nid, room.nid, place, &ingested, push);
         stored.own = incoming.own;
         stored.redacted_by = incoming.redacted_by.clone();
@@ -182,6 +210,13 @@ impl Rooms {
         let mut list: Vec<Record> = records::states(room.nid, &ingested.new_states).collect();
         list.extend(outlier.map(Record::Placed));
         list.push(Record::Event(Arc::clone(&stored)));
+        list.extend(place.filter(|_| !spot.missing.is_empty()).map(|before| {
+            Record::Gap(GapChange::Opened(Gap {
+                room: room.nid,
+                before,
+                missing: spot.missing.clone(),
+            }))
+        }));
         list.extend(records::members(
             &mut next,
             &changes,
@@ -223,9 +258,23 @@ impl Rooms {
     }
 }
 
-/// Where an event stands in the timeline: accepted ones where they were put, else at its end.
-fn place_of(head: &RoomHead, place: Option<Place>, ingested: &Ingested) -> Option<Place> {
-    (ingested.verdict.outcome == Outcome::Accepted).then(|| place.unwrap_or(Place(head.last_place.0 + 1)))
+/// The events before a live one that are not here, where its state had to be told.
+fn missing_before(incoming: &Incoming, facts: &Facts) -> Vec<OwnedEventId> {
+    if incoming.before.is_none() || incoming.backfilled {
+        return Vec::new();
+    }
+    let is_here = |id: &OwnedEventId| facts.known(id).is_some_and(|known| known.state_after.is_some());
+    let prev_events = incoming.event.prev_events.iter();
+    prev_events.filter(|id| !is_here(id)).cloned().collect()
+}
+
+/// Where an event stands in the timeline: accepted ones where they were put, else at its end, after a gap if there is one.
+fn place_of(head: &RoomHead, spot: &Spot, ingested: &Ingested) -> Option<Place> {
+    let at_the_end = || match spot.missing.is_empty() {
+        true => Place(head.last_place.0 + 1),
+        false => head.last_place.next_stretch(),
+    };
+    (ingested.verdict.outcome == Outcome::Accepted).then(|| spot.place.unwrap_or_else(at_the_end))
 }
 
 fn next_head(head: &RoomHead, ingested: &Ingested, place: Option<Place>, stored: &StoredEvent) -> RoomHead {
