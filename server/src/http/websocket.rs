@@ -36,6 +36,9 @@ const UNACKNOWLEDGED: usize = 128;
 /// Largest frame that a client may send, in bytes: a message of 100,000 characters and its wrapping.
 const LARGEST_FRAME: usize = 2 << 20;
 
+/// What every connection keeps for reading, in bytes: an acknowledgement fits. A longer frame has memory of its own.
+const READ_BUFFER: usize = 256;
+
 /// Time in which a client may answer that the connection ends.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -80,19 +83,23 @@ async fn upgrade(
     server.presence.heartbeat(&caller.user_id, &request.set_presence);
     let socket = socket
         .protocols([SUBPROTOCOL])
-        .read_buffer_size(1024)
+        .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)
         .max_write_buffer_size(64 << 20)
         .max_message_size(LARGEST_FRAME)
         .max_frame_size(LARGEST_FRAME);
-    let connected = move |socket| async move {
-        let connection = Connection {
-            server: &server,
-            token,
-            caller,
-            unacknowledged: VecDeque::new(),
-        };
-        Box::pin(connection.run(socket, since, wish)).await;
+    let connected = move |socket| {
+        // A task of its own: the one that upgrades would keep its large state for as long as the connection lasts.
+        tokio::spawn(async move {
+            let connection = Connection {
+                server: &server,
+                token,
+                caller,
+                unacknowledged: VecDeque::new(),
+            };
+            connection.run(Box::new(socket), since, wish).await;
+        });
+        std::future::ready(())
     };
     Ok(socket.on_upgrade(connected).into_response())
 }
@@ -150,7 +157,7 @@ impl From<Refusal> for End {
 }
 
 impl Connection<'_> {
-    async fn run(mut self, mut socket: WebSocket, since: Option<SinceToken>, wish: Wish) {
+    async fn run(mut self, mut socket: Box<WebSocket>, since: Option<SinceToken>, wish: Wish) {
         let server = Arc::clone(self.server);
         let mut session = server.sync.session(self.caller.clone(), since, wish);
         let end = match since {

@@ -45,6 +45,16 @@ pub struct KeyCounts {
     pub unused_fallback: Vec<String>,
 }
 
+impl KeyCounts {
+    /// The counts of a device without keys.
+    fn none() -> Self {
+        Self {
+            one_time: BTreeMap::from([("signed_curve25519".to_owned(), 0)]),
+            unused_fallback: Vec::new(),
+        }
+    }
+}
+
 /// A device's key counts as somebody remembers them who tells them again and again.
 #[derive(Clone, Debug, Default)]
 pub struct RememberedCounts {
@@ -60,6 +70,8 @@ pub struct Keys {
     clock: Arc<Clock>,
     store: Arc<Store>,
     counts: Cache<(OwnedUserId, String), Arc<KeyCounts>>,
+    /// The counts of a device without keys, once in memory for all of them.
+    no_keys: Arc<KeyCounts>,
     /// Raised with every change of counts, so that an answer of the database that was overtaken is not kept.
     changes: AtomicU64,
     others: OnceLock<Weak<dyn OtherServers>>,
@@ -74,6 +86,7 @@ impl Keys {
             clock,
             store,
             counts: Cache::new(KNOWN_COUNTS),
+            no_keys: Arc::new(KeyCounts::none()),
             changes: AtomicU64::new(0),
             others: OnceLock::new(),
         }
@@ -100,15 +113,19 @@ impl Keys {
         let before = self.changes.load(Ordering::Acquire);
         let (one_time, unused_fallback) = self.store.key_counts(user_id, device_id).await?;
         let mut counts = KeyCounts {
-            one_time: BTreeMap::from([("signed_curve25519".to_owned(), 0)]),
             unused_fallback,
+            ..KeyCounts::none()
         };
         for (algorithm, count) in one_time {
             counts
                 .one_time
                 .insert(algorithm, u64::try_from(count).unwrap_or(0));
         }
-        let counts = Arc::new(counts);
+        let counts = if counts == *self.no_keys {
+            Arc::clone(&self.no_keys)
+        } else {
+            Arc::new(counts)
+        };
         if self.changes.load(Ordering::Acquire) == before {
             self.counts.insert(key, Arc::clone(&counts));
         }
