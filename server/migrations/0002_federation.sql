@@ -144,3 +144,15 @@ CREATE TABLE remote_device_lists (
     json {text} NOT NULL
 ){plain};
 CREATE INDEX remote_device_lists_by_server ON remote_device_lists (server_name);
+
+-- Files of other servers that are kept here for a while, each in a file named by its address.
+CREATE TABLE cached_media (
+    server_name {text} NOT NULL,
+    media_id {text} NOT NULL,
+    content_type {text},
+    file_name {text},
+    size {int} NOT NULL,
+    -- About when it was last used, in milliseconds since 1970: the longest unused go first.
+    used_at {int} NOT NULL,
+    PRIMARY KEY (server_name, media_id)
+){clustered};

@@ -53,7 +53,7 @@ pub struct Server {
     /// Keys of end-to-end encryption.
     pub keys: Arc<Keys>,
     /// What users upload and download.
-    pub media: Media,
+    pub media: Arc<Media>,
     /// Push rules.
     pub push: Arc<Push>,
     /// Other homeservers.
@@ -126,13 +126,6 @@ impl Server {
             Arc::clone(&clock),
             Arc::clone(&store),
         ));
-        let media = Media::new(
-            Arc::clone(&identity),
-            Arc::clone(&clock),
-            Arc::clone(&store),
-            &config.data,
-            limits.upload_bytes,
-        );
         let accounts = Accounts::new(
             Arc::clone(&identity),
             Arc::clone(&clock),
@@ -145,6 +138,14 @@ impl Server {
             },
         );
         let accounts = Arc::new(accounts);
+        let media = Arc::new(Media::new(
+            Arc::clone(&identity),
+            Arc::clone(&clock),
+            Arc::clone(&store),
+            &config.data,
+            limits.upload_bytes,
+            config.federation.media_cache_bytes,
+        ));
         let parts = peers::Parts {
             rooms: Arc::clone(&rooms),
             keys: Arc::clone(&keys),
@@ -153,6 +154,7 @@ impl Server {
             typing: Arc::clone(&typing),
             presence: Arc::clone(&presence),
             news,
+            media: Arc::clone(&media),
             destinations,
         };
         let settings = peer_settings(&config);

@@ -27,6 +27,7 @@ pub mod engine;
 pub mod federation;
 pub mod fuzz;
 pub mod model;
+pub mod picture;
 pub mod postgres;
 pub mod process;
 pub mod relay;

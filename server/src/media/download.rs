@@ -6,7 +6,7 @@ use ruma::ServerName;
 use tokio::fs::File;
 use tokio::time::{Instant, timeout_at};
 
-use super::{LONGEST_WAIT, Media, files, unknown};
+use super::{Content, LONGEST_WAIT, Media, check_id, files, unknown};
 use crate::refusal::Refusal;
 use crate::store::media::StoredMedia;
 
@@ -62,6 +62,21 @@ impl Opened {
     }
 }
 
+impl Content {
+    /// Opens it for reading. An open file is read to its end even when its name is gone.
+    pub(super) async fn open(self) -> Result<Opened, Refusal> {
+        let file = File::open(&self.path).await.map_err(files::refusal)?;
+        Ok(Opened {
+            file,
+            size: self.size,
+            content_type: self
+                .content_type
+                .unwrap_or_else(|| "application/octet-stream".to_owned()),
+            file_name: self.file_name,
+        })
+    }
+}
+
 impl Media {
     /// Opens a content. Content that is being uploaded is waited for.
     ///
@@ -73,28 +88,38 @@ impl Media {
         media_id: &str,
         wait: Duration,
     ) -> Result<Opened, Refusal> {
+        self.content(server_name, media_id, wait).await?.open().await
+    }
+
+    /// A content of this server or of another one.
+    pub(super) async fn content(
+        &self,
+        server_name: &ServerName,
+        media_id: &str,
+        wait: Duration,
+    ) -> Result<Content, Refusal> {
+        check_id(media_id)?;
+        if server_name != self.identity.name() {
+            return self.from_elsewhere(server_name, media_id).await;
+        }
         let stored = self.find(server_name, media_id, wait).await?;
-        let file = File::open(self.files.content(&stored.sha256))
-            .await
-            .map_err(files::refusal)?;
-        Ok(Opened {
-            file,
+        Ok(Content {
+            path: self.files.content(&stored.sha256),
+            thumbnails: self.files.thumbnails(&stored.sha256),
             size: stored.size.unwrap_or(0),
-            content_type: stored
-                .content_type
-                .unwrap_or_else(|| "application/octet-stream".to_owned()),
+            content_type: stored.content_type,
             file_name: stored.file_name,
+            passing: None,
         })
     }
 
     /// What is known of media whose content is there.
-    pub(super) async fn find(
+    async fn find(
         &self,
         server_name: &ServerName,
         media_id: &str,
         wait: Duration,
     ) -> Result<StoredMedia, Refusal> {
-        self.check_address(server_name, media_id)?;
         let deadline = Instant::now() + wait.min(LONGEST_WAIT);
         loop {
             let mut uploaded = std::pin::pin!(self.uploaded.notified());

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt;
 
+use super::ThumbnailSize;
 use crate::data_folder::DataFolder;
 use crate::refusal::Refusal;
 
@@ -23,6 +24,8 @@ const ID_LENGTH: usize = 24;
 pub(super) struct Files {
     contents: PathBuf,
     thumbnails: PathBuf,
+    /// Files of other servers and their thumbnails.
+    cached: PathBuf,
     unfinished: PathBuf,
 }
 
@@ -55,6 +58,7 @@ impl Files {
         Self {
             contents: DataFolder::media_in(data),
             thumbnails: data.join("thumbnails"),
+            cached: data.join("media-cache"),
             unfinished: data.join("media-unfinished"),
         }
     }
@@ -65,10 +69,30 @@ impl Files {
         self.contents.join(fan(&name)).join(&name)
     }
 
-    /// The file of a thumbnail of a content.
-    pub(super) fn thumbnail(&self, sha256: &[u8], size: &str) -> PathBuf {
+    /// What the files of a content's thumbnails are called, before their sizes.
+    pub(super) fn thumbnails(&self, sha256: &[u8]) -> PathBuf {
         let name = hex(sha256);
-        self.thumbnails.join(fan(&name)).join(format!("{name}-{size}"))
+        self.thumbnails.join(fan(&name)).join(name)
+    }
+
+    /// The file of a content of another server, by the SHA-256 of its address.
+    pub(super) fn cached(&self, address: &[u8; 32]) -> PathBuf {
+        let name = hex(address);
+        self.cached.join(fan(&name)).join(name)
+    }
+
+    /// What the files of its thumbnails are called, before their sizes.
+    pub(super) fn cached_thumbnails(&self, address: &[u8; 32]) -> PathBuf {
+        self.cached(address).with_extension("thumbnail")
+    }
+
+    /// Removes a content of another server and its thumbnails.
+    pub(super) async fn remove_cached(&self, address: &[u8; 32]) {
+        let thumbnails = self.cached_thumbnails(address);
+        let thumbnails = ThumbnailSize::all_names().map(|size| sized(&thumbnails, &size));
+        for path in thumbnails.chain([self.cached(address)]) {
+            let _ = fs::remove_file(path).await;
+        }
     }
 
     /// Begins a file.
@@ -83,6 +107,14 @@ impl Files {
             size: 0,
         })
     }
+}
+
+/// The file of a thumbnail of some size.
+pub(super) fn sized(thumbnails: &Path, size: &str) -> PathBuf {
+    let mut name = thumbnails.as_os_str().to_owned();
+    name.push("-");
+    name.push(size);
+    name.into()
 }
 
 /// Spreads files over folders, by the first letters of their names.
@@ -104,6 +136,12 @@ impl Unfinished {
         self.digest.update(&bytes);
         self.size += bytes.len() as u64;
         self.file.write_all(&bytes).await
+    }
+
+    /// What was written, to be read; its name goes with this value.
+    pub(super) async fn reopen(mut self) -> io::Result<File> {
+        self.file.flush().await?;
+        File::open(self.path.as_deref().unwrap_or(Path::new(""))).await
     }
 
     /// Makes the file durable under the name that it gets by its SHA-256. Its size and SHA-256.

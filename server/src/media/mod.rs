@@ -2,11 +2,12 @@
 //! database, their content in files that are written once and never changed.
 
 mod download;
+mod elsewhere;
 mod files;
 mod thumbnail;
 mod upload;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use ruma::ServerName;
 use tokio::sync::{Notify, Semaphore};
 
 pub use download::Opened;
+pub use elsewhere::{Fetched, OtherServers};
 pub use thumbnail::ThumbnailSize;
 pub use upload::About;
 
@@ -21,6 +23,7 @@ use crate::clock::Clock;
 use crate::identity::Identity;
 use crate::refusal::Refusal;
 use crate::store::Store;
+use elsewhere::{Elsewhere, Passing};
 use files::Files;
 
 /// Thumbnails that are made at once: each holds a decoded picture in memory.
@@ -41,14 +44,30 @@ pub struct Media {
     files: Files,
     /// Largest upload, in bytes.
     largest: u64,
+    elsewhere: Elsewhere,
     /// Tells those who wait that an upload is complete.
     uploaded: Notify,
     thumbnails: Semaphore,
     thumbnails_waiting: Semaphore,
 }
 
+/// A content on this disk.
+#[derive(Clone, Debug)]
+struct Content {
+    path: PathBuf,
+    /// What the files of its thumbnails are called, before their sizes.
+    thumbnails: PathBuf,
+    /// In bytes.
+    size: u64,
+    content_type: Option<String>,
+    file_name: Option<String>,
+    /// Held for as long as the file is used, where it is not kept.
+    passing: Option<Arc<Passing>>,
+}
+
 impl Media {
-    /// Media in the data folder `data`, of at most `largest` bytes each. Folders are made when they are first needed.
+    /// Media in the data folder `data`, of at most `largest` bytes each. Of those of other servers at most `cache` bytes
+    /// are kept. Folders are made when they are first needed.
     #[must_use]
     pub fn new(
         identity: Arc<Identity>,
@@ -56,6 +75,7 @@ impl Media {
         store: Arc<Store>,
         data: &Path,
         largest: u64,
+        cache: u64,
     ) -> Self {
         Self {
             identity,
@@ -63,6 +83,7 @@ impl Media {
             store,
             files: Files::new(data),
             largest,
+            elsewhere: Elsewhere::new(cache),
             uploaded: Notify::new(),
             thumbnails: Semaphore::new(THUMBNAILS_AT_ONCE),
             thumbnails_waiting: Semaphore::new(THUMBNAILS_WAITING),
@@ -75,10 +96,10 @@ impl Media {
         self.largest
     }
 
-    /// Refuses media of other servers, which this one cannot fetch, and ids that no server gives.
-    fn check_address(&self, server_name: &ServerName, media_id: &str) -> Result<(), Refusal> {
-        let safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if server_name == self.identity.name() && media_id.len() <= 255 && media_id.chars().all(safe) {
+    /// Refuses media of other servers, which are not uploaded here, and ids that no server gives.
+    fn check_own(&self, server_name: &ServerName, media_id: &str) -> Result<(), Refusal> {
+        check_id(media_id)?;
+        if server_name == self.identity.name() {
             return Ok(());
         }
         Err(unknown())
@@ -91,4 +112,13 @@ impl Media {
 
 fn unknown() -> Refusal {
     Refusal::not_found("this server has no such media")
+}
+
+/// Refuses ids that no server gives.
+fn check_id(media_id: &str) -> Result<(), Refusal> {
+    let safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !media_id.is_empty() && media_id.len() <= 255 && media_id.chars().all(safe) {
+        return Ok(());
+    }
+    Err(unknown())
 }

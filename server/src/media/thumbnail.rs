@@ -73,6 +73,11 @@ impl ThumbnailSize {
         nearest.copied().unwrap_or(self)
     }
 
+    /// The names of all sizes that are made.
+    pub(super) fn all_names() -> impl Iterator<Item = String> {
+        SIZES.into_iter().map(Self::name)
+    }
+
     fn name(self) -> String {
         let Self { width, height, crop } = self;
         format!("{width}x{height}{}", if crop { "-crop" } else { "" })
@@ -92,9 +97,9 @@ impl Media {
         size: ThumbnailSize,
         wait: Duration,
     ) -> Result<Opened, Refusal> {
-        let stored = self.find(server_name, media_id, wait).await?;
+        let content = self.content(server_name, media_id, wait).await?;
         let size = size.nearest();
-        let path = self.files.thumbnail(&stored.sha256, &size.name());
+        let path = files::sized(&content.thumbnails, &size.name());
         if let Ok(file) = File::open(&path).await {
             return opened(file).await;
         }
@@ -103,10 +108,12 @@ impl Media {
         };
         let _waiting = self.thumbnails_waiting.try_acquire().map_err(|_| busy())?;
         let _working = self.thumbnails.acquire().await.map_err(Refusal::internal)?;
-        let source = self.files.content(&stored.sha256);
+        let source = content.path.clone();
         let made = tokio::task::spawn_blocking(move || make(&source, size)).await;
         match made.map_err(Refusal::internal)?? {
-            None => self.open(server_name, media_id, Duration::ZERO).await,
+            None => content.open().await,
+            // Nobody would remove it with the picture.
+            Some(bytes) if content.passing.is_some() => self.open_once(bytes).await,
             Some(bytes) => {
                 let mut file = self.files.begin().await.map_err(files::refusal)?;
                 file.write(bytes).await.map_err(files::refusal)?;
@@ -114,6 +121,15 @@ impl Media {
                 opened(File::open(&path).await.map_err(files::refusal)?).await
             }
         }
+    }
+}
+
+impl Media {
+    /// Writes a thumbnail to a file that goes when it has been read.
+    async fn open_once(&self, bytes: Bytes) -> Result<Opened, Refusal> {
+        let mut file = self.files.begin().await.map_err(files::refusal)?;
+        file.write(bytes).await.map_err(files::refusal)?;
+        opened(file.reopen().await.map_err(files::refusal)?).await
     }
 }
 

@@ -87,7 +87,7 @@ impl Media {
         about: About,
         content: impl Stream<Item = Result<Bytes, E>> + Unpin + Send,
     ) -> Result<(), Refusal> {
-        self.check_address(server_name, media_id)?;
+        self.check_own(server_name, media_id)?;
         let stored = self.store.media(server_name.as_str(), media_id).await?;
         let stored = stored.ok_or_else(unknown)?;
         if stored.user_id.as_deref() != Some(user_id) {
@@ -131,9 +131,7 @@ impl Media {
         let media = NewMedia {
             media_id: media_id.to_owned(),
             user_id: user_id.to_owned(),
-            content_type: about
-                .content_type
-                .filter(|text| text.len() <= NAME_BYTES && is_plain(text)),
+            content_type: about.content_type.and_then(clean_type),
             file_name: about.file_name.as_deref().and_then(clean_name),
             size,
             sha256,
@@ -157,12 +155,14 @@ fn broken_off(why: &str) -> Refusal {
     Refusal::invalid(format!("the upload broke off: {why}"))
 }
 
-fn is_plain(text: &str) -> bool {
-    text.chars().all(|c| c.is_ascii_graphic() || c == ' ')
+/// A media type that can stand in a header.
+pub(super) fn clean_type(text: String) -> Option<String> {
+    let plain = text.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+    (plain && text.len() <= NAME_BYTES).then_some(text)
 }
 
 /// A file name without what could mislead or leave a folder: control characters, separators, direction marks.
-fn clean_name(name: &str) -> Option<String> {
+pub(super) fn clean_name(name: &str) -> Option<String> {
     let odd = |c: char| {
         c.is_control()
             || matches!(c, '/' | '\\' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

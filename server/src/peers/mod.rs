@@ -72,6 +72,7 @@ use crate::ephemeral::{News, Presence, Typing};
 use crate::identity::Identity;
 use crate::keys::{Keys, OtherServers};
 use crate::live::Destinations;
+use crate::media::{self, Media};
 use crate::observe::metrics;
 use crate::receipts::Receipts;
 use crate::refusal::Refusal;
@@ -119,6 +120,8 @@ pub struct Parts {
     pub presence: Arc<Presence>,
     /// What is new of typing and presence.
     pub news: mpsc::Receiver<News>,
+    /// Files that users upload and download.
+    pub media: Arc<Media>,
     /// Servers that the log has something new for.
     pub destinations: Arc<Destinations>,
 }
@@ -135,6 +138,7 @@ pub struct Peers {
     accounts: Arc<Accounts>,
     profiles: profiles::Profiles,
     ephemeral: ephemeral::Ephemeral,
+    media: Arc<Media>,
     keyring: Arc<Keyring>,
     book: Book,
     /// Names that the admin has added to those of the configuration.
@@ -183,6 +187,7 @@ impl Peers {
             accounts: parts.accounts,
             profiles: profiles::Profiles::default(),
             ephemeral: ephemeral::Ephemeral::new(parts.typing, parts.presence, parts.news),
+            media: parts.media,
             keyring,
             book,
             added: RwLock::default(),
@@ -202,6 +207,8 @@ impl Peers {
         });
         let others: Weak<dyn OtherServers> = Arc::<Self>::downgrade(&peers);
         peers.keys.reach_others_by(others);
+        let others: Weak<dyn media::OtherServers> = Arc::<Self>::downgrade(&peers);
+        peers.media.reach_others_by(others);
         peers.load_added().await?;
         Ok(peers)
     }

@@ -5,6 +5,7 @@
 
 pub mod account_data;
 pub mod backup;
+pub mod cached_media;
 pub mod device_keys;
 pub mod devices;
 mod engine;

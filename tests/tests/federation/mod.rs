@@ -7,6 +7,7 @@ mod directory;
 mod history;
 mod hostile;
 mod keys;
+mod media;
 mod membership;
 mod names;
 mod presence;

@@ -5,6 +5,7 @@
 mod devices;
 mod directory;
 mod history;
+mod media;
 mod membership;
 mod profile;
 mod state;
@@ -100,10 +101,7 @@ impl Peers {
                 Finished::done::<PublicRooms>(done)
             }
             Request::Hierarchy(call) => Finished::done::<Hierarchy>(self.give_hierarchy(peer, call).await?),
-            _ => Err(Refused::new(
-                RefusedCode::UnknownRequest,
-                "this server does not answer that request",
-            )),
+            Request::Media(call) => self.give_media(call, &parts).await,
         }
     }
 
