@@ -6,7 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use maru_federation::quic::BoundSocket;
+
 use super::{Failure, Flags};
+use crate::admin::{self, AdminCommand, AdminReply, PeerCommand};
 use crate::config::Config;
 use crate::data_folder::{DataFolder, Keys};
 use crate::http::tls::{Certificates, TlsFiles};
@@ -44,6 +47,8 @@ pub(super) async fn run(flags: Flags) -> Result<(), Failure> {
         ("durable writes", durable_writes(&config.data)),
         ("free space", free_space(&config.data)),
         ("open files", open_files(config)),
+        ("federation", federation(config)),
+        ("peers", peers(config).await),
     ];
     let mut wrong = 0;
     for (what, finding) in findings {
@@ -231,4 +236,41 @@ fn open_files(config: &Config) -> Finding {
         }
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Whether other homeservers can come in, as far as this machine knows.
+fn federation(config: &Config) -> Finding {
+    let Some(address) = config.federation_listen else {
+        return Ok("off: `federation_listen` is not set".to_owned());
+    };
+    if DataFolder::is_in_use(&config.data).unwrap_or(false) {
+        return Ok(format!("{address}, UDP, is the running server's"));
+    }
+    BoundSocket::bind(address).map_err(|error| error.to_string())?;
+    if config.federation.addresses.is_empty() {
+        return Ok(format!(
+            "{address}, UDP, can be bound; the server record names no address, see `federation.addresses`"
+        ));
+    }
+    Ok(format!("{address}, UDP, can be bound"))
+}
+
+/// What the running server says of its peers.
+async fn peers(config: &Config) -> Finding {
+    let list = AdminCommand::Peer(PeerCommand::List);
+    let configured = config.federation.peers.iter().count();
+    let reply = admin::send(&DataFolder::admin_socket_in(&config.data), &list).await;
+    let Ok(AdminReply::Peers { peers, .. }) = reply else {
+        return Ok(format!("{configured} in the configuration"));
+    };
+    let refused: Vec<_> = peers.iter().filter(|peer| peer.refused.is_some()).collect();
+    if let Some(peer) = refused.first() {
+        let count = refused.len();
+        return Err(format!(
+            "another root key under {count} names, {} first: see `maru peer list`",
+            peer.name
+        ));
+    }
+    let connected = peers.iter().filter(|peer| peer.state == "connected").count();
+    Ok(format!("{connected} of {} connected", peers.len()))
 }

@@ -72,7 +72,10 @@ impl Running {
         let metrics = async {
             if let Some(metrics) = metrics {
                 metrics
-                    .serve(health::metrics_router(), stop.clone().cancelled_owned())
+                    .serve(
+                        health::metrics_router(server.clone()),
+                        stop.clone().cancelled_owned(),
+                    )
                     .await;
             }
         };

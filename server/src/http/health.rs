@@ -10,6 +10,7 @@ use http::{Method, StatusCode, header};
 
 use super::router::Routes;
 use crate::observe::metrics;
+use crate::observe::peers::PeersSample;
 use crate::server::Server;
 
 /// `/health` and `/ready`, on the client listener.
@@ -20,8 +21,10 @@ pub fn routes() -> Routes {
 }
 
 /// `/metrics`, on a listener of its own.
-pub fn metrics_router() -> Router {
-    Router::new().route("/metrics", get(show_metrics))
+pub fn metrics_router(server: Arc<Server>) -> Router {
+    Router::new()
+        .route("/metrics", get(show_metrics))
+        .with_state(server)
 }
 
 /// The process lives. Says nothing of the database: a supervisor must not restart a server because that is away.
@@ -40,9 +43,13 @@ async fn ready(State(server): State<Arc<Server>>) -> (StatusCode, &'static str) 
     }
 }
 
-async fn show_metrics() -> impl IntoResponse {
+async fn show_metrics(State(server): State<Arc<Server>>) -> impl IntoResponse {
+    let peers = server.peers.sample().await.unwrap_or_else(|refusal| {
+        tracing::warn!(%refusal, "no metrics of peers");
+        PeersSample::default()
+    });
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        metrics::render(),
+        metrics::render(&peers),
     )
 }

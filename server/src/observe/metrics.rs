@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use super::peers::{CounterBy, PeersSample};
+
 /// Connections accepted by the client listener.
 pub static CONNECTIONS: Counter = Counter::new("maru_connections_total", "Connections accepted.");
 /// Connections that are open now, WebSockets included.
@@ -49,7 +51,27 @@ pub static DATAGRAMS_REFUSED: Counter = Counter::new(
     "Typing and presence of peers that were refused.",
 );
 
-/// Every metric but those of the process, in the order in which they are written.
+/// What became of events that came from elsewhere.
+pub static INGESTED: CounterBy<6> = CounterBy::new(
+    "maru_ingested_events_total",
+    "Events of other homeservers that were offered to their rooms, by outcome.",
+    "outcome",
+    [
+        "accepted",
+        "soft_failed",
+        "rejected",
+        "known",
+        "lacking",
+        "broken",
+    ],
+);
+/// Time that the rules took for an event that came from elsewhere.
+pub static JUDGING_TIME: Histogram = Histogram::new(
+    "maru_judging_seconds",
+    "Time to judge an event of another homeserver, state resolution included.",
+);
+
+/// Every metric but those of the process and of the peers, in the order in which they are written.
 pub static ALL: &[&(dyn Metric + Sync)] = &[
     &CONNECTIONS,
     &CONNECTIONS_OPEN,
@@ -62,6 +84,8 @@ pub static ALL: &[&(dyn Metric + Sync)] = &[
     &PEER_MESSAGES_DROPPED,
     &PEER_ITEMS_REFUSED,
     &DATAGRAMS_REFUSED,
+    &INGESTED,
+    &JUDGING_TIME,
 ];
 
 /// A name with samples under it.
@@ -88,16 +112,17 @@ pub trait Metric {
 }
 
 /// Everything in the text format of Prometheus.
-pub fn render() -> String {
+pub fn render(peers: &PeersSample) -> String {
     let mut out = String::with_capacity(16 * 1024);
     for metric in ALL {
         let _ = metric.write(&mut out);
     }
+    let _ = peers.write(&mut out);
     out.push_str(&super::process::render());
     out
 }
 
-fn announce(out: &mut String, Family { name, kind, help }: Family) -> fmt::Result {
+pub(super) fn announce(out: &mut String, Family { name, kind, help }: Family) -> fmt::Result {
     writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")
 }
 
@@ -427,11 +452,16 @@ mod tests {
         );
     }
 
+    fn families() -> impl Iterator<Item = Family> {
+        let peers = PeersSample::default().families();
+        ALL.iter().flat_map(|metric| metric.families()).chain(peers)
+    }
+
     #[test]
     fn every_metric_is_in_the_operations_guide() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../spec/operations.md");
         let guide = std::fs::read_to_string(path).unwrap();
-        for Family { name, kind, help } in ALL.iter().flat_map(|metric| metric.families()) {
+        for Family { name, kind, help } in families() {
             let line = format!("| `{name}` | {kind} | {help} |");
             assert!(
                 guide.contains(&line),
@@ -458,7 +488,7 @@ mod tests {
     #[test]
     fn every_family_is_announced_before_its_samples() {
         CONNECTIONS.add(1);
-        let text = render();
+        let text = render(&PeersSample::default());
         let announced = text.find("# TYPE maru_connections_total counter").unwrap();
         assert!(announced < text.find("\nmaru_connections_total ").unwrap());
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use maru_federation::pool::PeerView;
+use maru_federation::pool::{PeerState, PeerView};
 use maru_protocol::ServerKind;
 use maru_protocol::key::PublicKey;
 use maru_protocol::wire::CloseCode;
@@ -15,6 +15,7 @@ use super::outgoing::position_of;
 use super::proving::RefusedKey;
 use super::{Peers, ask};
 use crate::config::PeerAddress;
+use crate::observe::peers::{Moved, PeerSample, PeersSample};
 use crate::refusal::Refusal;
 
 /// A peer as the admin sees it.
@@ -86,6 +87,43 @@ impl Peers {
         let end = self.store.position();
         let reached = position_of(view.acknowledged.as_ref()?, self.store.log_id(), end)?;
         Some((end.0 - reached.0).unsigned_abs())
+    }
+
+    /// What the collector is shown.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn sample(&self) -> Result<PeersSample, Refusal> {
+        let views = self.pool().map(|pool| pool.peers()).unwrap_or_default();
+        Ok(PeersSample {
+            peers: views.iter().map(|view| self.sample_of(view)).collect(),
+            refusals: self.refusals(),
+            dropped: self.dropped(),
+            refused_keys: self.refused_keys.all().len(),
+            inbox: self.store.inbox_depth().await?,
+        })
+    }
+
+    fn sample_of(&self, view: &PeerView) -> PeerSample {
+        let traffic = &view.traffic;
+        PeerSample {
+            name: view.name.to_string(),
+            connected: view.state == PeerState::Connected,
+            lag: self.lag(view),
+            round_trip: view.round_trip,
+            moved: [
+                Moved {
+                    frames: traffic.frames_in,
+                    bytes: traffic.bytes_in,
+                    requests: traffic.requests_in,
+                },
+                Moved {
+                    frames: traffic.frames_out,
+                    bytes: traffic.bytes_out,
+                    requests: traffic.requests_out,
+                },
+            ],
+        }
     }
 
     /// How often connections were refused or closed for a fault since the start, by reason.

@@ -179,6 +179,20 @@ impl Store {
             .collect()
     }
 
+    /// How many events of all servers wait in the inbox, and their bytes. Costs grow with their number.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn inbox_depth(&self) -> Result<(u64, u64), StoreError> {
+        let row = query("SELECT COUNT(*), CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM inbox");
+        let row = row.optional(&self.readers).await?;
+        let row = row.ok_or_else(|| StoreError::corrupt("inbox", "no count"))?;
+        Ok((
+            row.get::<i64>(0)?.unsigned_abs(),
+            row.get::<i64>(1)?.unsigned_abs(),
+        ))
+    }
+
     /// How many events of a server wait in the inbox, and their bytes. Costs grow with their number, by an index alone.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use maru_protocol::cursor::Place;
 use maru_protocol::ingest::{self, Facts, Head, Ingested, Known, Outcome, Received, Step, Wanted};
@@ -10,6 +11,7 @@ use ruma::OwnedEventId;
 
 use super::redactions::Redacts;
 use super::{Incoming, Taken, records};
+use crate::observe::metrics;
 use crate::push::Verdict as PushVerdict;
 use crate::refusal::Refusal;
 use crate::rooms::{Room, Rooms};
@@ -82,6 +84,7 @@ impl Rooms {
         for change in pending {
             change.wait().await?;
         }
+        taken.iter().for_each(|taken| metrics::INGESTED.add(taken.name()));
         Ok(taken)
     }
 
@@ -174,7 +177,10 @@ impl Rooms {
             state: head.state.clone(),
         };
         let mut number = || StateNid(self.store.next_nid());
-        let ingested = match ingest::ingest(&received, room.version, &graph, facts, &mut number) {
+        let begun = Instant::now();
+        let judged = ingest::ingest(&received, room.version, &graph, facts, &mut number);
+        metrics::JUDGING_TIME.observe(begun.elapsed());
+        let ingested = match judged {
             Ok(Step::Load(wanted)) => return Ok(Judged::Load(wanted)),
             Ok(Step::Lacks {
                 prev_events,

@@ -17,7 +17,7 @@ mod redactions;
 use std::sync::Arc;
 
 use maru_protocol::event::Event;
-use maru_protocol::ingest::Verdict;
+use maru_protocol::ingest::{Outcome, Verdict};
 use maru_protocol::state::State;
 use ruma::OwnedEventId;
 
@@ -71,4 +71,21 @@ pub enum Taken {
     },
     /// Its forks cannot be resolved; it is dropped.
     Broken(String),
+}
+
+impl Taken {
+    /// The outcome, as metrics write it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Known => "known",
+            Self::Stored(verdict) => match verdict.outcome {
+                Outcome::Accepted => "accepted",
+                Outcome::SoftFailed => "soft_failed",
+                Outcome::Rejected => "rejected",
+            },
+            Self::Lacks { .. } => "lacking",
+            Self::Broken(_) => "broken",
+        }
+    }
 }
