@@ -100,7 +100,7 @@ impl Media {
     ) -> Result<Content, Refusal> {
         check_id(media_id)?;
         if server_name != self.identity.name() {
-            return self.from_elsewhere(server_name, media_id).await;
+            return self.of_elsewhere(server_name, media_id).await;
         }
         let stored = self.find(server_name, media_id, wait).await?;
         Ok(Content {

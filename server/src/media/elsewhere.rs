@@ -106,7 +106,7 @@ impl Media {
     }
 
     /// Media of another server, from here if they are kept, else from there.
-    pub(super) async fn from_elsewhere(
+    pub(super) async fn of_elsewhere(
         &self,
         server_name: &ServerName,
         media_id: &str,

@@ -201,7 +201,7 @@ impl Peers {
                 Err(refusal) => return Err(refusal),
             }
         }
-        let taken = self.rooms.take_in(drive.room, vec![incoming]).await?;
+        let taken = self.take_in(drive.room, vec![incoming]).await?;
         Ok(Some(match taken.into_iter().next() {
             Some(Taken::Lacks {
                 prev_events,

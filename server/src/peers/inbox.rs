@@ -201,7 +201,7 @@ impl Peers {
         self.drop_rows(dropped).await?;
         let (mut waiting, mut failed) = (Vec::new(), HashMap::<_, usize>::new());
         let events: Vec<Incoming> = incoming.iter().map(|(_, incoming)| incoming.clone()).collect();
-        let taken = self.rooms.take_in(room, events).await?;
+        let taken = self.take_in(room, events).await?;
         for ((peer, incoming), taken) in incoming.into_iter().zip(taken) {
             match taken {
                 Taken::Known => {}
@@ -250,6 +250,26 @@ impl Peers {
         self.drop_rows(dropped.iter().map(|row| row.nid).collect())
             .await?;
         Ok(kept)
+    }
+
+    /// Takes events into a room. A server that is found to be in it is told where it ends: what was sent while this server
+    /// did not know of it was not meant for it.
+    ///
+    /// # Errors
+    /// Those of [`Rooms::take_in`](crate::rooms::Rooms::take_in).
+    pub(super) async fn take_in(
+        &self,
+        room: &Arc<Room>,
+        events: Vec<Incoming>,
+    ) -> Result<Vec<Taken>, Refusal> {
+        let known = Arc::clone(&room.head().servers);
+        let taken = self.rooms.take_in(room, events).await?;
+        if let Some(road) = self.road.get() {
+            let head = room.head();
+            let found = head.servers.keys().filter(|name| !known.contains_key(*name));
+            found.for_each(|name| road.0.owe_extremities(name));
+        }
+        Ok(taken)
     }
 
     /// The events that pass the checks that need no room, and the rows of those that do not.

@@ -157,7 +157,7 @@ impl Rooms {
         };
         // Where the reader wants to stop comes first.
         let gap = gap.filter(|gap| to.is_none_or(|to| to < gap.before));
-        let to = gap.as_ref().map(|gap| before(gap)).or(to);
+        let to = gap.as_ref().map(before).or(to);
         let stretch = Stretch {
             from: start,
             to,
