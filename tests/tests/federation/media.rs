@@ -56,7 +56,7 @@ async fn a_file_of_another_server_is_fetched_once_and_kept() {
     let file = upload(&alice, "image/webp", &body).await;
     let picture = upload(&alice, "image/png", &png(900, 450)).await;
     for reply in join_all((0..8).map(|_| download(&bob, &file))).await {
-        assert_eq!((reply.status.as_u16(), &reply.body[..] == body), (200, true));
+        assert_eq!((reply.status.as_u16(), reply.body[..] == *body), (200, true));
         assert_eq!(reply.headers[header::CONTENT_TYPE], "image/webp");
         assert_eq!(
             reply.headers[header::CONTENT_DISPOSITION],
