@@ -38,15 +38,23 @@ pub(super) struct Subject<'a> {
 }
 
 impl Peers {
+    /// The way to a server that may be spoken with.
+    ///
+    /// # Errors
+    /// [`Refusal::Forbidden`] for one that is kept out, and where this server does not federate.
+    pub(super) fn road_to(&self, peer: &ServerName) -> Result<&Road, Refusal> {
+        self.check_allowed(peer)?;
+        self.road.get().ok_or_else(|| {
+            Refusal::forbidden("this server does not reach others: `federation_listen` is not set")
+        })
+    }
+
     /// Asks a peer.
     ///
     /// # Errors
     /// What the peer says, or that it cannot be reached.
     pub(super) async fn ask<C: Call>(&self, peer: &ServerName, call: C) -> Result<Answering<C>, Refusal> {
-        self.check_allowed(peer)?;
-        let road = self.road.get().ok_or_else(|| {
-            Refusal::forbidden("this server does not reach others: `federation_listen` is not set")
-        })?;
+        let road = self.road_to(peer)?;
         road.0
             .request(peer, call)
             .await

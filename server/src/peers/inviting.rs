@@ -23,12 +23,15 @@ impl Peers {
     /// Makes a room and invites those who are to be in it.
     ///
     /// # Errors
-    /// When the request contradicts itself or the rules. The room is made before users of other servers are invited:
-    /// what becomes of that is told in the log alone.
+    /// When the request contradicts itself or the rules, or names users of servers that this one does not speak with. The
+    /// room is made before users of other servers are invited: what becomes of that is told in the program's log alone.
     pub async fn create_room(self: &Arc<Self>, request: NewRoomRequest) -> Result<Arc<Room>, Refusal> {
         let (creator, is_direct) = (request.creator.clone(), request.is_direct);
         let others = request.invite.iter().filter(|id| !self.identity.is_local(id));
         let others: Vec<OwnedUserId> = others.cloned().collect();
+        for target in &others {
+            self.road_to(target.server_name())?;
+        }
         let room = self.rooms.create(request).await?;
         let more = || {
             is_direct

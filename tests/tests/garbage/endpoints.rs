@@ -24,6 +24,7 @@ const OPEN: &[(&str, &[&str])] = &[
     (
         "GET",
         &[
+            "/.well-known/maru/server",
             "/.well-known/matrix/client",
             "/client/versions",
             "/login",
