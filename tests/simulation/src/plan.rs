@@ -10,7 +10,8 @@ use ruma::{OwnedServerName, OwnedUserId};
 use serde_json::{Value, json};
 
 use crate::random::Random;
-use crate::replica::{self, Act};
+use crate::replica;
+use crate::replica::sending::{self, Act};
 use crate::server::Server;
 use crate::world::{Happening, World};
 
@@ -106,7 +107,7 @@ fn found_room(world: &mut World) -> Option<()> {
         );
     }
     let key = world.servers.first()?.key.clone();
-    replica::create(
+    sending::create(
         world.servers.first_mut()?,
         version,
         &key,

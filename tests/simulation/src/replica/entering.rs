@@ -1,0 +1,135 @@
+//! How a server comes into the room through another, as `server/src/peers/entering.rs` and its answers do it.
+
+use std::sync::Arc;
+
+use maru_protocol::event::{Event, Links};
+use maru_protocol::gap::Answer;
+use maru_protocol::ingest::{Head, Outcome, Received};
+use maru_protocol::interest;
+use maru_protocol::key::SigningKey;
+use maru_protocol::state::EventNid;
+use maru_protocol::version::RoomVersion;
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName};
+
+use super::answers::state_before;
+use super::sending::{Act, built, links};
+use super::{Writer, judge, keep, told_state};
+use crate::database::{Database, Record, Room, Stored};
+
+/// What a peer needs to build a membership event.
+#[derive(Clone, Debug)]
+pub(crate) struct Template {
+    pub(crate) version: RoomVersion,
+    pub(crate) links: Links,
+}
+
+/// The room as a joining server is told it.
+#[derive(Clone, Debug)]
+pub(crate) struct Admission {
+    pub(crate) answer: Answer,
+    pub(crate) extremities: Vec<OwnedEventId>,
+}
+
+/// What a user of a peer needs to join, where this server is in the room.
+pub(crate) fn template(
+    database: &Database,
+    own: &OwnedServerName,
+    act: &Act,
+) -> Option<(OwnedRoomId, Template)> {
+    let room = database.room.as_ref()?;
+    if !room.census.contains_key(own) {
+        return None;
+    }
+    let template = Template {
+        version: room.version,
+        links: links(database, room, act)?,
+    };
+    Some((room.room_id.clone(), template))
+}
+
+/// The join that a template leads to.
+pub(crate) fn join_by(
+    template: Template,
+    room_id: &OwnedRoomId,
+    key: &SigningKey,
+    act: Act,
+) -> Option<Arc<Event>> {
+    built(room_id, template.version, template.links, key, act)
+}
+
+/// What a server is told whose join was accepted.
+pub(crate) fn admission(database: &Database, join: &EventId) -> Option<Admission> {
+    let tips = database.room.as_ref()?.head.extremities.iter();
+    Some(Admission {
+        answer: state_before(database, join)?,
+        extremities: tips.map(|tip| tip.id.clone()).collect(),
+    })
+}
+
+/// Takes a room in by a join that another server has accepted; false when its told state does not allow that.
+pub(crate) fn arrive(
+    on: &mut impl Writer,
+    version: RoomVersion,
+    admission: Admission,
+    join: &Arc<Event>,
+) -> bool {
+    keep(on, version, admission.answer.events);
+    let Some(before) = told_state(on, &admission.answer.state) else {
+        return false;
+    };
+    let known = on.database().event(&join.id).map(|stored| stored.nid);
+    if known.is_some()
+        && on
+            .database()
+            .event(&join.id)
+            .is_some_and(|stored| stored.state.is_some())
+    {
+        return false;
+    }
+    let nid = known.unwrap_or_else(|| EventNid(on.next_nid()));
+    let received = Received {
+        event: Arc::clone(join),
+        nid,
+        before: Some(before),
+        backfilled: true,
+    };
+    let Ok(done) = judge(on, &received, version, &Head::default()) else {
+        return false;
+    };
+    if done.verdict.outcome != Outcome::Accepted {
+        return false;
+    }
+    let mut census = interest::Census::new();
+    for nid in done.state_after.events() {
+        let event = on
+            .database()
+            .events
+            .get(&nid)
+            .map_or(join, |stored| &stored.event);
+        interest::recount(&mut census, None, Some(event));
+    }
+    let own = on.own().clone();
+    let anew = interest::anew(&census, &on.database().interested(), &own);
+    let mut change = vec![Record::Event(Stored {
+        event: Arc::clone(join),
+        nid,
+        outcome: Outcome::Accepted,
+        state: Some(done.state_after.clone()),
+        replaces: done.replaces,
+        own: true,
+    })];
+    change.extend(
+        anew.into_iter()
+            .map(|(server, how)| Record::Interest(server, how)),
+    );
+    change.push(Record::Room(Room {
+        room_id: join.room_id.clone(),
+        version,
+        head: Head::at(join.id.clone(), done.state_after),
+        census,
+        depth: join.depth,
+        began: join.id.clone(),
+    }));
+    on.write(change);
+    true
+}

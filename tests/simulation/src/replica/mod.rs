@@ -1,0 +1,201 @@
+//! One server's copy of the room: runs the steps of [`maru_protocol::ingest`] and [`maru_protocol::interest`] on the model
+//! database, as `server/src/rooms` runs them on the real one.
+//!
+//! - [`sending`]: events that are made here.
+//! - [`entering`]: how a server comes into the room through another.
+//! - [`answers`]: what a peer is told that asks.
+
+pub(crate) mod answers;
+pub(crate) mod entering;
+pub(crate) mod sending;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use maru_protocol::auth::StateSlot;
+use maru_protocol::event::Event;
+use maru_protocol::gap::order;
+use maru_protocol::ingest::{self, Facts, Head, Outcome, Outlier, Received, Step};
+use maru_protocol::interest;
+use maru_protocol::state::{EventNid, State, StateNid};
+use maru_protocol::version::RoomVersion;
+use ruma::{OwnedEventId, OwnedServerName, UserId};
+
+use crate::database::{Database, Record, Room, Stored};
+
+/// What became of an event.
+#[derive(Clone, Debug)]
+pub(crate) enum Taken {
+    Known,
+    Stored(Outcome),
+    Lacks {
+        prev_events: Vec<OwnedEventId>,
+        auth_events: Vec<OwnedEventId>,
+    },
+    Broken,
+}
+
+/// Writes changes: the newest state of a server's database, with what is on its way to the disk.
+pub(crate) trait Writer {
+    fn database(&self) -> &Database;
+    fn next_nid(&mut self) -> i64;
+    fn write(&mut self, change: Vec<Record>);
+    fn own(&self) -> &OwnedServerName;
+}
+
+/// Takes a verified event into the room. `told` is the state before it, where a peer had to tell; `row` goes from the
+/// inbox with it; `past` says that it lies before what the room goes on from.
+pub(crate) fn take_in(
+    on: &mut impl Writer,
+    event: &Arc<Event>,
+    told: Option<State>,
+    row: Option<i64>,
+    past: bool,
+) -> Taken {
+    let ingested = row.map(Record::Ingested);
+    let known = on.database().event(&event.id).cloned();
+    let settled = |known: &Stored| known.state.is_some() || known.outcome == Outcome::Rejected;
+    if known.as_ref().is_some_and(settled) {
+        on.write(ingested.into_iter().collect());
+        return Taken::Known;
+    }
+    let Some(room) = on.database().room.clone() else {
+        return Taken::Broken;
+    };
+    let nid = known.map_or_else(|| EventNid(on.next_nid()), |outlier| outlier.nid);
+    let received = Received {
+        event: Arc::clone(event),
+        nid,
+        before: told,
+        backfilled: past,
+    };
+    let done = match judge(on, &received, room.version, &room.head) {
+        Ok(done) => done,
+        Err(taken) => {
+            if matches!(taken, Taken::Broken) {
+                on.write(ingested.into_iter().collect());
+            }
+            return taken;
+        }
+    };
+    let outcome = done.verdict.outcome;
+    let mut change = vec![Record::Event(Stored {
+        event: Arc::clone(event),
+        nid,
+        outcome,
+        state: Some(done.state_after),
+        replaces: done.replaces,
+        own: false,
+    })];
+    let head = done.head.unwrap_or_else(|| room.head.clone());
+    change.extend(advance(on, room, head, event));
+    change.extend(ingested);
+    on.write(change);
+    Taken::Stored(outcome)
+}
+
+/// Asks the rules, loading what they want.
+fn judge(
+    on: &mut impl Writer,
+    received: &Received,
+    version: RoomVersion,
+    head: &Head,
+) -> Result<ingest::Ingested, Taken> {
+    let mut facts = Facts::default();
+    loop {
+        let mut number = || StateNid(on.next_nid());
+        match ingest::ingest(received, version, head, &mut facts, &mut number) {
+            Ok(Step::Load(wanted)) => on.database().load(&mut facts, wanted),
+            Ok(Step::Lacks {
+                prev_events,
+                auth_events,
+            }) => {
+                return Err(Taken::Lacks {
+                    prev_events,
+                    auth_events,
+                });
+            }
+            Ok(Step::Done(done)) => return Ok(*done),
+            Err(_) => return Err(Taken::Broken),
+        }
+    }
+}
+
+/// The room with a new head, and the interests that change with it. `event` may be part of the new state and not stored yet.
+fn advance(on: &impl Writer, mut room: Room, head: Head, event: &Arc<Event>) -> Vec<Record> {
+    let mut records = Vec::new();
+    let database = on.database();
+    for (slot, after) in room.head.state.changes_to(&head.state) {
+        let before = room
+            .head
+            .state
+            .get(&slot)
+            .and_then(|nid| database.events.get(&nid));
+        let after = after.map(|nid| database.events.get(&nid).map_or(event, |stored| &stored.event));
+        let before = before.map(|stored| &*stored.event);
+        if let Some((server, change)) =
+            interest::recount(&mut room.census, before, after.map(|event| &**event))
+            && server != *on.own()
+        {
+            records.push(Record::Interest(server, change));
+        }
+    }
+    room.depth = room.depth.max(event.depth);
+    room.head = head;
+    records.push(Record::Room(room));
+    records
+}
+
+/// Keeps verified events of an auth chain or a state.
+pub(crate) fn keep(on: &mut impl Writer, version: RoomVersion, events: Vec<Arc<Event>>) {
+    for event in order::by_auth(events) {
+        if on.database().event(&event.id).is_some() {
+            continue;
+        }
+        let mut facts = Facts::default();
+        let outcome = loop {
+            match ingest::judge_outlier(&event, version, &facts) {
+                Outlier::Load(wanted) => on.database().load(&mut facts, wanted),
+                Outlier::Lacks(_) => break None,
+                Outlier::Done(verdict) => break Some(verdict.outcome),
+            }
+        };
+        if let Some(outcome) = outcome {
+            let nid = EventNid(on.next_nid());
+            on.write(vec![Record::Event(Stored {
+                event,
+                nid,
+                outcome,
+                state: None,
+                replaces: None,
+                own: false,
+            })]);
+        }
+    }
+}
+
+/// A told state as this replica numbers it; none where it is not one.
+pub(crate) fn told_state(on: &mut impl Writer, ids: &[OwnedEventId]) -> Option<State> {
+    let mut slots = BTreeMap::new();
+    for stored in ids.iter().filter_map(|id| on.database().event(id)) {
+        if stored.outcome != Outcome::Rejected {
+            let slot = StateSlot::of(&stored.event)?;
+            if slots.insert(slot.hash(), Some(stored.nid)).is_some() {
+                return None;
+            }
+        }
+    }
+    Some(State::default().with(StateNid(on.next_nid()), slots))
+}
+
+/// The newest event in a slot of the room's state.
+pub(crate) fn at(database: &Database, event_type: &str, state_key: &str) -> Option<Arc<Event>> {
+    let slot = StateSlot::new(event_type, state_key).hash();
+    let nid = database.room.as_ref()?.head.state.get(&slot)?;
+    database.events.get(&nid).map(|stored| Arc::clone(&stored.event))
+}
+
+/// What a user is in the room, by a replica's current state.
+pub(crate) fn membership(database: &Database, user_id: &UserId) -> Option<String> {
+    at(database, "m.room.member", user_id.as_str()).and_then(|event| interest::membership(&event))
+}

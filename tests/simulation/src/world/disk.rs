@@ -1,0 +1,72 @@
+//! What is committed and what follows from that; what is lost when a server stops.
+
+use maru_federation::peer::Session;
+use maru_protocol::gap::work::Work;
+
+use super::requests::Reply;
+use super::{Happening, World};
+use crate::replica::entering::admission;
+use crate::server::Then;
+
+impl World {
+    /// Has what is on its way to the disk committed.
+    pub(crate) fn settle(&mut self, at: usize) {
+        if self.servers[at].wants_commit() {
+            let (pause, run) = (self.random.span(1, 40), self.servers[at].run);
+            self.after(pause, Happening::Commit { at, run });
+        }
+    }
+
+    pub(super) fn commit(&mut self, at: usize, run: u64) {
+        if self.servers[at].run != run || !self.servers[at].up {
+            return;
+        }
+        for then in self.servers[at].commit() {
+            match then {
+                Then::Stored {
+                    connection,
+                    peer,
+                    events,
+                } => {
+                    let server = &mut self.servers[at];
+                    server.storing.remove(&peer);
+                    server.acknowledged.extend(events);
+                    server.work.arrived();
+                    self.wake_worker(at);
+                    self.with(at, peer, connection, Session::stored);
+                }
+                Then::Sent(id) => {
+                    self.servers[at].sent.insert(id);
+                    self.wake_peers(at);
+                }
+                Then::Admitted { request, join } => {
+                    let admission = admission(&self.servers[at].disk, &join);
+                    self.reply(request, admission.map_or(Reply::None, Reply::Admission));
+                }
+                Then::Wake => self.wake_peers(at),
+            }
+        }
+        self.settle(at);
+    }
+
+    /// A server loses what is not on disk. Peers notice sooner or later.
+    pub(crate) fn crash(&mut self, at: usize) {
+        self.note(at, || "crashes".to_owned());
+        for peer in 0..self.servers.len() {
+            self.break_between(at, peer);
+        }
+        self.servers[at].crash();
+    }
+
+    pub(crate) fn start(&mut self, at: usize) {
+        let server = &mut self.servers[at];
+        if server.up || server.gone {
+            return;
+        }
+        server.up = true;
+        server.work = Work::default();
+        server.work.arrived();
+        self.note(at, || "starts".to_owned());
+        self.wake_worker(at);
+    }
+}

@@ -1,0 +1,168 @@
+//! Filling gaps: the effects of [`maru_protocol::gap`], run on the model, as `server/src/peers/fetch.rs` runs them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use maru_protocol::event::Event;
+use maru_protocol::gap::{self, Effect, Gap};
+use ruma::OwnedServerName;
+
+use super::World;
+use super::requests::{Asked, Reply, Request};
+use crate::database::Record;
+use crate::replica::{self, Taken, Writer};
+use crate::server::{Filling, Worker};
+
+impl World {
+    pub(super) fn fill_next(&mut self, at: usize, mut queue: VecDeque<(i64, usize, Arc<Event>)>) {
+        if let Some((row, peer, event)) = queue.pop_front() {
+            let from = self.servers[peer].name.clone();
+            let gap = Gap::before(Arc::clone(&event), self.helpers(at, &from));
+            self.fill(at, gap, Some((row, event)), queue);
+        }
+    }
+
+    pub(super) fn index(&self, name: &OwnedServerName) -> usize {
+        self.servers
+            .iter()
+            .position(|server| server.name == *name)
+            .unwrap_or(0)
+    }
+
+    /// Whom to ask: whoever told of the gap, then those that are connected.
+    pub(super) fn helpers(&self, at: usize, first: &OwnedServerName) -> Vec<OwnedServerName> {
+        let server = &self.servers[at];
+        let census = server.disk.room.iter().flat_map(|room| room.census.keys());
+        let mut names: Vec<_> = census
+            .filter(|name| **name != server.name && *name != first)
+            .cloned()
+            .collect();
+        names.sort_by_key(|name| !server.sessions.contains_key(&self.index(name)));
+        names.insert(0, first.clone());
+        names
+    }
+
+    pub(super) fn fill(
+        &mut self,
+        at: usize,
+        (gap, effect): (Gap, Effect),
+        target: Option<(i64, Arc<Event>)>,
+        queue: VecDeque<(i64, usize, Arc<Event>)>,
+    ) {
+        self.servers[at].worker = Worker::Filling(Box::new(Filling {
+            gap,
+            target,
+            moved: false,
+            queue,
+            request: None,
+            effect: Some(effect),
+        }));
+        self.drive(at);
+    }
+
+    /// Runs the effects of the gap that is being filled until a peer is asked.
+    pub(super) fn drive(&mut self, at: usize) {
+        let Worker::Filling(mut filling) = std::mem::take(&mut self.servers[at].worker) else {
+            return;
+        };
+        let Some(mut effect) = filling.effect.take() else {
+            self.servers[at].worker = Worker::Filling(filling);
+            return;
+        };
+        let filled = loop {
+            let server = &mut self.servers[at];
+            effect = match effect {
+                Effect::LookUp(ids) => {
+                    let here = server.memory.here(&ids);
+                    filling.gap.found(ids, &here)
+                }
+                Effect::Ask(peer, question) => {
+                    let tips = server
+                        .disk
+                        .room
+                        .iter()
+                        .flat_map(|room| room.head.extremities.iter());
+                    let tips = tips.map(|tip| tip.id.clone()).collect();
+                    let to = self.index(&peer);
+                    let request = self.ask(at, to, Request::Question(question, tips), Asked::Gap);
+                    filling.request = Some(request);
+                    self.servers[at].worker = Worker::Filling(filling);
+                    return;
+                }
+                Effect::Keep(events) => {
+                    if let Some(version) = server.memory.room.as_ref().map(|room| room.version) {
+                        replica::keep(server, version, events);
+                    }
+                    filling.gap.kept()
+                }
+                Effect::TakeIn(offer) => {
+                    let row = filling
+                        .target
+                        .as_ref()
+                        .filter(|(_, event)| event.id == offer.event.id);
+                    let row = row.map(|(row, _)| *row);
+                    let told = match &offer.told {
+                        Some(ids) => replica::told_state(server, ids).map(Some),
+                        None => Some(None),
+                    };
+                    match told {
+                        None => filling.gap.refused(),
+                        Some(told) => {
+                            let bridged = told.is_some();
+                            let taken = replica::take_in(server, &offer.event, told, row, offer.past);
+                            filling.moved |= matches!(taken, Taken::Stored(_));
+                            self.note(at, || {
+                                let how = if bridged { " by a told state" } else { "" };
+                                format!("takes {} for a gap{how}: {taken:?}", offer.event.id)
+                            });
+                            filling.gap.taken(match taken {
+                                Taken::Lacks {
+                                    prev_events,
+                                    auth_events,
+                                } => gap::Taken::Lacks {
+                                    prev_events,
+                                    auth_events,
+                                },
+                                _ => gap::Taken::Settled,
+                            })
+                        }
+                    }
+                }
+                Effect::Filled => break true,
+                Effect::GivenUp => break false,
+            };
+        };
+        self.end_gap(at, *filling, filled);
+    }
+
+    pub(super) fn end_gap(&mut self, at: usize, filling: Filling, filled: bool) {
+        let now = self.now;
+        let server = &mut self.servers[at];
+        match filling.target {
+            Some((row, _)) if filled => server.work.settled(row),
+            Some((row, _)) if server.work.postpone(row, now) => {}
+            Some((row, _)) => server.write(vec![Record::Ingested(row)]),
+            None if filled && filling.moved => server.work.closed(),
+            None => {}
+        }
+        self.settle(at);
+        self.fill_next(at, filling.queue);
+        self.wake_worker(at);
+    }
+
+    pub(super) fn answered(&mut self, at: usize, request: u64, reply: Reply) {
+        let Worker::Filling(filling) = &mut self.servers[at].worker else {
+            return;
+        };
+        if filling.request != Some(request) {
+            return;
+        }
+        filling.request = None;
+        let effect = match reply {
+            Reply::Answer(answer) => filling.gap.answered(answer),
+            _ => filling.gap.refused(),
+        };
+        filling.effect = Some(effect);
+        self.drive(at);
+    }
+}

@@ -1,0 +1,96 @@
+//! What peers sent is taken in, and what is lacking for that is fetched, as `server/src/peers/inbox.rs` does it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use maru_protocol::event::{Event, Verified};
+use maru_protocol::gap::Gap;
+use maru_protocol::gap::work::Next;
+use maru_protocol::limits::DEFAULT_MAX_EVENT_BYTES;
+
+use super::{Happening, World};
+use crate::database::{Arrived, Record};
+use crate::replica::{self, Taken, Writer};
+use crate::server::Worker;
+
+/// Rows of the inbox that are ingested together.
+const TOGETHER: usize = 128;
+
+impl World {
+    /// Reads and verifies an event from a peer.
+    pub(crate) fn read(&self, json: &str) -> Option<Arc<Event>> {
+        let key = |name: &ruma::ServerName, _: &_| {
+            let server = self.servers.iter().find(|server| server.name == name)?;
+            Some(server.key.secret.public_key())
+        };
+        let received = Event::receive(json, self.version, DEFAULT_MAX_EVENT_BYTES, key).ok()?;
+        (received.verified == Verified::All).then(|| Arc::new(received.event))
+    }
+
+    pub(super) fn wake_worker(&mut self, at: usize) {
+        let run = self.servers[at].run;
+        self.after(Duration::ZERO, Happening::Work { at, run });
+    }
+
+    /// Does what there is to do in the room, as `server/src/peers/inbox.rs` does it.
+    pub(super) fn work(&mut self, at: usize) {
+        while matches!(self.servers[at].worker, Worker::Idle) {
+            match self.servers[at].work.next(self.now) {
+                Next::Ingest => self.ingest(at),
+                Next::Compare(peer, extremities) => {
+                    if self.servers[at].is_in() {
+                        let gap = Gap::up_to(extremities, self.helpers(at, &peer));
+                        self.fill(at, gap, None, VecDeque::new());
+                    }
+                }
+                Next::Wait(until) => {
+                    let (pause, run) = (until.saturating_sub(self.now), self.servers[at].run);
+                    return self.after(pause, Happening::Work { at, run });
+                }
+                Next::Rest => return,
+            }
+        }
+    }
+
+    /// Ingests what has come and is due.
+    pub(super) fn ingest(&mut self, at: usize) {
+        let now = self.now;
+        let server = &self.servers[at];
+        let due = server
+            .memory
+            .inbox
+            .iter()
+            .filter(|(row, _)| server.work.is_due(**row, now));
+        let rows: Vec<(i64, Arrived)> = due
+            .take(TOGETHER)
+            .map(|(row, arrived)| (*row, arrived.clone()))
+            .collect();
+        if rows.is_empty() {
+            return;
+        }
+        let mut lacking = VecDeque::new();
+        for (row, arrived) in rows {
+            let event = self
+                .read(&arrived.json)
+                .filter(|_| self.servers[at].memory.room.is_some());
+            let Some(event) = event.filter(|event| event.sender.server_name() == arrived.from) else {
+                self.servers[at].write(vec![Record::Ingested(row)]);
+                continue;
+            };
+            let taken = replica::take_in(&mut self.servers[at], &event, None, Some(row), false);
+            self.note(at, || format!("takes {} of its inbox: {taken:?}", event.id));
+            match taken {
+                Taken::Lacks { .. } => {
+                    let peer = self.index(&arrived.from);
+                    lacking.push_back((row, peer, event));
+                }
+                _ => self.servers[at].work.settled(row),
+            }
+        }
+        // More may be due.
+        self.servers[at].work.arrived();
+        self.settle(at);
+        self.fill_next(at, lacking);
+    }
+}

@@ -1,0 +1,145 @@
+//! Questions and answers between servers. They overtake each other and everything else, and some are lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use maru_protocol::event::Event;
+use maru_protocol::gap::{Answer, Question};
+use maru_protocol::ingest::Outcome;
+use maru_protocol::version::RoomVersion;
+use ruma::OwnedEventId;
+
+use super::{Happening, World};
+use crate::replica::answers::answer;
+use crate::replica::entering::{self, Admission, Template};
+use crate::replica::sending::Act;
+use crate::replica::{self, Taken};
+use crate::server::Then;
+
+/// How long a request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What one server asks of another.
+#[derive(Clone, Debug)]
+pub(crate) enum Request {
+    Question(Question, Vec<OwnedEventId>),
+    Make(Act),
+    Send(Arc<Event>),
+}
+
+/// The answer; none is a refusal or silence.
+#[derive(Clone, Debug)]
+pub(crate) enum Reply {
+    None,
+    Answer(Answer),
+    Template(Template),
+    Admission(Admission),
+}
+
+/// What a server waits for an answer for.
+#[derive(Clone, Debug)]
+pub(crate) enum Asked {
+    /// Its gap.
+    Gap,
+    /// The template of a join.
+    Template(Act),
+    /// The admission to a room of this version by this join.
+    Admission(RoomVersion, Arc<Event>),
+}
+
+/// A request under way.
+#[derive(Clone, Debug)]
+pub(super) struct Asking {
+    from: usize,
+    to: usize,
+    run: u64,
+    asked: Asked,
+}
+
+impl World {
+    pub(super) fn ask(&mut self, from: usize, to: usize, what: Request, asked: Asked) -> u64 {
+        self.last += 1;
+        let request = self.last;
+        let run = self.servers[from].run;
+        self.asking.insert(request, Asking { from, to, run, asked });
+        if self.reach(from, to) && self.random.chance(97) {
+            let delay = self.delay();
+            self.after(delay, Happening::Requested { request, what });
+        }
+        // Whatever is not answered by then is not answered.
+        let timeout = self.random.span(1_000, 20_000).min(REQUEST_TIMEOUT);
+        let timeout = timeout + Duration::from_millis(2 * self.slowest_ms);
+        self.after(
+            timeout,
+            Happening::Replied {
+                request,
+                reply: Reply::None,
+            },
+        );
+        request
+    }
+
+    pub(super) fn requested(&mut self, request: u64, what: Request) {
+        let Some(Asking { from, to, .. }) = self.asking.get(&request).cloned() else {
+            return;
+        };
+        if !self.reach(from, to) {
+            return;
+        }
+        let peer = self.servers[from].name.clone();
+        let server = &mut self.servers[to];
+        let reply = match what {
+            Request::Question(question, earliest) => {
+                let answer = answer(&server.disk, &peer, &question, &earliest);
+                answer.map_or(Reply::None, Reply::Answer)
+            }
+            Request::Make(act) => {
+                let template = entering::template(&server.disk, &server.name, &act);
+                template.map_or(Reply::None, |(_, template)| Reply::Template(template))
+            }
+            Request::Send(join) => {
+                let taken = replica::take_in(server, &join, None, None, false);
+                let accepted =
+                    matches!(taken, Taken::Known) || matches!(taken, Taken::Stored(Outcome::Accepted));
+                self.note(to, || {
+                    format!("is sent the join {} of s{from}: {taken:?}", join.id)
+                });
+                if accepted && self.servers[to].is_in() {
+                    let join = join.id.clone();
+                    self.servers[to].enqueue(Vec::new(), Some(Then::Admitted { request, join }));
+                }
+                return self.settle(to);
+            }
+        };
+        self.reply(request, reply);
+    }
+
+    pub(super) fn reply(&mut self, request: u64, reply: Reply) {
+        let Some(Asking { from, to, .. }) = self.asking.get(&request).cloned() else {
+            return;
+        };
+        if self.reach(from, to) {
+            let delay = self.delay();
+            self.after(delay, Happening::Replied { request, reply });
+        }
+    }
+
+    pub(super) fn replied(&mut self, request: u64, reply: Reply) {
+        let Some(Asking { from, to, run, asked }) = self.asking.remove(&request) else {
+            return;
+        };
+        if self.servers[from].run != run {
+            return;
+        }
+        match asked {
+            Asked::Gap => self.answered(from, request, reply),
+            Asked::Template(act) => self.admitted_by(from, to, request, reply, act),
+            Asked::Admission(version, join) => {
+                if self.servers[from].joining == Some(request) {
+                    self.servers[from].joining = None;
+                    self.arrive(from, to, version, &join, reply);
+                }
+            }
+        }
+    }
+}
