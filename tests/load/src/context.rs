@@ -25,7 +25,7 @@ pub(crate) struct Context {
     pub(crate) registration_token: Option<String>,
     /// The homeserver that the first one shares rooms with, for the scenarios with two.
     pub(crate) other: Option<Box<Context>>,
-    /// Where the homeserver listens for others.
+    /// The address of [`Context::federation`], if it is given.
     pub(crate) federation: Option<SocketAddr>,
     /// Whether figures are held against the targets; not for sizes that are too small to mean anything.
     pub(crate) judge: bool,
@@ -64,6 +64,17 @@ impl Context {
     pub(crate) fn other(&self) -> Result<&Self, LoadError> {
         let other = self.other.as_deref();
         other.ok_or_else(|| LoadError::Usage("this scenario needs a second homeserver: --other URL".into()))
+    }
+
+    /// Where the homeserver listens for others.
+    pub(crate) fn federation(&self) -> Result<SocketAddr, LoadError> {
+        let address = self.federation;
+        let address =
+            address.ok_or_else(|| LoadError::Usage("this scenario needs --federation ADDRESS".into()))?;
+        if !address.ip().is_loopback() {
+            return Err(LoadError::NotLoopback(address.to_string()));
+        }
+        Ok(address)
     }
 
     fn unique(&self) -> String {

@@ -4,6 +4,7 @@
 mod answer;
 mod client;
 mod context;
+mod crowd;
 mod error;
 mod exactly_once;
 mod listen;

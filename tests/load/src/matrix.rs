@@ -1,5 +1,6 @@
 //! The calls of the Matrix client API that the scenarios make.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,11 +134,16 @@ impl Session {
             .map(drop)
     }
 
-    /// The name of the user's homeserver.
-    pub(crate) async fn server_name(&mut self) -> Result<String, LoadError> {
+    /// The user's full id.
+    pub(crate) async fn user_id(&mut self) -> Result<String, LoadError> {
         let path = "/_matrix/client/v3/account/whoami";
         let body = self.fetch("GET", path, None).await?;
-        let user_id = text_of(&read_json(path, &body)?, "user_id")?;
+        text_of(&read_json(path, &body)?, "user_id")
+    }
+
+    /// The name of the user's homeserver.
+    pub(crate) async fn server_name(&mut self) -> Result<String, LoadError> {
+        let user_id = self.user_id().await?;
         let name = user_id.split_once(':').map(|(_, name)| name.to_owned());
         name.ok_or_else(|| LoadError::Protocol(format!("{user_id} is no user id")))
     }
@@ -167,15 +173,13 @@ impl Session {
         self.fetch("POST", &path, Some(b"{}")).await.map(drop)
     }
 
-    /// How many have joined a room, as the user's homeserver knows.
-    pub(crate) async fn count_joined(&mut self, room: &Room) -> Result<usize, LoadError> {
+    /// Who has joined a room, as the user's homeserver knows.
+    pub(crate) async fn joined(&mut self, room: &Room) -> Result<BTreeSet<String>, LoadError> {
         let path = format!("{}/joined_members", room.path);
         let body = self.fetch("GET", &path, None).await?;
         let members = read_json(&path, &body)?;
-        Ok(members
-            .pointer("/joined")
-            .and_then(Value::as_object)
-            .map_or(0, serde_json::Map::len))
+        let joined = members.pointer("/joined").and_then(Value::as_object);
+        Ok(joined.into_iter().flat_map(serde_json::Map::keys).cloned().collect())
     }
 
     /// Sends a text message and returns the event id. The text must not need escaping in JSON.

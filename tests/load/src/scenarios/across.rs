@@ -38,7 +38,7 @@ impl Pair {
         reader.join_through(&room, &server_name).await?;
         let (members, deadline) = (senders.len() + 1, Instant::now() + MEETING);
         for side in [senders.first_mut(), Some(&mut reader)].into_iter().flatten() {
-            while side.count_joined(&room).await? < members {
+            while side.joined(&room).await?.len() < members {
                 if Instant::now() > deadline {
                     return Err(LoadError::Timeout("everybody being known on both sides".into()));
                 }

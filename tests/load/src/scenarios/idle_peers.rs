@@ -141,11 +141,7 @@ async fn read_on(mut incoming: FrameReader<IncomingStream>) {
 }
 
 pub(super) async fn run(size: &Size, context: &Context, outcome: &mut Outcome) -> Result<(), LoadError> {
-    let address = context.federation;
-    let address = address.ok_or_else(|| LoadError::Usage("idle-peers needs --federation ADDRESS".into()))?;
-    if !address.ip().is_loopback() {
-        return Err(LoadError::NotLoopback(address.to_string()));
-    }
+    let address = context.federation()?;
     let mut peers = Vec::new();
     for _ in 0..BASE {
         peers.push(Peer::connect(address).await?);

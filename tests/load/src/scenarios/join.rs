@@ -1,12 +1,14 @@
 //! Joining a large room of another homeserver: its whole state comes, and every event of it is verified.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
 
 use crate::context::Context;
+use crate::crowd::Crowd;
 use crate::error::LoadError;
+use crate::matrix::{Room, Session};
 use crate::measure::{Stopwatch, millis};
 use crate::report::Outcome;
 
@@ -18,21 +20,19 @@ pub(crate) struct Size {
     pub(crate) members: usize,
 }
 
+/// How often the first homeserver is asked whether it has let everybody in.
+const LOOK: Duration = Duration::from_millis(500);
+
 pub(super) async fn run(size: &Size, context: &Context, outcome: &mut Outcome) -> Result<(), LoadError> {
-    let users = context.users(size.members).await?;
-    let mut creator = context.sessions_of(users.get(..1).unwrap_or_default());
-    let room = context.room(&mut creator.iter_mut().collect::<Vec<_>>()).await?;
-    for share in users.get(1..).unwrap_or_default().chunks(256) {
-        // Connections are dropped after each share: ten thousand of them are no part of this.
-        let mut sessions = context.sessions_of(share);
-        futures_util::future::try_join_all(sessions.iter_mut().map(|session| session.join(&room))).await?;
-    }
-    let Some(creator) = creator.first_mut() else {
-        return Err(LoadError::Usage("join needs members".into()));
-    };
+    let begun = Instant::now();
+    let mut creator = context.sessions(1).await?.remove(0);
+    let room = creator.create_room().await?;
     let server_name = creator.server_name().await?;
-    let mut readers = context.other()?.sessions(1).await?;
-    let mut reader = readers.remove(0);
+    let address = context.federation()?;
+    let crowd = Crowd::joined(&server_name, address, &room.id, size.members.saturating_sub(1)).await?;
+    let members = everybody(&mut creator, &room, size.members).await?;
+    let mut reader = context.other()?.sessions(1).await?.remove(0);
+    outcome.figure("setup_ms", millis(begun.elapsed()));
 
     let (started, stopwatch) = (Instant::now(), Stopwatch::start(&context.watched)?);
     reader.join_through(&room, &server_name).await?;
@@ -44,12 +44,30 @@ pub(super) async fn run(size: &Size, context: &Context, outcome: &mut Outcome) -
     if context.judge {
         outcome.at_most("join_ms", 3_000.0);
     }
-    let joined = reader.count_joined(&room).await?;
-    if joined != size.members + 1 {
+    let mut known = reader.joined(&room).await?;
+    let own = reader.user_id().await?;
+    if !known.remove(&own) || known != members {
         return Err(LoadError::Verification(format!(
-            "the other homeserver knows {joined} members of {}",
-            size.members + 1
+            "the other homeserver knows {} of the room's {} members, and {own}",
+            known.intersection(&members).count(),
+            members.len()
         )));
     }
+    crowd.leave().await;
     Ok(())
+}
+
+/// Waits until a room has so many members, and says who they are.
+async fn everybody(
+    session: &mut Session,
+    room: &Room,
+    count: usize,
+) -> Result<std::collections::BTreeSet<String>, LoadError> {
+    loop {
+        let members = session.joined(room).await?;
+        if members.len() >= count {
+            return Ok(members);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
