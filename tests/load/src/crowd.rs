@@ -246,7 +246,11 @@ impl AddressBook for Book {
             address: self.1,
             key: None,
         };
-        if *self.0 == *peer { vec![target] } else { Vec::new() }
+        if *self.0 == *peer {
+            vec![target]
+        } else {
+            Vec::new()
+        }
     }
 }
 
@@ -325,7 +329,12 @@ impl Homeserver for Inside {
 
     async fn heard_extremities(&self, _peer: &ServerName, _rooms: Vec<RoomExtremities>) {}
 
-    async fn answer(&self, _peer: &ServerName, _request: Request, _parts: Parts) -> Result<Finished, Refused> {
+    async fn answer(
+        &self,
+        _peer: &ServerName,
+        _request: Request,
+        _parts: Parts,
+    ) -> Result<Finished, Refused> {
         Err(Refused::new(
             RefusedCode::NotFound,
             "nothing is told by this server",

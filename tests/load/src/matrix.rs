@@ -179,7 +179,11 @@ impl Session {
         let body = self.fetch("GET", &path, None).await?;
         let members = read_json(&path, &body)?;
         let joined = members.pointer("/joined").and_then(Value::as_object);
-        Ok(joined.into_iter().flat_map(serde_json::Map::keys).cloned().collect())
+        Ok(joined
+            .into_iter()
+            .flat_map(serde_json::Map::keys)
+            .cloned()
+            .collect())
     }
 
     /// Sends a text message and returns the event id. The text must not need escaping in JSON.

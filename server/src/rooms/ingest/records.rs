@@ -74,7 +74,7 @@ pub(super) fn notifications(stored: &StoredEvent, push: &PushVerdict) -> Vec<Rec
 /// The slots in which the current state changes, with the events before and after.
 pub(super) type Changes = Vec<(SlotHash, Option<EventNid>, Option<EventNid>)>;
 
-/// How the current state changes. Cheap when only the event itself changed it.
+/// How the current state changes. Cheap where one state was made of the other.
 pub(super) fn changes(before: &State, after: &State) -> Changes {
     if before.nid() == after.nid() {
         return Vec::new();
