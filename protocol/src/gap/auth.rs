@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ruma::OwnedEventId;
 
-use super::{Here, Question, ROUNDS};
+use super::{Here, LARGEST_BYTES, Question, ROUNDS};
 use crate::event::Event;
 use crate::wire::limits::MAX_EVENT_IDS;
 
@@ -22,6 +22,8 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Chain {
     events: BTreeMap<OwnedEventId, Arc<Event>>,
+    /// Of those events.
+    bytes: usize,
     /// What the peer is to be asked for.
     open: BTreeSet<OwnedEventId>,
     /// What may be here already.
@@ -33,6 +35,7 @@ impl Chain {
     pub(super) fn new(ids: Vec<OwnedEventId>) -> Self {
         Self {
             events: BTreeMap::new(),
+            bytes: 0,
             open: ids.into_iter().collect(),
             named: BTreeSet::new(),
             rounds: 0,
@@ -43,7 +46,7 @@ impl Chain {
         if !self.named.is_empty() {
             return Next::LookUp(std::mem::take(&mut self.named));
         }
-        if self.open.is_empty() || self.rounds >= ROUNDS {
+        if self.open.is_empty() || self.rounds >= ROUNDS || self.bytes >= LARGEST_BYTES {
             return Next::End(std::mem::take(&mut self.events).into_values().collect());
         }
         self.rounds += 1;
@@ -60,6 +63,7 @@ impl Chain {
     pub(super) fn answered(&mut self, events: Vec<Arc<Event>>) {
         let fresh = events.into_iter().map(|event| (event.id.clone(), event));
         let fresh: BTreeMap<_, _> = fresh.filter(|(id, _)| !self.events.contains_key(id)).collect();
+        self.bytes += fresh.values().map(|event| event.json.len()).sum::<usize>();
         self.events.extend(fresh.clone());
         let named = fresh.into_values().flat_map(|event| event.auth_events.clone());
         self.named = named.filter(|id| !self.events.contains_key(id)).collect();

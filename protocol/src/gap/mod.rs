@@ -41,6 +41,9 @@ pub const AT_ONCE: u32 = 200;
 /// Most events that one gap is filled with; beyond that the state at its end stands in, and history is left to backfill.
 pub const LARGEST_GAP: usize = 4_000;
 
+/// Bytes of events after which no more are fetched for one gap, or for one auth chain: 16 MiB.
+const LARGEST_BYTES: usize = 16 * 1024 * 1024;
+
 /// Most rounds of asking for one gap, and for one auth chain.
 const ROUNDS: usize = 40;
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use ruma::OwnedEventId;
 
-use super::{Here, LARGEST_GAP, Question, ROUNDS, order};
+use super::{Here, LARGEST_BYTES, LARGEST_GAP, Question, ROUNDS, order};
 use crate::event::Event;
-use crate::wire::limits::{MAX_EVENT_IDS, MAX_EXTREMITIES};
+use crate::wire::limits::{MAX_ANSWER_BYTES, MAX_EVENT_IDS, MAX_EXTREMITIES, MAX_JSON_BYTES};
 
 /// What the walk needs next.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(super) enum Next {
 pub(super) struct Walk {
     from: Arc<Event>,
     found: BTreeMap<OwnedEventId, Arc<Event>>,
+    /// Of those that are found.
+    bytes: usize,
     /// Named by what came last; whether they are here is not known yet.
     named: BTreeSet<OwnedEventId>,
     /// Not here, and to be asked for.
@@ -44,6 +46,7 @@ impl Walk {
             named: from.prev_events.iter().cloned().collect(),
             from,
             found: BTreeMap::new(),
+            bytes: 0,
             lacking: BTreeSet::new(),
             hopeless: BTreeSet::new(),
             by_id: None,
@@ -53,7 +56,8 @@ impl Walk {
     }
 
     pub(super) fn next(&mut self) -> Next {
-        if self.found.len() >= LARGEST_GAP || self.rounds >= ROUNDS {
+        let is_full = self.found.len() >= LARGEST_GAP || self.bytes >= LARGEST_BYTES;
+        if is_full || self.rounds >= ROUNDS {
             return Next::End;
         }
         if !self.named.is_empty() {
@@ -108,14 +112,19 @@ impl Walk {
 
     pub(super) fn answered(&mut self, events: Vec<Arc<Event>>) {
         let helps = events.iter().any(|event| self.lacking.contains(&event.id));
+        let bytes: usize = events.iter().map(|event| event.json.len()).sum();
+        // An answer that may be full left out what the peer has.
+        let may_be_full = bytes + MAX_JSON_BYTES > MAX_ANSWER_BYTES;
         for event in events {
             self.lacking.remove(&event.id);
             if !self.found.contains_key(&event.id) {
                 self.named.extend(event.prev_events.iter().cloned());
+                self.bytes += event.json.len();
                 self.found.insert(event.id.clone(), event);
             }
         }
         match self.by_id.take() {
+            Some(_) if may_be_full => self.by_id = Some(Vec::new()),
             // What it does not have by its id, it does not have.
             Some(asked) => {
                 let not_given = asked.into_iter().filter(|id| self.lacking.remove(id));

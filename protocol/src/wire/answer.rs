@@ -6,7 +6,7 @@ use super::{
     bounded::{Json, Octets, Text, list},
     limits::{MAX_EVENTS, MAX_MEDIA_PART_BYTES, MAX_NAME_BYTES, MAX_RECORDS, MAX_TEXT_BYTES},
     named::{named, names},
-    request::media::MediaInfo,
+    request::{media::MediaInfo, state::Extent},
 };
 use crate::record::SignedRecord;
 
@@ -39,6 +39,9 @@ pub struct Part {
         deserialize_with = "list::<_, _, MAX_RECORDS>"
     )]
     pub records: Vec<SignedRecord>,
+    /// How many events a state has: in the first part of an answer that carries one, and nowhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extent: Option<Extent>,
     /// What the media is: in the first part of an answer to `media` and nowhere else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media: Option<MediaInfo>,

@@ -51,6 +51,15 @@ pub const MAX_EVENT_IDS: usize = 500;
 /// Most event ids of a state that an answer names.
 pub const MAX_STATE_IDS: usize = 150_000;
 
+/// Most events that an answer carries beside a state, because they allow it.
+pub const MAX_AUTH_CHAIN: usize = 50_000;
+
+/// Most bytes of events of an answer that carries a state: 128 MiB.
+pub const MAX_STATE_BYTES: usize = 128 * 1024 * 1024;
+
+/// Most bytes of events of any other answer: 8 MiB.
+pub const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
+
 /// Most server records in one part of an answer.
 pub const MAX_RECORDS: usize = 500;
 

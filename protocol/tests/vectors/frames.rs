@@ -211,7 +211,8 @@ fn requests() -> Vec<Request> {
         .into(),
         state::State {
             room_id: room_id.clone(),
-            at: event_id,
+            at: event_id.clone(),
+            beside: Some(event_id),
         }
         .into(),
         records::Records {
@@ -315,7 +316,30 @@ fn answers() -> Vec<Value> {
                 ts: 1_700_000_000_001,
             }),
         ),
-        answer::<state::State>("state", Answer::Done(state::StateIds { state: vec![event()] })),
+        answer::<state::State>(
+            "state",
+            Answer::Part(Part {
+                extent: Some(state::Extent { state: 1, chain: 0 }),
+                ..Part::default()
+            }),
+        ),
+        answer::<state::State>(
+            "state",
+            Answer::Done(state::StateIds {
+                state: vec![event()],
+                difference: None,
+            }),
+        ),
+        answer::<state::State>(
+            "state",
+            Answer::Done(state::StateIds {
+                state: vec![event()],
+                difference: Some(state::Difference {
+                    gone: vec![event()],
+                    filled: 7,
+                }),
+            }),
+        ),
         answer::<directory::Profile>(
             "profile",
             Answer::Done(directory::UserProfile {

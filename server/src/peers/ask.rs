@@ -7,17 +7,16 @@ use maru_federation::pool::{Answering, RequestError};
 use maru_protocol::RoomVersion;
 use maru_protocol::event::Event;
 use maru_protocol::wire::answer::RefusedCode;
+use maru_protocol::wire::limits::MAX_ANSWER_BYTES;
 use maru_protocol::wire::request::Call;
 use ruma::{OwnedServerName, RoomId, ServerName};
 
 use super::Peers;
+use super::dropped::Dropped;
 use crate::refusal::Refusal;
 
-/// Most bytes of events in one answer: the state of a room of 150,000 members and what allows it.
-const LARGEST_ANSWER: usize = 128 * 1024 * 1024;
-
 /// Parts of an answer that may hold no event, such as those with records alone.
-const SPARE_PARTS: usize = 100;
+pub(super) const SPARE_PARTS: usize = 100;
 
 /// The way to other servers.
 #[derive(Clone)]
@@ -70,8 +69,7 @@ impl Peers {
         answer.done().await.map_err(|error| refusal(peer, error))
     }
 
-    /// Reads the events of an answer to its end; those that do not verify are left out. Records in it are kept before the
-    /// events beside them are looked at.
+    /// Reads the events of an answer to its end, all of them into memory; those that do not verify are left out.
     pub(super) async fn read_events<C: Call>(
         &self,
         mut answer: Answering<C>,
@@ -79,24 +77,18 @@ impl Peers {
         most: usize,
     ) -> Result<(Vec<Arc<Event>>, C::Done), Refusal> {
         let peer = answer.peer().clone();
-        let too_much = || Refusal::Unavailable(format!("{peer} answers with too much"));
+        let too_much = || {
+            self.drops.count(&Dropped::TooMuch);
+            Refusal::forbidden(format!("{peer} answers with too much"))
+        };
         let mut events = Vec::new();
         // What is dropped counts, too: an answer ends some time, whatever it holds.
-        let (mut left, mut bytes_left) = (most + SPARE_PARTS, LARGEST_ANSWER);
+        let (mut left, mut bytes_left) = (most + SPARE_PARTS, MAX_ANSWER_BYTES);
         while let Some(part) = answer.part().await.map_err(|error| refusal(&peer, error))? {
             let bytes = part.events.iter().map(|json| json.len()).sum();
             left = left.checked_sub(part.events.len().max(1)).ok_or_else(too_much)?;
             bytes_left = bytes_left.checked_sub(bytes).ok_or_else(too_much)?;
-            self.keep_all(&part.records).await?;
-            for verified in self.verify_all(subject, part.events).await? {
-                match verified {
-                    Ok(event) => events.push(event),
-                    Err(why) => {
-                        tracing::debug!(%peer, %why, "an event of an answer is dropped");
-                        self.drops.count(&why);
-                    }
-                }
-            }
+            events.extend(self.verified_part(&peer, subject, part).await?);
         }
         let done = answer.done().await.map_err(|error| refusal(&peer, error))?;
         Ok((events, done))

@@ -24,6 +24,9 @@ pub(super) enum Dropped {
     /// What it names as before it cannot be had from anybody.
     #[error("nobody gives the events that it names")]
     Unplaceable,
+    /// It comes in an answer that is larger than any may be, or than its peer said.
+    #[error("more is told than may be")]
+    TooMuch,
     /// The forks that it joins cannot be resolved.
     #[error("{0}")]
     Broken(String),
@@ -40,6 +43,7 @@ impl Dropped {
             Self::KeptOut => "kept_out",
             Self::OtherServer => "other_server",
             Self::Unplaceable => "unplaceable",
+            Self::TooMuch => "too_much",
             Self::Broken(_) => "broken",
         }
     }

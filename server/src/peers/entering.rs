@@ -12,7 +12,6 @@ use serde_json::{Map, json};
 
 use super::Peers;
 use super::ask::Subject;
-use super::fetch::LARGEST_STATE;
 use super::inviting::stripped;
 use super::template::{Built, Wish};
 use crate::refusal::Refusal;
@@ -168,7 +167,11 @@ impl Peers {
             version: built.version,
             max_event_bytes: built.max_event_bytes,
         };
-        let (events, done) = self.read_events(answer, subject, LARGEST_STATE).await?;
+        let number = self
+            .rooms
+            .number_room(&subject.room_id.to_owned(), built.version)
+            .await?;
+        let done = self.read_state(answer, subject, number).await?;
         let join = self.accepted(server, &built, &done.event)?;
         if self.goes_on(server, &join).await? {
             return Ok(());
@@ -178,7 +181,6 @@ impl Peers {
             .arrive(Arrival {
                 room_id: wish.room_id.to_owned(),
                 version: built.version,
-                events,
                 state: done.state,
                 join,
             })

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use maru_federation::pool::PeerState;
 use maru_protocol::gap::{self, AT_ONCE, Answer, Effect, Gap, Here, LARGEST_GAP, Offer, Question};
 use maru_protocol::ingest::Outcome;
-use maru_protocol::state::State;
 use maru_protocol::wire::request::history::{Events, MissingEvents};
-use maru_protocol::wire::request::state;
 use ruma::{OwnedEventId, OwnedServerName, ServerName};
 
 use super::Peers;
@@ -16,9 +14,6 @@ use super::ask::Subject;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::ingest::{Incoming, Taken};
-
-/// Most events of an auth chain and state.
-pub(super) const LARGEST_STATE: usize = 250_000;
 
 /// What a gap is filled for.
 struct Drive<'a> {
@@ -176,10 +171,8 @@ impl Peers {
                 (read.await?.0, Vec::new())
             }
             Question::State(at) => {
-                let answer = self.ask(peer, state::State { room_id, at }).await?;
-                let read = self.read_events(answer, self.subject(room), LARGEST_STATE);
-                let (events, done) = read.await?;
-                (events, done.state)
+                // Its events are kept already.
+                (Vec::new(), self.ask_state(room, peer, &at, None).await?.state)
             }
         };
         Ok(Answer { events, state })
@@ -215,19 +208,5 @@ impl Peers {
                 gap::Taken::Settled
             }
         }))
-    }
-
-    /// The state before an event, as a peer tells it.
-    pub(super) async fn state_at(
-        &self,
-        room: &Room,
-        peer: &ServerName,
-        at: &OwnedEventId,
-    ) -> Result<State, Refusal> {
-        let told = self.put(room, peer, Question::State(at.clone())).await?;
-        self.rooms
-            .keep_outliers(room.nid, room.version, told.events)
-            .await?;
-        self.rooms.state_from(room.nid, &told.state).await
     }
 }

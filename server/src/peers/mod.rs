@@ -9,7 +9,7 @@
 //! - [`verify`]: the checks that need no room. [`dropped`]: what fails them. [`fetch`]: filling gaps.
 //! - [`reading`]: what clients read of a room's history, with what is fetched for it from the [`past`], which
 //!   [`replica`] fetches in the background too. [`tree`] and [`public_rooms`]: rooms that are elsewhere.
-//! - [`answers`]: what other servers ask. [`ask`]: what this one asks.
+//! - [`answers`]: what other servers ask. [`ask`]: what this one asks. [`told_state`]: the largest answer.
 //! - [`entering`]: joining, leaving and knocking through another server, with an event of our own from a [`template`].
 //!   [`inviting`]: both ends of an invitation. [`locating`]: what a name means, and whom to ask. [`turns`]: one at a time.
 //! - [`to_device`], [`device_lists`], [`receipts`], [`profiles`], [`ephemeral`]: what crosses servers beside events.
@@ -41,6 +41,7 @@ mod receipts;
 mod replica;
 mod template;
 mod to_device;
+mod told_state;
 mod tree;
 mod turns;
 mod verify;

@@ -12,9 +12,11 @@ use maru_protocol::wire::request::history::{Backfill, Events};
 use ruma::{EventId, OwnedEventId, ServerName};
 
 use super::Peers;
+use super::told_state::Beside;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::ingest::Incoming;
+use crate::store::events::Direction;
 use crate::store::gaps::Gap;
 
 /// Events asked for at once.
@@ -28,6 +30,9 @@ const MOST_EDGES: usize = 10;
 
 /// Most generations of events that allow those of a page and are fetched for it.
 const MOST_GENERATIONS: usize = 40;
+
+/// Bytes of them after which no more are: 8 MiB.
+const MOST_ALLOWING_BYTES: usize = 8 * 1024 * 1024;
 
 /// Most pages that are fetched to reach one event.
 const MOST_PAGES: usize = 20;
@@ -87,6 +92,7 @@ impl Peers {
             .map(|event| (event.id.clone(), event))
             .collect();
         self.fetch_allowing(room, peer, &events).await?;
+        let beside = self.after_gap(room, gap).await?;
         let mut placed = Vec::with_capacity(events.len());
         let mut edges = 0;
         for event in order::by_previous(events.values().cloned()) {
@@ -97,17 +103,31 @@ impl Peers {
                 if edges > MOST_EDGES {
                     continue;
                 }
-                incoming.before = Some(self.state_at(room, peer, &event.id).await?);
+                let before = self.state_at(room, peer, &event.id, beside.as_ref());
+                incoming.before = Some(before.await?);
             }
             placed.push(incoming);
         }
         self.rooms.take_in_past(room, gap, placed).await
     }
 
+    /// The event after a gap, beside whose state those of the past are told: they differ in what a page changed, and the
+    /// whole state of a large room comes once and not with every page.
+    async fn after_gap(&self, room: &Room, gap: &Gap) -> Result<Option<Beside>, Refusal> {
+        let after = self
+            .store
+            .timeline(room.nid, gap.before, Direction::Forward, 1)
+            .await?;
+        match after.first() {
+            Some(event) => self.beside(event).await,
+            None => Ok(None),
+        }
+    }
+
     /// Fetches the events that allow those of a page and are neither in it nor here.
-    async fn fetch_allowing(
+    pub(super) async fn fetch_allowing(
         &self,
-        room: &Arc<Room>,
+        room: &Room,
         peer: &ServerName,
         page: &HashMap<OwnedEventId, Arc<Event>>,
     ) -> Result<(), Refusal> {
@@ -124,7 +144,8 @@ impl Peers {
             let here: HashSet<&OwnedEventId> = here.iter().map(|stored| &stored.event.id).collect();
             let missing = named.iter().filter(|id| !here.contains(id));
             let missing: Vec<OwnedEventId> = missing.take(MAX_EVENT_IDS).cloned().collect();
-            if missing.is_empty() {
+            let bytes: usize = fetched.values().map(|event| event.json.len()).sum();
+            if missing.is_empty() || bytes >= MOST_ALLOWING_BYTES {
                 break;
             }
             let told = self.put(room, peer, Question::Events(missing)).await?;

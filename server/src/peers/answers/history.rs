@@ -7,6 +7,7 @@ use std::sync::Arc;
 use maru_federation::homeserver::{Finished, Parts};
 use maru_protocol::ingest::Outcome;
 use maru_protocol::wire::answer::Refused;
+use maru_protocol::wire::limits::MAX_ANSWER_BYTES;
 use maru_protocol::wire::request::Nothing;
 use maru_protocol::wire::request::history::{self, Backfill, Events, MissingEvents, Nearest, Timestamp};
 use ruma::{OwnedEventId, ServerName};
@@ -19,6 +20,9 @@ use crate::store::events::{Direction, StoredEvent};
 
 /// Most events of one answer.
 const MOST_EVENTS: usize = 500;
+
+/// Events that are read from the database together: the largest ones are of 1 MiB each.
+const READ_TOGETHER: usize = 20;
 
 /// Events near a time that are looked at for one that the peer may see.
 const MOST_NEAR: usize = 100;
@@ -72,8 +76,10 @@ impl Peers {
         parts: &Parts,
     ) -> Result<Finished, Refused> {
         let asked = self.room_for(peer, &call.room_id).await?;
-        let events = self.events_of(&asked.room, &call.ids).await.map_err(refused)?;
-        self.give_told(peer, &asked, events, parts).await?;
+        let mut bytes_left = MAX_ANSWER_BYTES;
+        let events = self.events_within(&asked.room, &call.ids, &mut bytes_left).await;
+        self.give_told(peer, &asked, events.map_err(refused)?, parts)
+            .await?;
         Finished::done::<Events>(Nothing {})
     }
 
@@ -122,6 +128,27 @@ impl Peers {
         Ok(events)
     }
 
+    /// Those of some events that have no more bytes together than are left, which are taken off.
+    async fn events_within(
+        &self,
+        room: &Room,
+        ids: &[OwnedEventId],
+        bytes_left: &mut usize,
+    ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
+        let mut within = Vec::new();
+        for ids in ids.chunks(READ_TOGETHER) {
+            for stored in self.events_of(room, ids).await? {
+                let Some(left) = bytes_left.checked_sub(stored.event.json.len()) else {
+                    *bytes_left = 0;
+                    return Ok(within);
+                };
+                *bytes_left = left;
+                within.push(stored);
+            }
+        }
+        Ok(within)
+    }
+
     /// Events from some on towards the past, a generation at a time and newest first, answered oldest first. One query a
     /// generation.
     async fn walk_back(
@@ -131,11 +158,11 @@ impl Peers {
         stop: &HashSet<OwnedEventId>,
         limit: usize,
     ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
-        let limit = limit.min(MOST_EVENTS);
+        let (limit, mut bytes_left) = (limit.min(MOST_EVENTS), MAX_ANSWER_BYTES);
         let mut found: HashMap<OwnedEventId, Arc<StoredEvent>> = HashMap::new();
         let mut open: Vec<OwnedEventId> = from.into_iter().filter(|id| !stop.contains(id)).collect();
         while !open.is_empty() && found.len() < limit {
-            let mut generation = self.events_of(room, &open).await?;
+            let mut generation = self.events_within(room, &open, &mut bytes_left).await?;
             // What hangs nowhere here has no history behind it.
             generation.retain(|stored| stored.state.is_some());
             generation.sort_by_key(|stored| std::cmp::Reverse(stored.event.depth));

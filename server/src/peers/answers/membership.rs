@@ -224,13 +224,9 @@ impl Peers {
             Some(stored) => self.state_before(stored).await.map_err(refused)?,
             None => None,
         };
-        let state = self.whole(&before.unwrap_or_default()).await.map_err(refused)?;
-        let all = self.with_auth_chain(&state).await.map_err(refused)?;
         let head = room.head();
-        self.give_records(head.servers.keys().map(AsRef::as_ref), parts)
-            .await?;
-        self.give_whole(&all, parts).await?;
-        Ok(state.iter().map(|stored| stored.event.id.clone()).collect())
+        self.give_whole(&before.unwrap_or_default(), head.servers.keys(), parts)
+            .await
     }
 
     /// A room that this server is in, whose rules will say who may come.

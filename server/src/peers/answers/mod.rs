@@ -28,7 +28,6 @@ use super::Peers;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::audience::Audience;
-use crate::store::events::StoredEvent;
 
 /// Bytes of events in one part of an answer.
 const PART_BYTES: usize = 1 << 20;
@@ -124,12 +123,6 @@ impl Peers {
         let audience = audience.ok_or_else(unknown)?;
         self.check_admitted(peer, &room).await?;
         Ok(Asked { room, audience })
-    }
-
-    /// Sends whole events of a state and its auth chain.
-    async fn give_whole(&self, events: &[Arc<StoredEvent>], parts: &Parts) -> Result<(), Refused> {
-        let events: Vec<_> = events.iter().map(|stored| Arc::clone(&stored.event)).collect();
-        self.give(&events, parts).await
     }
 
     /// Sends events in parts, each with the records of servers that were not sent before.

@@ -1,10 +1,10 @@
 //! A room comes to this server whole: its state, as told by a server that is in it, and the event by which a user of
 //! ours joins.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use maru_protocol::auth::StateSlot;
+use maru_protocol::auth::{SlotHash, StateSlot};
 use maru_protocol::cursor::Place;
 use maru_protocol::event::Event;
 use maru_protocol::ingest::{self, Facts, Head, Outcome, Received, Step};
@@ -24,7 +24,10 @@ use crate::store::events::{Notify, StoredEvent};
 use crate::store::gaps::{Gap, GapChange};
 use crate::store::interests::Interest;
 use crate::store::log::{Change, Record};
-use crate::store::rooms::{NewRoom, RoomHead};
+use crate::store::rooms::{Membership, NewRoom, RoomHead};
+
+/// Events of a told state that are read together.
+const READ_TOGETHER: usize = 1_000;
 
 /// A room as a resident server tells it, with every event verified.
 #[derive(Clone, Debug)]
@@ -33,9 +36,7 @@ pub struct Arrival {
     pub room_id: OwnedRoomId,
     /// Its version.
     pub version: RoomVersion,
-    /// Every event of the state and of its auth chain.
-    pub events: Vec<Arc<Event>>,
-    /// Which of them are the state before the join.
+    /// The events of the state before the join. They and their auth chain are kept as outliers.
     pub state: Vec<OwnedEventId>,
     /// The join, with all signatures.
     pub join: Arc<Event>,
@@ -73,20 +74,17 @@ impl Rooms {
         let Arrival {
             room_id,
             version,
-            events,
             state,
             join,
         } = arrival;
         let nid = self.number_room(&room_id, version).await?;
-        self.keep_outliers(nid, version, events).await?;
-        let told = self.told_state(nid, &state).await?;
-        let before = State::default().with(
-            StateNid(self.store.next_nid()),
-            told.iter()
-                .filter_map(|stored| Some((StateSlot::of(&stored.event)?.hash(), Some(stored.nid)))),
-        );
+        let mut told = Members::replaced_by(&join, empty_head(nid));
+        let before = self.told_state(nid, &state, |stored| told.add(stored)).await?;
         let create = before.get(&StateSlot::new("m.room.create", "").hash());
-        let create = told.iter().find(|stored| Some(stored.nid) == create);
+        let create = match create {
+            Some(create) => self.events(&[create]).await?.remove(&create),
+            None => None,
+        };
         let create = create.ok_or_else(|| Refusal::forbidden("the told state has no create event"))?;
         let max_event_bytes = limits::max_event_bytes(&create.event.content);
         // A room that this server was in before goes on where it was left.
@@ -151,7 +149,7 @@ impl Rooms {
             },
             last_place: place,
             depth: join.depth,
-            ..empty_head(nid)
+            ..told.counted
         };
         let graph = Head::at(join.id.clone(), ingested.state_after.clone());
         (head.extremities, head.state) = (graph.extremities, graph.state);
@@ -162,19 +160,14 @@ impl Rooms {
             before: place,
             missing: join.prev_events.clone(),
         })));
+        let _ = head.count_member(None, Some(&join));
+        let memberships = told.memberships.into_iter().chain(membership_of(&stored));
         let mut members = HashSet::new();
-        for member in told.iter().chain([&stored]) {
-            let current = StateSlot::of(&member.event).and_then(|slot| head.state.get(&slot.hash()));
-            if current != Some(member.nid) {
-                continue;
+        for membership in memberships {
+            if membership.membership == "join" {
+                members.insert(membership.user_id.clone());
             }
-            let _ = head.count_member(None, Some(&member.event));
-            if let Some(membership) = membership_of(member) {
-                if membership.membership == "join" {
-                    members.insert(membership.user_id.clone());
-                }
-                list.push(Record::Membership(membership));
-            }
+            list.push(Record::Membership(membership));
         }
         list.extend(self.interests_anew(&head).await?.map(Record::Interest));
         list.push(Record::Head(head.clone()));
@@ -198,10 +191,16 @@ impl Rooms {
         Ok(room)
     }
 
-    /// The told state as this server keeps it. Events of it that were rejected are no state.
-    async fn told_state(&self, room: i64, ids: &[OwnedEventId]) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
-        let mut told: HashMap<StateSlot, Arc<StoredEvent>> = HashMap::new();
-        for ids in ids.chunks(2_000) {
+    /// A told state, numbered, of events that this server keeps; each of them is shown to `look`, and none is held. Events
+    /// that were rejected are no state.
+    async fn told_state(
+        &self,
+        room: i64,
+        ids: &[OwnedEventId],
+        mut look: impl FnMut(&StoredEvent),
+    ) -> Result<State, Refusal> {
+        let mut slots: BTreeMap<SlotHash, Option<EventNid>> = BTreeMap::new();
+        for ids in ids.chunks(READ_TOGETHER) {
             let ids = ids.iter().map(ToString::to_string).collect();
             for stored in self.store.events_by_id(ids).await? {
                 if stored.room != room || stored.outcome == Outcome::Rejected {
@@ -209,12 +208,13 @@ impl Rooms {
                 }
                 let slot = StateSlot::of(&stored.event)
                     .ok_or_else(|| Refusal::forbidden("the told state holds what is no state"))?;
-                if told.insert(slot, stored).is_some() {
+                if slots.insert(slot.hash(), Some(stored.nid)).is_some() {
                     return Err(Refusal::forbidden("the told state fills a slot twice"));
                 }
+                look(&stored);
             }
         }
-        Ok(told.into_values().collect())
+        Ok(State::default().with(StateNid(self.store.next_nid()), slots))
     }
 
     /// The interests of a room that begins anew.
@@ -238,10 +238,33 @@ impl Rooms {
     /// # Errors
     /// When the told state does not hold.
     pub async fn state_from(&self, room: i64, ids: &[OwnedEventId]) -> Result<State, Refusal> {
-        let told = self.told_state(room, ids).await?;
-        let slots = told
-            .iter()
-            .filter_map(|stored| Some((StateSlot::of(&stored.event)?.hash(), Some(stored.nid))));
-        Ok(State::default().with(StateNid(self.store.next_nid()), slots))
+        self.told_state(room, ids, |_| {}).await
+    }
+}
+
+/// The members of a told state, without the one whose join replaces what it says of them.
+struct Members {
+    joining: Option<Box<str>>,
+    /// A head in which they are counted.
+    counted: RoomHead,
+    memberships: Vec<Membership>,
+}
+
+impl Members {
+    fn replaced_by(join: &Event, counted: RoomHead) -> Self {
+        Self {
+            joining: join.state_key.clone(),
+            counted,
+            memberships: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, stored: &StoredEvent) {
+        let is_member = &*stored.event.event_type == "m.room.member";
+        if !is_member || stored.event.state_key == self.joining {
+            return;
+        }
+        let _ = self.counted.count_member(None, Some(&stored.event));
+        self.memberships.extend(membership_of(stored));
     }
 }

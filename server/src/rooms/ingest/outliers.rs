@@ -61,8 +61,14 @@ impl Rooms {
             }));
             records.push(Record::Event(Arc::new(stored)));
         }
-        for records in records.chunks(STORED_TOGETHER) {
-            self.store.append(Change::new(records.to_vec())).await?;
+        let mut stored = Vec::new();
+        while !records.is_empty() {
+            let rest = records.split_off(STORED_TOGETHER.min(records.len()));
+            let together = std::mem::replace(&mut records, rest);
+            stored.push(self.store.enqueue(Change::new(together))?);
+        }
+        for pending in stored {
+            pending.wait().await?;
         }
         Ok(())
     }

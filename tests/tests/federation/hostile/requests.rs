@@ -57,7 +57,16 @@ async fn cannot_have(liar: &Liar, victim: &Victim, room: &str, event: &str) {
             },
         )
         .await,
-        events(liar, victim, State { room_id, at: id }).await,
+        events(
+            liar,
+            victim,
+            State {
+                room_id,
+                at: id,
+                beside: None,
+            },
+        )
+        .await,
     ];
     for answer in answers {
         match answer {

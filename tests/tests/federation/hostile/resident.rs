@@ -10,6 +10,7 @@ use maru_protocol::wire::bounded::{Json, Text};
 use maru_protocol::wire::request::Nothing;
 use maru_protocol::wire::request::membership::{Admission, MakeMembership, SendMembership, Template};
 use maru_protocol::wire::request::records::Records;
+use maru_protocol::wire::request::state::Extent;
 use maru_protocol::wire::{Part, Refused, RefusedCode, Request};
 use maru_protocol::{SecretKey, SignedRecord, SigningKey};
 use maru_tests::{Reply, TestServer, User, user::encode};
@@ -110,7 +111,9 @@ impl Room {
             records: vec![self.record.clone()],
             ..Part::default()
         });
-        parts.collect()
+        let mut parts: Vec<_> = parts.collect();
+        parts[0].extent = Some(extent(self.state.len(), self.chain.len()));
+        parts
     }
 
     fn admission(&self, join: Json) -> Admission {
@@ -143,6 +146,13 @@ impl Room {
                 _ => Err(Refused::new(RefusedCode::NotFound, "no")),
             }
         }
+    }
+}
+
+fn extent(state: usize, chain: usize) -> Extent {
+    Extent {
+        state: u64::try_from(state).unwrap(),
+        chain: u64::try_from(chain).unwrap(),
     }
 }
 
@@ -276,11 +286,49 @@ async fn a_forged_room_of_another_server_is_not_joined() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_auth_chain_is_verified_to_its_end() {
-    // 100,000 in `maru-load`'s sizes; here as many as a debug build does in a few seconds.
     let stage = Stage::set().await;
     let liar = stage.meet(73);
     let room = Room::of(&liar).with_long_chain(2_000);
     liar.answer_with(room.clone().answer(|_, _, _| {}));
     join_through(&stage.alice, &liar, &room).await.ok();
     assert_eq!(stage.joined().await, json!([room.create.room_id]));
+}
+
+/// What a part is that is answered a hundred times over: a thousand events, each well signed and allowed by the one before.
+fn a_hundred_times(room: &Room, announced: Option<Extent>) -> Vec<Part> {
+    let mut parts = vec![room.parts()[1].clone(); 100];
+    parts[0].extent = announced;
+    parts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_auth_chain_of_a_hundred_thousand_events_is_refused_before_it_is_read() {
+    let stage = Stage::set().await;
+    let announced = [
+        ("a hundred thousand, as there are", Some(extent(4, 100_000))),
+        ("as many as it may have", Some(extent(4, 2_000))),
+        (
+            "more than anybody counts",
+            Some(extent(usize::MAX >> 11, usize::MAX >> 11)),
+        ),
+        ("nothing", None),
+    ];
+    let room = Room::of(&stage.meet(74)).with_long_chain(1_999);
+    for (refused, (case, announced)) in (1..).zip(announced) {
+        let liar = stage.meet(74);
+        let told = a_hundred_times(&room, announced);
+        assert_eq!(told.iter().map(|part| part.events.len()).sum::<usize>(), 100_000);
+        liar.answer_with(room.clone().answer(move |_, parts, _| *parts = told.clone()));
+        let reply = join_through(&stage.alice, &liar, &room).await;
+        assert_eq!(reply.status, 403, "{case}: {}", reply.json);
+        let error = reply.json["error"].as_str().unwrap();
+        assert!(
+            error.contains("too large, or larger than it said"),
+            "{case}: {error}"
+        );
+        let dropped = stage.server.parts().peers.dropped();
+        assert_eq!(dropped, [("too_much", refused)].into(), "{case}");
+        assert_eq!(stage.joined().await, json!([]), "{case}");
+        liar.pool.shut_down().await;
+    }
 }
