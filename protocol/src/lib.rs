@@ -14,6 +14,7 @@
 //! - [`ingest`]: what becomes of an event that another server sent.
 //! - [`gap`]: fetching the events that a replica lacks.
 //! - [`interest`]: which servers an event is for.
+//! - [`outgoing`]: what a peer is sent of a log, a page at a time.
 //! - [`visibility`]: who may see an event.
 //! - [`cursor`]: how far a reader of the log has come, and the tokens that clients carry.
 //! - [`record`]: what a server says of itself, signed.
@@ -32,6 +33,7 @@ pub mod ingest;
 pub mod interest;
 pub mod key;
 pub mod limits;
+pub mod outgoing;
 pub mod record;
 pub mod resolve;
 pub mod server_name;

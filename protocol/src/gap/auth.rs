@@ -28,6 +28,8 @@ pub(super) struct Chain {
     open: BTreeSet<OwnedEventId>,
     /// What may be here already.
     named: BTreeSet<OwnedEventId>,
+    /// What is at hand already.
+    given: BTreeSet<OwnedEventId>,
     rounds: usize,
 }
 
@@ -38,7 +40,18 @@ impl Chain {
             bytes: 0,
             open: ids.into_iter().collect(),
             named: BTreeSet::new(),
+            given: BTreeSet::new(),
             rounds: 0,
+        }
+    }
+
+    /// What allows some events and is not among them.
+    pub(super) fn of(events: &BTreeMap<OwnedEventId, Arc<Event>>) -> Self {
+        let named = events.values().flat_map(|event| event.auth_events.iter());
+        Self {
+            named: named.filter(|id| !events.contains_key(*id)).cloned().collect(),
+            given: events.keys().cloned().collect(),
+            ..Self::new(Vec::new())
         }
     }
 
@@ -66,6 +79,8 @@ impl Chain {
         self.bytes += fresh.values().map(|event| event.json.len()).sum::<usize>();
         self.events.extend(fresh.clone());
         let named = fresh.into_values().flat_map(|event| event.auth_events.clone());
-        self.named = named.filter(|id| !self.events.contains_key(id)).collect();
+        self.named = named
+            .filter(|id| !self.events.contains_key(id) && !self.given.contains(id))
+            .collect();
     }
 }

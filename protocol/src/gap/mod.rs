@@ -16,11 +16,16 @@
 //! events that one of them lacks are fetched, and where its own ancestors are out of reach of everybody, a peer is asked
 //! for the state before it. A peer that does not give what is needed is left for the next.
 //!
+//! What stands at a gap that was bridged before is no news, and no walk goes there: it is the past, which is fetched a
+//! [page](page) at a time.
+//!
+//! - [`page`]: the past before a gap, a page at a time.
 //! - [`work`]: what there is to do in a room, one thing at a time, and what waits for its ancestors.
 //! - [`order`]: events in an order in which each comes after those it names.
 
 mod auth;
 pub mod order;
+pub mod page;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -82,6 +87,8 @@ pub enum Question {
     Events(Vec<OwnedEventId>),
     /// The state before this one, with its auth chain.
     State(OwnedEventId),
+    /// These and what lies before them: at most [`page::PAGE`].
+    Past(Vec<OwnedEventId>),
 }
 
 /// What a peer gives.
@@ -100,9 +107,6 @@ pub struct Offer {
     pub event: Arc<Event>,
     /// The events of the state before it, where a peer had to tell; they have been kept before.
     pub told: Option<Vec<OwnedEventId>>,
-    /// Whether it lies before an event that is here already: it belongs to the past of the room and moves no head, or an
-    /// old state would come back.
-    pub past: bool,
 }
 
 /// What of some events is here.
@@ -110,11 +114,18 @@ pub struct Offer {
 pub struct Here {
     /// Those that need not be fetched: they have their place in the room, or are rejected.
     pub settled: BTreeSet<OwnedEventId>,
-    /// Those that hang nowhere.
+    /// Those that hang nowhere, the rejected among them as well: the state after them is not known.
     pub outliers: BTreeSet<OwnedEventId>,
-    /// All events of the room, looked up or not, that are not here although an accepted one that is here names them as
-    /// previous: its state was told.
-    pub open_ends: BTreeSet<OwnedEventId>,
+    /// Those that are missing before an event that is here: they stand at a gap, and are left to a [page](page) of the
+    /// past. Fetched as news they would become extremities, and an old state would come back.
+    pub at_gaps: BTreeSet<OwnedEventId>,
+}
+
+impl Here {
+    /// Whether an event that was looked up has to be fetched.
+    fn is_news(&self, id: &OwnedEventId) -> bool {
+        !self.settled.contains(id) && !self.at_gaps.contains(id)
+    }
 }
 
 /// What became of an offered event.
@@ -224,8 +235,7 @@ impl Gap {
     pub fn found(&mut self, asked: BTreeSet<OwnedEventId>, here: &Here) -> Effect {
         match &mut self.stage {
             Stage::Comparing => {
-                let missing = asked.into_iter().filter(|id| !here.settled.contains(id));
-                let missing: Vec<_> = missing.collect();
+                let missing: Vec<_> = asked.into_iter().filter(|id| here.is_news(id)).collect();
                 if missing.is_empty() {
                     return Effect::Filled;
                 }
@@ -392,15 +402,8 @@ impl Gap {
         self.failed = 0;
         if let Stage::Walking(walk) = std::mem::replace(&mut self.stage, Stage::Offering) {
             let target = self.targets.front().cloned();
-            let all = walk.end().into_iter();
-            let all = all.chain(target.map(|event| (event, false)));
-            self.offers = all
-                .map(|(event, past)| Offer {
-                    event,
-                    told: None,
-                    past,
-                })
-                .collect();
+            let all = walk.end().into_iter().chain(target);
+            self.offers = all.map(|event| Offer { event, told: None }).collect();
         }
         self.offer()
     }

@@ -26,8 +26,7 @@ type Peers = BTreeMap<OwnedServerName, BTreeMap<OwnedEventId, Arc<Event>>>;
 /// Drives a gap on plain maps. An event is settled once all its previous events are here, or its state was told.
 struct Replica {
     here: BTreeSet<OwnedEventId>,
-    open_ends: BTreeSet<OwnedEventId>,
-    past: BTreeSet<OwnedEventId>,
+    at_gaps: BTreeSet<OwnedEventId>,
     outliers: BTreeSet<OwnedEventId>,
     asked: Vec<(OwnedServerName, Question)>,
     /// How many of the next questions get no answer.
@@ -38,23 +37,62 @@ impl Replica {
     fn of(events: &[&Arc<Event>]) -> Self {
         Self {
             here: events.iter().map(|event| event.id.clone()).collect(),
-            open_ends: BTreeSet::new(),
-            past: BTreeSet::new(),
+            at_gaps: BTreeSet::new(),
             outliers: BTreeSet::new(),
             asked: Vec::new(),
             unheard: 0,
         }
     }
 
+    fn look_up(&self, ids: &BTreeSet<OwnedEventId>) -> Here {
+        let of = |known: &BTreeSet<OwnedEventId>| ids.intersection(known).cloned().collect();
+        Here {
+            settled: of(&self.here),
+            outliers: of(&self.outliers),
+            at_gaps: of(&self.at_gaps),
+        }
+    }
+
+    /// Fetches a page of the past. What it brought, each with whether its state was told.
+    fn read_on(&mut self, peers: &Peers, missing: &[&Arc<Event>]) -> Option<Vec<(OwnedEventId, bool)>> {
+        let missing = missing.iter().map(|event| event.id.clone()).collect();
+        let (mut page, mut effect) = page::Page::before(missing, peers.keys().cloned());
+        let mut brought = None;
+        for _ in 0..1_000 {
+            effect = match effect {
+                page::Effect::Ask(peer, question) => {
+                    self.asked.push((peer.clone(), question.clone()));
+                    match answer(&peers[&peer], question) {
+                        Some(answer) => page.answered(answer),
+                        None => page.refused(),
+                    }
+                }
+                page::Effect::LookUp(ids) => {
+                    let here = self.look_up(&ids);
+                    page.found(ids, &here)
+                }
+                page::Effect::Keep(events) => {
+                    self.outliers
+                        .extend(events.into_iter().map(|event| event.id.clone()));
+                    page.kept()
+                }
+                page::Effect::TakeIn(offers) => {
+                    let of = |offer: Offer| (offer.event.id.clone(), offer.told.is_some());
+                    brought = Some(offers.into_iter().map(of).collect());
+                    page.taken(true)
+                }
+                page::Effect::Filled => return brought,
+                page::Effect::GivenUp => return None,
+            };
+        }
+        panic!("a page without end");
+    }
+
     fn fill(&mut self, peers: &Peers, (mut gap, mut effect): (Gap, Effect)) -> bool {
         for _ in 0..1_000 {
             effect = match effect {
                 Effect::LookUp(ids) => {
-                    let here = Here {
-                        settled: ids.intersection(&self.here).cloned().collect(),
-                        outliers: ids.intersection(&self.outliers).cloned().collect(),
-                        open_ends: self.open_ends.clone(),
-                    };
+                    let here = self.look_up(&ids);
                     gap.found(ids, &here)
                 }
                 Effect::Ask(peer, question) => {
@@ -72,8 +110,7 @@ impl Replica {
                         .extend(events.into_iter().map(|event| event.id.clone()));
                     gap.kept()
                 }
-                Effect::TakeIn(Offer { event, told, past }) => {
-                    self.past.extend(past.then(|| event.id.clone()));
+                Effect::TakeIn(Offer { event, told }) => {
                     let lacks = |id: &&OwnedEventId| !self.here.contains(*id);
                     let prev_events: Vec<_> = match told {
                         Some(_) => Vec::new(),
@@ -107,6 +144,11 @@ fn answer(events: &BTreeMap<OwnedEventId, Arc<Event>>, question: Question) -> Op
     match question {
         Question::Events(ids) => {
             answer.events = ids.iter().filter_map(|id| events.get(id).cloned()).collect()
+        }
+        Question::Past(from) => {
+            answer.events = from.iter().filter_map(|id| events.get(id).cloned()).collect();
+            let before = self::answer(events, Question::Ancestors(from))?.events;
+            answer.events.extend(before);
         }
         Question::Ancestors(latest) => {
             let mut open: Vec<_> = latest.iter().filter_map(|id| events.get(id)).collect();
@@ -242,34 +284,55 @@ fn told_extremities_bring_everything_before_them() {
     assert_eq!(replica.here, story.events.keys().cloned().collect());
 }
 
-/// Two messages from before a join that was let in by a told state, and one beside the join.
-#[test]
-fn what_lies_before_an_event_that_is_here_is_past() {
+/// A replica that came into the room by a join and a told state: two messages are missing before it. Two more were sent
+/// beside it.
+fn joined() -> (Replica, Peers, [Arc<Event>; 4]) {
     let (mut story, mut branch) = Story::public_room(RoomVersion::V12);
     let old: Vec<_> = story.events.values().cloned().collect();
-    let (first, second) = (
-        message(&mut story, &mut branch, ALICE),
-        message(&mut story, &mut branch, ALICE),
-    );
-    let (mut here, mut beside) = (branch.clone(), branch.clone());
-    let join = message(&mut story, &mut here, BOB);
+    let first = message(&mut story, &mut branch, ALICE);
+    let second = message(&mut story, &mut branch, ALICE);
+    let mut beside = branch.clone();
+    let join = message(&mut story, &mut branch, BOB);
     let newer = message(&mut story, &mut beside, ALICE);
     let last = message(&mut story, &mut beside, ALICE);
-    let mut replica = Replica::of(&old.iter().chain([&join]).collect::<Vec<_>>());
-    replica.open_ends.insert(second.id.clone());
+    let mut replica = Replica::of(&[&join]);
+    replica.outliers = old.iter().map(|event| event.id.clone()).collect();
+    replica.at_gaps.insert(second.id.clone());
     let peers = Peers::from([(server("b.example"), all(&story))]);
+    (replica, peers, [first, second, newer, last])
+}
+
+#[test]
+fn what_stands_at_a_gap_is_no_news() {
+    let (mut replica, peers, [first, second, newer, last]) = joined();
+    let told = Gap::up_to([second.id.clone()], [server("b.example")]);
+    assert!(replica.fill(&peers, told) && replica.asked.is_empty());
     assert!(replica.fill(&peers, Gap::before(Arc::clone(&last), [server("b.example")])));
     assert!(
-        [&first, &second]
+        [&newer, &last]
             .iter()
-            .all(|event| replica.past.contains(&event.id))
+            .all(|event| replica.here.contains(&event.id))
     );
     assert!(
-        ![&newer, &last]
+        ![&first, &second]
             .iter()
-            .any(|event| replica.past.contains(&event.id))
+            .any(|event| replica.here.contains(&event.id))
     );
-    assert!(replica.here.contains(&newer.id));
+    let bridged = (server("b.example"), Question::State(newer.id.clone()));
+    assert!(replica.asked.contains(&bridged), "{:?}", replica.asked);
+}
+
+#[test]
+fn a_page_of_the_past_comes_oldest_first_and_its_edge_with_a_told_state() {
+    let (mut replica, mut peers, [first, second, ..]) = joined();
+    // The first server asked has nothing, and the other one not the event before the first.
+    let mut known = peers.remove("b.example").unwrap();
+    known.remove(&first.prev_events[0]);
+    peers.insert(server("a.example"), BTreeMap::new());
+    peers.insert(server("c.example"), known);
+    let brought = replica.read_on(&peers, &[&second]).unwrap();
+    assert_eq!(brought, [(first.id.clone(), true), (second.id.clone(), false)]);
+    assert_eq!(replica.read_on(&Peers::new(), &[&second]), None);
 }
 
 #[test]

@@ -23,20 +23,19 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Walk {
     from: Arc<Event>,
-    found: BTreeMap<OwnedEventId, Arc<Event>>,
-    /// Of those that are found.
+    /// What peers gave. They may give more than is missing: what is here, and what lies before a gap.
+    given: BTreeMap<OwnedEventId, Arc<Event>>,
+    /// Of those that were given.
     bytes: usize,
-    /// Named by what came last; whether they are here is not known yet.
+    /// Whether these have to be fetched is not known yet.
     named: BTreeSet<OwnedEventId>,
-    /// Not here, and to be asked for.
-    lacking: BTreeSet<OwnedEventId>,
-    /// Not here, and the peer does not have them either.
+    /// What was looked up, and whether it has to be fetched.
+    known: BTreeMap<OwnedEventId, bool>,
+    /// The peer does not have them.
     hopeless: BTreeSet<OwnedEventId>,
     /// Asked for by their ids, because asking for ancestors gave none of those that lack: the peer may not have the event
     /// whose ancestors they are.
-    by_id: Option<Vec<OwnedEventId>>,
-    /// Named by events that are here already.
-    open_ends: BTreeSet<OwnedEventId>,
+    by_id: Option<BTreeSet<OwnedEventId>>,
     rounds: usize,
 }
 
@@ -45,96 +44,108 @@ impl Walk {
         Self {
             named: from.prev_events.iter().cloned().collect(),
             from,
-            found: BTreeMap::new(),
+            given: BTreeMap::new(),
             bytes: 0,
-            lacking: BTreeSet::new(),
+            known: BTreeMap::new(),
             hopeless: BTreeSet::new(),
             by_id: None,
-            open_ends: BTreeSet::new(),
             rounds: 0,
         }
     }
 
     pub(super) fn next(&mut self) -> Next {
-        let is_full = self.found.len() >= LARGEST_GAP || self.bytes >= LARGEST_BYTES;
+        let is_full = self.given.len() >= LARGEST_GAP || self.bytes >= LARGEST_BYTES;
         if is_full || self.rounds >= ROUNDS {
             return Next::End;
         }
         if !self.named.is_empty() {
             return Next::LookUp(std::mem::take(&mut self.named));
         }
-        if self.lacking.is_empty() {
+        let (news, lacking) = self.news();
+        let lacking: BTreeSet<_> = lacking.difference(&self.hopeless).collect();
+        if lacking.is_empty() {
             return if self.hopeless.is_empty() {
                 Next::End
             } else {
                 Next::Stuck
             };
         }
-        self.rounds += 1;
-        if let Some(ids) = &mut self.by_id {
-            *ids = self.lacking.iter().take(MAX_EVENT_IDS).cloned().collect();
-            return Next::Ask(Question::Events(ids.clone()));
-        }
-        let names_one = |event: &&Arc<Event>| event.prev_events.iter().any(|id| self.lacking.contains(id));
-        let latest = self.found.values().chain([&self.from]).filter(names_one);
+        let by_id = lacking.iter().take(MAX_EVENT_IDS).map(|id| (*id).clone());
+        let names_one = |event: &&Arc<Event>| event.prev_events.iter().any(|id| lacking.contains(id));
+        let latest = news.iter().chain([&self.from]).filter(names_one);
         let latest = latest.map(|event| event.id.clone()).take(MAX_EXTREMITIES);
-        Next::Ask(Question::Ancestors(latest.collect()))
+        self.rounds += 1;
+        Next::Ask(match &mut self.by_id {
+            Some(ids) => {
+                *ids = by_id.collect();
+                Question::Events(ids.iter().cloned().collect())
+            }
+            None => Question::Ancestors(latest.collect()),
+        })
     }
 
-    /// The ancestors so far, oldest first, and whether each lies before an event that is here already.
-    pub(super) fn end(self) -> Vec<(Arc<Event>, bool)> {
-        let mut past = self.open_ends;
-        let mut ordered: Vec<_> = order::by_previous(self.found.into_values())
-            .into_iter()
-            .map(|event| (event, false))
-            .collect();
-        for (event, is_past) in ordered.iter_mut().rev() {
-            *is_past = past.contains(&event.id);
-            if *is_past {
-                past.extend(event.prev_events.iter().cloned());
-            }
-        }
-        ordered
+    /// The ancestors so far, oldest first.
+    pub(super) fn end(self) -> Vec<Arc<Event>> {
+        order::by_previous(self.news().0)
     }
 
     /// Goes on with another peer, which may have what the one before did not.
     pub(super) fn with_another_peer(&mut self) {
-        self.lacking.append(&mut self.hopeless);
-        self.by_id = Some(Vec::new());
+        self.hopeless.clear();
+        self.by_id = Some(BTreeSet::new());
         self.rounds = 0;
     }
 
     pub(super) fn found(&mut self, asked: BTreeSet<OwnedEventId>, here: &Here) {
-        self.open_ends.extend(here.open_ends.iter().cloned());
-        let lacking = asked.into_iter().filter(|id| !here.settled.contains(id));
-        self.lacking.extend(lacking);
+        let known = asked.into_iter().map(|id| (here.is_news(&id), id));
+        self.known.extend(known.map(|(is_news, id)| (id, is_news)));
     }
 
     pub(super) fn answered(&mut self, events: Vec<Arc<Event>>) {
-        let helps = events.iter().any(|event| self.lacking.contains(&event.id));
+        let (_, lacking) = self.news();
+        let helps = events.iter().any(|event| lacking.contains(&event.id));
         let bytes: usize = events.iter().map(|event| event.json.len()).sum();
         // An answer that may be full left out what the peer has.
         let may_be_full = bytes + MAX_JSON_BYTES > MAX_ANSWER_BYTES;
         for event in events {
-            self.lacking.remove(&event.id);
-            if !self.found.contains_key(&event.id) {
-                self.named.extend(event.prev_events.iter().cloned());
-                self.bytes += event.json.len();
-                self.found.insert(event.id.clone(), event);
+            let named = event.prev_events.iter().chain([&event.id]);
+            self.named
+                .extend(named.filter(|id| !self.known.contains_key(*id)).cloned());
+            self.hopeless.remove(&event.id);
+            let bytes = event.json.len();
+            if self.given.insert(event.id.clone(), event).is_none() {
+                self.bytes += bytes;
             }
         }
         match self.by_id.take() {
-            Some(_) if may_be_full => self.by_id = Some(Vec::new()),
+            Some(_) if may_be_full => self.by_id = Some(BTreeSet::new()),
             // What it does not have by its id, it does not have.
             Some(asked) => {
-                let not_given = asked.into_iter().filter(|id| self.lacking.remove(id));
-                self.hopeless.extend(not_given.collect::<Vec<_>>());
+                let not_given = asked.into_iter().filter(|id| !self.given.contains_key(id));
+                self.hopeless.extend(not_given);
             }
-            None if !helps => self.by_id = Some(Vec::new()),
+            None if !helps => self.by_id = Some(BTreeSet::new()),
             None => {}
         }
-        self.named.retain(|id| {
-            !self.found.contains_key(id) && !self.lacking.contains(id) && !self.hopeless.contains(id)
-        });
+    }
+
+    /// The ancestors that have to be fetched: those that were given, and those that lack.
+    fn news(&self) -> (Vec<Arc<Event>>, BTreeSet<OwnedEventId>) {
+        let (mut given, mut lacking) = (BTreeMap::new(), BTreeSet::new());
+        let mut open = vec![&self.from];
+        while let Some(event) = open.pop() {
+            let news = event
+                .prev_events
+                .iter()
+                .filter(|id| self.known.get(*id) == Some(&true));
+            for id in news {
+                match self.given.get(id) {
+                    Some(event) if given.insert(id, Arc::clone(event)).is_none() => open.push(event),
+                    Some(_) => {}
+                    None => drop(lacking.insert(id.clone())),
+                }
+            }
+        }
+        (given.into_values().collect(), lacking)
     }
 }

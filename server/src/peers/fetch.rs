@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use maru_federation::pool::PeerState;
+use maru_protocol::gap::page::PAGE;
 use maru_protocol::gap::{self, AT_ONCE, Answer, Effect, Gap, Here, LARGEST_GAP, Offer, Question};
 use maru_protocol::ingest::Outcome;
-use maru_protocol::wire::request::history::{Events, MissingEvents};
+use maru_protocol::wire::limits::MAX_EXTREMITIES;
+use maru_protocol::wire::request::history::{Backfill, Events, MissingEvents};
 use ruma::{OwnedEventId, OwnedServerName, ServerName};
 
 use super::Peers;
@@ -43,7 +45,7 @@ impl Peers {
         peer: &ServerName,
         incoming: Incoming,
     ) -> Result<(), Refusal> {
-        let gap = Gap::before(Arc::clone(&incoming.event), self.helpers(room, peer));
+        let gap = Gap::before(Arc::clone(&incoming.event), self.helpers(room, Some(peer)));
         let drive = Drive {
             room,
             target: Some(incoming),
@@ -62,7 +64,7 @@ impl Peers {
         peer: &ServerName,
         extremities: Vec<OwnedEventId>,
     ) -> Result<bool, Refusal> {
-        let gap = Gap::up_to(extremities, self.helpers(room, peer));
+        let gap = Gap::up_to(extremities, self.helpers(room, Some(peer)));
         let drive = Drive {
             room,
             target: None,
@@ -71,10 +73,10 @@ impl Peers {
         self.fill(gap, drive).await
     }
 
-    /// Whom to ask about a room: whoever told of the gap, then those that are connected.
-    fn helpers(&self, room: &Room, peer: &ServerName) -> Vec<OwnedServerName> {
-        let mut servers = self.candidates([peer.to_owned()], Some(room));
-        servers.sort_by_key(|name| (**name != *peer, !self.is_connected(name)));
+    /// Whom to ask about a room: whoever told of the gap, if somebody did, then those that are connected.
+    pub(super) fn helpers(&self, room: &Room, first: Option<&ServerName>) -> Vec<OwnedServerName> {
+        let mut servers = self.candidates(first.map(ToOwned::to_owned), Some(room));
+        servers.sort_by_key(|name| (first.is_none_or(|first| first != *name), !self.is_connected(name)));
         servers
     }
 
@@ -120,22 +122,20 @@ impl Peers {
         }
     }
 
-    /// Which of some events are here. Those that stand at a gap of the timeline count: what lies there is the past, which is
-    /// backfilled and no news.
-    async fn here(&self, room: &Room, ids: &BTreeSet<OwnedEventId>) -> Result<Here, Refusal> {
+    /// Which of some events are here, and which stand at a gap of the timeline.
+    pub(super) async fn here(&self, room: &Room, ids: &BTreeSet<OwnedEventId>) -> Result<Here, Refusal> {
         let mut here = Here::default();
         let at_gaps = self.store.gaps(room.nid).await?.into_iter();
         let at_gaps = at_gaps.flat_map(|gap| gap.missing).filter(|id| ids.contains(id));
-        here.settled.extend(at_gaps);
+        here.at_gaps.extend(at_gaps);
         let ids = ids.iter().map(ToString::to_string).collect();
         for stored in self.store.events_by_id(ids).await? {
-            let settled = stored.state.is_some() || stored.outcome == Outcome::Rejected;
-            let kind = if settled {
-                &mut here.settled
-            } else {
-                &mut here.outliers
-            };
-            kind.insert(stored.event.id.clone());
+            if stored.state.is_some() || stored.outcome == Outcome::Rejected {
+                here.settled.insert(stored.event.id.clone());
+            }
+            if stored.state.is_none() {
+                here.outliers.insert(stored.event.id.clone());
+            }
         }
         Ok(here)
     }
@@ -170,6 +170,17 @@ impl Peers {
                 let read = self.read_events(answer, self.subject(room), LARGEST_GAP);
                 (read.await?.0, Vec::new())
             }
+            Question::Past(from) => {
+                let from = from.into_iter().take(MAX_EXTREMITIES).collect();
+                let call = Backfill {
+                    room_id,
+                    from,
+                    limit: PAGE,
+                };
+                let answer = self.ask(peer, call).await?;
+                let read = self.read_events(answer, self.subject(room), PAGE as usize);
+                (read.await?.0, Vec::new())
+            }
             Question::State(at) => {
                 // Its events are kept already.
                 (Vec::new(), self.ask_state(room, peer, &at, None).await?.state)
@@ -184,7 +195,6 @@ impl Peers {
         let mut incoming = target
             .filter(|target| target.event.id == offer.event.id)
             .unwrap_or_else(|| Incoming::live(offer.event));
-        incoming.backfilled = offer.past;
         if let Some(told) = offer.told {
             // What is missing before it is left to backfill.
             self.replicas.add(&drive.room.room_id);

@@ -253,7 +253,7 @@ impl Peers {
     }
 
     /// Takes events into a room. A server that is found to be in it is told where it ends: what was sent while this server
-    /// did not know of it was not meant for it.
+    /// did not know of it was not meant for it. Where that is this server, what it missed meanwhile is fetched.
     ///
     /// # Errors
     /// Those of [`Rooms::take_in`](crate::rooms::Rooms::take_in).
@@ -264,8 +264,12 @@ impl Peers {
     ) -> Result<Vec<Taken>, Refusal> {
         let known = Arc::clone(&room.head().servers);
         let taken = self.rooms.take_in(room, events).await?;
+        let head = room.head();
+        let own = &self.identity.server_name;
+        if !known.contains_key(own) && head.servers.contains_key(own) {
+            self.replicas.add(&room.room_id);
+        }
         if let Some(road) = self.road.get() {
-            let head = room.head();
             let found = head.servers.keys().filter(|name| !known.contains_key(*name));
             found.for_each(|name| road.0.owe_extremities(name));
         }

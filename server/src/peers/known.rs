@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use maru_federation::pool::{PeerState, PeerView};
 use maru_protocol::ServerKind;
 use maru_protocol::key::PublicKey;
+use maru_protocol::outgoing::position_of;
 use maru_protocol::wire::CloseCode;
 use maru_protocol::wire::request::records::Records;
 use ruma::{OwnedServerName, ServerName};
 
-use super::outgoing::position_of;
 use super::proving::RefusedKey;
 use super::{Peers, ask};
 use crate::config::PeerAddress;

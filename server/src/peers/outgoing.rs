@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use maru_federation::homeserver::LogPage;
-use maru_protocol::cursor::{LogId, Position};
+use maru_protocol::cursor::Position;
+use maru_protocol::outgoing::{Page, Room, cursor_at, position_of};
 use maru_protocol::wire::bounded::Text;
 use maru_protocol::wire::log::{Cursor, DeviceList, Event, LogItem, Receipt, Skipped, ToDevice};
 use maru_protocol::wire::message::RoomExtremities;
@@ -16,19 +17,6 @@ use crate::refusal::Refusal;
 use crate::store::events::StoredEvent;
 use crate::store::outgoing::ForPeer;
 use crate::store::peer_messages::Delivered;
-
-/// A cursor of this server's log: the log's id and a position, 24 bytes.
-pub(super) fn cursor_at(log_id: LogId, position: Position) -> Cursor {
-    let bytes = [&log_id.0[..], &position.0.to_be_bytes()].concat();
-    Cursor::new(&bytes).unwrap_or_default()
-}
-
-/// The position of a cursor that this server made, if it is of this log and not beyond its end.
-pub(super) fn position_of(cursor: &Cursor, log_id: LogId, end: Position) -> Option<Position> {
-    let (log, position) = cursor.split_at_checked(16)?;
-    let position = Position(i64::from_be_bytes(position.try_into().ok()?));
-    (log == log_id.0 && position.0 >= 0 && position <= end).then_some(position)
-}
 
 impl Peers {
     /// The next page of the log for a peer. Rooms with more waiting than the peer is meant to be sent are skipped: the
@@ -43,20 +31,13 @@ impl Peers {
         let log_id = self.store.log_id();
         let after = after.and_then(|cursor| position_of(&cursor, log_id, self.store.position()));
         let after = after.unwrap_or(Position::START);
-        let mut items = self.skip_backlog(peer, after).await?;
-        let (waiting, mut reached) = self.waiting_for(peer, after, max_items.max(1)).await?;
-        let mut bytes = items.iter().map(LogItem::weight).sum::<usize>();
-        let mut last = after;
-        for (position, item) in waiting {
-            let full = items.len() >= max_items || bytes + item.weight() > max_bytes;
-            if full && !items.is_empty() {
-                reached = last;
-                break;
-            }
-            bytes += item.weight();
-            items.push(item);
-            last = position;
-        }
+        let skipped = self.skip_backlog(peer, after).await?;
+        let (waiting, complete) = self.waiting_for(peer, after, max_items.max(1)).await?;
+        let room = Room {
+            items: max_items,
+            bytes: max_bytes,
+        };
+        let Page { items, reached } = Page::fill(after, skipped, waiting, complete, room);
         Ok(LogPage {
             more: reached < self.store.position(),
             items,
@@ -195,19 +176,4 @@ fn item_of(other: ForPeer) -> Option<LogItem> {
             ts: u64::try_from(receipt.ts).unwrap_or(0),
         }),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cursor_of_another_log_or_beyond_the_end_is_none() {
-        let (log, end) = (LogId([7; 16]), Position(10));
-        let cursor = cursor_at(log, Position(9));
-        assert_eq!(position_of(&cursor, log, end), Some(Position(9)));
-        assert_eq!(position_of(&cursor, LogId([8; 16]), end), None);
-        assert_eq!(position_of(&cursor_at(log, Position(11)), log, end), None);
-        assert_eq!(position_of(&Cursor::new(b"short").unwrap(), log, end), None);
-    }
 }

@@ -121,7 +121,7 @@ impl Peers {
             Direction::Forward => history::Direction::Forwards,
             Direction::Backward => history::Direction::Backwards,
         };
-        for server in self.candidates([], Some(room)).iter().take(MOST_SERVERS) {
+        for server in self.helpers(room, None).iter().take(MOST_SERVERS) {
             let call = Timestamp {
                 room_id: room.room_id.clone(),
                 ts: time_ms,

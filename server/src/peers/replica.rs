@@ -3,23 +3,18 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
+use maru_protocol::gap::page::{PAGE, pause};
 use ruma::{OwnedRoomId, RoomId};
 use tokio::sync::Notify;
 
 use super::Peers;
-use super::past::AT_ONCE;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 
 /// Events that the past of one room may cost, with those of the states that are told for each page. What lies beyond is
 /// fetched when somebody reads there.
 const MOST_EVENTS: usize = 500_000;
-
-/// How often a room's past is asked for in vain, and the pause after the first time; longer each time.
-const ATTEMPTS: u32 = 10;
-const PAUSE: Duration = Duration::from_secs(15);
 
 /// A room whose past is not whole.
 #[derive(Debug)]
@@ -102,18 +97,18 @@ impl Peers {
                 (partial.events_left, partial.failures) = (left, 0);
             }
             Ok(false) | Err(Refusal::Unavailable(_) | Refusal::NotFound(_) | Refusal::Forbidden(_)) => {
-                partial.failures += 1;
+                partial.failures = partial.failures.saturating_add(1);
             }
             Err(refusal) => return Err(refusal),
         }
-        Ok((partial.failures < ATTEMPTS).then_some(partial))
+        Ok(Some(partial))
     }
 }
 
 /// Roughly what a page of a room's past costs: its events, and the state that is told for the earliest of them.
 fn cost(room: &Room) -> usize {
     let members = usize::try_from(room.head().joined).unwrap_or(usize::MAX);
-    members.saturating_mul(2).saturating_add(AT_ONCE as usize)
+    members.saturating_mul(2).saturating_add(PAGE as usize)
 }
 
 async fn make_whole(peers: Weak<Peers>) {
@@ -128,7 +123,7 @@ async fn make_whole(peers: Weak<Peers>) {
             Ok(Some(partial)) if partial.failures == 0 => replicas.push(partial),
             Ok(Some(partial)) => {
                 tokio::spawn(async move {
-                    tokio::time::sleep(PAUSE * partial.failures).await;
+                    tokio::time::sleep(pause(partial.failures)).await;
                     replicas.push(partial);
                 });
             }

@@ -1,6 +1,7 @@
 //! The state of a room as a peer tells it. It may be large: its events are kept as they come, part by part, so that what
 //! a peer makes up costs this server no memory.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use maru_federation::pool::Answering;
@@ -20,6 +21,12 @@ use super::dropped::Dropped;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::store::events::StoredEvent;
+
+/// Most generations of events that allow those of a told state and are fetched for it.
+const MOST_GENERATIONS: usize = 40;
+
+/// Bytes of them after which no more are: 8 MiB.
+const MOST_ALLOWING_BYTES: usize = 8 * 1024 * 1024;
 
 /// How much of a told state is still to come, by what the peer announced.
 struct Left {
@@ -226,5 +233,47 @@ impl Peers {
             }
         }
         Ok(events)
+    }
+
+    /// Fetches the events that allow those of a told state and are neither in it nor here.
+    async fn fetch_allowing(
+        &self,
+        room: &Room,
+        peer: &ServerName,
+        told: &HashMap<OwnedEventId, Arc<Event>>,
+    ) -> Result<(), Refusal> {
+        let mut fetched: HashMap<OwnedEventId, Arc<Event>> = HashMap::new();
+        let mut looking = told.clone();
+        for _ in 0..MOST_GENERATIONS {
+            let named = looking.values().flat_map(|event| event.auth_events.iter());
+            let named = named.filter(|id| !told.contains_key(*id) && !fetched.contains_key(*id));
+            let named: HashSet<OwnedEventId> = named.cloned().collect();
+            let here = self
+                .store
+                .events_by_id(named.iter().map(ToString::to_string).collect())
+                .await?;
+            let here: HashSet<&OwnedEventId> = here.iter().map(|stored| &stored.event.id).collect();
+            let missing = named.iter().filter(|id| !here.contains(id));
+            let missing: Vec<OwnedEventId> = missing.take(MAX_EVENT_IDS).cloned().collect();
+            let bytes: usize = fetched.values().map(|event| event.json.len()).sum();
+            if missing.is_empty() || bytes >= MOST_ALLOWING_BYTES {
+                break;
+            }
+            let answer = self.put(room, peer, Question::Events(missing)).await?;
+            if answer.events.is_empty() {
+                break;
+            }
+            looking = answer
+                .events
+                .into_iter()
+                .map(|event| (event.id.clone(), event))
+                .collect();
+            fetched.extend(looking.clone());
+        }
+        if fetched.is_empty() {
+            return Ok(());
+        }
+        let events = fetched.into_values().collect();
+        self.rooms.keep_outliers(room.nid, room.version, events).await
     }
 }

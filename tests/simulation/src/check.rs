@@ -1,7 +1,6 @@
 //! What must hold at the end of a run.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use maru_protocol::event::Event;
 use maru_protocol::ingest::Outcome;
@@ -21,6 +20,7 @@ pub(crate) fn findings(world: &World) -> Vec<String> {
     for server in world.servers.iter().filter(|server| server.up) {
         own_log(server, &mut found);
     }
+    messages(world, &mut found);
     let core = core(world, &mut found);
     unrest(world, &core, &mut found);
     same_state(world, &core, &mut found);
@@ -71,6 +71,24 @@ fn own_log(server: &Server, found: &mut Vec<String>) {
         found.push(format!(
             "s{at} told a user that {id} is sent, and does not have it"
         ));
+    }
+}
+
+/// Messages that users were told are sent have come, where both servers are still there.
+fn messages(world: &World, found: &mut Vec<String>) {
+    for server in world.servers.iter().filter(|server| server.up) {
+        for (id, to) in &server.sent_messages {
+            let receiver = world
+                .servers
+                .iter()
+                .find(|server| server.name == *to && server.up);
+            if receiver.is_some_and(|receiver| !receiver.disk.delivered.contains(id)) {
+                found.push(format!(
+                    "the message {id} of s{} never came to {to}",
+                    server.index
+                ));
+            }
+        }
     }
 }
 
@@ -161,13 +179,8 @@ fn same_state(world: &World, core: &[usize], found: &mut Vec<String>) {
     }
 }
 
-/// All who are entitled have the same events that are not rejected, as far back as their replicas go.
+/// All who are entitled have the same events that are not rejected, back to the first.
 fn same_events(world: &World, core: &[usize], found: &mut Vec<String>) {
-    let mut everything: BTreeMap<&OwnedEventId, &Arc<Event>> = BTreeMap::new();
-    for server in &world.servers {
-        let events = server.disk.events.values();
-        everything.extend(events.map(|stored| (&stored.event.id, &stored.event)));
-    }
     // An event that all who have it have failed softly concerns nobody, unless its own server still has it: that one
     // builds on it and tells it to all.
     let owner_has = |event: &Event| {
@@ -191,19 +204,18 @@ fn same_events(world: &World, core: &[usize], found: &mut Vec<String>) {
         }
     }
     for at in core {
-        let Some((disk, room)) = room(world, *at) else {
-            continue;
-        };
-        let before = ancestors(&everything, &room.began);
+        let disk = &world.servers[*at].disk;
+        let waiting = disk
+            .inbox
+            .values()
+            .filter_map(|arrived| world.read(&arrived.json));
+        let waiting: BTreeSet<_> = waiting.map(|event| event.id.clone()).collect();
         let has = |id: &OwnedEventId| {
             disk.event(id)
                 .filter(|stored| stored.state.is_some())
                 .map(|stored| stored.outcome)
         };
         for (id, of) in &expected {
-            if before.contains(*id) {
-                continue;
-            }
             match has(id) {
                 Some(Outcome::Accepted | Outcome::SoftFailed) => {}
                 Some(Outcome::Rejected) => found.push(format!("{id} is rejected by s{at} and not by s{of}")),
@@ -211,33 +223,11 @@ fn same_events(world: &World, core: &[usize], found: &mut Vec<String>) {
             }
         }
         for id in &world.servers[*at].acknowledged {
-            if !before.contains(id) && disk.event(id).is_none() {
+            if disk.event(id).is_none() && !waiting.contains(id) {
                 found.push(format!(
                     "s{at} acknowledged {id} to its sender, and does not have it"
                 ));
             }
         }
     }
-}
-
-fn ancestors<'a>(
-    everything: &BTreeMap<&'a OwnedEventId, &'a Arc<Event>>,
-    of: &OwnedEventId,
-) -> BTreeSet<&'a OwnedEventId> {
-    let mut found = BTreeSet::new();
-    let mut open: Vec<_> = everything
-        .get_key_value(of)
-        .into_iter()
-        .map(|(id, _)| *id)
-        .collect();
-    while let Some(event) = open.pop().and_then(|id| everything.get(id)) {
-        for id in &event.prev_events {
-            if let Some((id, _)) = everything.get_key_value(id)
-                && found.insert(*id)
-            {
-                open.push(id);
-            }
-        }
-    }
-    found
 }

@@ -38,8 +38,6 @@ pub(crate) struct Room {
     pub(crate) head: Head,
     pub(crate) census: Census,
     pub(crate) depth: u64,
-    /// The event that the replica begins with: the create event, or the last join through another server.
-    pub(crate) began: OwnedEventId,
 }
 
 /// A server's interest in the room: from a position to another, both included.
@@ -57,7 +55,21 @@ pub(crate) struct Arrived {
     pub(crate) json: Arc<str>,
 }
 
-/// What a change writes. Events take a position; an interest has that of the event before it.
+/// A message of a user to a device of another server's, which is kept until that server has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub(crate) to: OwnedServerName,
+    pub(crate) id: String,
+}
+
+/// What waits in the log for a peer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Waiting<'a> {
+    Event(&'a Stored),
+    Message(&'a Message),
+}
+
+/// What a change writes. Events and messages take a position; an interest has that of the event before it.
 #[derive(Clone, Debug)]
 pub(crate) enum Record {
     Event(Stored),
@@ -66,6 +78,10 @@ pub(crate) enum Record {
     Arrived(i64, Arrived),
     Received(OwnedServerName, Received),
     Ingested(i64),
+    /// A message for a peer.
+    Message(Message),
+    /// A message of a peer's for a device here.
+    Delivered(String),
 }
 
 /// Everything that a server keeps.
@@ -80,6 +96,10 @@ pub(crate) struct Database {
     pub(crate) interests: Vec<Interval>,
     pub(crate) inbox: BTreeMap<i64, Arrived>,
     pub(crate) received: BTreeMap<OwnedServerName, Received>,
+    /// By position.
+    pub(crate) messages: BTreeMap<i64, Message>,
+    /// Messages that have come, by their ids.
+    pub(crate) delivered: BTreeSet<String>,
     /// The highest number in use.
     pub(crate) last_nid: i64,
     /// Events that were given a second place in the log: there must be none.
@@ -98,6 +118,8 @@ impl Database {
             interests: Vec::new(),
             inbox: BTreeMap::new(),
             received: BTreeMap::new(),
+            messages: BTreeMap::new(),
+            delivered: BTreeSet::new(),
             last_nid: 0,
             doubled: Vec::new(),
         }
@@ -139,6 +161,13 @@ impl Database {
             }
             Record::Ingested(row) => {
                 self.inbox.remove(row);
+            }
+            Record::Message(message) => {
+                self.position += 1;
+                self.messages.insert(self.position, message.clone());
+            }
+            Record::Delivered(id) => {
+                self.delivered.insert(id.clone());
             }
         }
     }
@@ -191,6 +220,27 @@ impl Database {
         })
     }
 
+    /// What a peer is to be sent after a position, in log order.
+    pub(crate) fn waiting_for<'a>(
+        &'a self,
+        peer: &'a OwnedServerName,
+        after: i64,
+    ) -> BTreeMap<i64, Waiting<'a>> {
+        let events = self.events_for(peer, after);
+        let events = events.map(|(position, stored)| (position, Waiting::Event(stored)));
+        let messages = self.messages.range(after + 1..);
+        let messages = messages.filter(|(_, message)| message.to == *peer);
+        events
+            .chain(messages.map(|(position, message)| (*position, Waiting::Message(message))))
+            .collect()
+    }
+
+    /// Drops what was kept for a peer that has it now.
+    pub(crate) fn drop_delivered(&mut self, peer: &OwnedServerName, up_to: i64) {
+        self.messages
+            .retain(|position, message| *position > up_to || message.to != *peer);
+    }
+
     /// Where an event stands in the log.
     pub(crate) fn position_of(&self, nid: EventNid) -> Option<i64> {
         self.log
@@ -203,24 +253,31 @@ impl Database {
         self.events.get(self.ids.get(id)?)
     }
 
-    /// Which of some events are here.
-    pub(crate) fn here(&self, ids: &BTreeSet<OwnedEventId>) -> Here {
+    /// What is missing before the events that are here: their state was told.
+    pub(crate) fn at_gaps(&self) -> BTreeSet<OwnedEventId> {
         let placed = self.log.values().filter_map(|nid| self.events.get(nid));
         let accepted = placed.filter(|stored| stored.outcome == Outcome::Accepted);
         let named = accepted.flat_map(|stored| stored.event.prev_events.iter());
-        let is_open = |id: &&OwnedEventId| self.event(id).is_none_or(|stored| stored.state.is_none());
+        let is_here = |id: &EventId| {
+            let stored = self.event(id);
+            stored.is_some_and(|stored| stored.state.is_some() || stored.outcome == Outcome::Rejected)
+        };
+        named.filter(|id| !is_here(id)).cloned().collect()
+    }
+
+    /// Which of some events are here, and which stand at a gap.
+    pub(crate) fn here(&self, ids: &BTreeSet<OwnedEventId>) -> Here {
         let mut here = Here {
-            open_ends: named.filter(is_open).cloned().collect(),
+            at_gaps: self.at_gaps().intersection(ids).cloned().collect(),
             ..Here::default()
         };
         for stored in ids.iter().filter_map(|id| self.event(id)) {
-            let settled = stored.state.is_some() || stored.outcome == Outcome::Rejected;
-            let kind = if settled {
-                &mut here.settled
-            } else {
-                &mut here.outliers
-            };
-            kind.insert(stored.event.id.clone());
+            if stored.state.is_some() || stored.outcome == Outcome::Rejected {
+                here.settled.insert(stored.event.id.clone());
+            }
+            if stored.state.is_none() {
+                here.outliers.insert(stored.event.id.clone());
+            }
         }
         here
     }

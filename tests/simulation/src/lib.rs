@@ -19,12 +19,13 @@
 //! # Replaying and reading a failure
 //!
 //! A failure names its seed; the same seed gives the same run, event by event, until code or plan change. At the end of a
-//! run everything heals, every server in the room sends one further event, and all come to rest. Then must hold:
+//! run everything heals, every server in the room sends one further event (those as well that are let in by others' further
+//! events), and all come to rest. Then must hold:
 //!
 //! - nothing waits anywhere;
 //! - all servers that are entitled to the room have the same current state;
-//! - they have the same events that are not rejected, as far back as their replicas go;
-//! - what was acknowledged, to a user or to a peer, is there;
+//! - they have the same events that are not rejected, back to the first: every gap is filled;
+//! - what was acknowledged, to a user or to a peer, is there: events, and messages to devices of other servers;
 //! - no event is at two positions of a log.
 //!
 //! What does not is printed as one line each, with servers by number (`s0` made the room) and events by id. With `-v`, look

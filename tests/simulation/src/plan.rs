@@ -1,5 +1,6 @@
 //! What users do and what befalls servers in one run, all of it drawn from the seed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use maru_protocol::cursor::LogId;
@@ -20,6 +21,9 @@ const TROUBLE: Duration = Duration::from_secs(3_600);
 
 /// How long servers get to come to rest afterwards: extremities are exchanged several times in it.
 const REST: Duration = Duration::from_secs(1_800);
+
+/// Most rounds of further events at the end.
+const MOST_ROUNDS: usize = 4;
 
 /// Things that happen in the time of trouble.
 const STEPS: usize = 70;
@@ -153,9 +157,16 @@ pub(crate) fn play(world: &mut World) {
     heal(world);
     rest(world);
     bring_back(world);
-    further_events(world);
-    rest(world);
-    rest(world);
+    for _ in 0..MOST_ROUNDS {
+        let said = further_events(world);
+        rest(world);
+        rest(world);
+        // Whoever came in by what the others said has to say something as well.
+        let is_silent = |server: &&Server| server.up && server.is_in() && !said.contains(&server.index);
+        if !world.servers.iter().any(|server| is_silent(&server)) {
+            break;
+        }
+    }
 }
 
 fn rest(world: &mut World) {
@@ -167,6 +178,7 @@ fn heal(world: &mut World) {
     world.cut.clear();
     world.slowest_ms = 50;
     for at in 0..world.servers.len() {
+        world.servers[at].doomed = false;
         world.start(at);
     }
 }
@@ -200,8 +212,9 @@ fn bring_back(world: &mut World) {
     }
 }
 
-/// Every server that is in the room says something more.
-fn further_events(world: &mut World) {
+/// Every server that is in the room says something more. Which do.
+fn further_events(world: &mut World) -> BTreeSet<usize> {
+    let mut said = BTreeSet::new();
     for at in 0..world.servers.len() {
         if let Some(user) = member(world, at) {
             let act = act(
@@ -212,9 +225,12 @@ fn further_events(world: &mut World) {
                 None,
                 json!({ "body": "further" }),
             );
-            world.user_acts(at, act);
+            if world.user_acts(at, act) {
+                said.insert(at);
+            }
         }
     }
+    said
 }
 
 /// A user of a server who is in the room by its newest state.
@@ -320,16 +336,27 @@ fn stops(world: &mut World, at: usize, restored: bool) {
     if !world.servers[at].up || restored && world.servers[at].backup.is_none() {
         return;
     }
+    if !restored && world.random.chance(50) {
+        // In the middle of a commit, for whatever reason that comes: mostly since others have sent something.
+        world.servers[at].doomed = true;
+        for from in (0..world.servers.len()).filter(|from| *from != at) {
+            if world.servers[from].up && world.random.chance(70) {
+                world.send_message(from, at);
+            }
+        }
+        return;
+    }
     if world.random.chance(60) {
         // In the middle of something, of which nothing or a part is on disk.
         (0..4).for_each(|_| users_act(world, at));
         let end = world.now + world.random.span(0, 30);
         while world.run_until(end).is_some() {}
     }
-    world.crash(at);
+    world.stop(at);
     if restored {
         let log_id = LogId(world.random.bytes());
         world.servers[at].restore(log_id);
+        world.forget_messages(at);
         if world.verbose {
             println!(
                 "{:>10.3} s{at} is restored from its backup",
@@ -337,8 +364,6 @@ fn stops(world: &mut World, at: usize, restored: bool) {
             );
         }
     }
-    let pause = world.random.span(500, 400_000);
-    world.after(pause, Happening::Start(at));
 }
 
 /// A server never comes back. At least two stay.
@@ -355,6 +380,13 @@ fn leaves_for_good(world: &mut World, at: usize) {
 
 /// Somebody of a server does something in the room, if the rules allow it.
 fn users_act(world: &mut World, at: usize) {
+    if world.servers[at].up && world.random.chance(10) {
+        let to = world.random.below(world.servers.len());
+        if to != at {
+            world.send_message(at, to);
+        }
+        return;
+    }
     let Some(user) = member(world, at) else {
         return;
     };

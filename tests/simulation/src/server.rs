@@ -7,6 +7,7 @@ use std::time::Duration;
 use maru_federation::peer::Session;
 use maru_protocol::cursor::LogId;
 use maru_protocol::event::Event;
+use maru_protocol::gap::page::Page;
 use maru_protocol::gap::work::Work;
 use maru_protocol::gap::{Effect, Gap};
 use maru_protocol::key::SigningKey;
@@ -27,6 +28,8 @@ pub(crate) enum Then {
     },
     /// A user hears that the event was sent.
     Sent(OwnedEventId),
+    /// A user hears that the message to another server's device was sent.
+    SentMessage(String, OwnedServerName),
     /// A peer's join is in the room: tell the peer.
     Admitted { request: u64, join: OwnedEventId },
     /// Peers may have something to be sent.
@@ -82,6 +85,8 @@ pub(crate) struct Server {
     pub(crate) backup: Option<Database>,
     pub(crate) up: bool,
     pub(crate) gone: bool,
+    /// Whether it stops when it is about to commit something the next time, or just has.
+    pub(crate) doomed: bool,
     /// How often it was started: what was ordered before means nothing after.
     pub(crate) run: u64,
     /// How far its clock is off, in milliseconds, ahead of the slowest.
@@ -92,12 +97,18 @@ pub(crate) struct Server {
     pub(crate) storing: BTreeSet<usize>,
     pub(crate) work: Work,
     pub(crate) worker: Worker,
+    /// The page of the past that is being fetched, with the request that is answered next.
+    pub(crate) reading: Option<(Page, Option<u64>)>,
+    /// How often in a row the past was asked for in vain.
+    pub(crate) past_failures: u32,
     /// The request of a join that is under way.
     pub(crate) joining: Option<u64>,
     /// Events that users were told are sent.
     pub(crate) sent: BTreeSet<OwnedEventId>,
     /// Events of peers that were acknowledged to them.
     pub(crate) acknowledged: BTreeSet<OwnedEventId>,
+    /// Messages that users were told are sent, with whom they are for.
+    pub(crate) sent_messages: BTreeMap<String, OwnedServerName>,
 }
 
 impl Writer for Server {
@@ -141,6 +152,7 @@ impl Server {
             backup: None,
             up: true,
             gone: false,
+            doomed: false,
             run: 0,
             skew_ms,
             last_ms: 0,
@@ -148,9 +160,12 @@ impl Server {
             storing: BTreeSet::new(),
             work: Work::default(),
             worker: Worker::Idle,
+            reading: None,
+            past_failures: 0,
             joining: None,
             sent: BTreeSet::new(),
             acknowledged: BTreeSet::new(),
+            sent_messages: BTreeMap::new(),
         }
     }
 
@@ -187,6 +202,7 @@ impl Server {
     /// Loses everything that is not on disk.
     pub(crate) fn crash(&mut self) {
         self.up = false;
+        self.doomed = false;
         self.run += 1;
         self.memory = self.disk.clone();
         self.pending.clear();
@@ -195,6 +211,8 @@ impl Server {
         self.storing.clear();
         self.work = Work::default();
         self.worker = Worker::Idle;
+        self.reading = None;
+        self.past_failures = 0;
         self.joining = None;
     }
 

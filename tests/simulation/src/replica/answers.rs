@@ -40,6 +40,17 @@ pub(crate) fn answer(
                 state: Vec::new(),
             })
         }
+        Question::Past(from) => {
+            let here = given(database, from).filter(may_see);
+            let here: Vec<_> = here.map(|stored| Arc::clone(&stored.event)).collect();
+            let mut events = ancestors(database, from, earliest);
+            events.retain(|event| database.event(&event.id).as_ref().is_some_and(may_see));
+            events.extend(here);
+            Some(Answer {
+                events,
+                state: Vec::new(),
+            })
+        }
         Question::State(at) => {
             database.event(at).as_ref().filter(|stored| may_see(stored))?;
             state_before(database, at)

@@ -128,7 +128,6 @@ pub(crate) fn arrive(
         head: Head::at(join.id.clone(), done.state_after),
         census,
         depth: join.depth,
-        began: join.id.clone(),
     }));
     on.write(change);
     true

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use maru_protocol::auth::StateSlot;
 use maru_protocol::event::Event;
-use maru_protocol::gap::order;
+use maru_protocol::gap::{Offer, order};
 use maru_protocol::ingest::{self, Facts, Head, Outcome, Outlier, Received, Step};
 use maru_protocol::interest;
 use maru_protocol::state::{EventNid, State, StateNid};
@@ -44,8 +44,33 @@ pub(crate) trait Writer {
 }
 
 /// Takes a verified event into the room. `told` is the state before it, where a peer had to tell; `row` goes from the
-/// inbox with it; `past` says that it lies before what the room goes on from.
+/// inbox with it.
 pub(crate) fn take_in(
+    on: &mut impl Writer,
+    event: &Arc<Event>,
+    told: Option<State>,
+    row: Option<i64>,
+) -> Taken {
+    place(on, event, told, row, false)
+}
+
+/// Takes a page of the past in, oldest first. How many events of it were new; none where a told state is none.
+pub(crate) fn take_in_past(on: &mut impl Writer, offers: Vec<Offer>) -> Option<usize> {
+    let mut states = Vec::with_capacity(offers.len());
+    for offer in &offers {
+        states.push(match &offer.told {
+            Some(ids) => Some(told_state(on, ids)?),
+            None => None,
+        });
+    }
+    let taken = offers
+        .iter()
+        .zip(states)
+        .map(|(offer, told)| place(on, &offer.event, told, None, true));
+    Some(taken.filter(|taken| matches!(taken, Taken::Stored(_))).count())
+}
+
+fn place(
     on: &mut impl Writer,
     event: &Arc<Event>,
     told: Option<State>,

@@ -121,7 +121,6 @@ pub(crate) fn create(on: &mut impl Writer, version: RoomVersion, key: &SigningKe
         head: Head::at(event.id.clone(), state.clone()),
         census: interest::Census::new(),
         depth: event.depth,
-        began: event.id.clone(),
     };
     on.write(vec![
         Record::Event(Stored {

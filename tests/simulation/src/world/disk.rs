@@ -1,5 +1,7 @@
 //! What is committed and what follows from that; what is lost when a server stops.
 
+use std::time::Duration;
+
 use maru_federation::peer::Session;
 use maru_protocol::gap::work::Work;
 
@@ -14,6 +16,10 @@ impl World {
         if self.servers[at].wants_commit() {
             let (pause, run) = (self.random.span(1, 40), self.servers[at].run);
             self.after(pause, Happening::Commit { at, run });
+            if std::mem::take(&mut self.servers[at].doomed) {
+                let pause = self.random.span(0, 80);
+                self.after(pause, Happening::Stop { at, run });
+            }
         }
     }
 
@@ -21,7 +27,12 @@ impl World {
         if self.servers[at].run != run || !self.servers[at].up {
             return;
         }
-        for then in self.servers[at].commit() {
+        let was_in = self.servers[at].is_in();
+        let follow = self.servers[at].commit();
+        if !was_in && self.servers[at].is_in() {
+            self.replicate(at, Duration::ZERO);
+        }
+        for then in follow {
             match then {
                 Then::Stored {
                     connection,
@@ -37,6 +48,10 @@ impl World {
                 }
                 Then::Sent(id) => {
                     self.servers[at].sent.insert(id);
+                    self.wake_peers(at);
+                }
+                Then::SentMessage(id, to) => {
+                    self.servers[at].sent_messages.insert(id, to);
                     self.wake_peers(at);
                 }
                 Then::Admitted { request, join } => {
@@ -58,6 +73,22 @@ impl World {
         self.servers[at].crash();
     }
 
+    /// A server crashes and comes back after a while.
+    pub(crate) fn stop(&mut self, at: usize) {
+        self.crash(at);
+        let pause = self.random.span(500, 400_000);
+        self.after(pause, Happening::Start(at));
+    }
+
+    /// Nobody counts on messages from or to a server that went back to a backup: it may never have had them.
+    pub(crate) fn forget_messages(&mut self, at: usize) {
+        let name = self.servers[at].name.clone();
+        self.servers[at].sent_messages.clear();
+        for server in &mut self.servers {
+            server.sent_messages.retain(|_, to| *to != name);
+        }
+    }
+
     pub(crate) fn start(&mut self, at: usize) {
         let server = &mut self.servers[at];
         if server.up || server.gone {
@@ -68,5 +99,6 @@ impl World {
         server.work.arrived();
         self.note(at, || "starts".to_owned());
         self.wake_worker(at);
+        self.replicate(at, Duration::ZERO);
     }
 }

@@ -7,6 +7,7 @@ use maru_protocol::version::RoomVersion;
 
 use super::World;
 use super::requests::{Asked, Reply, Request};
+use crate::database::{Message, Record};
 use crate::replica::entering;
 use crate::replica::sending::{self, Act};
 use crate::server::Then;
@@ -29,6 +30,20 @@ impl World {
         self.servers[at].enqueue(Vec::new(), Some(Then::Sent(id)));
         self.settle(at);
         true
+    }
+
+    /// A user sends a message to a device of another server.
+    pub(crate) fn send_message(&mut self, at: usize, to: usize) {
+        self.last += 1;
+        let (id, to) = (format!("m{}", self.last), self.servers[to].name.clone());
+        self.note(at, || format!("sends the message {id} to {to}"));
+        let message = Message {
+            to: to.clone(),
+            id: id.clone(),
+        };
+        let then = Then::SentMessage(id, to);
+        self.servers[at].enqueue(vec![Record::Message(message)], Some(then));
+        self.settle(at);
     }
 
     /// A user joins the room: here if the server is in it, else through another.

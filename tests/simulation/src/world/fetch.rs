@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use maru_protocol::event::Event;
 use maru_protocol::gap::{self, Effect, Gap};
@@ -17,7 +18,7 @@ impl World {
     pub(super) fn fill_next(&mut self, at: usize, mut queue: VecDeque<(i64, usize, Arc<Event>)>) {
         if let Some((row, peer, event)) = queue.pop_front() {
             let from = self.servers[peer].name.clone();
-            let gap = Gap::before(Arc::clone(&event), self.helpers(at, &from));
+            let gap = Gap::before(Arc::clone(&event), self.helpers(at, Some(&from)));
             self.fill(at, gap, Some((row, event)), queue);
         }
     }
@@ -29,17 +30,16 @@ impl World {
             .unwrap_or(0)
     }
 
-    /// Whom to ask: whoever told of the gap, then those that are connected.
-    pub(super) fn helpers(&self, at: usize, first: &OwnedServerName) -> Vec<OwnedServerName> {
+    /// Whom to ask: whoever told of the gap, if somebody did, then those that are connected.
+    pub(super) fn helpers(&self, at: usize, first: Option<&OwnedServerName>) -> Vec<OwnedServerName> {
         let server = &self.servers[at];
         let census = server.disk.room.iter().flat_map(|room| room.census.keys());
         let mut names: Vec<_> = census
-            .filter(|name| **name != server.name && *name != first)
+            .filter(|name| **name != server.name && Some(*name) != first)
             .cloned()
             .collect();
         names.sort_by_key(|name| !server.sessions.contains_key(&self.index(name)));
-        names.insert(0, first.clone());
-        names
+        first.into_iter().cloned().chain(names).collect()
     }
 
     pub(super) fn fill(
@@ -109,8 +109,12 @@ impl World {
                         None => filling.gap.refused(),
                         Some(told) => {
                             let bridged = told.is_some();
-                            let taken = replica::take_in(server, &offer.event, told, row, offer.past);
+                            let taken = replica::take_in(server, &offer.event, told, row);
                             filling.moved |= matches!(taken, Taken::Stored(_));
+                            if bridged {
+                                // What is missing before it is left to backfill.
+                                self.replicate(at, Duration::ZERO);
+                            }
                             self.note(at, || {
                                 let how = if bridged { " by a told state" } else { "" };
                                 format!("takes {} for a gap{how}: {taken:?}", offer.event.id)

@@ -40,7 +40,7 @@ impl World {
                 Next::Ingest => self.ingest(at),
                 Next::Compare(peer, extremities) => {
                     if self.servers[at].is_in() {
-                        let gap = Gap::up_to(extremities, self.helpers(at, &peer));
+                        let gap = Gap::up_to(extremities, self.helpers(at, Some(&peer)));
                         self.fill(at, gap, None, VecDeque::new());
                     }
                 }
@@ -78,7 +78,7 @@ impl World {
                 self.servers[at].write(vec![Record::Ingested(row)]);
                 continue;
             };
-            let taken = replica::take_in(&mut self.servers[at], &event, None, Some(row), false);
+            let taken = replica::take_in(&mut self.servers[at], &event, None, Some(row));
             self.note(at, || format!("takes {} of its inbox: {taken:?}", event.id));
             match taken {
                 Taken::Lacks { .. } => {

@@ -92,9 +92,14 @@ impl World {
             let Some(connection) = self.servers[at].sessions.get(&peer).map(|live| live.connection) else {
                 continue;
             };
-            // What is on its way is lost.
-            self.happenings.retain(|_, happening| {
-                !matches!(happening, Happening::Frame { connection: of, .. } if *of == connection)
+            // What is on its way is lost, or the first of it still arrives.
+            let lost = match self.random.chance(50) {
+                true => self.now,
+                false => self.now + self.delay(),
+            };
+            self.happenings.retain(|_, (time, happening)| {
+                !matches!(happening, Happening::Frame { at: to, connection: of, .. }
+                    if *of == connection && *to == peer && *time >= lost)
             });
             self.arrivals.insert((connection, 2), self.now);
             let pause = self.random.span(0, 30_000);
@@ -181,7 +186,8 @@ impl World {
                     },
                 );
             }
-            Action::Ready | Action::Acknowledged(_) | Action::HeardRecord(_) => {}
+            Action::Acknowledged(cursor) => self.delivered(at, peer, &cursor),
+            Action::Ready | Action::HeardRecord(_) => {}
         }
     }
 

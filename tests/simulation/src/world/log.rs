@@ -3,29 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use maru_protocol::cursor::LogId;
-use maru_protocol::wire::log::{Cursor, Event, LogItem, Skipped};
+use maru_protocol::cursor::Position;
+use maru_protocol::outgoing::{Page, Room, cursor_at, position_of};
+use maru_protocol::wire::bounded::Text;
+use maru_protocol::wire::log::{Cursor, Event, LogItem, Skipped, ToDevice};
 use maru_protocol::wire::message::{Received, RoomExtremities};
 
 use super::{Happening, World};
-use crate::database::{Arrived, Record, Room};
+use crate::database::{self, Arrived, Record, Waiting};
 use crate::replica::Writer;
 use crate::server::Then;
 
 /// Own events past which a peer that was away is told to fetch them.
 const BACKLOG: usize = 12;
 
-/// A cursor of a log, as `server/src/peers/outgoing.rs` makes it.
-fn cursor_at(log_id: LogId, position: i64) -> Cursor {
-    let bytes = [&log_id.0[..], &position.to_be_bytes()].concat();
-    Cursor::new(&bytes).unwrap_or_default()
-}
-
-fn position_of(cursor: &Cursor, log_id: LogId, end: i64) -> Option<i64> {
-    let (log, position) = cursor.split_at_checked(16)?;
-    let position = i64::from_be_bytes(position.try_into().ok()?);
-    (log == log_id.0 && (0..=end).contains(&position)).then_some(position)
-}
+/// Bytes of one page.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 impl World {
     pub(super) fn load_received(&mut self, at: usize, peer: usize, connection: u64) {
@@ -71,6 +64,7 @@ impl World {
                     room_id: room.room_id,
                     extremities: room.extremities,
                 }),
+                LogItem::ToDevice(message) => change.push(Record::Delivered(message.message_id.to_string())),
                 _ => {}
             }
         }
@@ -101,7 +95,7 @@ impl World {
         let server = &self.servers[at];
         let shared = server.disk.interested().contains(&self.servers[peer].name);
         let room = server.disk.room.as_ref().filter(|_| shared);
-        let tell = |room: &Room| RoomExtremities {
+        let tell = |room: &database::Room| RoomExtremities {
             room_id: room.room_id.clone(),
             extremities: room.head.extremities.iter().map(|tip| tip.id.clone()).collect(),
         };
@@ -119,40 +113,63 @@ impl World {
     ) {
         let name = self.servers[peer].name.clone();
         let server = &mut self.servers[at];
-        let (log_id, end) = (server.disk.log_id, server.disk.position);
-        let after = after
-            .and_then(|cursor| position_of(cursor, log_id, end))
-            .unwrap_or(0);
-        let mut items = Vec::new();
-        let waits = server.disk.events_for(&name, after).count();
+        let (log_id, end) = (server.disk.log_id, Position(server.disk.position));
+        let after = after.and_then(|cursor| position_of(cursor, log_id, end));
+        let after = after.unwrap_or(Position::START);
+        let mut skipped = Vec::new();
+        let waits = server.disk.events_for(&name, after.0).count();
         if waits > BACKLOG
             && let Some(room) = server.disk.room.clone()
         {
             server.disk.skip(&name);
             server.memory.skip(&name);
-            items.push(LogItem::Skipped(Skipped {
+            skipped.push(LogItem::Skipped(Skipped {
                 room_id: room.room_id,
                 extremities: room.head.extremities.iter().map(|tip| tip.id.clone()).collect(),
             }));
         }
-        let mut reached = end;
-        for (position, stored) in server.disk.events_for(&name, after) {
-            if items.len() >= max_items {
-                break;
-            }
-            items.push(LogItem::Event(Event {
-                room_id: stored.event.room_id.clone(),
-                json: stored.event.json.clone().into(),
-            }));
-            reached = position;
-        }
-        if items.len() < max_items {
-            reached = end;
-        }
+        let waiting = self.servers[at].disk.waiting_for(&name, after.0);
+        let waiting = waiting
+            .into_iter()
+            .filter_map(|(position, waiting)| Some((Position(position), self.item_of(at, peer, waiting)?)));
+        let room = Room {
+            items: max_items,
+            bytes: PAGE_BYTES,
+        };
+        let Page { items, reached } = Page::fill(after, skipped, waiting, end, room);
         let (cursor, more, now) = (cursor_at(log_id, reached), reached < end, self.now);
         self.with(at, peer, connection, |session| {
             session.page(items, cursor, more, now)
         });
+    }
+
+    /// What waits for a peer, in the words of the protocol.
+    fn item_of(&self, at: usize, peer: usize, waiting: Waiting<'_>) -> Option<LogItem> {
+        Some(match waiting {
+            Waiting::Event(stored) => LogItem::Event(Event {
+                room_id: stored.event.room_id.clone(),
+                json: stored.event.json.clone().into(),
+            }),
+            Waiting::Message(message) => LogItem::ToDevice(ToDevice {
+                message_id: Text::new(&message.id)?,
+                sender: self.servers[at].users.first()?.clone(),
+                user_id: self.servers[peer].users.first()?.clone(),
+                device_id: "DEVICE".into(),
+                event_type: Text::new("m.room_key")?,
+                content: "{}".into(),
+            }),
+        })
+    }
+
+    /// Drops what was kept for a peer that has it now.
+    pub(super) fn delivered(&mut self, at: usize, peer: usize, cursor: &Cursor) {
+        let name = self.servers[peer].name.clone();
+        let server = &mut self.servers[at];
+        let end = Position(server.disk.position);
+        if let Some(up_to) = position_of(cursor, server.disk.log_id, end) {
+            server.disk.drop_delivered(&name, up_to.0);
+            server.memory.drop_delivered(&name, up_to.0);
+        }
     }
 
     pub(super) fn wake_peers(&mut self, at: usize) {

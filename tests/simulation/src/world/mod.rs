@@ -7,6 +7,7 @@
 //! - [`disk`]: what is committed, what follows from that, and crashes.
 //! - [`inbox`]: what came is taken in.
 //! - [`fetch`]: gaps are filled.
+//! - [`past`]: what is missing before a gap is fetched.
 //! - [`requests`]: questions and answers.
 //! - [`entering`]: users act, and join through other servers.
 
@@ -16,6 +17,7 @@ mod fetch;
 mod inbox;
 mod links;
 mod log;
+mod past;
 mod requests;
 
 use std::cmp::Reverse;
@@ -92,6 +94,11 @@ pub(crate) enum Happening {
         at: usize,
         run: u64,
     },
+    /// The past of the room is to be made whole.
+    Replicate {
+        at: usize,
+        run: u64,
+    },
     Requested {
         request: u64,
         what: Request,
@@ -99,6 +106,11 @@ pub(crate) enum Happening {
     Replied {
         request: u64,
         reply: Reply,
+    },
+    /// A server stops in the middle of something.
+    Stop {
+        at: usize,
+        run: u64,
     },
     Start(usize),
     /// Something that the plan of the run has for this time.
@@ -112,7 +124,7 @@ pub(crate) struct World {
     pub(crate) now: Duration,
     pub(crate) servers: Vec<Server>,
     queue: BinaryHeap<Reverse<(Duration, u64)>>,
-    happenings: BTreeMap<u64, Happening>,
+    happenings: BTreeMap<u64, (Duration, Happening)>,
     last: u64,
     /// Pairs of servers, the lower first, that do not hear each other.
     pub(crate) cut: BTreeSet<(usize, usize)>,
@@ -154,7 +166,7 @@ impl World {
     pub(crate) fn after(&mut self, pause: Duration, happening: Happening) {
         self.last += 1;
         self.queue.push(Reverse((self.now + pause, self.last)));
-        self.happenings.insert(self.last, happening);
+        self.happenings.insert(self.last, (self.now + pause, happening));
     }
 
     fn note(&self, at: usize, what: impl FnOnce() -> String) {
@@ -172,7 +184,7 @@ impl World {
             self.queue.pop();
             self.now = at;
             self.handled += 1;
-            let Some(happening) = self.happenings.remove(&number) else {
+            let Some((_, happening)) = self.happenings.remove(&number) else {
                 continue;
             };
             if let Happening::Planned(step) = happening {
@@ -227,8 +239,18 @@ impl World {
                     self.work(at);
                 }
             }
+            Happening::Replicate { at, run } => {
+                if self.servers[at].run == run {
+                    self.next_page(at);
+                }
+            }
             Happening::Requested { request, what } => self.requested(request, what),
             Happening::Replied { request, reply } => self.replied(request, reply),
+            Happening::Stop { at, run } => {
+                if self.servers[at].run == run {
+                    self.stop(at);
+                }
+            }
             Happening::Start(at) => self.start(at),
             Happening::Planned(_) => {}
         }

@@ -41,6 +41,8 @@ pub(crate) enum Reply {
 pub(crate) enum Asked {
     /// Its gap.
     Gap,
+    /// A page of its past.
+    Page,
     /// The template of a join.
     Template(Act),
     /// The admission to a room of this version by this join.
@@ -98,7 +100,7 @@ impl World {
                 template.map_or(Reply::None, |(_, template)| Reply::Template(template))
             }
             Request::Send(join) => {
-                let taken = replica::take_in(server, &join, None, None, false);
+                let taken = replica::take_in(server, &join, None, None);
                 let accepted =
                     matches!(taken, Taken::Known) || matches!(taken, Taken::Stored(Outcome::Accepted));
                 self.note(to, || {
@@ -133,6 +135,7 @@ impl World {
         }
         match asked {
             Asked::Gap => self.answered(from, request, reply),
+            Asked::Page => self.page_answered(from, request, reply),
             Asked::Template(act) => self.admitted_by(from, to, request, reply, act),
             Asked::Admission(version, join) => {
                 if self.servers[from].joining == Some(request) {
