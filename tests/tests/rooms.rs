@@ -22,6 +22,7 @@ on_both_engines!(
     rooms_show_themselves_to_those_who_may_join,
     aliases_name_rooms,
     the_directory_lists_and_searches,
+    no_two_events_are_made_at_one_time,
 );
 
 /// The content of one piece of state, as a member's client learns of it.
@@ -731,4 +732,26 @@ async fn rooms_show_themselves_to_those_who_may_join(server: TestServer) {
         rooms(&bob.get(&format!("{tree}?max_depth=0")).await.ok()),
         [space]
     );
+}
+
+/// Of two events of one server, state resolution may have to tell which is the newer by their times alone.
+async fn no_two_events_are_made_at_one_time(server: TestServer) {
+    let alice = server.user("alice").await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    let sets = (0..60).map(|at| {
+        let (alice, room) = (&alice, &room);
+        async move {
+            let topic = json!({ "topic": at.to_string() });
+            alice.set_state(room, "m.room.topic", "", topic).await;
+        }
+    });
+    futures_util::future::join_all(sets).await;
+    let times: Vec<u64> = alice
+        .history(&room)
+        .await
+        .iter()
+        .map(|event| event["origin_server_ts"].as_u64().unwrap())
+        .collect();
+    assert!(times.len() >= 60);
+    assert!(times.is_sorted_by(|one, next| one < next), "{times:?}");
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use maru_protocol::event::VerifyError;
+use maru_protocol::event::{FormatError, ParseError, VerifyError};
 use thiserror::Error;
 
 /// Why an event is dropped before any room sees it (`spec/federation.md`, "On receipt").
@@ -38,6 +38,7 @@ impl Dropped {
         match self {
             Self::Verify(VerifyError::NoKnownSignature(_)) => "no_known_signature",
             Self::Verify(VerifyError::WrongSignature(_)) => "wrong_signature",
+            Self::Verify(VerifyError::Parse(ParseError::Format(FormatError::TooLarge { .. }))) => "too_large",
             Self::Verify(_) => "malformed",
             Self::OtherRoom => "other_room",
             Self::KeptOut => "kept_out",

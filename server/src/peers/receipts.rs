@@ -1,7 +1,9 @@
 //! Receipts of other servers' users, out of the words of the protocol.
 
+use std::collections::BTreeSet;
+
 use maru_protocol::wire::log::Receipt;
-use ruma::ServerName;
+use ruma::{OwnedRoomId, ServerName};
 
 use super::Peers;
 use crate::observe::metrics;
@@ -10,7 +12,8 @@ use crate::refusal::Refusal;
 use crate::store::log::Record;
 
 impl Peers {
-    /// What a peer's receipts become. Those that are not the peer's to tell are refused.
+    /// What a peer's receipts become. Those that are not the peer's to tell are refused, and so are those for rooms whose
+    /// server ACL keeps the peer out.
     pub(super) async fn heard_receipts(
         &self,
         peer: &ServerName,
@@ -21,8 +24,28 @@ impl Peers {
             .into_iter()
             .filter_map(|receipt| heard(peer, receipt))
             .collect();
+        let heard = self.where_admitted(peer, heard).await?;
         metrics::PEER_ITEMS_REFUSED.add((before - heard.len()) as u64);
         self.receipts.judge(heard).await
+    }
+
+    /// Those for rooms that this server is in and that let the peer take part. Rooms and their ACLs are held in memory.
+    async fn where_admitted(
+        &self,
+        peer: &ServerName,
+        mut heard: Vec<HeardReceipt>,
+    ) -> Result<Vec<HeardReceipt>, Refusal> {
+        let rooms: BTreeSet<OwnedRoomId> = heard.iter().map(|heard| heard.room_id.clone()).collect();
+        let mut admitting = BTreeSet::new();
+        for room_id in rooms {
+            if let Some(room) = self.present(&room_id).await?
+                && self.rooms.admits(&room, peer).await?
+            {
+                admitting.insert(room_id);
+            }
+        }
+        heard.retain(|heard| admitting.contains(&heard.room_id));
+        Ok(heard)
     }
 }
 

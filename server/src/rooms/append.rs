@@ -54,8 +54,9 @@ impl Rooms {
     }
 
     /// Builds an event on the newest head and forgets that head: for one that is stored only once somebody else agrees.
-    pub(super) async fn build_unstored(&self, room: &Arc<Room>, draft: Draft) -> Result<Event, Refusal> {
+    pub(super) async fn build_unstored(&self, room: &Arc<Room>, mut draft: Draft) -> Result<Event, Refusal> {
         let mut known = Known::new();
+        draft.origin_server_ts = room.lock().stamp(draft.origin_server_ts);
         for _ in 0..ATTEMPTS {
             self.load_needed(room, &draft, &mut known).await?;
             // Built on what is durable: others can only judge by what they can be sent.
@@ -102,7 +103,9 @@ impl Rooms {
         effects: Effects<'_>,
         known: &mut Known,
     ) -> Result<Option<(Arc<StoredEvent>, Pending)>, Refusal> {
-        let lock = room.lock();
+        let mut lock = room.lock();
+        let mut draft = draft.clone();
+        draft.origin_server_ts = lock.stamp(draft.origin_server_ts);
         let mut chain = Chain {
             identity: &self.identity,
             version: room.version,
@@ -111,7 +114,7 @@ impl Rooms {
             known,
             records: Vec::with_capacity(4),
         };
-        let stored = match chain.add(draft.clone(), EventNid(self.store.next_nid()), verdict) {
+        let stored = match chain.add(draft, EventNid(self.store.next_nid()), verdict) {
             Ok(stored) => stored,
             Err(NotAdded::Missing) => return Ok(None),
             Err(NotAdded::Refused(refusal)) => return Err(refusal),
@@ -159,6 +162,7 @@ impl Rooms {
         };
         let (nid, head, events) = (new_room.nid, chain.head, chain.records);
         let (newest, has_alias) = (head.clone(), first.alias.is_some());
+        let last_made = first.last_made;
         let mut records = vec![Record::Room(new_room)];
         records.extend(events);
         records.extend(first.alias.map(Record::Alias));
@@ -174,7 +178,11 @@ impl Rooms {
             HashSet::new(),
         );
         let room = self.table.insert(room);
-        room.lock().advance(Arc::new(newest));
+        {
+            let mut lock = room.lock();
+            lock.stamp(last_made);
+            lock.advance(Arc::new(newest));
+        }
         match self.store.append(Change::new(records)).await {
             Ok(_) => Ok(room),
             Err(error) => {

@@ -98,6 +98,8 @@ pub(super) struct FirstEvents {
     pub(super) version: RoomVersion,
     pub(super) max_event_bytes: usize,
     pub(super) drafts: Vec<Draft>,
+    /// When the last of them is made: each is a millisecond after the one before.
+    pub(super) last_made: u64,
     pub(super) alias: Option<NewAlias>,
 }
 
@@ -159,14 +161,18 @@ impl Rooms {
         let nid = self.store.next_nid();
         let named = RoomId::new_v1(&self.identity.server_name);
         let room_id = (!plan.version.room_id_is_hash()).then(|| named.clone());
-        let draft = |event_type: String, state_key: String, content: Content| Draft {
+        let mut made = now.saturating_sub(1);
+        let mut draft = |event_type: String, state_key: String, content: Content| Draft {
             room_id: room_id.clone(),
             sender: plan.creator.clone(),
             event_type: event_type.into(),
             state_key: Some(state_key.into()),
             content,
             redacts: None,
-            origin_server_ts: now,
+            origin_server_ts: {
+                made += 1;
+                made
+            },
         };
         let max_event_bytes = limits::max_event_bytes(&plan.create);
         let mut drafts = Vec::with_capacity(plan.state.len() + 1);
@@ -187,6 +193,7 @@ impl Rooms {
             version: plan.version,
             max_event_bytes,
             drafts,
+            last_made: made,
             alias: plan.alias.map(|alias| NewAlias {
                 alias,
                 room: nid,

@@ -38,6 +38,8 @@ pub struct Room {
 struct Newest {
     head: Arc<RoomHead>,
     generation: u64,
+    /// When the last event of this server was made here, by its own account.
+    last_made: u64,
 }
 
 /// The exclusive right to build on a room's newest head. Held for moments: nothing may wait under it.
@@ -59,6 +61,14 @@ impl BuildLock<'_> {
             built_on: self.newest.generation,
             current: Arc::clone(&self.room.generation),
         }
+    }
+
+    /// When an event is made that is built here at this time: later than every event that this server has made in the room
+    /// since it was loaded. State resolution puts the older of two events first where nothing else does, so two of one
+    /// millisecond could win in either order.
+    pub(super) fn stamp(&mut self, now_ms: u64) -> u64 {
+        self.newest.last_made = now_ms.max(self.newest.last_made + 1);
+        self.newest.last_made
     }
 
     /// Makes `head`, whose change is on its way to the disk, the newest.
@@ -86,6 +96,7 @@ impl Room {
             newest: Mutex::new(Newest {
                 head: Arc::clone(&head),
                 generation: 0,
+                last_made: 0,
             }),
             generation: Arc::new(AtomicU64::new(0)),
             committed: RwLock::new(head),
@@ -108,10 +119,8 @@ impl Room {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         let generation = self.generation.load(Ordering::Acquire);
         if newest.generation != generation {
-            *newest = Newest {
-                head: self.head(),
-                generation,
-            };
+            newest.head = self.head();
+            newest.generation = generation;
         }
         BuildLock { room: self, newest }
     }

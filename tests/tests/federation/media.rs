@@ -40,11 +40,8 @@ fn cached(folder: &Path) -> u64 {
     files.map(|file| file.metadata().unwrap().len()).sum()
 }
 
-async fn keeping(bytes: u64) -> TestServer {
-    TestServer::start_with(Engine::Sqlite, |config| {
-        config.federation.media_cache_bytes = bytes
-    })
-    .await
+async fn keeping(engine: Engine, bytes: u64) -> TestServer {
+    TestServer::start_with(engine, |config| config.federation.media_cache_bytes = bytes).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,9 +84,18 @@ async fn a_file_of_another_server_is_fetched_once_and_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_longest_unused_go_when_there_is_no_room() {
+async fn the_longest_unused_go_on_sqlite() {
+    Box::pin(the_longest_unused_go_when_there_is_no_room(Engine::Sqlite)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_longest_unused_go_on_postgres() {
+    Box::pin(the_longest_unused_go_when_there_is_no_room(Engine::Postgres)).await;
+}
+
+async fn the_longest_unused_go_when_there_is_no_room(engine: Engine) {
     let a = TestServer::start().await;
-    let (b, none) = (keeping(250_000).await, keeping(0).await);
+    let (b, none) = (keeping(engine, 250_000).await, keeping(engine, 0).await);
     federate(&[&a, &b, &none]).await;
     let (alice, bob, carol) = (
         a.user("alice").await,

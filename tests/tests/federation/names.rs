@@ -9,10 +9,11 @@ use maru_tests::{Engine, TestServer, federate};
 use serde_json::json;
 
 async fn named(name: &str) -> TestServer {
-    TestServer::start_with(Engine::Sqlite, |config| {
-        config.server_name = Some(name.to_owned())
-    })
-    .await
+    named_on(Engine::Sqlite, name).await
+}
+
+async fn named_on(engine: Engine, name: &str) -> TestServer {
+    TestServer::start_with(engine, |config| config.server_name = Some(name.to_owned())).await
 }
 
 async fn command(server: &TestServer, command: PeerCommand) -> AdminReply {
@@ -168,8 +169,23 @@ fn root_key(server: &TestServer) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_root_key_is_refused_until_the_admin_accepts_it() {
-    let (a, b) = (named("a.example").await, named("b.example").await);
+async fn another_root_key_is_refused_until_the_admin_accepts_it_on_sqlite() {
+    Box::pin(another_root_key_is_refused_until_the_admin_accepts_it(
+        Engine::Sqlite,
+    ))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_root_key_is_refused_until_the_admin_accepts_it_on_postgres() {
+    Box::pin(another_root_key_is_refused_until_the_admin_accepts_it(
+        Engine::Postgres,
+    ))
+    .await;
+}
+
+async fn another_root_key_is_refused_until_the_admin_accepts_it(engine: Engine) {
+    let (a, b) = (named_on(engine, "a.example").await, named("b.example").await);
     let web = TestWeb::of(&[&a, &b]).await;
     web.show(&a);
     web.show(&b);

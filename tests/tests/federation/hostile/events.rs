@@ -220,3 +220,47 @@ async fn a_server_that_is_not_in_the_room_says_nothing_there() {
         "an outsider has named the room"
     );
 }
+
+/// The liar is banned, and says something on what was there before: its own events allow it, the room does not any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_softly_is_kept_for_the_graph_and_shown_to_nobody() {
+    let mut stage = Stage::set(18).await;
+    let honest = Liar::start(19, &stage.victim);
+    let mut others = honest.join(&stage.victim, &stage.room).await;
+    (stage.foothold.prev_events, stage.foothold.depth) = (others.prev_events.clone(), others.depth);
+    let ban = json!({ "user_id": stage.foothold.user });
+    let path = format!("rooms/{}/ban", maru_tests::user::encode(&stage.room));
+    stage.alice.post(&path, ban).await.ok();
+    let since = stage.alice.sync(None).await.next();
+    let stale = stage.foothold.message("from before the ban");
+    stage
+        .liar
+        .say(&stage.victim, [stage.foothold.item(&stale.json)])
+        .await;
+    let kept = "SELECT COUNT(*) FROM events WHERE outcome = 1";
+    for _ in 0..600 {
+        if stage.server.data().number(kept).await == 1 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(stage.server.data().number(kept).await, 1);
+    // Somebody else has taken it, and goes on from there. Nothing has to be fetched for that.
+    others.prev_events = vec![stale.id.clone()];
+    others.depth = stale.depth + 1;
+    let next = others.message("and on");
+    honest.say(&stage.victim, [others.item(&next.json)]).await;
+    stage.alice.hears(&stage.room, "and on").await;
+    assert_eq!(stage.texts().await, ["and on"]);
+    let synced = stage.alice.sync(Some(&since)).await;
+    assert_eq!(synced.texts(&stage.room), ["and on"]);
+    let room = maru_tests::user::encode(&stage.room);
+    for path in ["event", "context"] {
+        let path = format!(
+            "rooms/{room}/{path}/{}",
+            maru_tests::user::encode(stale.id.as_str())
+        );
+        stage.alice.get(&path).await.refused(404, "M_NOT_FOUND");
+    }
+    stage.dropped(&[]).await;
+}

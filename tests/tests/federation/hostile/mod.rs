@@ -3,7 +3,7 @@
 //!
 //! - [`liar`]: a peer of whom everything can be made up. [`foothold`]: its way into a room, so that its lies are looked at.
 //! - [`records`]: who it claims to be. [`frames`]: bytes that are no protocol. [`events`]: events that are not what they
-//!   claim. [`cursors`]: places in logs. [`requests`]: what it may not ask. [`resident`]: what it answers.
+//!   claim. [`items`]: messages and receipts that are not. [`cursors`]: places in logs. [`requests`]: what it may not ask. [`resident`]: what it answers.
 //! - [`floods`]: too much of everything, with an honest peer beside it and both the latency and the memory measured.
 
 mod cursors;
@@ -11,6 +11,7 @@ mod events;
 mod floods;
 mod foothold;
 mod frames;
+mod items;
 mod liar;
 mod records;
 mod requests;

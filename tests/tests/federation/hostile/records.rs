@@ -3,6 +3,7 @@
 use maru::config::ConfiguredPeer;
 use maru_protocol::wire::CloseCode;
 use maru_protocol::{ServerRecord, SignedRecord};
+use maru_tests::web::TestWeb;
 use maru_tests::{Engine, TestServer};
 use ruma::OwnedServerName;
 
@@ -103,4 +104,32 @@ async fn a_record_is_neither_rolled_back_nor_ambiguous() {
     // What was believed before still is.
     let honest = Liar::with(keys.clone(), keys.signed_record(6), &victim);
     honest.pool.connect(&victim.name).await.unwrap();
+}
+
+/// Names cost whoever makes them up nothing, and us a question each: one place may have twenty asked in a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_place_has_few_domains_looked_up() {
+    let server = TestServer::start().await;
+    let web = TestWeb::of(&[]).await;
+    web.show(&server);
+    let victim = Victim::of(&server).await;
+    let begun = tokio::time::Instant::now();
+    for seed in 0..24 {
+        let keys = LiarKeys::of(100 + seed);
+        let name = OwnedServerName::try_from(format!("made-up-{seed}.example")).unwrap();
+        let record = changed(&keys, |record| record.name = name.clone());
+        let liar = Liar::claiming(name, keys, record, &victim);
+        is_refused(
+            &server,
+            &liar,
+            &victim,
+            CloseCode::Unavailable,
+            "a made-up domain",
+        )
+        .await;
+    }
+    let minutes = begun.elapsed().as_secs() / 60 + 1;
+    let most = usize::try_from(20 * minutes).unwrap();
+    assert!(web.asked() <= most, "{} names in {minutes} minutes", web.asked());
+    assert!(web.asked() >= 20, "{}", web.asked());
 }

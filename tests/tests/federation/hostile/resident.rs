@@ -332,3 +332,36 @@ async fn an_auth_chain_of_a_hundred_thousand_events_is_refused_before_it_is_read
         liar.pool.shut_down().await;
     }
 }
+
+/// A room without Maru's mark: events have at most 65,536 bytes, whoever makes them.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_over_the_limit_of_its_room_is_refused() {
+    let stage = Stage::set().await;
+    let liar = stage.meet(75);
+    let room = Room::of(&liar);
+    liar.answer_with(room.clone().answer(|_, _, _| {}));
+    join_through(&stage.alice, &liar, &room).await.ok();
+    let room_id = room.create.room_id.clone();
+    let replica = stage.server.parts().rooms.room(&room_id).await.unwrap();
+    let extremities = Arc::clone(&replica.head().extremities);
+    let at = Foothold {
+        prev_events: extremities.iter().map(|tip| tip.id.clone()).collect(),
+        depth: room.foothold.depth + 1,
+        ..room.foothold
+    };
+    let of_bytes = |bytes: usize| {
+        let empty = at.message("").json.len();
+        at.message(&"x".repeat(bytes - empty)).json
+    };
+    let said = [of_bytes(65_537), of_bytes(500_000), of_bytes(65_536)];
+    assert_eq!((said[0].len(), said[2].len()), (65_537, 65_536));
+    let items = said.iter().map(|json| at.item(json));
+    liar.say(&stage.victim, items.collect::<Vec<_>>()).await;
+    liar.say(&stage.victim, [at.item(&at.message("after them").json)])
+        .await;
+    stage.alice.hears(room_id.as_str(), "after them").await;
+    let heard = maru_tests::user::texts(&stage.alice.history(room_id.as_str()).await);
+    assert_eq!(heard.len(), 2, "the largest is taken");
+    let dropped = stage.server.parts().peers.dropped();
+    assert_eq!(dropped, [("too_large", 2)].into());
+}
