@@ -231,7 +231,7 @@ impl Server {
         true
     }
 
-    /// What its clock shows: each time something later, since nobody does two things in one millisecond.
+    /// When an event is made: each time something later, as the server does it for its events of one room.
     pub(crate) fn clock_ms(&mut self, now: Duration) -> u64 {
         let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         self.last_ms = (1_700_000_000_000 + self.skew_ms + now).max(self.last_ms + 1);
