@@ -151,13 +151,17 @@ impl TestProcess {
             .unwrap_or_else(|| panic!("the server has ended: {}", self.log()))
     }
 
-    /// Bytes of memory that it occupies now.
+    /// Bytes of memory of its own that it occupies now, without the files that it maps.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
         let path = format!("/proc/{}/statm", self.id().as_raw_nonzero());
         let pages = std::fs::read_to_string(path).unwrap();
-        let pages: u64 = pages.split_whitespace().nth(1).unwrap().parse().unwrap();
-        pages * u64::try_from(rustix::param::page_size()).unwrap()
+        let mut pages = pages
+            .split_whitespace()
+            .skip(1)
+            .map(|pages| pages.parse().unwrap());
+        let (resident, shared): (u64, u64) = (pages.next().unwrap(), pages.next().unwrap());
+        (resident - shared) * u64::try_from(rustix::param::page_size()).unwrap()
     }
 
     /// Whether it still runs.

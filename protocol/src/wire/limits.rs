@@ -57,6 +57,9 @@ pub const MAX_AUTH_CHAIN: usize = 50_000;
 /// Most bytes of events of an answer that carries a state: 128 MiB.
 pub const MAX_STATE_BYTES: usize = 128 * 1024 * 1024;
 
+/// Most bytes of events in one part of an answer: 2 MiB.
+pub const MAX_PART_BYTES: usize = 2 * 1024 * 1024;
+
 /// Most bytes of events of any other answer: 8 MiB.
 pub const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 

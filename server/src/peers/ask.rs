@@ -6,8 +6,8 @@ use maru_federation::Pool;
 use maru_federation::pool::{Answering, RequestError};
 use maru_protocol::RoomVersion;
 use maru_protocol::event::Event;
-use maru_protocol::wire::answer::RefusedCode;
-use maru_protocol::wire::limits::MAX_ANSWER_BYTES;
+use maru_protocol::wire::answer::{Part, RefusedCode};
+use maru_protocol::wire::limits::{MAX_ANSWER_BYTES, MAX_PART_BYTES};
 use maru_protocol::wire::request::Call;
 use ruma::{OwnedServerName, RoomId, ServerName};
 
@@ -85,7 +85,7 @@ impl Peers {
         // What is dropped counts, too: an answer ends some time, whatever it holds.
         let (mut left, mut bytes_left) = (most + SPARE_PARTS, MAX_ANSWER_BYTES);
         while let Some(part) = answer.part().await.map_err(|error| refusal(&peer, error))? {
-            let bytes = part.events.iter().map(|json| json.len()).sum();
+            let bytes = bytes_of(&part).ok_or_else(too_much)?;
             left = left.checked_sub(part.events.len().max(1)).ok_or_else(too_much)?;
             bytes_left = bytes_left.checked_sub(bytes).ok_or_else(too_much)?;
             events.extend(self.verified_part(&peer, subject, part).await?);
@@ -111,6 +111,12 @@ impl Peers {
         }
         candidates
     }
+}
+
+/// The bytes of the events in a part; none where they are more than a part may have.
+pub(super) fn bytes_of(part: &Part) -> Option<usize> {
+    let bytes = part.events.iter().map(|json| json.len()).sum();
+    (bytes <= MAX_PART_BYTES).then_some(bytes)
 }
 
 /// What a failed request is to the person who waits for it.

@@ -16,7 +16,8 @@ use maru_protocol::wire::request::state::{self, Extent, StateIds};
 use ruma::{EventId, OwnedEventId, ServerName};
 
 use super::Peers;
-use super::ask::{SPARE_PARTS, Subject, refusal};
+use super::answers::Change;
+use super::ask::{SPARE_PARTS, Subject, bytes_of, refusal};
 use super::dropped::Dropped;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
@@ -48,7 +49,7 @@ impl Left {
 
     /// Takes off what a part holds. None where that is more than was announced.
     fn without(&self, part: &Part) -> Option<Self> {
-        let bytes: usize = part.events.iter().map(|json| json.len()).sum();
+        let bytes = bytes_of(part)?;
         Some(Self {
             items: self.items.checked_sub(part.events.len().max(1) as u64)?,
             bytes: self.bytes.checked_sub(bytes)?,
@@ -59,7 +60,9 @@ impl Left {
 /// An event of the room before which the state is known here: others are told as what differs from it.
 pub(super) struct Beside {
     id: OwnedEventId,
-    state: State,
+    /// The state after the event, and what to change in it for the one before.
+    after: State,
+    back: Option<Change>,
 }
 
 impl Peers {
@@ -105,10 +108,11 @@ impl Peers {
 
     /// What an event says about the state of its room here: the states of others are told beside it.
     pub(super) async fn beside(&self, event: &StoredEvent) -> Result<Option<Beside>, Refusal> {
-        let state = self.state_before(event).await?;
-        Ok(state.map(|state| Beside {
+        let around = self.state_around(event).await?;
+        Ok(around.map(|(after, back)| Beside {
             id: event.event.id.clone(),
-            state,
+            after,
+            back,
         }))
     }
 
@@ -177,8 +181,8 @@ impl Peers {
         let slots = there
             .chain(gone)
             .filter_map(|(stored, event)| Some((StateSlot::of(&stored.event)?.hash(), event)));
-        let number = StateNid(self.store.next_nid());
-        Ok(beside.state.with(number, slots.collect::<Vec<_>>()))
+        let slots = beside.back.into_iter().chain(slots);
+        Ok(beside.after.with(StateNid(self.store.next_nid()), slots))
     }
 
     /// Events that a peer tells as part of a state, from the store. Those that could not be kept, because what allows them

@@ -141,6 +141,7 @@ impl Rooms {
         room: &Room,
         request: PageRequest<'_>,
     ) -> Result<Page, Refusal> {
+        let _whole = room.past.read().await;
         let walker = self.walker(user_id, room).await?;
         let start = match (request.from, request.direction) {
             (Some(token), _) => self.boundary(room, token).await?,
@@ -198,6 +199,7 @@ impl Rooms {
         wanted: Wanted<'_>,
         lazy_members: bool,
     ) -> Result<Context, Refusal> {
+        let _whole = room.past.read().await;
         let event = self.visible_event(user_id, room, event_id).await?;
         let place = event.stored.place.unwrap_or(Place::FIRST_LIVE);
         let walker = self.walker(user_id, room).await?;

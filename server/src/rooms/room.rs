@@ -27,6 +27,8 @@ pub struct Room {
     pub max_event_bytes: usize,
     /// Bounds the builds in flight.
     pub(super) builds: Semaphore,
+    /// Held by who puts a page into the past, and shared by who reads there, so that nobody reads half a page.
+    pub(super) past: tokio::sync::RwLock<()>,
     newest: Mutex<Newest>,
     generation: Arc<AtomicU64>,
     committed: RwLock<Arc<RoomHead>>,
@@ -93,6 +95,7 @@ impl Room {
             version,
             max_event_bytes,
             builds: Semaphore::new(BUILDS_IN_FLIGHT),
+            past: tokio::sync::RwLock::default(),
             newest: Mutex::new(Newest {
                 head: Arc::clone(&head),
                 generation: 0,

@@ -14,8 +14,15 @@ use crate::store::events::{Redaction, StoredEvent};
 /// Rooms kept in memory though nobody is using them right now.
 const IDLE_ROOMS: usize = 20_000;
 
-/// Events kept in memory, two generations of this many.
-const EVENTS: usize = 50_000;
+/// Bytes of events kept in memory, two generations of as many: 16 MiB.
+const EVENT_BYTES: usize = 16 * 1024 * 1024;
+
+/// Roughly what an event costs in memory beside its JSON and its content, which is most of that, in bytes.
+const EVENT_COST: usize = 512;
+
+fn weigh(stored: &Arc<StoredEvent>) -> usize {
+    stored.event.json.len() + stored.event.content.as_str().len() + EVENT_COST
+}
 
 /// One [`Room`] per room, whoever asks, and recent events. Filled by [`Rooms`](super::Rooms), kept current by the log's
 /// commits.
@@ -40,7 +47,7 @@ impl Default for RoomTable {
     fn default() -> Self {
         Self {
             rooms: RwLock::default(),
-            events: Cache::new(EVENTS),
+            events: Cache::weighing(EVENT_BYTES, weigh),
             redactions: AtomicU64::new(0),
         }
     }

@@ -51,7 +51,8 @@ impl Address {
             .busy_timeout(Duration::from_secs(10))
             .statement_cache_capacity(STATEMENT_CACHE)
             .row_buffer_size(ROWS_AHEAD)
-            .pragma("cache_size", "-65536")
+            // In KiB. Reads go by the map; this is for what the writer changes.
+            .pragma("cache_size", "-16384")
             .pragma("mmap_size", "268435456")
             .pragma("temp_store", "memory")
             // What is redacted or deleted is overwritten, not only unlinked.

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use maru_protocol::state::{Run, State, StateNid};
+use maru_protocol::auth::StateSlot;
+use maru_protocol::ingest::Outcome;
+use maru_protocol::state::{EventNid, Run, State, StateNid};
+use ruma::OwnedEventId;
 
 use super::engine::{Connection, Insert, Kind, query};
 use super::{Store, StoreError};
@@ -34,6 +37,15 @@ impl NewState {
     }
 }
 
+/// What a state needs to know of an event that is part of it.
+#[derive(Clone, Debug)]
+pub struct StatePart {
+    /// Its local number.
+    pub nid: EventNid,
+    /// Its slot; none for one that is no state event.
+    pub slot: Option<StateSlot>,
+}
+
 static INSERT: Insert = Insert {
     table: "states",
     columns: &[
@@ -56,6 +68,9 @@ pub(super) async fn store(connection: &mut Connection, states: Vec<&NewState>) -
     });
     INSERT.rows(connection, rows.collect()).await
 }
+
+/// A run as it is read: what it stands on, and its entries.
+type StoredRun = (Option<i64>, Vec<u8>);
 
 /// Runs that are in memory already; shared by every state that stands on them.
 #[derive(Debug, Default)]
@@ -107,33 +122,80 @@ impl Store {
             "WITH RECURSIVE chain (nid) AS ( \
                SELECT nid FROM states WHERE nid = ANY($1) \
                UNION SELECT states.below FROM states JOIN chain ON states.nid = chain.nid WHERE states.below IS NOT NULL \
-             ) SELECT states.nid, states.below, states.entries FROM states JOIN chain ON chain.nid = states.nid ORDER BY states.nid",
+             ) SELECT states.nid, states.below, states.entries FROM states JOIN chain ON chain.nid = states.nid",
         )
         .bind(nids.iter().map(|nid| nid.0).collect::<Vec<_>>())
         .all(&self.readers)
         .await?;
-        // A state stands on older ones only, so its foundations come first.
-        let mut runs: HashMap<i64, Arc<Run>> = HashMap::new();
+        let mut stored = HashMap::with_capacity(rows.len());
         for row in rows {
-            let nid: i64 = row.get(0)?;
-            let run = match self.runs.get(StateNid(nid)) {
+            stored.insert(row.get::<i64>(0)?, (row.get(1)?, row.get(2)?));
+        }
+        let mut runs = HashMap::new();
+        for nid in &nids {
+            if stored.contains_key(&nid.0) {
+                self.build(nid.0, &mut stored, &mut runs)?;
+            }
+        }
+        Ok(nids
+            .into_iter()
+            .filter_map(|nid| Some((nid, State::from_run(runs.get(&nid.0)?.clone()))))
+            .collect())
+    }
+
+    /// Builds the run numbered `nid` from stored ones, after those below it. Their numbers say nothing of the order: that of
+    /// an outlier that found its place later is lower than those of the states before it.
+    fn build(
+        &self,
+        nid: i64,
+        stored: &mut HashMap<i64, StoredRun>,
+        runs: &mut HashMap<i64, Arc<Run>>,
+    ) -> Result<(), StoreError> {
+        let mut open = vec![nid];
+        while let Some(nid) = open.last().copied() {
+            let known = runs.get(&nid).cloned().or_else(|| self.runs.get(StateNid(nid)));
+            let run = match known {
                 Some(run) => run,
                 None => {
-                    let below = row.get::<Option<i64>>(1)?.map(|below| {
-                        let missing = || StoreError::corrupt("states", format!("{below} is missing"));
-                        runs.get(&below).cloned().ok_or_else(missing)
-                    });
-                    let run = Run::from_bytes(StateNid(nid), below.transpose()?, &row.get::<Vec<u8>>(2)?);
+                    let missing = || StoreError::corrupt("states", format!("{nid} is missing"));
+                    let below = stored.get(&nid).ok_or_else(missing)?.0;
+                    let built = below.map(|below| runs.get(&below).cloned());
+                    if let (Some(below), Some(None)) = (below, &built) {
+                        open.push(below);
+                        continue;
+                    }
+                    let (_, entries) = stored.remove(&nid).ok_or_else(missing)?;
+                    let run = Run::from_bytes(StateNid(nid), built.flatten(), &entries);
                     let run = Arc::new(run.map_err(|error| StoreError::corrupt("states", error))?);
                     self.runs.remember(&run);
                     run
                 }
             };
             runs.insert(nid, run);
+            open.pop();
         }
-        Ok(nids
-            .into_iter()
-            .filter_map(|nid| Some((nid, State::from_run(runs.get(&nid.0)?.clone()))))
-            .collect())
+        Ok(())
+    }
+
+    /// Those of some events of a room that may be part of a state, without their contents: the rejected ones may not.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn state_parts(&self, room: i64, ids: &[OwnedEventId]) -> Result<Vec<StatePart>, StoreError> {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        let rows = query(
+            "SELECT nid, type, state_key FROM events WHERE event_id = ANY($1) AND room = $2 AND outcome <> $3",
+        );
+        let rows = rows.bind(ids).bind(room).bind(Outcome::Rejected as i64);
+        let rows = rows.all(&self.readers).await?;
+        let parts = rows.iter().map(|row| {
+            let state_key = row.get::<Option<String>>(2)?;
+            let event_type = row.get::<String>(1)?;
+            Ok(StatePart {
+                nid: EventNid(row.get(0)?),
+                slot: state_key.map(|key| StateSlot::new(&event_type, &key)),
+            })
+        });
+        parts.collect()
     }
 }

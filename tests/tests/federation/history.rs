@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 
+use maru::store::events::Direction;
+use maru_protocol::cursor::Place;
 use maru_tests::user::{encode, texts};
-use maru_tests::{TestServer, User, federate};
+use maru_tests::{Engine, TestServer, User, federate};
 use serde_json::{Value, json};
 
 async fn two() -> (TestServer, TestServer, User, User) {
@@ -149,4 +151,98 @@ async fn a_server_that_has_left_is_told_what_it_saw_and_no_more() {
         .refused(404, "M_NOT_FOUND");
     let stored = b.parts().store.event(later.try_into().unwrap()).await.unwrap();
     assert!(stored.is_none());
+}
+
+/// What a room is told to another server as it is read back: its state once, then what changed.
+async fn a_large_state_comes_once(engine: Engine) {
+    let (a, b) = (
+        TestServer::start_on(engine).await,
+        TestServer::start_on(engine).await,
+    );
+    federate(&[&a, &b]).await;
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    let filler = |number: usize, text: &str| {
+        let state_key = number.to_string();
+        json!({ "type": "test.filler", "state_key": state_key, "content": { "text": text } })
+    };
+    let state: Vec<_> = (0..600)
+        .map(|number| filler(number, &"x".repeat(1_000)))
+        .collect();
+    let room = alice
+        .create_room(json!({ "preset": "public_chat", "initial_state": state }))
+        .await;
+    let first = alice.send(&room, "first").await;
+    for round in 0..4 {
+        let text = format!("changed in round {round}");
+        let (key, added) = (round.to_string(), format!("added {round}"));
+        alice
+            .set_state(&room, "test.filler", &key, json!({ "text": text }))
+            .await;
+        alice
+            .set_state(&room, "test.filler", &added, json!({ "text": text }))
+            .await;
+        let texts: Vec<_> = (0..500).map(|number| format!("message {number}")).collect();
+        for some in texts.chunks(50) {
+            futures_util::future::join_all(some.iter().map(|text| alice.send(&room, text))).await;
+        }
+    }
+    let told = || {
+        let name = a.name().try_into().unwrap();
+        let peer = b.parts().peers.pool().unwrap().peer(name).unwrap();
+        peer.traffic.bytes_in
+    };
+    bob.join_via(&room, a.name()).await.ok();
+    let (here, there) = (bob.history(&room).await, alice.history(&room).await);
+    assert_eq!(here.len(), there.len());
+    assert!(ids(&here) == ids(&there), "another order");
+    let replica = b
+        .parts()
+        .rooms
+        .room(room.as_str().try_into().unwrap())
+        .await
+        .unwrap();
+    let store = &b.parts().store;
+    assert_eq!(store.gaps(replica.nid).await.unwrap(), []);
+    let events = store
+        .timeline(replica.nid, Place(i64::MIN), Direction::Forward, 10_000)
+        .await
+        .unwrap();
+    // Every event of the state is one of the timeline too: all of them come twice, and no more often.
+    let bytes = |is_state: bool| -> u64 {
+        let events = events
+            .iter()
+            .filter(|stored| !is_state || stored.event.is_state());
+        events.map(|stored| stored.event.json.len() as u64).sum()
+    };
+    let (told, expected) = (told(), bytes(false) + bytes(true));
+    assert!(
+        told < expected + expected / 4,
+        "{told} bytes were told, not {expected}"
+    );
+    // The state in the middle of the past is the same on both sides.
+    for event in [
+        &first,
+        &here[here.len() / 2]["event_id"].as_str().unwrap().to_owned(),
+    ] {
+        let path = format!("rooms/{}/context/{}?limit=1", encode(&room), encode(event));
+        let state_of = |context: Value| {
+            let state = context["state"].as_array().unwrap().clone();
+            let ids = state
+                .iter()
+                .map(|event| event["event_id"].as_str().unwrap().to_owned());
+            ids.collect::<HashSet<_>>()
+        };
+        let (here, there) = (bob.get(&path).await.ok(), alice.get(&path).await.ok());
+        assert!(state_of(here) == state_of(there), "another state at {event}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_state_comes_once_on_sqlite() {
+    a_large_state_comes_once(Engine::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_state_comes_once_on_postgres() {
+    a_large_state_comes_once(Engine::Postgres).await;
 }

@@ -10,6 +10,8 @@ mod membership;
 mod profile;
 mod state;
 
+pub(super) use state::Change;
+
 use std::sync::Arc;
 
 use maru_federation::homeserver::{Finished, Parts};

@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use maru_federation::homeserver::{Finished, Parts};
-use maru_protocol::auth::StateSlot;
+use maru_protocol::auth::{SlotHash, StateSlot};
 use maru_protocol::event::Event;
 use maru_protocol::gap::order;
 use maru_protocol::ingest::Outcome;
-use maru_protocol::state::{State, StateNid};
+use maru_protocol::state::{EventNid, State, StateNid};
 use maru_protocol::wire::answer::{Part, Refused, RefusedCode};
 use maru_protocol::wire::limits::{MAX_AUTH_CHAIN, MAX_STATE_IDS};
 use maru_protocol::wire::request::state::{self, Difference, Extent, StateIds};
@@ -21,6 +21,9 @@ use crate::store::events::StoredEvent;
 
 /// Most servers whose records go before a state; those of the others go with their events.
 const MOST_SERVERS: usize = maru_protocol::wire::limits::MAX_RECORDS;
+
+/// A slot of a state, and what is in it instead.
+pub(in crate::peers) type Change = (SlotHash, Option<EventNid>);
 
 impl Peers {
     /// The state before an event that the peer may see.
@@ -131,16 +134,23 @@ impl Peers {
     }
 
     /// The state before an event, as far as it is known.
-    pub(in crate::peers) async fn state_before(&self, at: &StoredEvent) -> Result<Option<State>, Refusal> {
+    pub(super) async fn state_before(&self, at: &StoredEvent) -> Result<Option<State>, Refusal> {
+        let around = self.state_around(at).await?;
+        // It only serves to be looked at: the number is that of no state.
+        Ok(around.map(|(after, back)| after.with(StateNid(0), back)))
+    }
+
+    /// The state after an event, and what to change in it for the one before: where it is state, what it replaced is back
+    /// in its slot.
+    pub(in crate::peers) async fn state_around(
+        &self,
+        at: &StoredEvent,
+    ) -> Result<Option<(State, Option<Change>)>, Refusal> {
         let Some(nid) = at.state else { return Ok(None) };
         let after = self.store.state(nid).await?;
-        // The state before a state event is the one after it with what it replaced back in its slot.
-        Ok(Some(match StateSlot::of(&at.event) {
-            Some(slot) if after.get(&slot.hash()) == Some(at.nid) => {
-                after.with(StateNid(at.nid.0), [(slot.hash(), at.replaces)])
-            }
-            _ => after,
-        }))
+        let slot = StateSlot::of(&at.event).map(|slot| slot.hash());
+        let filled = slot.filter(|slot| after.get(slot) == Some(at.nid));
+        Ok(Some((after, filled.map(|slot| (slot, at.replaces)))))
     }
 
     /// The events of a state. Costs grow with their number.

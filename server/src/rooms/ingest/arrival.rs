@@ -20,14 +20,17 @@ use crate::refusal::Refusal;
 use crate::rooms::create::empty_head;
 use crate::rooms::members::membership_of;
 use crate::rooms::{Room, Rooms};
-use crate::store::events::{Notify, StoredEvent};
+use crate::store::events::Notify;
 use crate::store::gaps::{Gap, GapChange};
 use crate::store::interests::Interest;
 use crate::store::log::{Change, Record};
 use crate::store::rooms::{Membership, NewRoom, RoomHead};
 
-/// Events of a told state that are read together.
-const READ_TOGETHER: usize = 1_000;
+/// Events of a told state of which only the slots are read, together.
+const PARTS_TOGETHER: usize = 1_000;
+
+/// Membership events that are read together, with their contents.
+const MEMBERS_TOGETHER: usize = 250;
 
 /// A room as a resident server tells it, with every event verified.
 #[derive(Clone, Debug)]
@@ -78,8 +81,7 @@ impl Rooms {
             join,
         } = arrival;
         let nid = self.number_room(&room_id, version).await?;
-        let mut told = Members::replaced_by(&join, empty_head(nid));
-        let before = self.told_state(nid, &state, |stored| told.add(stored)).await?;
+        let (before, members) = self.told_state(nid, &state).await?;
         let create = before.get(&StateSlot::new("m.room.create", "").hash());
         let create = match create {
             Some(create) => self.events(&[create]).await?.remove(&create),
@@ -129,6 +131,7 @@ impl Rooms {
                 "the room does not allow the join: {reason}"
             )));
         }
+        let told = self.told_members(members, &join, empty_head(nid)).await?;
         // What happened before the join, or since this server was last in the room, is missing.
         let place = match &known {
             Some(_) => old.last_place.next_stretch(),
@@ -191,30 +194,48 @@ impl Rooms {
         Ok(room)
     }
 
-    /// A told state, numbered, of events that this server keeps; each of them is shown to `look`, and none is held. Events
-    /// that were rejected are no state.
-    async fn told_state(
-        &self,
-        room: i64,
-        ids: &[OwnedEventId],
-        mut look: impl FnMut(&StoredEvent),
-    ) -> Result<State, Refusal> {
+    /// A told state, numbered, of events that this server keeps, and which of them are memberships. Events that were
+    /// rejected are no state. None of them is held in memory: there may be many, and large ones.
+    async fn told_state(&self, room: i64, ids: &[OwnedEventId]) -> Result<(State, Vec<EventNid>), Refusal> {
         let mut slots: BTreeMap<SlotHash, Option<EventNid>> = BTreeMap::new();
-        for ids in ids.chunks(READ_TOGETHER) {
-            let ids = ids.iter().map(ToString::to_string).collect();
-            for stored in self.store.events_by_id(ids).await? {
-                if stored.room != room || stored.outcome == Outcome::Rejected {
-                    continue;
-                }
-                let slot = StateSlot::of(&stored.event)
+        let mut members = Vec::new();
+        for ids in ids.chunks(PARTS_TOGETHER) {
+            for part in self.store.state_parts(room, ids).await? {
+                let slot = part
+                    .slot
                     .ok_or_else(|| Refusal::forbidden("the told state holds what is no state"))?;
-                if slots.insert(slot.hash(), Some(stored.nid)).is_some() {
+                if slots.insert(slot.hash(), Some(part.nid)).is_some() {
                     return Err(Refusal::forbidden("the told state fills a slot twice"));
                 }
-                look(&stored);
+                if &*slot.event_type == "m.room.member" {
+                    members.push(part.nid);
+                }
             }
         }
-        Ok(State::default().with(StateNid(self.store.next_nid()), slots))
+        let state = State::default().with(StateNid(self.store.next_nid()), slots);
+        Ok((state, members))
+    }
+
+    /// Counts the members of a told state, a few at a time, without the one whose join replaces what it says of them.
+    async fn told_members(
+        &self,
+        members: Vec<EventNid>,
+        join: &Event,
+        counted: RoomHead,
+    ) -> Result<Members, Refusal> {
+        let mut told = Members {
+            counted,
+            memberships: Vec::with_capacity(members.len()),
+        };
+        for members in members.chunks(MEMBERS_TOGETHER) {
+            for stored in self.store.events_by_nid(members).await?.into_values() {
+                if stored.event.state_key != join.state_key {
+                    let _ = told.counted.count_member(None, Some(&stored.event));
+                    told.memberships.extend(membership_of(&stored));
+                }
+            }
+        }
+        Ok(told)
     }
 
     /// The interests of a room that begins anew.
@@ -238,33 +259,13 @@ impl Rooms {
     /// # Errors
     /// When the told state does not hold.
     pub async fn state_from(&self, room: i64, ids: &[OwnedEventId]) -> Result<State, Refusal> {
-        self.told_state(room, ids, |_| {}).await
+        Ok(self.told_state(room, ids).await?.0)
     }
 }
 
-/// The members of a told state, without the one whose join replaces what it says of them.
+/// The members of a told state.
 struct Members {
-    joining: Option<Box<str>>,
     /// A head in which they are counted.
     counted: RoomHead,
     memberships: Vec<Membership>,
-}
-
-impl Members {
-    fn replaced_by(join: &Event, counted: RoomHead) -> Self {
-        Self {
-            joining: join.state_key.clone(),
-            counted,
-            memberships: Vec::new(),
-        }
-    }
-
-    fn add(&mut self, stored: &StoredEvent) {
-        let is_member = &*stored.event.event_type == "m.room.member";
-        if !is_member || stored.event.state_key == self.joining {
-            return;
-        }
-        let _ = self.counted.count_member(None, Some(&stored.event));
-        self.memberships.extend(membership_of(stored));
-    }
 }

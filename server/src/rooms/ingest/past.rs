@@ -47,6 +47,7 @@ impl Rooms {
         gap: &Gap,
         incoming: Vec<Incoming>,
     ) -> Result<bool, Refusal> {
+        let _alone = room.past.write().await;
         // Places count down from the gap, so room is made for all of them first and filled upwards. Until all are stored,
         // whatever any of them names may be missing.
         let count = i64::try_from(incoming.len()).unwrap_or(i64::MAX);

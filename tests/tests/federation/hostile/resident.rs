@@ -2,6 +2,7 @@
 //! asked for is ever signed, and no room is believed that does not hold.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use maru_federation::homeserver::Finished;
 use maru_protocol::RoomVersion;
@@ -13,9 +14,10 @@ use maru_protocol::wire::request::records::Records;
 use maru_protocol::wire::request::state::Extent;
 use maru_protocol::wire::{Part, Refused, RefusedCode, Request};
 use maru_protocol::{SecretKey, SignedRecord, SigningKey};
-use maru_tests::{Reply, TestServer, User, user::encode};
+use maru_tests::{Engine, Reply, TestProcess, TestServer, User, user::encode};
 use ruma::{OwnedRoomId, OwnedUserId};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::foothold::Foothold;
 use super::liar::{Liar, Reply as Answered, Victim};
@@ -89,11 +91,24 @@ impl Room {
         self
     }
 
+    /// The same room with this many more events of its state, each of about 60,000 bytes.
+    pub(super) fn with_large_state(mut self, count: usize) -> Self {
+        self.foothold.auth_events = vec![self.state[1].id.clone(), self.state[2].id.clone()];
+        let text = "x".repeat(60_000);
+        for number in 0..count {
+            let (key, content) = (number.to_string(), json!({ "text": text }));
+            let event = self.foothold.event("test.filler", Some(&key), content);
+            self.foothold.go_on(&event);
+            self.state.push(Arc::new(event));
+        }
+        self
+    }
+
     fn template(&self) -> Template {
         Template {
             version: Text::new("12").unwrap(),
             create: self.create.json.clone().into(),
-            auth_events: self.state[2..]
+            auth_events: self.state[2..4]
                 .iter()
                 .map(|event| event.json.clone().into())
                 .collect(),
@@ -106,7 +121,14 @@ impl Room {
     fn parts(&self) -> Vec<Part> {
         let mut all: Vec<_> = self.state.iter().chain(&self.chain).collect();
         all.sort_by_key(|event| event.depth);
-        let parts = all.chunks(1000).map(|events| Part {
+        // Of the largest events, as many as a part may have.
+        let is_large = |event: &&Arc<Event>| event.json.len() > 50_000;
+        let together = if all.iter().copied().any(|event| is_large(&event)) {
+            30
+        } else {
+            1_000
+        };
+        let parts = all.chunks(together).map(|events| Part {
             events: events.iter().map(|event| event.json.clone().into()).collect(),
             records: vec![self.record.clone()],
             ..Part::default()
@@ -364,4 +386,41 @@ async fn an_event_over_the_limit_of_its_room_is_refused() {
     assert_eq!(heard.len(), 2, "the largest is taken");
     let dropped = stage.server.parts().peers.dropped();
     assert_eq!(dropped, [("too_large", 2)].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_state_is_not_held_in_memory() {
+    let victim = TestProcess::start(Engine::Sqlite, &["--federation-listen", "127.0.0.1:0"]).await;
+    let alice = victim.user("alice").await;
+    let (_, name) = alice.id.split_once(':').unwrap();
+    let address = Victim {
+        name: name.try_into().unwrap(),
+        address: victim.federation_address(),
+    };
+    let (mut grown, mut told) = (Vec::new(), 0);
+    // The first fills what is kept in memory for its own sake: with it, the server is as it is after a while.
+    for seed in 77..79 {
+        let liar = Liar::start(seed, &address);
+        // Asked for anything, so that it is connected.
+        let call = Records { servers: Vec::new() };
+        let asked = liar.pool.request(&address.name, call).await.unwrap();
+        asked.done().await.unwrap();
+        let room = Room::of(&liar).with_large_state(1_200);
+        told = room.state.iter().map(|event| event.json.len()).sum();
+        liar.answer_with(room.clone().answer(|_, _, _| {}));
+        let quiet = victim.resident_bytes();
+        let mut most = quiet;
+        let joined = join_through(&alice, &liar, &room);
+        tokio::pin!(joined);
+        loop {
+            tokio::select! {
+                reply = &mut joined => break drop(reply.ok()),
+                () = sleep(Duration::from_millis(20)) => most = most.max(victim.resident_bytes()),
+            }
+        }
+        grown.push((most - quiet) >> 20);
+    }
+    println!("{grown:?} MiB more memory for states of {} MiB", told >> 20);
+    assert!(told > 64 << 20);
+    assert!(grown[0] <= 96 && grown[1] <= 64, "{grown:?} MiB more memory");
 }
