@@ -20,7 +20,7 @@ use ruma::{OwnedEventId, ServerName};
 use super::Peers;
 use super::keyring::NotKept;
 use crate::refusal::Refusal;
-use crate::store::inbox::{Arrived, ReceivedLog};
+use crate::store::inbox::ReceivedLog;
 use crate::store::log::Record;
 
 /// How long a full inbox may hold up a peer before its connection is closed: less than the peer waits for an acknowledgement.
@@ -222,15 +222,12 @@ impl Peers {
         cursor: Cursor,
     ) -> Result<(), Refusal> {
         self.room_in_inbox(peer).await?;
-        let mut arrived = Vec::with_capacity(items.len());
+        let mut events = Vec::with_capacity(items.len());
         let mut skipped = Vec::new();
         let (mut messages, mut lists, mut receipts) = (Vec::new(), Vec::new(), Vec::new());
         for item in items {
             match item {
-                LogItem::Event(event) => arrived.push(Arrived {
-                    room_id: event.room_id,
-                    json: event.json.to_string(),
-                }),
+                LogItem::Event(event) => events.push(event),
                 LogItem::Skipped(room) => skipped.push(RoomExtremities {
                     room_id: room.room_id,
                     extremities: room.extremities,
@@ -249,10 +246,13 @@ impl Peers {
             log_id,
             cursor: cursor.to_vec(),
         };
+        let sorted = self.sorted(peer, events).await?.into_iter();
+        let (arrived, events): (Vec<_>, Vec<_>) = sorted.map(|sorted| (sorted.arrived, sorted.event)).unzip();
         let rows = self
             .store
             .receive(peer, received, arrived, records, self.clock.now_ms())
             .await?;
+        self.inbox.remember(rows.iter().map(|row| row.nid).zip(events));
         // Some may have come while their receipts were being stored.
         self.receipts.settle(awaited).await?;
         let mut rooms: Vec<_> = rows.into_iter().map(|row| row.arrived.room_id).collect();

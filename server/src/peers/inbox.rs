@@ -5,12 +5,15 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use maru_protocol::event::Event;
 use maru_protocol::gap::work::{Next, Work};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use tokio::sync::Notify;
 
 use super::Peers;
 use super::dropped::Dropped;
+use super::sorting::of_sender;
+use crate::cache::Cache;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::ingest::{Incoming, Taken};
@@ -24,6 +27,9 @@ const TOGETHER: usize = 128;
 /// who makes up gaps keeps the room from nobody else.
 const FAILED_GAPS: usize = 4;
 
+/// Bytes of events that are kept verified until their turn comes, two generations of as many: 4 MiB.
+const VERIFIED_BYTES: usize = 4 * 1024 * 1024;
+
 /// The pause after a failure of the database.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -31,6 +37,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Inbox {
     rooms: Mutex<HashMap<OwnedRoomId, InWork>>,
+    /// Events that were verified when they came, by their rows; the others are verified when their turn comes.
+    verified: Cache<i64, Arc<Event>>,
     since: Instant,
 }
 
@@ -45,6 +53,7 @@ impl Default for Inbox {
     fn default() -> Self {
         Self {
             rooms: Mutex::default(),
+            verified: Cache::weighing(VERIFIED_BYTES, |event| 2 * event.json.len()),
             since: Instant::now(),
         }
     }
@@ -59,6 +68,15 @@ impl Inbox {
         note(&mut room.work);
         room.came.notify_one();
         is_new
+    }
+
+    /// Keeps the events of rows that were verified when they came.
+    pub(super) fn remember(&self, rows: impl Iterator<Item = (i64, Option<Arc<Event>>)>) {
+        for (row, event) in rows {
+            if let Some(event) = event {
+                self.verified.insert(row, event);
+            }
+        }
     }
 
     /// Looks at the work of a room, if it is being worked on.
@@ -282,16 +300,17 @@ impl Peers {
         room: &Room,
         mut rows: Vec<InInbox>,
     ) -> Result<(Vec<(OwnedServerName, Incoming)>, Vec<i64>), Refusal> {
-        let texts = rows.iter_mut().map(|row| std::mem::take(&mut row.arrived.json));
-        let events = self.verify_all(self.subject(room), texts.collect()).await?;
+        let known: Vec<_> = rows.iter().map(|row| self.inbox.verified.get(&row.nid)).collect();
+        let unknown = rows.iter_mut().zip(&known).filter(|(_, event)| event.is_none());
+        let texts = unknown.map(|(row, _)| std::mem::take(&mut row.arrived.json));
+        let verified = self.verify_all(self.subject(room), texts.collect()).await?;
+        let mut verified = verified.into_iter();
         let mut incoming = Vec::with_capacity(rows.len());
         let mut dropped = Vec::new();
-        for (row, event) in rows.into_iter().zip(events) {
-            let event = event.and_then(|event| match event.sender.server_name() == row.server_name {
-                true => Ok(event),
-                false => Err(Dropped::OtherServer),
-            });
-            match event {
+        for (row, known) in rows.into_iter().zip(known) {
+            let event = known.map(Ok).or_else(|| verified.next());
+            let event = event.ok_or_else(|| Refusal::internal("fewer verdicts than events"))?;
+            match event.and_then(|event| of_sender(event, &row.server_name)) {
                 Ok(event) => {
                     let mut event = Incoming::live(event);
                     event.inbox = Some(row.nid);

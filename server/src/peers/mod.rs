@@ -5,7 +5,7 @@
 //! - [`proving`]: which key belongs to a name. [`look_up`]: what a domain's web server says.
 //! - [`book`]: where peers are. [`guide`]: finding those that nobody named. [`known`]: what an admin sees and does.
 //! - [`homeserver`]: what the pool of connections asks for.
-//! - [`outgoing`]: what a peer is sent. [`inbox`]: what came, room by room.
+//! - [`outgoing`]: what a peer is sent. [`sorting`]: what comes and is worth storing. [`inbox`]: what came, room by room.
 //! - [`verify`]: the checks that need no room. [`dropped`]: what fails them. [`fetch`]: filling gaps.
 //! - [`reading`]: what clients read of a room's history, with what is fetched for it from the [`past`], which
 //!   [`replica`] fetches in the background too. [`tree`] and [`public_rooms`]: rooms that are elsewhere.
@@ -39,6 +39,7 @@ mod public_rooms;
 mod reading;
 mod receipts;
 mod replica;
+mod sorting;
 mod template;
 mod to_device;
 mod told_state;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use maru_protocol::RoomVersion;
 use maru_protocol::event::Event;
 use ruma::RoomId;
+use tokio::task::JoinHandle;
 
 use super::ask::Subject;
 use super::dropped::Dropped;
@@ -32,22 +33,33 @@ impl Peers {
     {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let share = texts.len().div_ceil(cores).max(LEAST_SHARE);
-        let (version, max_event_bytes) = (subject.version, subject.max_event_bytes);
         let mut shares = Vec::new();
         while !texts.is_empty() {
             let rest = texts.split_off(share.min(texts.len()));
-            let share = std::mem::replace(&mut texts, rest);
-            let (keyring, room_id) = (Arc::clone(&self.keyring), subject.room_id.to_owned());
-            shares.push(tokio::task::spawn_blocking(move || {
-                let verify = |json: &T| verify(&keyring, json, &room_id, version, max_event_bytes);
-                share.iter().map(verify).collect::<Vec<_>>()
-            }));
+            shares.push(self.verify_apart(subject, std::mem::replace(&mut texts, rest)));
         }
         let mut verified = Vec::new();
         for share in shares {
             verified.extend(share.await.map_err(Refusal::internal)?);
         }
         Ok(verified)
+    }
+
+    /// The same on one core, at once: whoever sends much does not take all of them.
+    pub(super) fn verify_apart<T>(
+        &self,
+        subject: Subject<'_>,
+        texts: Vec<T>,
+    ) -> JoinHandle<Vec<Result<Arc<Event>, Dropped>>>
+    where
+        T: Deref<Target = str> + Send + 'static,
+    {
+        let (version, max_event_bytes) = (subject.version, subject.max_event_bytes);
+        let (keyring, room_id) = (Arc::clone(&self.keyring), subject.room_id.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let verify = |json: &T| verify(&keyring, json, &room_id, version, max_event_bytes);
+            texts.iter().map(verify).collect()
+        })
     }
 
     /// Reads and verifies an event of a room. Costs a signature check, about 40 µs.

@@ -1,0 +1,83 @@
+//! What a peer's log brings is sorted before it is stored: an event that is malformed, or that its server has not signed, is
+//! dropped here and takes no place in the inbox, where others of the room would wait behind it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use maru_protocol::event::{Event, VerifyError};
+use maru_protocol::wire::log::Event as EventItem;
+use ruma::{RoomId, ServerName};
+
+use super::Peers;
+use super::dropped::Dropped;
+use crate::refusal::Refusal;
+use crate::store::inbox::Arrived;
+
+/// An event for the inbox.
+pub(super) struct Sorted {
+    /// As it came.
+    pub(super) arrived: Arrived,
+    /// Verified, where that could be done before the room is looked at.
+    pub(super) event: Option<Arc<Event>>,
+}
+
+/// The event, if it is of a user of the server that sent it by its log.
+pub(super) fn of_sender(event: Arc<Event>, peer: &ServerName) -> Result<Arc<Event>, Dropped> {
+    match event.sender.server_name() == peer {
+        true => Ok(event),
+        false => Err(Dropped::OtherServer),
+    }
+}
+
+/// Whether an event may turn out to be good all the same, because others must have signed it too, whose records may come.
+fn may_turn_out_good(why: &Dropped, peer: &ServerName) -> bool {
+    matches!(why, Dropped::Verify(VerifyError::NoKnownSignature(signer)) if signer != peer)
+}
+
+impl Peers {
+    /// Drops and counts the events of a peer's log that fail the checks that need no room, and answers the others in their
+    /// order. Those of rooms that are not in memory are not looked at yet.
+    ///
+    /// # Errors
+    /// Only when the server is ending.
+    pub(super) async fn sorted(
+        &self,
+        peer: &ServerName,
+        items: Vec<EventItem>,
+    ) -> Result<Vec<Sorted>, Refusal> {
+        let mut verified: HashMap<usize, Result<Arc<Event>, Dropped>> = HashMap::with_capacity(items.len());
+        let mut rooms: HashMap<&RoomId, Vec<usize>> = HashMap::new();
+        for (number, item) in items.iter().enumerate() {
+            rooms.entry(&item.room_id).or_default().push(number);
+        }
+        for (room_id, numbers) in rooms {
+            let Some(room) = self.rooms.table().named(room_id) else {
+                continue;
+            };
+            let texts = numbers.iter().filter_map(|number| items.get(*number));
+            let texts = texts.map(|item| item.json.clone()).collect();
+            let events = self.verify_apart(self.subject(&room), texts).await;
+            verified.extend(numbers.into_iter().zip(events.map_err(Refusal::internal)?));
+        }
+        let mut sorted = Vec::with_capacity(items.len());
+        for (number, item) in items.into_iter().enumerate() {
+            let event = verified.remove(&number);
+            let event = event.map(|event| event.and_then(|event| of_sender(event, peer)));
+            let event = match event.transpose() {
+                Ok(event) => event,
+                Err(why) if may_turn_out_good(&why, peer) => None,
+                Err(why) => {
+                    tracing::debug!(%peer, %why, "a peer sent an event that is dropped");
+                    self.drops.count(&why);
+                    continue;
+                }
+            };
+            let (room_id, json) = (item.room_id, item.json.to_string());
+            sorted.push(Sorted {
+                arrived: Arrived { room_id, json },
+                event,
+            });
+        }
+        Ok(sorted)
+    }
+}
