@@ -70,7 +70,7 @@ struct Common {
     /// Process of the second homeserver, counted apart; `catch-up` stops it for a while (SIGSTOP)
     #[arg(long, global = true, value_name = "PID")]
     other_pid: Option<u32>,
-    /// UDP address at which the first homeserver listens for others, for `idle-peers`
+    /// UDP address at which the first homeserver listens for others, for `join` and `idle-peers`
     #[arg(long, global = true, value_name = "ADDRESS")]
     federation: Option<SocketAddr>,
     /// Process of the homeserver's PostgreSQL, counted apart and with its descendants
