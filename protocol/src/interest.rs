@@ -12,6 +12,7 @@ use ruma::{OwnedServerName, UserId};
 use serde::Deserialize;
 
 use crate::event::Event;
+use crate::ingest::Outcome;
 
 /// How many joined users of a room each server has.
 pub type Census = BTreeMap<OwnedServerName, u64>;
@@ -72,6 +73,13 @@ pub fn recount(
         _ => (members == 0).then_some(Interested::Once),
     };
     change.map(|change| (server_name.to_owned(), change))
+}
+
+/// Whether a server goes on in a room without being in it by this replica's account, as its event shows of which this became.
+/// It may not know that it has left: it is told the event with which it did.
+#[must_use]
+pub fn is_stray(census: &Census, sender: &ruma::ServerName, outcome: Outcome) -> bool {
+    outcome != Outcome::Accepted && !census.contains_key(sender)
 }
 
 /// The interests of a room that begins anew on this replica: all its servers', and no others'. `open` are those whose

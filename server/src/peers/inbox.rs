@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use maru_protocol::event::Event;
 use maru_protocol::gap::work::{Next, Work};
+use maru_protocol::interest;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use tokio::sync::Notify;
 
@@ -271,7 +272,8 @@ impl Peers {
     }
 
     /// Takes events into a room. A server that is found to be in it is told where it ends: what was sent while this server
-    /// did not know of it was not meant for it. Where that is this server, what it missed meanwhile is fetched.
+    /// did not know of it was not meant for it. Where that is this server, what it missed meanwhile is fetched. One that
+    /// says something and is not in it is told that it has left.
     ///
     /// # Errors
     /// Those of [`Rooms::take_in`](crate::rooms::Rooms::take_in).
@@ -281,8 +283,20 @@ impl Peers {
         events: Vec<Incoming>,
     ) -> Result<Vec<Taken>, Refusal> {
         let known = Arc::clone(&room.head().servers);
+        // By its log comes what a server has just said.
+        let said = events
+            .iter()
+            .map(|incoming| incoming.inbox.map(|_| Arc::clone(&incoming.event)));
+        let said: Vec<_> = said.collect();
         let taken = self.rooms.take_in(room, events).await?;
         let head = room.head();
+        for (event, taken) in said.iter().zip(&taken) {
+            if let (Some(event), Taken::Stored(verdict)) = (event, taken)
+                && interest::is_stray(&head.servers, event.sender.server_name(), verdict.outcome)
+            {
+                self.note_stray(event.sender.server_name(), room);
+            }
+        }
         let own = &self.identity.server_name;
         if !known.contains_key(own) && head.servers.contains_key(own) {
             self.replicas.add(&room.room_id);

@@ -6,6 +6,7 @@
 //! - [`book`]: where peers are. [`guide`]: finding those that nobody named. [`known`]: what an admin sees and does.
 //! - [`homeserver`]: what the pool of connections asks for.
 //! - [`outgoing`]: what a peer is sent. [`sorting`]: what comes and is worth storing. [`inbox`]: what came, room by room.
+//!   [`strays`]: who has left and does not know it.
 //! - [`verify`]: the checks that need no room. [`dropped`]: what fails them. [`fetch`]: filling gaps.
 //! - [`reading`]: what clients read of a room's history, with what is fetched for it from the [`past`], which
 //!   [`replica`] fetches in the background too. [`tree`] and [`public_rooms`]: rooms that are elsewhere.
@@ -40,6 +41,7 @@ mod reading;
 mod receipts;
 mod replica;
 mod sorting;
+mod strays;
 mod template;
 mod to_device;
 mod told_state;
@@ -156,6 +158,7 @@ pub struct Peers {
     turns: turns::Turns,
     pasts: turns::Turns,
     replicas: Arc<replica::Replicas>,
+    strays: strays::Strays,
     road: OnceLock<Road>,
     address: OnceLock<SocketAddr>,
 }
@@ -204,6 +207,7 @@ impl Peers {
             turns: turns::Turns::default(),
             pasts: turns::Turns::default(),
             replicas: Arc::default(),
+            strays: strays::Strays::default(),
             road: OnceLock::new(),
             address: OnceLock::new(),
         });

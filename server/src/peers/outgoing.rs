@@ -136,19 +136,19 @@ impl Peers {
         Ok(kept_out)
     }
 
-    /// Where this server's replicas of the rooms end that it shares with a peer.
+    /// Where this server's replicas of the rooms end that it shares with a peer, and with what the peer went from those that
+    /// it has left without knowing it.
     pub(super) async fn extremities_for(&self, peer: &ServerName) -> Result<Vec<RoomExtremities>, Refusal> {
         let shared = self.store.rooms_shared_with(peer).await?;
         let nids: Vec<i64> = shared.iter().map(|(nid, _)| *nid).collect();
         let rooms = self.rooms.rooms_by_nid(&nids).await?;
         let kept_out = self.kept_out(peer, nids.iter().copied()).await?;
         let rooms = rooms.into_values().filter(|room| !kept_out.contains(&room.nid));
-        Ok(rooms
-            .map(|room| RoomExtremities {
-                room_id: room.room_id.clone(),
-                extremities: room.head().extremities.iter().map(|tip| tip.id.clone()).collect(),
-            })
-            .collect())
+        let shared = rooms.map(|room| RoomExtremities {
+            room_id: room.room_id.clone(),
+            extremities: room.head().extremities.iter().map(|tip| tip.id.clone()).collect(),
+        });
+        Ok(shared.chain(self.ends_for(peer).await?).collect())
     }
 }
 

@@ -32,6 +32,10 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// The session lock that keeps a second process off a PostgreSQL database ("maru").
 const SESSION_LOCK: i64 = 0x6d61_7275;
 
+/// How long to try for it, and the pause in between: PostgreSQL notices a moment later that the process before has ended.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
 /// A piece of work that reads before it writes, in a transaction of its own.
 pub(super) type Task = Box<dyn for<'t> FnOnce(&'t mut Transaction) -> Running<'t> + Send>;
 
@@ -435,14 +439,23 @@ async fn position_on(connection: &mut Connection) -> Result<Position, StoreError
 /// A connection that holds the database for this process.
 pub(super) async fn connect_alone(address: &Address) -> Result<Connection, StoreError> {
     let mut connection = address.connect().await?;
-    if !connection.is_sqlite() {
-        let row = query("SELECT CASE WHEN pg_try_advisory_lock($1) THEN 1::bigint ELSE 0::bigint END")
-            .bind(SESSION_LOCK)
-            .optional(&mut connection)
-            .await?;
-        if row.map_or(Ok(0), |row| row.get::<i64>(0))? == 0 {
+    if connection.is_sqlite() {
+        return Ok(connection);
+    }
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    while !takes_lock(&mut connection).await? {
+        if Instant::now() >= deadline {
             return Err(StoreError::InUse);
         }
+        tokio::time::sleep(LOCK_PAUSE).await;
     }
     Ok(connection)
+}
+
+async fn takes_lock(connection: &mut Connection) -> Result<bool, StoreError> {
+    let row = query("SELECT CASE WHEN pg_try_advisory_lock($1) THEN 1::bigint ELSE 0::bigint END")
+        .bind(SESSION_LOCK)
+        .optional(connection)
+        .await?;
+    Ok(row.map_or(Ok(0), |row| row.get::<i64>(0))? == 1)
 }

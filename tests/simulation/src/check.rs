@@ -6,7 +6,7 @@ use maru_protocol::event::Event;
 use maru_protocol::ingest::Outcome;
 use ruma::OwnedEventId;
 
-use crate::database::{Database, Room};
+use crate::database::{Database, Room, Stored};
 use crate::server::Server;
 use crate::world::World;
 
@@ -123,6 +123,9 @@ fn core(world: &World, found: &mut Vec<String>) -> Vec<usize> {
             if !counts(at, other) {
                 continue;
             }
+            if !server.is_in() && !heard_it_go(world, at, other) {
+                continue;
+            }
             if !server.is_in() {
                 let slots = state(world, at).into_iter();
                 let users = slots.filter(|((_, key), _)| key.ends_with(server.name.as_str()));
@@ -140,6 +143,22 @@ fn core(world: &World, found: &mut Vec<String>) -> Vec<usize> {
         }
     }
     core.into_iter().collect()
+}
+
+/// Whether a server was entitled to hear that another one left: by the account of that one it was in the room then.
+fn heard_it_go(world: &World, at: usize, gone: usize) -> bool {
+    let (disk, name) = (&world.servers[gone].disk, &world.servers[at].name);
+    let own = |stored: &&Stored| {
+        let key = stored.event.state_key.as_deref().unwrap_or_default();
+        key.ends_with(world.servers[gone].name.as_str())
+    };
+    let state = disk.room.iter().flat_map(|room| disk.whole(&room.head.state));
+    let went = state
+        .filter(own)
+        .filter_map(|stored| disk.position_of(stored.nid))
+        .max();
+    let mut intervals = disk.interests.iter().filter(|interval| interval.server == *name);
+    intervals.any(|interval| interval.until.is_none_or(|until| went <= Some(until)))
 }
 
 fn room(world: &World, at: usize) -> Option<(&Database, &Room)> {
@@ -181,12 +200,27 @@ fn same_state(world: &World, core: &[usize], found: &mut Vec<String>) {
 
 /// All who are entitled have the same events that are not rejected, back to the first.
 fn same_events(world: &World, core: &[usize], found: &mut Vec<String>) {
-    // An event that all who have it have failed softly concerns nobody, unless its own server still has it: that one
-    // builds on it and tells it to all.
+    // An event that all who have it have failed softly concerns nobody, unless its own server goes on from it: that one
+    // tells it to all.
+    let goes_on: Vec<_> = core
+        .iter()
+        .map(|at| (&world.servers[*at].name, graph(world, *at)))
+        .collect();
     let owner_has = |event: &Event| {
-        let mut owners = core.iter().map(|at| &world.servers[*at]);
-        owners
-            .any(|server| server.name == event.sender.server_name() && server.disk.event(&event.id).is_some())
+        let mut owners = goes_on
+            .iter()
+            .filter(|(name, _)| **name == event.sender.server_name());
+        owners.any(|(_, graph)| graph.contains(&event.id))
+    };
+    // Nor does one that its own server alone has ever accepted, and left behind when it came into the room anew.
+    let left_behind = |event: &Event| {
+        let own = |at: &&usize| world.servers[**at].name == event.sender.server_name();
+        let accepted = |at: &usize| {
+            let stored = world.servers[*at].disk.event(&event.id);
+            stored.is_some_and(|stored| stored.outcome == Outcome::Accepted && stored.state.is_some())
+        };
+        let elsewhere = core.iter().filter(|at| !own(at)).any(accepted);
+        !elsewhere && !goes_on.iter().any(|(_, graph)| graph.contains(&event.id))
     };
     let mut expected: BTreeMap<&OwnedEventId, usize> = BTreeMap::new();
     for at in core {
@@ -196,7 +230,7 @@ fn same_events(world: &World, core: &[usize], found: &mut Vec<String>) {
             .values()
             .filter_map(|nid| world.servers[*at].disk.events.get(nid))
         {
-            let counts = stored.outcome == Outcome::Accepted
+            let counts = stored.outcome == Outcome::Accepted && !left_behind(&stored.event)
                 || stored.outcome == Outcome::SoftFailed && owner_has(&stored.event);
             if counts {
                 expected.entry(&stored.event.id).or_insert(*at);
@@ -230,4 +264,18 @@ fn same_events(world: &World, core: &[usize], found: &mut Vec<String>) {
             }
         }
     }
+}
+
+/// The events that a server's next one is built on, back to the first.
+fn graph(world: &World, at: usize) -> BTreeSet<OwnedEventId> {
+    let disk = &world.servers[at].disk;
+    let mut found = BTreeSet::new();
+    let mut open: Vec<_> = disk.room.iter().flat_map(Room::ends).collect();
+    while let Some(id) = open.pop() {
+        if let Some(stored) = disk.event(&id).filter(|_| !found.contains(&id)) {
+            open.extend(stored.event.prev_events.iter().cloned());
+            found.insert(id);
+        }
+    }
+    found
 }

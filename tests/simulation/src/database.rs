@@ -40,6 +40,13 @@ pub(crate) struct Room {
     pub(crate) depth: u64,
 }
 
+impl Room {
+    /// The forward extremities.
+    pub(crate) fn ends(&self) -> Vec<OwnedEventId> {
+        self.head.extremities.iter().map(|tip| tip.id.clone()).collect()
+    }
+}
+
 /// A server's interest in the room: from a position to another, both included.
 #[derive(Clone, Debug)]
 pub(crate) struct Interval {
@@ -194,6 +201,17 @@ impl Database {
         let open = self.interests.iter_mut();
         open.filter(|interval| interval.server == *server && interval.until.is_none())
             .for_each(|interval| interval.from = interval.from.max(from));
+    }
+
+    /// The event with which a server went.
+    pub(crate) fn end_of(&self, server: &OwnedServerName) -> Option<OwnedEventId> {
+        let ended = self
+            .interests
+            .iter()
+            .filter(|interval| interval.server == *server);
+        let until = ended.filter_map(|interval| interval.until).max()?;
+        let stored = self.events.get(self.log.get(&until)?)?;
+        Some(stored.event.id.clone())
     }
 
     /// The servers whose interest has not ended.

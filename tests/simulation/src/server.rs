@@ -101,6 +101,8 @@ pub(crate) struct Server {
     pub(crate) reading: Option<(Page, Option<u64>)>,
     /// How often in a row the past was asked for in vain.
     pub(crate) past_failures: u32,
+    /// Servers that go on in the room without being in it, and are to be told.
+    pub(crate) strays: BTreeSet<usize>,
     /// The request of a join that is under way.
     pub(crate) joining: Option<u64>,
     /// Events that users were told are sent.
@@ -162,6 +164,7 @@ impl Server {
             worker: Worker::Idle,
             reading: None,
             past_failures: 0,
+            strays: BTreeSet::new(),
             joining: None,
             sent: BTreeSet::new(),
             acknowledged: BTreeSet::new(),
@@ -213,6 +216,7 @@ impl Server {
         self.worker = Worker::Idle;
         self.reading = None;
         self.past_failures = 0;
+        self.strays.clear();
         self.joining = None;
     }
 

@@ -111,6 +111,9 @@ impl World {
                             let bridged = told.is_some();
                             let taken = replica::take_in(server, &offer.event, told, row);
                             filling.moved |= matches!(taken, Taken::Stored(_));
+                            if let (Some(_), Taken::Stored(outcome)) = (row, &taken) {
+                                self.note_stray(at, &offer.event.sender.server_name().to_owned(), *outcome);
+                            }
                             if bridged {
                                 // What is missing before it is left to backfill.
                                 self.replicate(at, Duration::ZERO);

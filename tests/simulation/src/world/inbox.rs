@@ -7,7 +7,11 @@ use std::time::Duration;
 use maru_protocol::event::{Event, Verified};
 use maru_protocol::gap::Gap;
 use maru_protocol::gap::work::Next;
+use maru_protocol::ingest::Outcome;
+use maru_protocol::interest;
 use maru_protocol::limits::DEFAULT_MAX_EVENT_BYTES;
+
+use ruma::OwnedServerName;
 
 use super::{Happening, World};
 use crate::database::{Arrived, Record};
@@ -53,6 +57,19 @@ impl World {
         }
     }
 
+    /// Has a peer told that goes on in the room without being in it.
+    pub(super) fn note_stray(&mut self, at: usize, from: &OwnedServerName, outcome: Outcome) {
+        let room = self.servers[at].memory.room.as_ref();
+        if room.is_some_and(|room| interest::is_stray(&room.census, from, outcome)) {
+            let (peer, now) = (self.index(from), self.now);
+            self.servers[at].strays.insert(peer);
+            let live = self.servers[at].sessions.get(&peer);
+            if let Some(connection) = live.map(|live| live.connection) {
+                self.with(at, peer, connection, |session| session.owe_extremities(now));
+            }
+        }
+    }
+
     /// Ingests what has come and is due.
     pub(super) fn ingest(&mut self, at: usize) {
         let now = self.now;
@@ -75,6 +92,10 @@ impl World {
                 .read(&arrived.json)
                 .filter(|_| self.servers[at].memory.room.is_some());
             let Some(event) = event.filter(|event| event.sender.server_name() == arrived.from) else {
+                // What is for nobody here any more was acknowledged, and nobody asks for it again.
+                if let Some(event) = self.read(&arrived.json) {
+                    self.servers[at].acknowledged.remove(&event.id);
+                }
                 self.servers[at].write(vec![Record::Ingested(row)]);
                 continue;
             };
@@ -84,6 +105,10 @@ impl World {
                 Taken::Lacks { .. } => {
                     let peer = self.index(&arrived.from);
                     lacking.push_back((row, peer, event));
+                }
+                Taken::Stored(outcome) => {
+                    self.servers[at].work.settled(row);
+                    self.note_stray(at, &arrived.from, outcome);
                 }
                 _ => self.servers[at].work.settled(row),
             }

@@ -91,15 +91,22 @@ impl World {
         self.wake_worker(at);
     }
 
-    pub(super) fn extremities_for(&self, at: usize, peer: usize) -> Vec<RoomExtremities> {
-        let server = &self.servers[at];
-        let shared = server.disk.interested().contains(&self.servers[peer].name);
-        let room = server.disk.room.as_ref().filter(|_| shared);
-        let tell = |room: &database::Room| RoomExtremities {
-            room_id: room.room_id.clone(),
-            extremities: room.head.extremities.iter().map(|tip| tip.id.clone()).collect(),
+    /// Where the room ends, for a peer that is in it; with what it went, for one that has left without knowing it.
+    pub(super) fn extremities_for(&mut self, at: usize, peer: usize) -> Vec<RoomExtremities> {
+        let is_stray = self.servers[at].strays.remove(&peer);
+        let (disk, name) = (&self.servers[at].disk, &self.servers[peer].name);
+        let extremities = match disk.interested().contains(name) {
+            true => disk.room.as_ref().map(database::Room::ends),
+            false if is_stray => disk.end_of(name).map(|id| vec![id]),
+            false => None,
         };
-        room.map(tell).into_iter().collect()
+        let told = disk.room.as_ref().zip(extremities);
+        told.map(|(room, extremities)| RoomExtremities {
+            room_id: room.room_id.clone(),
+            extremities,
+        })
+        .into_iter()
+        .collect()
     }
 
     /// The next page of a server's log for a peer, as `server/src/peers/outgoing.rs` reads it.
@@ -124,8 +131,8 @@ impl World {
             server.disk.skip(&name);
             server.memory.skip(&name);
             skipped.push(LogItem::Skipped(Skipped {
+                extremities: room.ends(),
                 room_id: room.room_id,
-                extremities: room.head.extremities.iter().map(|tip| tip.id.clone()).collect(),
             }));
         }
         let waiting = self.servers[at].disk.waiting_for(&name, after.0);

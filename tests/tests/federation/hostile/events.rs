@@ -231,6 +231,7 @@ async fn what_fails_softly_is_kept_for_the_graph_and_shown_to_nobody() {
     let ban = json!({ "user_id": stage.foothold.user });
     let path = format!("rooms/{}/ban", maru_tests::user::encode(&stage.room));
     stage.alice.post(&path, ban).await.ok();
+    let banned = stage.alice.history(&stage.room).await.pop().unwrap()["event_id"].clone();
     let since = stage.alice.sync(None).await.next();
     let stale = stage.foothold.message("from before the ban");
     stage
@@ -245,6 +246,13 @@ async fn what_fails_softly_is_kept_for_the_graph_and_shown_to_nobody() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     assert_eq!(stage.server.data().number(kept).await, 1);
+    // Perhaps it does not know of the ban, having gone back to a backup: it is told the event with which it went.
+    eventually("the liar is told of its ban", || {
+        let told = stage.liar.told();
+        let ends = told.last().map(|room| room.extremities.clone());
+        ends.is_some_and(|ends| ends.len() == 1 && banned == ends[0].as_str())
+    })
+    .await;
     // Somebody else has taken it, and goes on from there. Nothing has to be fetched for that.
     others.prev_events = vec![stale.id.clone()];
     others.depth = stale.depth + 1;

@@ -112,6 +112,8 @@ struct Said {
     received: Option<Received>,
     /// What it heard of the other's log.
     heard: Vec<LogItem>,
+    /// Extremities that it was told.
+    told: Vec<RoomExtremities>,
     /// How far the other has its log.
     acknowledged: usize,
     answer: Option<Answer>,
@@ -224,6 +226,11 @@ impl Liar {
         self.said().heard.clone()
     }
 
+    /// The extremities that it was told so far.
+    pub(super) fn told(&self) -> Vec<RoomExtremities> {
+        self.said().told.clone()
+    }
+
     /// What it answers from now on.
     pub(super) fn answer_with(&self, answer: impl Fn(Request) -> Reply + Send + Sync + 'static) {
         self.said().answer = Some(Box::new(answer));
@@ -313,7 +320,9 @@ impl Homeserver for Lies {
         Ok(Vec::new())
     }
 
-    async fn heard_extremities(&self, _peer: &ServerName, _rooms: Vec<RoomExtremities>) {}
+    async fn heard_extremities(&self, _peer: &ServerName, rooms: Vec<RoomExtremities>) {
+        self.said.lock().unwrap().told.extend(rooms);
+    }
 
     async fn answer(&self, _peer: &ServerName, request: Request, parts: Parts) -> Result<Finished, Refused> {
         let answer = match &self.said.lock().unwrap().answer {
