@@ -14,12 +14,15 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
 use super::client_address::TrustedProxies;
 use super::listener::ConnectionLimits;
+use super::rest::{Exchange, Resting, Wire};
 use super::stall::Stall;
 use crate::observe::metrics;
 
@@ -46,14 +49,9 @@ impl Service {
             proxies,
         }
     }
-}
 
-impl hyper::service::Service<Request<Incoming>> for Service {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = RouteFuture<Infallible>;
-
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+    /// Answers a request.
+    pub(super) fn answer(&self, mut request: Request<Incoming>) -> RouteFuture<Infallible> {
         let client = self.proxies.client(self.peer, request.headers());
         request.extensions_mut().insert(client);
         // A router is always ready, so it need not be asked.
@@ -61,26 +59,61 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     }
 }
 
-/// Serves HTTP/1.1 until the connection ends. When `drain` is cancelled, the request in progress is the last.
-pub(super) async fn serve_http1<S>(
-    stream: S,
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = RouteFuture<Infallible>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.answer(request)
+    }
+}
+
+/// Serves HTTP/1.1 until the connection ends. When `drain` is cancelled, the request in progress is the last. A
+/// connection whose request waits for long rests ([`super::rest`]).
+pub(super) async fn serve_http1<S: Socket>(
+    socket: S,
     service: Service,
     limits: ConnectionLimits,
     drain: CancellationToken,
-) where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let connection = hyper::server::conn::http1::Builder::new()
-        .max_buf_size(HEAD_BYTES)
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.request_head)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = Box::pin(connection.with_upgrades());
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        () = drain.cancelled() => connection.as_mut().graceful_shutdown(),
+) {
+    let exchange = Exchange::default();
+    let mut wire = Wire::new(socket, exchange.clone());
+    let mut service = Resting {
+        service,
+        exchange: exchange.clone(),
+    };
+    loop {
+        let connection = hyper::server::conn::http1::Builder::new()
+            .max_buf_size(HEAD_BYTES)
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.request_head)
+            .serve_connection(TokioIo::new(wire), service);
+        let mut connection = Box::pin(connection.with_upgrades());
+        tokio::select! {
+            // First the connection: it must have taken the request that is in progress before it is told of the end.
+            biased;
+            _ = connection.as_mut() => return,
+            () = drain.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                let _ = tokio::time::timeout(limits.drain, connection).await;
+                return;
+            }
+            () = exchange.waits(limits.rests_after) => {}
+        }
+        let Some(parts) = Pin::into_inner(connection).into_parts() else {
+            return;
+        };
+        wire = parts.io.into_inner();
+        service = parts.service;
+        metrics::CONNECTIONS_RESTING.add(1);
+        tokio::select! {
+            () = exchange.rests(&wire) => {}
+            () = drain.cancelled() => {}
+        }
+        metrics::CONNECTIONS_RESTING.subtract(1);
+        wire = wire.taken_up(&parts.read_buf);
     }
-    let _ = tokio::time::timeout(limits.drain, connection).await;
 }
 
 /// Serves HTTP/2, as [`serve_http1`] does HTTP/1.1.
@@ -106,6 +139,30 @@ pub(super) async fn serve_http2<S>(
         () = drain.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     let _ = tokio::time::timeout(limits.drain, connection).await;
+}
+
+/// What a connection is served over.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// Ready when there is something to read, an error or the end; nothing is taken.
+    fn poll_stirs(&self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+impl Socket for TcpStream {
+    fn poll_stirs(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_read_ready(cx).map(drop)
+    }
+}
+
+impl Socket for Box<TlsStream<TcpStream>> {
+    fn poll_stirs(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.get_ref().0.poll_stirs(cx)
+    }
+}
+
+impl<S: Socket> Socket for Counted<S> {
+    fn poll_stirs(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_stirs(cx)
+    }
 }
 
 /// A stream that holds its place among the open connections for as long as it lives, upgraded or not. It breaks when the

@@ -25,6 +25,8 @@ use crate::observe::metrics;
 const MOST_CONNECTIONS: usize = u32::MAX as usize >> 3;
 /// Time for a TLS handshake.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// Time for which a request waits until its connection rests.
+const RESTS_AFTER: Duration = Duration::from_secs(2);
 /// Pause after a failed accept: mostly the process is out of file descriptors and needs some to be closed.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(200);
 
@@ -37,6 +39,9 @@ pub struct ListenerOptions {
     pub request_head: Duration,
     /// Time in which a client must take some of what is sent to it.
     pub stalled: Duration,
+    /// Time for which a request waits until its connection rests: where people talk, answers come sooner, and no
+    /// connection is taken apart for nothing.
+    pub rests_after: Duration,
     /// Time that requests in progress have at the end.
     pub drain: Duration,
     /// Proxies whose `X-Forwarded-For` is believed.
@@ -51,6 +56,7 @@ impl ListenerOptions {
             connections: config.limits.connections.min(MOST_CONNECTIONS),
             request_head: seconds(config.limits.request_head_seconds),
             stalled: seconds(config.limits.stalled_seconds),
+            rests_after: RESTS_AFTER,
             drain: seconds(config.limits.drain_seconds),
             trusted_proxies: TrustedProxies::new(&config.trusted_proxies),
         }
@@ -145,6 +151,7 @@ impl Listener {
             let limits = ConnectionLimits {
                 request_head: self.options.request_head,
                 stalled: self.options.stalled,
+                rests_after: self.options.rests_after,
                 drain: self.options.drain,
             };
             let drain = drain.clone();
@@ -172,6 +179,7 @@ impl Listener {
 pub(super) struct ConnectionLimits {
     pub(super) request_head: Duration,
     pub(super) stalled: Duration,
+    pub(super) rests_after: Duration,
     pub(super) drain: Duration,
 }
 

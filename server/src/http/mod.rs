@@ -25,6 +25,7 @@ mod receipts;
 mod register;
 mod relations;
 pub mod request_log;
+mod rest;
 mod room_creation;
 mod room_history;
 mod room_membership;

@@ -15,6 +15,11 @@ use super::peers::{CounterBy, PeersSample};
 pub static CONNECTIONS: Counter = Counter::new("maru_connections_total", "Connections accepted.");
 /// Connections that are open now, WebSockets included.
 pub static CONNECTIONS_OPEN: Gauge = Gauge::new("maru_connections_open", "Connections that are open.");
+/// Connections whose request waits and that keep nothing else meanwhile.
+pub static CONNECTIONS_RESTING: Gauge = Gauge::new(
+    "maru_connections_resting",
+    "Connections whose request waits and that keep nothing else meanwhile.",
+);
 /// TLS handshakes that failed or took too long.
 pub static TLS_HANDSHAKES_FAILED: Counter = Counter::new(
     "maru_tls_handshakes_failed_total",
@@ -75,6 +80,7 @@ pub static JUDGING_TIME: Histogram = Histogram::new(
 pub static ALL: &[&(dyn Metric + Sync)] = &[
     &CONNECTIONS,
     &CONNECTIONS_OPEN,
+    &CONNECTIONS_RESTING,
     &TLS_HANDSHAKES_FAILED,
     &REQUESTS,
     &COMMITS,

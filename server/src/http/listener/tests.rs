@@ -25,6 +25,7 @@ fn options() -> ListenerOptions {
         connections: 100,
         request_head: Duration::from_secs(30),
         stalled: Duration::from_secs(30),
+        rests_after: Duration::from_secs(30),
         drain: Duration::from_secs(30),
         trusted_proxies: TrustedProxies::new(&Setting::read("127.0.0.1").map(|range| vec![range]).unwrap()),
     }
@@ -169,6 +170,85 @@ async fn a_request_in_progress_is_answered_at_the_end() {
         TcpStream::connect(running.address).await.is_err(),
         "the port is free again"
     );
+}
+
+/// A router whose `/wait` answers when told to, and what tells it.
+fn waiting_router() -> (Router, Arc<tokio::sync::Notify>) {
+    let answer = Arc::new(tokio::sync::Notify::new());
+    let told = answer.clone();
+    let wait = move || async move {
+        told.notified().await;
+        "waited"
+    };
+    (router().route("/wait", get(wait)), answer)
+}
+
+/// Asks for `/wait`, with more bytes after it, and returns when the connection rests.
+async fn ask_and_rest(address: SocketAddr, more: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = [b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n", more].concat();
+    stream.write_all(&request).await.unwrap();
+    while metrics::CONNECTIONS_RESTING.get() == 0 {
+        tokio::task::yield_now().await;
+    }
+    stream
+}
+
+/// Everything about resting is one test: how many rest is counted for the whole process.
+#[tokio::test]
+async fn a_connection_that_rests_answers_as_any_other() {
+    let options = ListenerOptions {
+        rests_after: Duration::from_millis(5),
+        ..options()
+    };
+    let (router, answer) = waiting_router();
+    let running = start(options, None, router).await;
+
+    // The answer comes while it rests, and the connection goes on.
+    let mut stream = ask_and_rest(running.address, b"").await;
+    answer.notify_one();
+    let mut status = [0; 15];
+    stream.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200 OK");
+    stream
+        .write_all(b"GET /path HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let rest = read_all(stream).await;
+    assert!(rest.contains("\r\n\r\nwaitedHTTP/1.1 200 OK"), "{rest}");
+    assert!(rest.ends_with("here"), "{rest}");
+
+    // What the client sends meanwhile, before or while it rests, is answered in turn.
+    let next = b"GET /path HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut stream = ask_and_rest(running.address, next).await;
+    let last = b"GET /nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    stream.write_all(last).await.unwrap();
+    answer.notify_one();
+    let answers = read_all(stream).await;
+    let statuses: Vec<_> = answers
+        .match_indices("HTTP/1.1 ")
+        .map(|(at, _)| &answers[at + 9..at + 12])
+        .collect();
+    assert_eq!(statuses, ["200", "200", "404"], "{answers}");
+
+    // A client that goes away is noticed, and its answer is not made any more.
+    let gone = ask_and_rest(running.address, b"").await;
+    assert_eq!(
+        Arc::strong_count(&answer),
+        3,
+        "the test, the router and the answer"
+    );
+    drop(gone);
+    while Arc::strong_count(&answer) == 3 {
+        tokio::task::yield_now().await;
+    }
+
+    // The end of the server lets it finish.
+    let stream = ask_and_rest(running.address, b"").await;
+    running.stop.send(()).unwrap();
+    answer.notify_one();
+    assert!(read_all(stream).await.ends_with("waited"));
+    running.served.await.unwrap();
 }
 
 #[tokio::test]

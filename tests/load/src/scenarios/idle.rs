@@ -40,10 +40,12 @@ pub(crate) struct Size {
 const POLL: Duration = Duration::from_secs(1800);
 /// Connections that are being opened at the same time.
 const OPENING: usize = 64;
-/// How long the server's memory may take to come to rest, and how still it is then.
-const SETTLE_AT_MOST: usize = 40;
+/// How long the server's memory may take to come to rest.
+const SETTLE_AT_MOST: usize = 240;
 const SETTLE_STEP: Duration = Duration::from_millis(500);
+/// How still it is then, and for how many steps: allocators give back what they do not need within ten seconds.
 const SETTLE_KIB: u64 = 64;
+const SETTLED_STEPS: usize = 24;
 
 pub(super) async fn run(size: &Size, context: &Context, outcome: &mut Outcome) -> Result<(), LoadError> {
     let wanted = size.base + size.connections;
@@ -168,7 +170,7 @@ async fn settled_kib(context: &Context) -> Result<u64, LoadError> {
             0
         };
         last = now;
-        if still == 4 {
+        if still == SETTLED_STEPS {
             break;
         }
     }
