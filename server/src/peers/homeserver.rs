@@ -18,6 +18,7 @@ use maru_protocol::wire::request::Request;
 use ruma::{OwnedEventId, ServerName};
 
 use super::Peers;
+use super::inbox_sizes::InboxSize;
 use super::keyring::NotKept;
 use crate::refusal::Refusal;
 use crate::store::inbox::ReceivedLog;
@@ -253,6 +254,11 @@ impl Peers {
             .receive(peer, received, arrived, records, self.clock.now_ms())
             .await?;
         self.inbox.remember(rows.iter().map(|row| row.nid).zip(events));
+        let came = InboxSize {
+            events: rows.len() as u64,
+            bytes: rows.iter().map(|row| row.arrived.json.len() as u64).sum(),
+        };
+        self.inbox_sizes.came(peer, came);
         // Some may have come while their receipts were being stored.
         self.receipts.settle(awaited).await?;
         let mut rooms: Vec<_> = rows.into_iter().map(|row| row.arrived.room_id).collect();
@@ -267,10 +273,18 @@ impl Peers {
     /// Waits until there is room in the inbox for more of a peer. Meanwhile nothing is acknowledged, so the peer's window
     /// holds it up, and nobody else.
     async fn room_in_inbox(&self, peer: &ServerName) -> Result<(), Refusal> {
+        let has_room = |size: &InboxSize| {
+            size.events <= self.settings.inbox_events && size.bytes <= self.settings.inbox_bytes
+        };
+        if self.inbox_sizes.at_most(peer).is_some_and(|size| has_room(&size)) {
+            return Ok(());
+        }
         let deadline = tokio::time::Instant::now() + INBOX_PATIENCE;
         loop {
             let (events, bytes) = self.store.inbox_size(peer).await?;
-            if events <= self.settings.inbox_events && bytes <= self.settings.inbox_bytes {
+            let size = InboxSize { events, bytes };
+            self.inbox_sizes.counted(peer, size);
+            if has_room(&size) {
                 return Ok(());
             }
             if tokio::time::Instant::now() >= deadline {

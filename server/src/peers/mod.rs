@@ -5,8 +5,8 @@
 //! - [`proving`]: which key belongs to a name. [`look_up`]: what a domain's web server says.
 //! - [`book`]: where peers are. [`guide`]: finding those that nobody named. [`known`]: what an admin sees and does.
 //! - [`homeserver`]: what the pool of connections asks for.
-//! - [`outgoing`]: what a peer is sent. [`sorting`]: what comes and is worth storing. [`inbox`]: what came, room by room.
-//!   [`strays`]: who has left and does not know it.
+//! - [`outgoing`]: what a peer is sent. [`sorting`]: what comes and is worth storing. [`inbox`]: what came, room by room;
+//!   [`inbox_sizes`]: how much of whom at most. [`strays`]: who has left and does not know it.
 //! - [`verify`]: the checks that need no room. [`dropped`]: what fails them. [`fetch`]: filling gaps.
 //! - [`reading`]: what clients read of a room's history, with what is fetched for it from the [`past`], which
 //!   [`replica`] fetches in the background too. [`tree`] and [`public_rooms`]: rooms that are elsewhere.
@@ -26,6 +26,7 @@ mod fetch;
 mod guide;
 mod homeserver;
 mod inbox;
+mod inbox_sizes;
 mod inviting;
 mod keyring;
 mod known;
@@ -154,6 +155,7 @@ pub struct Peers {
     destinations: Arc<Destinations>,
     sharing: RwLock<HashSet<OwnedServerName>>,
     inbox: inbox::Inbox,
+    inbox_sizes: inbox_sizes::InboxSizes,
     drops: dropped::Drops,
     turns: turns::Turns,
     pasts: turns::Turns,
@@ -203,6 +205,7 @@ impl Peers {
             destinations: parts.destinations,
             sharing: RwLock::default(),
             inbox: inbox::Inbox::default(),
+            inbox_sizes: inbox_sizes::InboxSizes::default(),
             drops: dropped::Drops::default(),
             turns: turns::Turns::default(),
             pasts: turns::Turns::default(),

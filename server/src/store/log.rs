@@ -100,6 +100,16 @@ impl Record {
         )
     }
 
+    /// Whether peers may hear of it, and it is no event.
+    pub(super) fn is_for_peers(&self) -> bool {
+        match self {
+            Self::Receipt(receipt) => receipt.own,
+            Self::DeviceList(change) => change.own,
+            Self::PeerMessage(_) => true,
+            _ => false,
+        }
+    }
+
     /// Roughly how many bytes it adds to a commit.
     fn bytes(&self) -> usize {
         128 + match self {

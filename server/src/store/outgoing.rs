@@ -46,7 +46,7 @@ fn receipt(row: &Row) -> Result<(Position, ForPeer), StoreError> {
 
 impl Store {
     /// What a peer is to hear of beside events after a position and up to another, in log order, and the position up to
-    /// which it is all. At most `limit` of each kind are read.
+    /// which it is all. At most `limit` of each kind are read, and nothing where only events are new.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -57,6 +57,9 @@ impl Store {
         up_to: Position,
         limit: usize,
     ) -> Result<(Vec<(Position, ForPeer)>, Position), StoreError> {
+        if after >= self.writer.newest_for_peers() {
+            return Ok((Vec::new(), up_to.max(after)));
+        }
         let (messages, lists, receipts) = tokio::try_join!(
             self.messages_for(peer, after, up_to, limit),
             self.device_lists_for(peer, after, up_to, limit),

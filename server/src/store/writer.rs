@@ -70,6 +70,7 @@ pub(super) struct Writer {
     jobs: mpsc::Sender<Job>,
     queued_bytes: Arc<AtomicUsize>,
     position: Arc<AtomicI64>,
+    newest_for_peers: Arc<AtomicI64>,
     _task: JoinHandle<()>,
 }
 
@@ -85,6 +86,8 @@ impl Writer {
         let (jobs, queue) = mpsc::channel(QUEUE_CHANGES);
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let committed = Arc::new(AtomicI64::new(position.0));
+        // What was there before this run is not looked through: it may be anything.
+        let newest_for_peers = Arc::new(AtomicI64::new(position.0));
         let state = State {
             address,
             connection: Some(connection),
@@ -93,18 +96,25 @@ impl Writer {
             readers,
             queued_bytes: Arc::clone(&queued_bytes),
             committed: Arc::clone(&committed),
+            newest_for_peers: Arc::clone(&newest_for_peers),
         };
         let task = tokio::spawn(state.run(queue));
         Self {
             jobs,
             queued_bytes,
             position: committed,
+            newest_for_peers,
             _task: task,
         }
     }
 
     pub(super) fn position(&self) -> Position {
         Position(self.position.load(Ordering::Acquire))
+    }
+
+    /// After this position there is nothing for peers but events.
+    pub(super) fn newest_for_peers(&self) -> Position {
+        Position(self.newest_for_peers.load(Ordering::Acquire))
     }
 
     pub(super) fn append(&self, change: Change) -> Result<Pending, StoreError> {
@@ -160,6 +170,7 @@ struct State {
     readers: Arc<dyn CommitReader>,
     queued_bytes: Arc<AtomicUsize>,
     committed: Arc<AtomicI64>,
+    newest_for_peers: Arc<AtomicI64>,
 }
 
 impl State {
@@ -335,6 +346,10 @@ impl State {
         for committed in placed {
             if let Record::Event(stored) = &committed.record {
                 stored.set_position(committed.position);
+            }
+            if committed.record.is_for_peers() {
+                self.newest_for_peers
+                    .store(committed.position.0, Ordering::Release);
             }
         }
         self.readers.committed(placed);

@@ -56,7 +56,6 @@ impl Rooms {
         room: &Arc<Room>,
         mut incoming: Vec<(Incoming, Option<Place>)>,
     ) -> Result<Vec<Taken>, Refusal> {
-        self.redact_early(room, &mut incoming).await?;
         let mut facts = Facts::default();
         let mut first = BTreeSet::new();
         for (Incoming { event, .. }, _) in &incoming {
@@ -68,7 +67,11 @@ impl Rooms {
             ids: first,
             nids: BTreeSet::new(),
         };
-        self.load_facts(&mut facts, wanted).await?;
+        let ids = incoming.iter().map(|(incoming, _)| incoming.event.id.to_string());
+        let early = self.store.early_redactions(room.nid, ids.collect());
+        let early = async { Ok::<_, Refusal>(early.await?) };
+        let ((), early) = tokio::try_join!(self.load_facts(&mut facts, wanted), early)?;
+        self.redact_early(room, &mut incoming, early).await?;
         let mut taken = Vec::with_capacity(incoming.len());
         let mut pending = Vec::new();
         for (incoming, place) in incoming {

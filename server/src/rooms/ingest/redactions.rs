@@ -78,9 +78,8 @@ impl Rooms {
         &self,
         room: &Arc<Room>,
         incoming: &mut [(Incoming, Option<Place>)],
+        early: Vec<EarlyRedaction>,
     ) -> Result<(), Refusal> {
-        let ids = incoming.iter().map(|(incoming, _)| incoming.event.id.to_string());
-        let early = self.store.early_redactions(room.nid, ids.collect()).await?;
         for redaction in early {
             for (incoming, _) in incoming.iter_mut() {
                 let is_it = incoming.event.id == redaction.target;
