@@ -104,7 +104,9 @@ pub(super) async fn serve_http1<S: Socket>(
         let Some(parts) = Pin::into_inner(connection).into_parts() else {
             return;
         };
-        wire = parts.io.into_inner();
+        // Now, since what was read last would hold the whole buffer that it lies in.
+        wire = parts.io.into_inner().taken_up(&parts.read_buf);
+        drop(parts.read_buf);
         service = parts.service;
         metrics::CONNECTIONS_RESTING.add(1);
         tokio::select! {
@@ -112,7 +114,6 @@ pub(super) async fn serve_http1<S: Socket>(
             () = drain.cancelled() => {}
         }
         metrics::CONNECTIONS_RESTING.subtract(1);
-        wire = wire.taken_up(&parts.read_buf);
     }
 }
 
