@@ -15,11 +15,8 @@ use super::peers::{CounterBy, PeersSample};
 pub static CONNECTIONS: Counter = Counter::new("maru_connections_total", "Connections accepted.");
 /// Connections that are open now, WebSockets included.
 pub static CONNECTIONS_OPEN: Gauge = Gauge::new("maru_connections_open", "Connections that are open.");
-/// Connections whose request waits and that keep nothing else meanwhile.
-pub static CONNECTIONS_RESTING: Gauge = Gauge::new(
-    "maru_connections_resting",
-    "Connections whose request waits and that keep nothing else meanwhile.",
-);
+/// Connections that keep nothing but a request that waits.
+pub static CONNECTIONS_RESTING: Gauge = Gauge::new("maru_connections_resting", "Connections at rest.");
 /// TLS handshakes that failed or took too long.
 pub static TLS_HANDSHAKES_FAILED: Counter = Counter::new(
     "maru_tls_handshakes_failed_total",
