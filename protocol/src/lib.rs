@@ -13,6 +13,7 @@
 //! - [`resolve`]: how the states of two forks become one.
 //! - [`ingest`]: what becomes of an event that another server sent.
 //! - [`gap`]: fetching the events that a replica lacks.
+//! - [`entering`]: how a replica goes on to a join that another server has accepted.
 //! - [`interest`]: which servers an event is for.
 //! - [`outgoing`]: what a peer is sent of a log, a page at a time.
 //! - [`visibility`]: who may see an event.
@@ -27,6 +28,7 @@
 pub mod auth;
 pub mod canonical;
 pub mod cursor;
+pub mod entering;
 pub mod event;
 pub mod gap;
 pub mod ingest;

@@ -23,6 +23,9 @@ pub struct Received {
     pub before: Option<State>,
     /// Whether it is older than what the room goes on from, so that the head stays where it is.
     pub backfilled: bool,
+    /// Whether a server in the room has let it in already, as it does with a join: the current state, which that server may
+    /// not have known, does not speak against it. Resolution still does, here and there, once both know all.
+    pub accepted: bool,
 }
 
 /// What comes next for an event.
@@ -103,7 +106,7 @@ pub fn ingest(
         new_states.push(before.clone());
     }
     let by_state_before = allowed_by_state(event, version, &before, facts);
-    let by_current_state = match received.backfilled {
+    let by_current_state = match received.backfilled || received.accepted {
         true => Ok(()),
         false => allowed_by_state(event, version, &head.state, facts),
     };

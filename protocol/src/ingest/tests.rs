@@ -41,6 +41,7 @@ impl Replica {
             nid,
             before: None,
             backfilled: false,
+            accepted: false,
         };
         loop {
             let next = &mut self.next;
@@ -237,6 +238,7 @@ fn a_told_state_stands_in_for_missing_events() {
         nid: EventNid(900),
         before: Some(told),
         backfilled: false,
+        accepted: false,
     };
     let step = ingest(&received, version, &replica.head, &mut facts, &mut || {
         StateNid(901)

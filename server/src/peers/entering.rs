@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use maru_protocol::entering::{Standing, Step};
 use maru_protocol::event::{Event, Links};
 use maru_protocol::gap::work::Work;
 use maru_protocol::version::RoomVersion;
@@ -206,24 +207,36 @@ impl Peers {
         Ok(event)
     }
 
-    /// Lets a room that is here go on to a join: one that this server is in, or was in before, whose history since then is
-    /// fetched. False where it is not here, or its history since then cannot be had.
+    /// Lets a room that is here go on to a join, after its history up to it. False where it is to begin with the told state.
     async fn goes_on(self: &Arc<Self>, server: &ServerName, join: &Arc<Event>) -> Result<bool, Refusal> {
         let room = match self.rooms.room(&join.room_id).await {
-            Ok(room) => room,
-            Err(Refusal::NotFound(_)) => return Ok(false),
+            Ok(room) => Some(room),
+            Err(Refusal::NotFound(_)) => None,
             Err(refusal) => return Err(refusal),
         };
-        if self.present(&room.room_id).await?.is_some() {
-            return self
-                .take_in_own(&room, server, Arc::clone(join))
-                .await
-                .map(|()| true);
+        let standing = |room: &Room| Standing::of(self.identity.name(), Some(&room.head().servers));
+        let before = room.as_ref().map_or(Standing::Unknown, |room| standing(room));
+        let (Some(room), Step::GoOn) = (room, Step::first(before)) else {
+            return Ok(false);
+        };
+        let mut incoming = Incoming::live(Arc::clone(join));
+        (incoming.own, incoming.accepted) = (true, before == Standing::Outside);
+        let taken = self.take_in_own(&room, server, incoming).await;
+        match Step::after(before, standing(&room), taken.is_ok()) {
+            Step::Begin => {
+                let refusal = taken.err();
+                tracing::info!(room = %room.room_id, ?refusal, "a room begins anew");
+                Ok(false)
+            }
+            Step::Refused => {
+                if let Some(road) = self.road.get() {
+                    road.0.owe_extremities(server);
+                }
+                let closed = || Refusal::forbidden("the room does not let the user in any more");
+                Err(taken.err().unwrap_or_else(closed))
+            }
+            Step::Entered | Step::GoOn => Ok(true),
         }
-        if let Err(refusal) = self.take_in_own(&room, server, Arc::clone(join)).await {
-            tracing::info!(room = %room.room_id, %refusal, "a room begins anew");
-        }
-        Ok(self.present(&room.room_id).await?.is_some())
     }
 
     /// Takes an event of ours that another server accepted into a room that is here, after all that it names.
@@ -231,10 +244,8 @@ impl Peers {
         self: &Arc<Self>,
         room: &Arc<Room>,
         server: &ServerName,
-        event: Arc<Event>,
+        incoming: Incoming,
     ) -> Result<(), Refusal> {
-        let mut incoming = Incoming::live(event);
-        incoming.own = true;
         let taken = self.rooms.take_in(room, vec![incoming.clone()]).await?;
         match taken.into_iter().next() {
             Some(Taken::Stored(verdict)) => {
@@ -242,7 +253,18 @@ impl Peers {
                     return Err(Refusal::forbidden(denied.reason));
                 }
             }
-            Some(Taken::Lacks { .. }) => self.fill_gap(room, server, incoming).await?,
+            Some(Taken::Lacks { .. }) => {
+                let id = incoming.event.id.clone();
+                self.fill_gap(room, server, incoming).await?;
+                if self
+                    .store
+                    .event(&id)
+                    .await?
+                    .is_none_or(|stored| stored.place.is_none())
+                {
+                    return Err(Refusal::forbidden("what the room has come to does not allow it"));
+                }
+            }
             _ => {}
         }
         self.wake_room(room);

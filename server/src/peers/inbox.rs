@@ -145,7 +145,7 @@ impl Peers {
         peer: &ServerName,
         extremities: Vec<OwnedEventId>,
     ) {
-        let Ok(Some(room)) = self.settled(room_id).await else {
+        let Ok(Some(room)) = self.heeded(room_id, peer).await else {
             return;
         };
         match self.close_gaps(&room, peer, extremities.clone()).await {
@@ -189,13 +189,17 @@ impl Peers {
             if rows.is_empty() {
                 return Ok(());
             }
-            let Some(room) = self.settled(room_id).await? else {
-                self.outside_events(room_id, rows).await?;
-                continue;
-            };
-            let rows = self.admitted(&room, rows).await?;
             let all: Vec<_> = rows.iter().map(|row| row.nid).collect();
-            let waiting = self.ingest(&room, rows).await?;
+            let waiting = match self.settled(room_id).await? {
+                Some(room) => {
+                    let rows = self.admitted(&room, rows).await?;
+                    self.ingest(&room, rows).await?
+                }
+                None => {
+                    self.outside_events(room_id, rows).await?;
+                    Vec::new()
+                }
+            };
             let now = self.inbox.since.elapsed();
             let dropped = self.inbox.with(room_id, |work| {
                 let settled = all.iter().filter(|row| !waiting.contains(row));

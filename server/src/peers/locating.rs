@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use maru_protocol::entering::heeds;
 use maru_protocol::wire::request::directory::Alias;
-use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, RoomOrAliasId, UserId};
+use ruma::{
+    OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, RoomOrAliasId, ServerName, UserId,
+};
 use serde::Deserialize;
 
 use super::Peers;
@@ -34,6 +37,23 @@ impl Peers {
         }
         let _turn = self.turns.take(room_id).await;
         self.present(room_id).await
+    }
+
+    /// A room of which a peer tells where it ends, once nobody of this server is on the way into it; none where that does not
+    /// concern this server.
+    pub(super) async fn heeded(
+        &self,
+        room_id: &RoomId,
+        peer: &ServerName,
+    ) -> Result<Option<Arc<Room>>, Refusal> {
+        if let Some(room) = self.settled(room_id).await? {
+            return Ok(Some(room));
+        }
+        match self.rooms.room(room_id).await {
+            Ok(room) if heeds(self.identity.name(), Some(&room.head().servers), peer) => Ok(Some(room)),
+            Ok(_) | Err(Refusal::NotFound(_)) => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
     }
 
     /// The id of a room and the servers that may help into it.

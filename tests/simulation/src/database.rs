@@ -30,6 +30,13 @@ pub(crate) struct Stored {
     pub(crate) own: bool,
 }
 
+impl Stored {
+    /// Whether clients are shown it.
+    pub(crate) fn is_placed(&self) -> bool {
+        self.outcome == Outcome::Accepted && self.state.is_some()
+    }
+}
+
 /// A room with its head.
 #[derive(Clone, Debug)]
 pub(crate) struct Room {
@@ -80,6 +87,8 @@ pub(crate) enum Waiting<'a> {
 #[derive(Clone, Debug)]
 pub(crate) enum Record {
     Event(Stored),
+    /// An event that hung nowhere, or that the head did not let in, finds its place: it makes room for the one after.
+    Placed(EventNid),
     Interest(OwnedServerName, Interested),
     Room(Room),
     Arrived(i64, Arrived),
@@ -156,6 +165,12 @@ impl Database {
                     self.log.insert(self.position, stored.nid);
                 }
                 self.events.insert(stored.nid, stored.clone());
+            }
+            Record::Placed(nid) => {
+                if let Some(stored) = self.events.remove(nid) {
+                    self.ids.remove(&stored.event.id);
+                }
+                self.log.retain(|_, placed| placed != nid);
             }
             Record::Interest(server, change) => self.interest(server, *change),
             Record::Room(room) => self.room = Some(room.clone()),

@@ -212,19 +212,14 @@ fn bring_back(world: &mut World) {
     }
 }
 
-/// Every server that is in the room says something more. Which do.
+/// Every server that is in the room says something more, by each of its users: what one says whom others do not count in is
+/// built upon by nobody there, and so is what it says of the room. Which servers do.
 fn further_events(world: &mut World) -> BTreeSet<usize> {
     let mut said = BTreeSet::new();
     for at in 0..world.servers.len() {
-        if let Some(user) = member(world, at) {
-            let act = act(
-                world,
-                at,
-                &user,
-                "m.room.message",
-                None,
-                json!({ "body": "further" }),
-            );
+        for user in members(world, at) {
+            let body = json!({ "body": "further" });
+            let act = act(world, at, &user, "m.room.message", None, body);
             if world.user_acts(at, act) {
                 said.insert(at);
             }
@@ -233,16 +228,18 @@ fn further_events(world: &mut World) -> BTreeSet<usize> {
     said
 }
 
-/// A user of a server who is in the room by its newest state.
-fn member(world: &mut World, at: usize) -> Option<OwnedUserId> {
+/// The users of a server who are in the room by its newest state; none where it is not up.
+fn members(world: &World, at: usize) -> Vec<OwnedUserId> {
     let server = &world.servers[at];
     let joined = |user: &&OwnedUserId| replica::membership(&server.memory, user).as_deref() == Some("join");
-    let members: Vec<_> = server.users.iter().filter(joined).cloned().collect();
-    let up = server.up;
-    members
-        .get(world.random.below(members.len()))
-        .filter(|_| up)
-        .cloned()
+    let users = server.users.iter().filter(|_| server.up);
+    users.filter(joined).cloned().collect()
+}
+
+/// One of them.
+fn member(world: &mut World, at: usize) -> Option<OwnedUserId> {
+    let members = members(world, at);
+    world.random.pick(&members).cloned()
 }
 
 fn act(

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use maru_federation::peer::Session;
 use maru_protocol::cursor::LogId;
+use maru_protocol::entering::{self, Standing};
 use maru_protocol::event::Event;
 use maru_protocol::gap::page::Page;
 use maru_protocol::gap::work::Work;
 use maru_protocol::gap::{Effect, Gap};
 use maru_protocol::key::SigningKey;
 use maru_protocol::record::SignedRecord;
+use maru_protocol::version::RoomVersion;
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId};
 
 use crate::database::{Database, Record};
@@ -53,12 +55,22 @@ pub(crate) enum Worker {
     Filling(Box<Filling>),
 }
 
+/// What a gap is filled for.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    /// The row of the inbox with this event.
+    Row(i64, Arc<Event>),
+    /// The join by which a user of this server comes back into the room.
+    Join(Arc<Event>),
+    /// Where a peer's replica ends.
+    Extremities,
+}
+
 /// A gap that is being filled, and what comes after it.
 #[derive(Debug)]
 pub(crate) struct Filling {
     pub(crate) gap: Gap,
-    /// The row of the inbox that it is filled for, with its event.
-    pub(crate) target: Option<(i64, Arc<Event>)>,
+    pub(crate) target: Target,
     /// Whether anything was taken in.
     pub(crate) moved: bool,
     /// Rows whose events lack something, to be filled next.
@@ -66,6 +78,27 @@ pub(crate) struct Filling {
     /// The request that is answered next.
     pub(crate) request: Option<u64>,
     pub(crate) effect: Option<Effect>,
+}
+
+/// How far a user of this server is on the way into the room.
+#[derive(Debug)]
+pub(crate) enum Joining {
+    /// This request is under way.
+    Asking(u64),
+    /// Another server has let the user in; the replica's history up to that is to be fetched.
+    Entering(Box<Entry>),
+}
+
+/// A join that another server has accepted.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) via: usize,
+    pub(crate) version: RoomVersion,
+    pub(crate) join: Arc<Event>,
+    pub(crate) state: Vec<OwnedEventId>,
+    pub(crate) extremities: Vec<OwnedEventId>,
+    /// What the room was to the server before.
+    pub(crate) before: Standing,
 }
 
 /// A server.
@@ -103,8 +136,8 @@ pub(crate) struct Server {
     pub(crate) past_failures: u32,
     /// Servers that go on in the room without being in it, and are to be told.
     pub(crate) strays: BTreeSet<usize>,
-    /// The request of a join that is under way.
-    pub(crate) joining: Option<u64>,
+    /// The join that is under way. Nothing is taken in meanwhile where the server is not in the room yet.
+    pub(crate) joining: Option<Joining>,
     /// Events that users were told are sent.
     pub(crate) sent: BTreeSet<OwnedEventId>,
     /// Events of peers that were acknowledged to them.
@@ -244,7 +277,22 @@ impl Server {
 
     /// Whether its users are in the room, by its own committed state.
     pub(crate) fn is_in(&self) -> bool {
-        let room = self.disk.room.as_ref();
-        room.is_some_and(|room| room.census.contains_key(&self.name))
+        self.standing(&self.disk) == Standing::Inside
+    }
+
+    /// What the room is to it, by its newest state.
+    pub(crate) fn newest_standing(&self) -> Standing {
+        self.standing(&self.memory)
+    }
+
+    /// Whether it is of concern to it where the room ends by a peer's account.
+    pub(crate) fn heeds(&self, peer: &OwnedServerName) -> bool {
+        let census = self.disk.room.as_ref().map(|room| &room.census);
+        entering::heeds(&self.name, census, peer)
+    }
+
+    fn standing(&self, database: &Database) -> Standing {
+        let census = database.room.as_ref().map(|room| &room.census);
+        Standing::of(&self.name, census)
     }
 }

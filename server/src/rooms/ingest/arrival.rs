@@ -103,13 +103,23 @@ impl Rooms {
             Some(room) => room.newest(),
             None => Arc::new(empty_head(nid)),
         };
+        let here = self.store.event(&join.id).await?;
+        let nid_of_join = match &here {
+            Some(here) if here.place.is_some() => {
+                return Err(Refusal::forbidden("the room does not let the user in any more"));
+            }
+            // In a chain that was told it stands under this number; what the old head did not let in has a state already.
+            Some(here) if here.state.is_none() => here.nid,
+            _ => EventNid(self.store.next_nid()),
+        };
         let mut facts = Facts::default();
         let received = Received {
             event: Arc::clone(&join),
-            nid: EventNid(self.store.next_nid()),
+            nid: nid_of_join,
             before: Some(before),
             // Nothing of the old head counts: the room goes on from the join.
             backfilled: true,
+            accepted: true,
         };
         let ingested = loop {
             let mut number = || StateNid(self.store.next_nid());
@@ -157,6 +167,7 @@ impl Rooms {
         let graph = Head::at(join.id.clone(), ingested.state_after.clone());
         (head.extremities, head.state) = (graph.extremities, graph.state);
         let mut list: Vec<Record> = records::states(nid, &ingested.new_states).collect();
+        list.extend(here.map(|here| Record::Placed(here.nid)));
         list.push(Record::Event(Arc::clone(&stored)));
         list.push(Record::Gap(GapChange::Opened(Gap {
             room: nid,
@@ -176,6 +187,7 @@ impl Rooms {
         list.push(Record::Head(head.clone()));
         let Some(room) = known else {
             self.store.append(Change::new(list)).await?;
+            self.table.events.insert(stored.nid, stored);
             let room = Room::new(room_id, version, max_event_bytes, head, members);
             return Ok(self.table.insert(room));
         };
@@ -191,6 +203,7 @@ impl Rooms {
             pending
         };
         pending.wait().await?;
+        self.table.events.insert(stored.nid, stored);
         Ok(room)
     }
 

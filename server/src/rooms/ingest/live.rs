@@ -171,6 +171,7 @@ impl Rooms {
             nid,
             before: incoming.before.clone(),
             backfilled: incoming.backfilled,
+            accepted: incoming.accepted,
         };
         let outlier = records::was_outlier(facts, &incoming.event);
         let lock = room.lock();

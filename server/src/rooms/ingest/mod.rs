@@ -34,6 +34,8 @@ pub struct Incoming {
     pub before: Option<State>,
     /// Whether it is older than what the room goes on from.
     pub backfilled: bool,
+    /// Whether a server in the room has let it in already ([`Received::accepted`](maru_protocol::ingest::Received::accepted)).
+    pub accepted: bool,
     /// Whether this server made it, and is the one to send it.
     pub own: bool,
     /// The redaction that came before it and emptied it.
@@ -49,6 +51,7 @@ impl Incoming {
             inbox: None,
             before: None,
             backfilled: false,
+            accepted: false,
             own: false,
             redacted_by: None,
         }

@@ -13,7 +13,7 @@ use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName};
 
 use super::answers::state_before;
 use super::sending::{Act, built, links};
-use super::{Writer, judge, keep, told_state};
+use super::{Writer, judge, told_state};
 use crate::database::{Database, Record, Room, Stored};
 
 /// What a peer needs to build a membership event.
@@ -66,32 +66,29 @@ pub(crate) fn admission(database: &Database, join: &EventId) -> Option<Admission
     })
 }
 
-/// Takes a room in by a join that another server has accepted; false when its told state does not allow that.
-pub(crate) fn arrive(
+/// Lets a room begin with a join that another server has accepted, and with the state that was told for it; false when that
+/// does not allow it. Its events are kept already.
+pub(crate) fn begin(
     on: &mut impl Writer,
     version: RoomVersion,
-    admission: Admission,
+    state: &[OwnedEventId],
     join: &Arc<Event>,
 ) -> bool {
-    keep(on, version, admission.answer.events);
-    let Some(before) = told_state(on, &admission.answer.state) else {
+    let Some(before) = told_state(on, state) else {
         return false;
     };
-    let known = on.database().event(&join.id).map(|stored| stored.nid);
-    if known.is_some()
-        && on
-            .database()
-            .event(&join.id)
-            .is_some_and(|stored| stored.state.is_some())
-    {
-        return false;
-    }
-    let nid = known.unwrap_or_else(|| EventNid(on.next_nid()));
+    let here = on.database().event(&join.id).cloned();
+    let nid = match &here {
+        Some(here) if here.is_placed() => return false,
+        Some(here) if here.state.is_none() => here.nid,
+        _ => EventNid(on.next_nid()),
+    };
     let received = Received {
         event: Arc::clone(join),
         nid,
         before: Some(before),
         backfilled: true,
+        accepted: true,
     };
     let Ok(done) = judge(on, &received, version, &Head::default()) else {
         return false;
@@ -110,14 +107,15 @@ pub(crate) fn arrive(
     }
     let own = on.own().clone();
     let anew = interest::anew(&census, &on.database().interested(), &own);
-    let mut change = vec![Record::Event(Stored {
+    let mut change: Vec<_> = here.map(|here| Record::Placed(here.nid)).into_iter().collect();
+    change.push(Record::Event(Stored {
         event: Arc::clone(join),
         nid,
         outcome: Outcome::Accepted,
         state: Some(done.state_after.clone()),
         replaces: done.replaces,
         own: true,
-    })];
+    }));
     change.extend(
         anew.into_iter()
             .map(|(server, how)| Record::Interest(server, how)),

@@ -43,40 +43,61 @@ pub(crate) trait Writer {
     fn own(&self) -> &OwnedServerName;
 }
 
-/// Takes a verified event into the room. `told` is the state before it, where a peer had to tell; `row` goes from the
-/// inbox with it.
-pub(crate) fn take_in(
-    on: &mut impl Writer,
-    event: &Arc<Event>,
-    told: Option<State>,
-    row: Option<i64>,
-) -> Taken {
-    place(on, event, told, row, false)
+/// A verified event for the room.
+#[derive(Clone, Debug)]
+pub(crate) struct Incoming {
+    pub(crate) event: Arc<Event>,
+    /// The state before it, where a peer had to tell.
+    pub(crate) before: Option<State>,
+    /// The row of the inbox that goes with it.
+    pub(crate) row: Option<i64>,
+    /// Whether it is older than what the room goes on from.
+    pub(crate) backfilled: bool,
+    /// Whether a server in the room has let it in already.
+    pub(crate) accepted: bool,
+    /// Whether this server made it.
+    pub(crate) own: bool,
+}
+
+impl Incoming {
+    /// An event that the room goes on with.
+    pub(crate) fn live(event: Arc<Event>) -> Self {
+        Self {
+            event,
+            before: None,
+            row: None,
+            backfilled: false,
+            accepted: false,
+            own: false,
+        }
+    }
 }
 
 /// Takes a page of the past in, oldest first. How many events of it were new; none where a told state is none.
 pub(crate) fn take_in_past(on: &mut impl Writer, offers: Vec<Offer>) -> Option<usize> {
-    let mut states = Vec::with_capacity(offers.len());
-    for offer in &offers {
-        states.push(match &offer.told {
-            Some(ids) => Some(told_state(on, ids)?),
-            None => None,
-        });
+    let mut page = Vec::with_capacity(offers.len());
+    for offer in offers {
+        let mut incoming = Incoming::live(offer.event);
+        incoming.backfilled = true;
+        if let Some(ids) = &offer.told {
+            incoming.before = Some(told_state(on, ids)?);
+        }
+        page.push(incoming);
     }
-    let taken = offers
-        .iter()
-        .zip(states)
-        .map(|(offer, told)| place(on, &offer.event, told, None, true));
+    let taken = page.into_iter().map(|incoming| take_in(on, incoming));
     Some(taken.filter(|taken| matches!(taken, Taken::Stored(_))).count())
 }
 
-fn place(
-    on: &mut impl Writer,
-    event: &Arc<Event>,
-    told: Option<State>,
-    row: Option<i64>,
-    past: bool,
-) -> Taken {
+/// Takes an event into the room.
+pub(crate) fn take_in(on: &mut impl Writer, incoming: Incoming) -> Taken {
+    let Incoming {
+        event,
+        before,
+        row,
+        backfilled,
+        accepted,
+        own,
+    } = incoming;
     let ingested = row.map(Record::Ingested);
     let known = on.database().event(&event.id).cloned();
     let settled = |known: &Stored| known.state.is_some() || known.outcome == Outcome::Rejected;
@@ -89,10 +110,11 @@ fn place(
     };
     let nid = known.map_or_else(|| EventNid(on.next_nid()), |outlier| outlier.nid);
     let received = Received {
-        event: Arc::clone(event),
+        event: Arc::clone(&event),
         nid,
-        before: told,
-        backfilled: past,
+        before,
+        backfilled,
+        accepted,
     };
     let done = match judge(on, &received, room.version, &room.head) {
         Ok(done) => done,
@@ -105,15 +127,15 @@ fn place(
     };
     let outcome = done.verdict.outcome;
     let mut change = vec![Record::Event(Stored {
-        event: Arc::clone(event),
+        event: Arc::clone(&event),
         nid,
         outcome,
         state: Some(done.state_after),
         replaces: done.replaces,
-        own: false,
+        own,
     })];
     let head = done.head.unwrap_or_else(|| room.head.clone());
-    change.extend(advance(on, room, head, event));
+    change.extend(advance(on, room, head, &event));
     change.extend(ingested);
     on.write(change);
     Taken::Stored(outcome)

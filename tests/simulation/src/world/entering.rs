@@ -1,16 +1,18 @@
-//! What users do in the room, and how they come into it.
+//! What users do in the room, and how they come into it, as `server/src/peers/entering.rs` does it.
 
 use std::sync::Arc;
 
+use maru_protocol::entering::{Standing, Step};
 use maru_protocol::event::Event;
+use maru_protocol::ingest::Outcome;
 use maru_protocol::version::RoomVersion;
 
 use super::World;
 use super::requests::{Asked, Reply, Request};
 use crate::database::{Message, Record};
-use crate::replica::entering;
 use crate::replica::sending::{self, Act};
-use crate::server::Then;
+use crate::replica::{self, Incoming, Taken, entering};
+use crate::server::{Entry, Joining, Then};
 
 impl World {
     /// A user does something; whether the server let it.
@@ -56,23 +58,23 @@ impl World {
             return;
         }
         let request = self.ask(at, via, Request::Make(act.clone()), Asked::Template(act));
-        self.servers[at].joining = Some(request);
+        self.servers[at].joining = Some(Joining::Asking(request));
+    }
+
+    /// Ends the request of a join; false where it is not the one that is waited for.
+    fn has_asked(&mut self, at: usize, request: u64) -> bool {
+        let joining = &mut self.servers[at].joining;
+        let asked = joining.take_if(|joining| matches!(joining, Joining::Asking(asked) if *asked == request));
+        // What has come meanwhile waits for the end of it.
+        self.wake_worker(at);
+        asked.is_some()
     }
 
     pub(super) fn admitted_by(&mut self, at: usize, via: usize, request: u64, reply: Reply, act: Act) {
-        if self.servers[at].joining != Some(request) {
+        if !self.has_asked(at, request) {
             return;
         }
-        self.servers[at].joining = None;
-        let Reply::Template(template) = reply else {
-            return;
-        };
-        let Some(room_id) = self.servers[via]
-            .disk
-            .room
-            .as_ref()
-            .map(|room| room.room_id.clone())
-        else {
+        let Reply::Template(room_id, template) = reply else {
             return;
         };
         let version = template.version;
@@ -80,31 +82,83 @@ impl World {
         if let Some(join) = entering::join_by(template, &room_id, &key, act) {
             let asked = Asked::Admission(version, Arc::clone(&join));
             let request = self.ask(at, via, Request::Send(join), asked);
-            self.servers[at].joining = Some(request);
+            self.servers[at].joining = Some(Joining::Asking(request));
         }
     }
 
+    /// Another server has let a user in, or has not.
     pub(super) fn arrive(
         &mut self,
         at: usize,
         via: usize,
+        request: u64,
         version: RoomVersion,
-        join: &Arc<Event>,
+        join: Arc<Event>,
         reply: Reply,
     ) {
-        let Reply::Admission(admission) = reply else {
+        let (true, Reply::Admission(admission)) = (self.has_asked(at, request), reply) else {
             return;
         };
-        let extremities = admission.extremities.clone();
-        let came = entering::arrive(&mut self.servers[at], version, admission, join);
-        self.note(at, || format!("arrives by {}: {came}", join.id));
+        let server = &mut self.servers[at];
+        replica::keep(server, version, admission.answer.events);
+        let entry = Entry {
+            via,
+            version,
+            join,
+            state: admission.answer.state,
+            extremities: admission.extremities,
+            before: server.newest_standing(),
+        };
+        match Step::first(entry.before) {
+            Step::GoOn => self.go_on(at, entry),
+            _ => self.begin(at, entry),
+        }
+    }
+
+    /// The replica that is here goes on to the join.
+    fn go_on(&mut self, at: usize, entry: Entry) {
+        let mut incoming = Incoming::live(Arc::clone(&entry.join));
+        (incoming.own, incoming.accepted) = (true, entry.before == Standing::Outside);
+        let taken = replica::take_in(&mut self.servers[at], incoming);
+        self.note(at, || format!("goes on to {}: {taken:?}", entry.join.id));
+        match taken {
+            Taken::Lacks { .. } => {
+                self.servers[at].joining = Some(Joining::Entering(Box::new(entry)));
+                self.wake_worker(at);
+            }
+            Taken::Known | Taken::Stored(Outcome::Accepted) => self.gone_on(at, entry, true),
+            Taken::Stored(_) | Taken::Broken => self.gone_on(at, entry, false),
+        }
+    }
+
+    /// The replica has gone on to the join, or could not.
+    pub(super) fn gone_on(&mut self, at: usize, entry: Entry, taken: bool) {
+        match Step::after(entry.before, self.servers[at].newest_standing(), taken) {
+            Step::Begin => self.begin(at, entry),
+            Step::Entered => {
+                self.note(at, || format!("is back by {}", entry.join.id));
+                self.servers[at].enqueue(Vec::new(), Some(Then::Wake));
+                self.settle(at);
+                self.wake_worker(at);
+            }
+            Step::Refused | Step::GoOn => {
+                self.owe_extremities(at, entry.via);
+                self.settle(at);
+            }
+        }
+    }
+
+    /// The replica begins with the join.
+    fn begin(&mut self, at: usize, entry: Entry) {
+        let came = entering::begin(&mut self.servers[at], entry.version, &entry.state, &entry.join);
+        self.note(at, || format!("begins with {}: {came}", entry.join.id));
         if came {
-            let via = self.servers[via].name.clone();
+            let via = self.servers[entry.via].name.clone();
             let server = &mut self.servers[at];
             server.enqueue(Vec::new(), Some(Then::Wake));
-            server.work.told(via, extremities);
-            self.settle(at);
-            self.wake_worker(at);
+            server.work.told(via, entry.extremities);
         }
+        self.settle(at);
+        self.wake_worker(at);
     }
 }

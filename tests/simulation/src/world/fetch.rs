@@ -10,16 +10,16 @@ use ruma::OwnedServerName;
 
 use super::World;
 use super::requests::{Asked, Reply, Request};
-use crate::database::Record;
-use crate::replica::{self, Taken, Writer};
-use crate::server::{Filling, Worker};
+use crate::database::{Record, Stored};
+use crate::replica::{self, Incoming, Taken, Writer};
+use crate::server::{Filling, Joining, Target, Worker};
 
 impl World {
     pub(super) fn fill_next(&mut self, at: usize, mut queue: VecDeque<(i64, usize, Arc<Event>)>) {
         if let Some((row, peer, event)) = queue.pop_front() {
             let from = self.servers[peer].name.clone();
             let gap = Gap::before(Arc::clone(&event), self.helpers(at, Some(&from)));
-            self.fill(at, gap, Some((row, event)), queue);
+            self.fill(at, gap, Target::Row(row, event), queue);
         }
     }
 
@@ -46,7 +46,7 @@ impl World {
         &mut self,
         at: usize,
         (gap, effect): (Gap, Effect),
-        target: Option<(i64, Arc<Event>)>,
+        target: Target,
         queue: VecDeque<(i64, usize, Arc<Event>)>,
     ) {
         self.servers[at].worker = Worker::Filling(Box::new(Filling {
@@ -96,11 +96,15 @@ impl World {
                     filling.gap.kept()
                 }
                 Effect::TakeIn(offer) => {
-                    let row = filling
-                        .target
-                        .as_ref()
-                        .filter(|(_, event)| event.id == offer.event.id);
-                    let row = row.map(|(row, _)| *row);
+                    let mut incoming = Incoming::live(Arc::clone(&offer.event));
+                    match &filling.target {
+                        Target::Row(row, event) if event.id == offer.event.id => incoming.row = Some(*row),
+                        Target::Join(join) if join.id == offer.event.id => {
+                            (incoming.own, incoming.accepted) = (true, true);
+                        }
+                        _ => {}
+                    }
+                    let row = incoming.row;
                     let told = match &offer.told {
                         Some(ids) => replica::told_state(server, ids).map(Some),
                         None => Some(None),
@@ -109,7 +113,8 @@ impl World {
                         None => filling.gap.refused(),
                         Some(told) => {
                             let bridged = told.is_some();
-                            let taken = replica::take_in(server, &offer.event, told, row);
+                            incoming.before = told;
+                            let taken = replica::take_in(server, incoming);
                             filling.moved |= matches!(taken, Taken::Stored(_));
                             if let (Some(_), Taken::Stored(outcome)) = (row, &taken) {
                                 self.note_stray(at, &offer.event.sender.server_name().to_owned(), *outcome);
@@ -146,11 +151,18 @@ impl World {
         let now = self.now;
         let server = &mut self.servers[at];
         match filling.target {
-            Some((row, _)) if filled => server.work.settled(row),
-            Some((row, _)) if server.work.postpone(row, now) => {}
-            Some((row, _)) => server.write(vec![Record::Ingested(row)]),
-            None if filled && filling.moved => server.work.closed(),
-            None => {}
+            Target::Row(row, _) if filled => server.work.settled(row),
+            Target::Row(row, _) if server.work.postpone(row, now) => {}
+            Target::Row(row, _) => server.write(vec![Record::Ingested(row)]),
+            Target::Extremities if filled && filling.moved => server.work.closed(),
+            Target::Extremities => {}
+            Target::Join(_) => {
+                if let Some(Joining::Entering(entry)) = server.joining.take() {
+                    let stored = server.memory.event(&entry.join.id);
+                    let accepted = stored.is_some_and(Stored::is_placed);
+                    self.gone_on(at, *entry, filled && accepted);
+                }
+            }
         }
         self.settle(at);
         self.fill_next(at, filling.queue);

@@ -15,8 +15,8 @@ use ruma::OwnedServerName;
 
 use super::{Happening, World};
 use crate::database::{Arrived, Record};
-use crate::replica::{self, Taken, Writer};
-use crate::server::Worker;
+use crate::replica::{self, Incoming, Taken, Writer};
+use crate::server::{Joining, Target, Worker};
 
 /// Rows of the inbox that are ingested together.
 const TOGETHER: usize = 128;
@@ -40,12 +40,22 @@ impl World {
     /// Does what there is to do in the room, as `server/src/peers/inbox.rs` does it.
     pub(super) fn work(&mut self, at: usize) {
         while matches!(self.servers[at].worker, Worker::Idle) {
+            match &self.servers[at].joining {
+                Some(Joining::Entering(entry)) => {
+                    let (join, via) = (Arc::clone(&entry.join), self.servers[entry.via].name.clone());
+                    let gap = Gap::before(Arc::clone(&join), self.helpers(at, Some(&via)));
+                    self.fill(at, gap, Target::Join(join), VecDeque::new());
+                    continue;
+                }
+                Some(Joining::Asking(_)) if !self.servers[at].is_in() => return,
+                _ => {}
+            }
             match self.servers[at].work.next(self.now) {
                 Next::Ingest => self.ingest(at),
                 Next::Compare(peer, extremities) => {
-                    if self.servers[at].is_in() {
+                    if self.servers[at].heeds(&peer) {
                         let gap = Gap::up_to(extremities, self.helpers(at, Some(&peer)));
-                        self.fill(at, gap, None, VecDeque::new());
+                        self.fill(at, gap, Target::Extremities, VecDeque::new());
                     }
                 }
                 Next::Wait(until) => {
@@ -61,12 +71,18 @@ impl World {
     pub(super) fn note_stray(&mut self, at: usize, from: &OwnedServerName, outcome: Outcome) {
         let room = self.servers[at].memory.room.as_ref();
         if room.is_some_and(|room| interest::is_stray(&room.census, from, outcome)) {
-            let (peer, now) = (self.index(from), self.now);
+            let peer = self.index(from);
             self.servers[at].strays.insert(peer);
-            let live = self.servers[at].sessions.get(&peer);
-            if let Some(connection) = live.map(|live| live.connection) {
-                self.with(at, peer, connection, |session| session.owe_extremities(now));
-            }
+            self.owe_extremities(at, peer);
+        }
+    }
+
+    /// Has a peer told soon where the room ends.
+    pub(super) fn owe_extremities(&mut self, at: usize, peer: usize) {
+        let now = self.now;
+        let live = self.servers[at].sessions.get(&peer);
+        if let Some(connection) = live.map(|live| live.connection) {
+            self.with(at, peer, connection, |session| session.owe_extremities(now));
         }
     }
 
@@ -87,19 +103,21 @@ impl World {
             return;
         }
         let mut lacking = VecDeque::new();
+        let is_in = self.servers[at].is_in();
         for (row, arrived) in rows {
-            let event = self
-                .read(&arrived.json)
-                .filter(|_| self.servers[at].memory.room.is_some());
+            let event = self.read(&arrived.json).filter(|_| is_in);
             let Some(event) = event.filter(|event| event.sender.server_name() == arrived.from) else {
                 // What is for nobody here any more was acknowledged, and nobody asks for it again.
                 if let Some(event) = self.read(&arrived.json) {
                     self.servers[at].acknowledged.remove(&event.id);
                 }
                 self.servers[at].write(vec![Record::Ingested(row)]);
+                self.servers[at].work.settled(row);
                 continue;
             };
-            let taken = replica::take_in(&mut self.servers[at], &event, None, Some(row));
+            let mut incoming = Incoming::live(Arc::clone(&event));
+            incoming.row = Some(row);
+            let taken = replica::take_in(&mut self.servers[at], incoming);
             self.note(at, || format!("takes {} of its inbox: {taken:?}", event.id));
             match taken {
                 Taken::Lacks { .. } => {

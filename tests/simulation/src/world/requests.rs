@@ -7,13 +7,13 @@ use maru_protocol::event::Event;
 use maru_protocol::gap::{Answer, Question};
 use maru_protocol::ingest::Outcome;
 use maru_protocol::version::RoomVersion;
-use ruma::OwnedEventId;
+use ruma::{OwnedEventId, OwnedRoomId};
 
 use super::{Happening, World};
 use crate::replica::answers::answer;
 use crate::replica::entering::{self, Admission, Template};
 use crate::replica::sending::Act;
-use crate::replica::{self, Taken};
+use crate::replica::{self, Incoming, Taken};
 use crate::server::Then;
 
 /// How long a request may take.
@@ -32,7 +32,7 @@ pub(crate) enum Request {
 pub(crate) enum Reply {
     None,
     Answer(Answer),
-    Template(Template),
+    Template(OwnedRoomId, Template),
     Admission(Admission),
 }
 
@@ -97,10 +97,15 @@ impl World {
             }
             Request::Make(act) => {
                 let template = entering::template(&server.disk, &server.name, &act);
-                template.map_or(Reply::None, |(_, template)| Reply::Template(template))
+                template.map_or(Reply::None, |(room_id, template)| {
+                    Reply::Template(room_id, template)
+                })
             }
             Request::Send(join) => {
-                let taken = replica::take_in(server, &join, None, None);
+                if !server.is_in() {
+                    return;
+                }
+                let taken = replica::take_in(server, Incoming::live(Arc::clone(&join)));
                 let accepted =
                     matches!(taken, Taken::Known) || matches!(taken, Taken::Stored(Outcome::Accepted));
                 self.note(to, || {
@@ -137,12 +142,7 @@ impl World {
             Asked::Gap => self.answered(from, request, reply),
             Asked::Page => self.page_answered(from, request, reply),
             Asked::Template(act) => self.admitted_by(from, to, request, reply, act),
-            Asked::Admission(version, join) => {
-                if self.servers[from].joining == Some(request) {
-                    self.servers[from].joining = None;
-                    self.arrive(from, to, version, &join, reply);
-                }
-            }
+            Asked::Admission(version, join) => self.arrive(from, to, request, version, join, reply),
         }
     }
 }
