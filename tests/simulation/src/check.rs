@@ -17,6 +17,7 @@ pub(crate) fn findings(world: &World) -> Vec<String> {
         found.push("the run does not come to an end".to_owned());
         return found;
     }
+    found.extend(world.seen.iter().cloned());
     for server in world.servers.iter().filter(|server| server.up) {
         own_log(server, &mut found);
     }
@@ -26,6 +27,25 @@ pub(crate) fn findings(world: &World) -> Vec<String> {
     same_state(world, &core, &mut found);
     same_events(world, &core, &mut found);
     found
+}
+
+/// Notes what has reached nobody by itself, before anybody says something more that would lead there: where one server counts
+/// another in, that one has all that the first one's replica ends with.
+pub(crate) fn look_for_unheard(world: &mut World) {
+    let mut unheard = Vec::new();
+    let up = || world.servers.iter().filter(|server| server.up && server.is_in());
+    for (one, other) in up().flat_map(|one| up().map(move |other| (one, other))) {
+        let counted = one.index != other.index && one.disk.interested().contains(&other.name);
+        let ends = one.disk.room.iter().filter(|_| counted).flat_map(Room::ends);
+        let missing = ends.filter(|id| other.disk.event(id).is_none());
+        unheard.extend(missing.map(|id| {
+            format!(
+                "s{} has not heard of {id}, at which the replica of s{} ends",
+                other.index, one.index
+            )
+        }));
+    }
+    world.seen.extend(unheard);
 }
 
 /// Nothing waits anywhere, except events whose ancestors no server has any more.

@@ -28,6 +28,10 @@
 //! - what was acknowledged, to a user or to a peer, is there: events, and messages to devices of other servers;
 //! - no event is at two positions of a log.
 //!
+//! And before anybody says that further event, where one server counts another in, that one has all that the first one's
+//! replica ends with: the exchange of extremities does not wait for somebody to speak. All through a run nobody is sent an
+//! event of a room that it is in neither by the state before the event nor by the one after it.
+//!
 //! What does not is printed as one line each, with servers by number (`s0` made the room) and events by id. With `-v`, look
 //! for the first line that names the id: who sent it, then who took it in and how, and for the time at which the servers
 //! part ways.
@@ -47,6 +51,9 @@ mod random;
 mod replica;
 mod server;
 mod world;
+
+/// How many seeds are played where nobody says how many.
+pub const SEEDS: u64 = 300;
 
 /// What came of one run.
 #[derive(Clone, Debug)]

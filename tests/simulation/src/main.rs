@@ -14,7 +14,7 @@ const USAGE: &str = "usage: maru-simulation [--seeds N] [--from S] [--seed S] [-
 fn arguments(mut given: impl Iterator<Item = String>) -> Option<Arguments> {
     let mut arguments = Arguments {
         from: 0,
-        seeds: 200,
+        seeds: maru_simulation::SEEDS,
         verbose: false,
     };
     while let Some(name) = given.next() {

@@ -10,6 +10,7 @@ use maru_protocol::version::RoomVersion;
 use ruma::{OwnedServerName, OwnedUserId};
 use serde_json::{Value, json};
 
+use crate::check;
 use crate::random::Random;
 use crate::replica;
 use crate::replica::sending::{self, Act};
@@ -157,6 +158,8 @@ pub(crate) fn play(world: &mut World) {
     heal(world);
     rest(world);
     bring_back(world);
+    rest(world);
+    check::look_for_unheard(world);
     for _ in 0..MOST_ROUNDS {
         let said = further_events(world);
         rest(world);

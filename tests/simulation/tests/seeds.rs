@@ -2,10 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use maru_simulation::{Report, run};
-
-/// How many seeds a test run plays: enough to find a server that hears no extremities (254 does).
-const SEEDS: u64 = 300;
+use maru_simulation::{Report, SEEDS, run};
 
 /// Plays the seeds on all cores; each by itself is one thread's.
 fn play(seeds: u64) -> Vec<Report> {

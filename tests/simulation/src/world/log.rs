@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use maru_protocol::cursor::Position;
+use maru_protocol::interest;
 use maru_protocol::outgoing::{Page, Room, cursor_at, position_of};
 use maru_protocol::wire::bounded::Text;
 use maru_protocol::wire::log::{Cursor, Event, LogItem, Skipped, ToDevice};
 use maru_protocol::wire::message::{Received, RoomExtremities};
+
+use ruma::OwnedServerName;
 
 use super::{Happening, World};
 use crate::database::{self, Arrived, Record, Waiting};
@@ -135,6 +138,7 @@ impl World {
                 room_id: room.room_id,
             }));
         }
+        self.watch(at, &name, after.0);
         let waiting = self.servers[at].disk.waiting_for(&name, after.0);
         let waiting = waiting
             .into_iter()
@@ -148,6 +152,32 @@ impl World {
         self.with(at, peer, connection, |session| {
             session.page(items, cursor, more, now)
         });
+    }
+
+    /// Sees to it that nobody is sent what is not for it, whatever the intervals say: a peer has a user in the room by the
+    /// state before the event or after it. Of what was built elsewhere, which is joins, another state decided.
+    fn watch(&mut self, at: usize, peer: &OwnedServerName, after: i64) {
+        let disk = &self.servers[at].disk;
+        let is_of_peer = |event: &maru_protocol::event::Event| {
+            let key = event.state_key.as_deref().unwrap_or_default();
+            key.ends_with(peer.as_str())
+        };
+        let is_joined = |stored: &&database::Stored| {
+            is_of_peer(&stored.event) && interest::membership(&stored.event).as_deref() == Some("join")
+        };
+        let leaks = disk.events_for(peer, after).filter(|(_, stored)| {
+            let state = stored.state.iter().flat_map(|state| disk.whole(state));
+            let joins = interest::membership(&stored.event).as_deref() == Some("join");
+            !joins && !is_of_peer(&stored.event) && !state.into_iter().any(|stored| is_joined(&stored))
+        });
+        let leaks = leaks.map(|(_, stored)| {
+            format!(
+                "s{at} sends {} to {peer}, which is not in the room",
+                stored.event.id
+            )
+        });
+        let leaks: Vec<_> = leaks.collect();
+        self.seen.extend(leaks);
     }
 
     /// What waits for a peer, in the words of the protocol.

@@ -134,6 +134,8 @@ pub(crate) struct World {
     arrivals: BTreeMap<(u64, usize), Duration>,
     asking: BTreeMap<u64, Asking>,
     pub(crate) handled: usize,
+    /// What was seen during the run that must not be.
+    pub(crate) seen: BTreeSet<String>,
     pub(crate) verbose: bool,
 }
 
@@ -158,6 +160,7 @@ impl World {
             arrivals: BTreeMap::new(),
             asking: BTreeMap::new(),
             handled: 0,
+            seen: BTreeSet::new(),
             verbose,
         }
     }
