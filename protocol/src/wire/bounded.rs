@@ -72,6 +72,12 @@ impl From<Arc<str>> for Json {
     }
 }
 
+impl From<Json> for Arc<str> {
+    fn from(json: Json) -> Self {
+        json.0
+    }
+}
+
 impl From<&str> for Json {
     fn from(json: &str) -> Self {
         Self(json.into())

@@ -7,7 +7,6 @@ use std::time::Duration;
 use maru_federation::Homeserver;
 use maru_federation::homeserver::{Claim, Failure, Finished, LogPage, Parts, Rejection};
 use maru_protocol::cursor::LogId;
-use maru_protocol::gap::work::Work;
 use maru_protocol::record::{SignedRecord, VerifiedRecord};
 use maru_protocol::wire::CloseCode;
 use maru_protocol::wire::answer::Refused;
@@ -249,23 +248,17 @@ impl Peers {
         };
         let sorted = self.sorted(peer, events).await?.into_iter();
         let (arrived, events): (Vec<_>, Vec<_>) = sorted.map(|sorted| (sorted.arrived, sorted.event)).unzip();
-        let rows = self
-            .store
-            .receive(peer, received, arrived, records, self.clock.now_ms())
-            .await?;
+        let now = self.clock.now_ms();
+        let (rows, being_stored) = self.store.receive(peer, received, arrived, records, now)?;
         self.inbox.remember(rows.iter().map(|row| row.nid).zip(events));
         let came = InboxSize {
             events: rows.len() as u64,
             bytes: rows.iter().map(|row| row.arrived.json.len() as u64).sum(),
         };
         self.inbox_sizes.came(peer, came);
+        self.ingest(rows, being_stored).await?;
         // Some may have come while their receipts were being stored.
         self.receipts.settle(awaited).await?;
-        let mut rooms: Vec<_> = rows.into_iter().map(|row| row.arrived.room_id).collect();
-        rooms.dedup();
-        rooms
-            .into_iter()
-            .for_each(|room_id| self.work_on(room_id, Work::arrived));
         self.compare_all(peer, skipped);
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! The inbox: what peers sent and this server acknowledged is ingested here, each room by itself, so that a difficult
 //! room never holds up another.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use maru_protocol::event::Event;
 use maru_protocol::gap::work::{Next, Work};
 use maru_protocol::interest;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::Peers;
 use super::dropped::Dropped;
@@ -19,7 +20,7 @@ use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::ingest::{Incoming, Taken};
 use crate::store::inbox::InInbox;
-use crate::store::log::{Change, Record};
+use crate::store::log::{Change, Pending, Record};
 
 /// Events that are verified and judged together.
 const TOGETHER: usize = 128;
@@ -34,10 +35,20 @@ const VERIFIED_BYTES: usize = 4 * 1024 * 1024;
 /// The pause after a failure of the database.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// Rows of one room that are handed over in memory and not looked at yet; the others are read from the database.
+const HANDED_ROWS: usize = TOGETHER;
+
+/// Bytes of the rows that are handed over, of all rooms: 4 MiB.
+const HANDED_BYTES: usize = 4 * 1024 * 1024;
+
+/// An event with the server whose log it came by.
+type OfPeer = (OwnedServerName, Incoming);
+
 /// The rooms that are being worked on, with what there is to do in them.
 #[derive(Debug)]
 pub(super) struct Inbox {
     rooms: Mutex<HashMap<OwnedRoomId, InWork>>,
+    handed_bytes: AtomicUsize,
     /// Events that were verified when they came, by their rows; the others are verified when their turn comes.
     verified: Cache<i64, Arc<Event>>,
     since: Instant,
@@ -48,12 +59,30 @@ pub(super) struct Inbox {
 struct InWork {
     work: Work,
     came: Arc<Notify>,
+    handed: VecDeque<Handed>,
+    /// Whether the room may have other rows than those, which have to be read.
+    reads: bool,
+}
+
+/// Rows that are ingested while they are being stored, so that nobody waits for one commit before the other.
+#[derive(Debug)]
+struct Handed {
+    rows: Vec<InInbox>,
+    /// Tells that they are on disk; closed when they could not be stored, and their peer sends them again.
+    stored: oneshot::Receiver<()>,
+}
+
+impl Handed {
+    fn bytes(&self) -> usize {
+        self.rows.iter().map(|row| row.arrived.json.len()).sum()
+    }
 }
 
 impl Default for Inbox {
     fn default() -> Self {
         Self {
             rooms: Mutex::default(),
+            handed_bytes: AtomicUsize::new(0),
             verified: Cache::weighing(VERIFIED_BYTES, |event| 2 * event.json.len()),
             since: Instant::now(),
         }
@@ -62,13 +91,43 @@ impl Default for Inbox {
 
 impl Inbox {
     /// Notes something to do in a room. Whether the caller is to work on it: nobody else does.
-    fn note(&self, room_id: &OwnedRoomId, note: impl FnOnce(&mut Work)) -> bool {
+    fn note(&self, room_id: &OwnedRoomId, note: impl FnOnce(&mut InWork)) -> bool {
         let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = !rooms.contains_key(room_id);
         let room = rooms.entry(room_id.clone()).or_default();
-        note(&mut room.work);
+        note(room);
         room.came.notify_one();
         is_new
+    }
+
+    /// Takes rows that are being stored, unless too much waits or older rows of the room have to be read first. Whether the
+    /// caller is to work on the room, as in [`Inbox::note`]; none where the rows were not taken.
+    fn hand_over(&self, room_id: &OwnedRoomId, handed: Handed) -> Option<bool> {
+        let bytes = handed.bytes();
+        let held = self.handed_bytes.load(Ordering::Relaxed);
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = !rooms.contains_key(room_id);
+        let waiting = rooms.get(room_id).map_or(0, |room| match room.reads {
+            true => HANDED_ROWS,
+            false => room.handed.iter().map(|handed| handed.rows.len()).sum(),
+        });
+        if waiting + handed.rows.len() > HANDED_ROWS || held + bytes > HANDED_BYTES {
+            return None;
+        }
+        self.handed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let room = rooms.entry(room_id.clone()).or_default();
+        room.handed.push_back(handed);
+        room.work.arrived();
+        room.came.notify_one();
+        Some(is_new)
+    }
+
+    /// The oldest rows of a room that were handed over.
+    fn take_handed(&self, room_id: &RoomId) -> Option<Handed> {
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        let handed = rooms.get_mut(room_id)?.handed.pop_front()?;
+        self.handed_bytes.fetch_sub(handed.bytes(), Ordering::Relaxed);
+        Some(handed)
     }
 
     /// Keeps the events of rows that were verified when they came.
@@ -81,9 +140,9 @@ impl Inbox {
     }
 
     /// Looks at the work of a room, if it is being worked on.
-    fn with<T>(&self, room_id: &RoomId, look: impl FnOnce(&mut Work) -> T) -> Option<T> {
+    fn with<T>(&self, room_id: &RoomId, look: impl FnOnce(&mut InWork) -> T) -> Option<T> {
         let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-        rooms.get_mut(room_id).map(|room| look(&mut room.work))
+        rooms.get_mut(room_id).map(look)
     }
 
     /// The next thing to do in a room, and how to hear of more; none when there is nothing, and nobody works on it then.
@@ -101,21 +160,77 @@ impl Inbox {
     }
 }
 
+impl InWork {
+    /// The room has rows that are to be read from the database.
+    fn has_stored(&mut self) {
+        self.reads = true;
+        self.work.arrived();
+    }
+}
+
 impl Peers {
     /// Goes on with what waits in the inbox since the last run.
     pub(super) async fn resume_inbox(self: &Arc<Self>) -> Result<(), Refusal> {
         let rooms = self.store.rooms_with_inbox().await?;
-        rooms
-            .into_iter()
-            .for_each(|room_id| self.work_on(room_id, Work::arrived));
+        rooms.into_iter().for_each(|room_id| self.ingest_stored(room_id));
+        Ok(())
+    }
+
+    /// Has ingested what is on disk of a room.
+    fn ingest_stored(self: &Arc<Self>, room_id: OwnedRoomId) {
+        if self.inbox.note(&room_id, InWork::has_stored) {
+            self.begin_work(room_id);
+        }
+    }
+
+    /// Has rows ingested that come from a peer and are being stored, those of rooms with nothing else to do at once and the
+    /// others after that. Answers once they are on disk.
+    ///
+    /// # Errors
+    /// When they could not be stored.
+    pub(super) async fn ingest(
+        self: &Arc<Self>,
+        rows: Arc<[InInbox]>,
+        being_stored: Pending,
+    ) -> Result<(), Refusal> {
+        let mut by_room: BTreeMap<&OwnedRoomId, Vec<InInbox>> = BTreeMap::new();
+        for row in rows.iter() {
+            let of_room = by_room.entry(&row.arrived.room_id).or_default();
+            of_room.push(row.clone());
+        }
+        let (mut handed_over, mut later) = (Vec::new(), Vec::new());
+        for (room_id, rows) in by_room {
+            // What is not verified yet is of a room that is not in memory.
+            let verified = rows.iter().all(|row| self.inbox.verified.get(&row.nid).is_some());
+            let (on_disk, stored) = oneshot::channel();
+            let handed = verified.then(|| self.inbox.hand_over(room_id, Handed { rows, stored }));
+            match handed.flatten() {
+                Some(true) => self.begin_work(room_id.clone()),
+                Some(false) => {}
+                None => {
+                    later.push(room_id.clone());
+                    continue;
+                }
+            }
+            handed_over.push(on_disk);
+        }
+        being_stored.wait().await?;
+        for on_disk in handed_over {
+            let _ = on_disk.send(());
+        }
+        later.into_iter().for_each(|room_id| self.ingest_stored(room_id));
         Ok(())
     }
 
     /// Notes something to do in a room, and has it done.
     pub(super) fn work_on(self: &Arc<Self>, room_id: OwnedRoomId, note: impl FnOnce(&mut Work)) {
-        if !self.inbox.note(&room_id, note) {
-            return;
+        if self.inbox.note(&room_id, |room| note(&mut room.work)) {
+            self.begin_work(room_id);
         }
+    }
+
+    /// Works on a room until there is nothing to do.
+    fn begin_work(self: &Arc<Self>, room_id: OwnedRoomId) {
         let peers = Arc::clone(self);
         tokio::spawn(async move {
             while let Some((next, came)) = peers.inbox.next(&room_id) {
@@ -124,7 +239,7 @@ impl Peers {
                         if let Err(refusal) = peers.work_off(&room_id).await {
                             tracing::warn!(%room_id, %refusal, "the inbox of a room waits");
                             tokio::time::sleep(PAUSE).await;
-                            peers.inbox.with(&room_id, Work::arrived);
+                            peers.inbox.with(&room_id, InWork::has_stored);
                         }
                     }
                     Next::Compare(peer, extremities) => peers.compare(&room_id, &peer, extremities).await,
@@ -149,7 +264,7 @@ impl Peers {
             return;
         };
         match self.close_gaps(&room, peer, extremities.clone()).await {
-            Ok(true) => drop(self.inbox.with(room_id, Work::closed)),
+            Ok(true) => drop(self.inbox.with(room_id, |room| room.work.closed())),
             Ok(false) => {}
             Err(refusal) => {
                 tracing::debug!(%peer, %room_id, %refusal, "a gap stays for now");
@@ -179,13 +294,19 @@ impl Peers {
 
     /// Works until nothing of the room is due.
     async fn work_off(self: &Arc<Self>, room_id: &OwnedRoomId) -> Result<(), Refusal> {
+        while let Some(Handed { rows, stored }) = self.inbox.take_handed(room_id) {
+            let left = self.ingest_handed(room_id, rows).await;
+            // Whatever takes longer, or failed, goes on with what is on disk.
+            if !matches!(left, Ok(false)) && stored.await.is_ok() {
+                self.inbox.with(room_id, InWork::has_stored);
+            }
+            left?;
+        }
+        if self.inbox.with(room_id, |room| room.reads) != Some(true) {
+            return Ok(());
+        }
         loop {
-            let now = self.inbox.since.elapsed();
-            let waiting = self.inbox.with(room_id, |work| work.waiting()).unwrap_or(0);
-            let mut rows = self.store.inbox_of(room_id, TOGETHER + waiting).await?;
-            self.inbox
-                .with(room_id, |work| rows.retain(|row| work.is_due(row.nid, now)));
-            rows.truncate(TOGETHER);
+            let rows = self.due(room_id).await?;
             if rows.is_empty() {
                 return Ok(());
             }
@@ -193,36 +314,47 @@ impl Peers {
             let waiting = match self.settled(room_id).await? {
                 Some(room) => {
                     let rows = self.admitted(&room, rows).await?;
-                    self.ingest(&room, rows).await?
+                    let lacking = self.take_in_rows(&room, rows).await?;
+                    self.fill_gaps(&room, lacking).await
                 }
                 None => {
                     self.outside_events(room_id, rows).await?;
                     Vec::new()
                 }
             };
-            let now = self.inbox.since.elapsed();
-            let dropped = self.inbox.with(room_id, |work| {
-                let settled = all.iter().filter(|row| !waiting.contains(row));
-                settled.for_each(|row| work.settled(*row));
-                let mut dropped = waiting.clone();
-                dropped.retain(|row| !work.postpone(*row, now));
-                dropped
-            });
-            if let Some(dropped) = dropped.filter(|dropped| !dropped.is_empty()) {
-                tracing::warn!(%room_id, events = dropped.len(), "events whose ancestors nobody gives are dropped");
-                dropped
-                    .iter()
-                    .for_each(|_| self.drops.count(&Dropped::Unplaceable));
-                self.drop_rows(dropped).await?;
-            }
+            self.postpone(room_id, &all, &waiting).await?;
         }
     }
 
-    /// Ingests rows of one room, oldest first. Answers the rows that have to wait.
-    async fn ingest(self: &Arc<Self>, room: &Arc<Room>, rows: Vec<InInbox>) -> Result<Vec<i64>, Refusal> {
+    /// Ingests rows that were handed over, as far as that asks nobody else. Whether any are left.
+    async fn ingest_handed(
+        self: &Arc<Self>,
+        room_id: &OwnedRoomId,
+        rows: Vec<InInbox>,
+    ) -> Result<bool, Refusal> {
+        let Some(room) = self.settled(room_id).await? else {
+            return Ok(true);
+        };
+        let rows = self.admitted(&room, rows).await?;
+        Ok(!self.take_in_rows(&room, rows).await?.is_empty())
+    }
+
+    /// The oldest rows on disk whose turn it is.
+    async fn due(&self, room_id: &OwnedRoomId) -> Result<Vec<InInbox>, Refusal> {
+        let now = self.inbox.since.elapsed();
+        let waiting = self.inbox.with(room_id, |room| room.work.waiting()).unwrap_or(0);
+        let mut rows = self.store.inbox_of(room_id, TOGETHER + waiting).await?;
+        self.inbox
+            .with(room_id, |room| rows.retain(|row| room.work.is_due(row.nid, now)));
+        rows.truncate(TOGETHER);
+        Ok(rows)
+    }
+
+    /// Takes in rows of one room, oldest first. Answers what lacks its ancestors.
+    async fn take_in_rows(&self, room: &Arc<Room>, rows: Vec<InInbox>) -> Result<Vec<OfPeer>, Refusal> {
         let (incoming, dropped) = self.verified(room, rows).await?;
         self.drop_rows(dropped).await?;
-        let (mut waiting, mut failed) = (Vec::new(), HashMap::<_, usize>::new());
+        let mut lacking = Vec::new();
         let events: Vec<Incoming> = incoming.iter().map(|(_, incoming)| incoming.clone()).collect();
         let taken = self.take_in(room, events).await?;
         for ((peer, incoming), taken) in incoming.into_iter().zip(taken) {
@@ -238,20 +370,46 @@ impl Peers {
                     self.drops.count(&Dropped::Broken(why));
                     self.drop_rows(incoming.inbox.into_iter().collect()).await?;
                 }
-                Taken::Lacks { .. } if failed.get(&peer).is_some_and(|failed| *failed >= FAILED_GAPS) => {
-                    waiting.extend(incoming.inbox);
-                }
-                Taken::Lacks { .. } => {
-                    let row = incoming.inbox;
-                    if let Err(refusal) = self.fill_gap(room, &peer, incoming).await {
-                        tracing::debug!(%refusal, %peer, "a gap stays for now");
-                        waiting.extend(row);
-                        *failed.entry(peer).or_default() += 1;
-                    }
-                }
+                Taken::Lacks { .. } => lacking.push((peer, incoming)),
             }
         }
-        Ok(waiting)
+        Ok(lacking)
+    }
+
+    /// Fetches what events lack, and takes them in. Answers the rows that have to wait.
+    async fn fill_gaps(self: &Arc<Self>, room: &Arc<Room>, lacking: Vec<OfPeer>) -> Vec<i64> {
+        let (mut waiting, mut failed) = (Vec::new(), HashMap::<_, usize>::new());
+        for (peer, incoming) in lacking {
+            let row = incoming.inbox;
+            if failed.get(&peer).is_some_and(|failed| *failed >= FAILED_GAPS) {
+                waiting.extend(row);
+            } else if let Err(refusal) = self.fill_gap(room, &peer, incoming).await {
+                tracing::debug!(%refusal, %peer, "a gap stays for now");
+                waiting.extend(row);
+                *failed.entry(peer).or_default() += 1;
+            }
+        }
+        waiting
+    }
+
+    /// Of some rows that were tried, those that have to wait do, and those that have waited for too long are dropped.
+    async fn postpone(&self, room_id: &RoomId, tried: &[i64], waiting: &[i64]) -> Result<(), Refusal> {
+        let now = self.inbox.since.elapsed();
+        let dropped = self.inbox.with(room_id, |room| {
+            let settled = tried.iter().filter(|row| !waiting.contains(row));
+            settled.for_each(|row| room.work.settled(*row));
+            let mut dropped = waiting.to_vec();
+            dropped.retain(|row| !room.work.postpone(*row, now));
+            dropped
+        });
+        if let Some(dropped) = dropped.filter(|dropped| !dropped.is_empty()) {
+            tracing::warn!(%room_id, events = dropped.len(), "events whose ancestors nobody gives are dropped");
+            dropped
+                .iter()
+                .for_each(|_| self.drops.count(&Dropped::Unplaceable));
+            self.drop_rows(dropped).await?;
+        }
+        Ok(())
     }
 
     /// The rows of those servers that the room's server ACL does not keep out; the others are dropped.
@@ -316,11 +474,11 @@ impl Peers {
     async fn verified(
         &self,
         room: &Room,
-        mut rows: Vec<InInbox>,
-    ) -> Result<(Vec<(OwnedServerName, Incoming)>, Vec<i64>), Refusal> {
+        rows: Vec<InInbox>,
+    ) -> Result<(Vec<OfPeer>, Vec<i64>), Refusal> {
         let known: Vec<_> = rows.iter().map(|row| self.inbox.verified.get(&row.nid)).collect();
-        let unknown = rows.iter_mut().zip(&known).filter(|(_, event)| event.is_none());
-        let texts = unknown.map(|(row, _)| std::mem::take(&mut row.arrived.json));
+        let unknown = rows.iter().zip(&known).filter(|(_, event)| event.is_none());
+        let texts = unknown.map(|(row, _)| Arc::clone(&row.arrived.json));
         let verified = self.verify_all(self.subject(room), texts.collect()).await?;
         let mut verified = verified.into_iter();
         let mut incoming = Vec::with_capacity(rows.len());

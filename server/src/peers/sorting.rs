@@ -72,7 +72,7 @@ impl Peers {
                     continue;
                 }
             };
-            let (room_id, json) = (item.room_id, item.json.to_string());
+            let (room_id, json) = (item.room_id, item.json.into());
             sorted.push(Sorted {
                 arrived: Arrived { room_id, json },
                 event,

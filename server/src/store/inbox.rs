@@ -3,11 +3,14 @@
 //! A row goes in the commit that stores what became of its event, so nothing acknowledged is lost and nothing is ingested
 //! twice.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
 use maru_protocol::cursor::LogId;
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
 
-use super::engine::{Insert, Kind, query};
-use super::log::Record;
+use super::engine::{Connection, Insert, Kind, query};
+use super::log::{Change, Pending, Record};
 use super::{Store, StoreError, remote_devices};
 
 /// An event as a peer sent it.
@@ -16,7 +19,7 @@ pub struct Arrived {
     /// Which room it is said to belong to.
     pub room_id: OwnedRoomId,
     /// Its JSON, unchecked.
-    pub json: String,
+    pub json: Arc<str>,
 }
 
 /// A row of the inbox.
@@ -39,7 +42,20 @@ pub struct ReceivedLog {
     pub cursor: Vec<u8>,
 }
 
-static INSERT: Insert = Insert {
+/// What a peer sent and the cursor after it, which one commit takes together.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// Who sent it.
+    pub server_name: OwnedServerName,
+    /// How far its log has been received with this.
+    pub log: ReceivedLog,
+    /// Its events.
+    pub rows: Arc<[InInbox]>,
+    /// When it came, in milliseconds since 1970.
+    pub at: u64,
+}
+
+static INBOX: Insert = Insert {
     table: "inbox",
     columns: &[
         ("nid", Kind::Int),
@@ -52,64 +68,82 @@ static INSERT: Insert = Insert {
     on_conflict: "",
 };
 
+static PEERS: Insert = Insert {
+    table: "peers",
+    columns: &[
+        ("server_name", Kind::Text),
+        ("log_id", Kind::Blob),
+        ("cursor", Kind::Blob),
+    ],
+    on_conflict: "ON CONFLICT (server_name) DO UPDATE SET log_id = excluded.log_id, cursor = excluded.cursor",
+};
+
+/// Stores what peers sent, but for what the same commit deals with (`ingested`).
+pub(super) async fn store(
+    connection: &mut Connection,
+    received: Vec<&Received>,
+    ingested: &HashSet<i64>,
+) -> Result<(), StoreError> {
+    let rows = received.iter().flat_map(|received| {
+        let rows = received.rows.iter().filter(|row| !ingested.contains(&row.nid));
+        rows.map(|row| {
+            vec![
+                row.nid.into(),
+                row.server_name.as_str().into(),
+                row.arrived.room_id.as_str().into(),
+                (&*row.arrived.json).into(),
+                i64::try_from(row.arrived.json.len()).unwrap_or(i64::MAX).into(),
+                i64::try_from(received.at).unwrap_or(i64::MAX).into(),
+            ]
+        })
+    });
+    INBOX.rows(connection, rows.collect()).await?;
+    let newest: HashMap<&str, &ReceivedLog> = received
+        .iter()
+        .map(|received| (received.server_name.as_str(), &received.log))
+        .collect();
+    let names: Vec<String> = newest.keys().map(ToString::to_string).collect();
+    let known = query("SELECT server_name, log_id FROM peers WHERE server_name = ANY($1)").bind(names);
+    for row in known.all(&mut *connection).await? {
+        let (name, log_id) = (row.get::<String>(0)?, row.get::<Vec<u8>>(1)?);
+        if newest.get(&*name).is_some_and(|log| log_id != log.log_id.0) {
+            remote_devices::doubt(connection, &name).await?;
+        }
+    }
+    let peers = newest.into_iter().map(|(name, log)| {
+        let (log_id, cursor) = (log.log_id.0.to_vec(), log.cursor.clone());
+        vec![name.into(), log_id.into(), cursor.into()]
+    });
+    PEERS.rows(connection, peers.collect()).await
+}
+
 impl Store {
-    /// Stores what a peer sent together with the cursor after it: events into the inbox, the rest as the records that it
-    /// makes. Returns the rows of the inbox once all is on disk.
+    /// Has stored what a peer sent together with the cursor after it: events into the inbox, the rest as the records that it
+    /// makes. Answers the rows of the inbox, and what to wait for until all is on disk.
     ///
     /// # Errors
-    /// When it was not stored.
-    pub async fn receive(
+    /// [`StoreError::Busy`] when the writer's queue is full.
+    pub fn receive(
         &self,
         peer: &ServerName,
-        received: ReceivedLog,
+        log: ReceivedLog,
         arrived: Vec<Arrived>,
-        records: Vec<Record>,
+        mut records: Vec<Record>,
         now_ms: u64,
-    ) -> Result<Vec<InInbox>, StoreError> {
-        let rows: Vec<InInbox> = arrived
-            .into_iter()
-            .map(|arrived| InInbox {
-                nid: self.next_nid(),
-                server_name: peer.to_owned(),
-                arrived,
-            })
-            .collect();
-        let (peer, stored) = (peer.to_string(), rows.clone());
-        let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
-        self.transact(move |tx| {
-            Box::pin(async move {
-                let rows = stored.iter().map(|row| {
-                    vec![
-                        row.nid.into(),
-                        row.server_name.as_str().into(),
-                        row.arrived.room_id.as_str().into(),
-                        row.arrived.json.as_str().into(),
-                        i64::try_from(row.arrived.json.len()).unwrap_or(i64::MAX).into(),
-                        now.into(),
-                    ]
-                });
-                INSERT.rows(&mut tx.connection, rows.collect()).await?;
-                records.into_iter().for_each(|record| tx.push(record));
-                let known = query("SELECT log_id FROM peers WHERE server_name = $1").bind(&peer);
-                let known = known.optional(&mut tx.connection).await?;
-                let known: Option<Vec<u8>> = known.map(|row| row.get(0)).transpose()?;
-                if known.is_some_and(|log_id| log_id != received.log_id.0) {
-                    remote_devices::doubt(&mut tx.connection, &peer).await?;
-                }
-                query(
-                    "INSERT INTO peers (server_name, log_id, cursor) VALUES ($1, $2, $3) \
-                     ON CONFLICT (server_name) DO UPDATE SET log_id = excluded.log_id, cursor = excluded.cursor",
-                )
-                .bind(peer)
-                .bind(received.log_id.0.to_vec())
-                .bind(received.cursor)
-                .execute(&mut tx.connection)
-                .await
-                .map(drop)
-            })
-        })
-        .await?;
-        Ok(rows)
+    ) -> Result<(Arc<[InInbox]>, Pending), StoreError> {
+        let rows = arrived.into_iter().map(|arrived| InInbox {
+            nid: self.next_nid(),
+            server_name: peer.to_owned(),
+            arrived,
+        });
+        let rows: Arc<[InInbox]> = rows.collect();
+        records.push(Record::Received(Received {
+            server_name: peer.to_owned(),
+            log,
+            rows: Arc::clone(&rows),
+            at: now_ms,
+        }));
+        Ok((rows, self.enqueue(Change::new(records))?))
     }
 
     /// How far the log of a peer has been received; none when nothing ever was.
@@ -156,7 +190,7 @@ impl Store {
                     server_name: row.get::<String>(1)?.try_into().map_err(bad)?,
                     arrived: Arrived {
                         room_id: row.get::<String>(2)?.try_into().map_err(bad)?,
-                        json: row.get(3)?,
+                        json: row.get::<String>(3)?.into(),
                     },
                 })
             })

@@ -15,6 +15,7 @@ use super::StoreError;
 use super::account_data::AccountData;
 use super::events::{EarlyRedaction, NewTransaction, Redaction, StoredEvent};
 use super::gaps::GapChange;
+use super::inbox::Received;
 use super::interests::Interest;
 use super::notifications::NewNotification;
 use super::peer_messages::{Delivered, HeardMessage, PeerMessage};
@@ -50,6 +51,8 @@ pub enum Record {
     Notification(NewNotification),
     /// A server's interest in a room begins or ends with the event before.
     Interest(Interest),
+    /// What a peer sent.
+    Received(Received),
     /// What waited under this number in the inbox (inbox.nid) is dealt with.
     Ingested(i64),
     /// A name for a room.
@@ -116,6 +119,7 @@ impl Record {
             Self::Event(stored) => stored.event.json.len(),
             Self::State(state) => state.entries.len(),
             Self::Redaction(redaction) => redaction.event.json.len(),
+            Self::Received(received) => received.rows.iter().map(|row| row.arrived.json.len()).sum(),
             Self::AccountData(data) => data.content.len(),
             Self::ToDevice(message) => message.json.len(),
             Self::PeerMessage(message) => message.content.len(),

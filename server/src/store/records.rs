@@ -2,13 +2,13 @@
 //!
 //! Where a batch holds several records for one row (a room's head, a user's receipt), the last one wins.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
 use super::engine::{Connection, query};
 use super::log::{Committed, Record};
 use super::{
-    StoreError, account_data, events, gaps, interests, notifications, peer_messages, receipts, rooms, state,
+    StoreError, account_data, events, gaps, inbox, interests, notifications, peer_messages, receipts, rooms, state,
     to_device,
 };
 
@@ -86,10 +86,16 @@ pub(super) async fn store(connection: &mut Connection, batch: &[Committed]) -> R
     if !interests.is_empty() {
         interests::store(connection, interests).await?;
     }
-    let ingested: Vec<i64> = pick!(batch, Record::Ingested).map(|(_, nid)| *nid).collect();
+    let ingested: HashSet<i64> = pick!(batch, Record::Ingested).map(|(_, nid)| *nid).collect();
+    let received: Vec<_> = pick!(batch, Record::Received)
+        .map(|(_, received)| received)
+        .collect();
+    if !received.is_empty() {
+        inbox::store(connection, received, &ingested).await?;
+    }
     if !ingested.is_empty() {
         query("DELETE FROM inbox WHERE nid = ANY($1)")
-            .bind(ingested)
+            .bind(ingested.into_iter().collect::<Vec<_>>())
             .execute(connection)
             .await?;
     }
