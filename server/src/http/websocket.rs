@@ -89,16 +89,14 @@ async fn upgrade(
         .max_message_size(LARGEST_FRAME)
         .max_frame_size(LARGEST_FRAME);
     let connected = move |socket| {
+        let connection = Connection {
+            server,
+            token,
+            unacknowledged: VecDeque::new(),
+        };
+        let run = connection.run(Box::new(socket), caller, since, Box::new(wish));
         // A task of its own: the one that upgrades would keep its large state for as long as the connection lasts.
-        tokio::spawn(async move {
-            let connection = Connection {
-                server: &server,
-                token,
-                caller,
-                unacknowledged: VecDeque::new(),
-            };
-            connection.run(Box::new(socket), since, wish).await;
-        });
+        tokio::spawn(run);
         std::future::ready(())
     };
     Ok(socket.on_upgrade(connected).into_response())
@@ -133,11 +131,10 @@ fn presented_token(headers: &HeaderMap) -> Option<&str> {
     bearer.or_else(beside)
 }
 
-/// One client's connection.
-struct Connection<'c> {
-    server: &'c Arc<Server>,
+/// One client's connection. What is large and needed for a moment only is boxed: this waits most of the time.
+struct Connection {
+    server: Arc<Server>,
     token: WatchedToken,
-    caller: Caller,
     /// Cursors of frames that the client has not acknowledged, oldest first.
     unacknowledged: VecDeque<SinceToken>,
 }
@@ -156,10 +153,16 @@ impl From<Refusal> for End {
     }
 }
 
-impl Connection<'_> {
-    async fn run(mut self, mut socket: Box<WebSocket>, since: Option<SinceToken>, wish: Wish) {
-        let server = Arc::clone(self.server);
-        let mut session = server.sync.session(self.caller.clone(), since, wish);
+impl Connection {
+    async fn run(
+        mut self,
+        mut socket: Box<WebSocket>,
+        caller: Caller,
+        since: Option<SinceToken>,
+        wish: Box<Wish>,
+    ) {
+        let server = Arc::clone(&self.server);
+        let mut session = server.sync.session(caller, since, *wish);
         let end = match since {
             Some(since) => Box::pin(session.acknowledge(since)).await.err().map(End::from),
             None => None,
@@ -255,7 +258,7 @@ impl Connection<'_> {
             Message::Binary(_) => return Err(End::Closed(PROTOCOL_VIOLATED, "frames are JSON text".into())),
         };
         let frame = ClientFrame::parse(&text).map_err(|why| End::Closed(PROTOCOL_VIOLATED, why))?;
-        match perform(self.server, &self.caller, frame).await {
+        match perform(&self.server, session.caller(), frame).await {
             Outcome::Acknowledged(cursor) => {
                 let Some(at) = self.unacknowledged.iter().position(|given| *given == cursor) else {
                     return Err(End::Closed(

@@ -471,11 +471,7 @@ impl Peers {
     }
 
     /// The events that pass the checks that need no room, and the rows of those that do not.
-    async fn verified(
-        &self,
-        room: &Room,
-        rows: Vec<InInbox>,
-    ) -> Result<(Vec<OfPeer>, Vec<i64>), Refusal> {
+    async fn verified(&self, room: &Room, rows: Vec<InInbox>) -> Result<(Vec<OfPeer>, Vec<i64>), Refusal> {
         let known: Vec<_> = rows.iter().map(|row| self.inbox.verified.get(&row.nid)).collect();
         let unknown = rows.iter().zip(&known).filter(|(_, event)| event.is_none());
         let texts = unknown.map(|(row, _)| Arc::clone(&row.arrived.json));

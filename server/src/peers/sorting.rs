@@ -56,8 +56,8 @@ impl Peers {
             };
             let texts = numbers.iter().filter_map(|number| items.get(*number));
             let texts = texts.map(|item| item.json.clone()).collect();
-            let events = self.verify_apart(self.subject(&room), texts).await;
-            verified.extend(numbers.into_iter().zip(events.map_err(Refusal::internal)?));
+            let events = self.verify_apart(self.subject(&room), texts).await?;
+            verified.extend(numbers.into_iter().zip(events));
         }
         let mut sorted = Vec::with_capacity(items.len());
         for (number, item) in items.into_iter().enumerate() {

@@ -17,6 +17,9 @@ use crate::refusal::Refusal;
 /// Fewest events that are worth a task of their own: about a millisecond of work.
 const LEAST_SHARE: usize = 16;
 
+/// Events that are verified where they are, and their bytes: less work than to have it done elsewhere.
+const FEW: (usize, usize) = (2, 8 * 1024);
+
 impl Peers {
     /// Reads and verifies events of a room, each by itself, on as many cores as there are and off the threads that serve
     /// connections. The results stand in the order of the texts.
@@ -34,19 +37,41 @@ impl Peers {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let share = texts.len().div_ceil(cores).max(LEAST_SHARE);
         let mut shares = Vec::new();
-        while !texts.is_empty() {
-            let rest = texts.split_off(share.min(texts.len()));
-            shares.push(self.verify_apart(subject, std::mem::replace(&mut texts, rest)));
+        while texts.len() > share {
+            let rest = texts.split_off(share);
+            shares.push(self.verify_elsewhere(subject, std::mem::replace(&mut texts, rest)));
         }
+        let last = self.verify_apart(subject, texts);
         let mut verified = Vec::new();
         for share in shares {
             verified.extend(share.await.map_err(Refusal::internal)?);
         }
+        verified.extend(last.await?);
         Ok(verified)
     }
 
-    /// The same on one core, at once: whoever sends much does not take all of them.
-    pub(super) fn verify_apart<T>(
+    /// The same on one core: whoever sends much does not take all of them. A few small ones are verified at once.
+    ///
+    /// # Errors
+    /// Only when the server is ending.
+    pub(super) async fn verify_apart<T>(
+        &self,
+        subject: Subject<'_>,
+        texts: Vec<T>,
+    ) -> Result<Vec<Result<Arc<Event>, Dropped>>, Refusal>
+    where
+        T: Deref<Target = str> + Send + 'static,
+    {
+        let bytes: usize = texts.iter().map(|text| text.len()).sum();
+        if texts.len() > FEW.0 || bytes > FEW.1 {
+            let verified = self.verify_elsewhere(subject, texts);
+            return verified.await.map_err(Refusal::internal);
+        }
+        let verify = |json: &T| self.verify(json, subject.room_id, subject.version, subject.max_event_bytes);
+        Ok(texts.iter().map(verify).collect())
+    }
+
+    fn verify_elsewhere<T>(
         &self,
         subject: Subject<'_>,
         texts: Vec<T>,

@@ -86,7 +86,7 @@ impl Store {
         self.transact(move |tx| {
             Box::pin(async move {
                 let new_id = query("UPDATE log SET log_id = $1").bind(log_id.to_string());
-                new_id.execute(&mut tx.connection).await?;
+                new_id.run(&mut tx.connection).await?;
                 query("DELETE FROM one_time_keys")
                     .execute(&mut tx.connection)
                     .await

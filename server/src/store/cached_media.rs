@@ -83,9 +83,8 @@ impl Store {
                 .bind(media.file_name)
                 .bind(i64::try_from(media.size).unwrap_or(i64::MAX))
                 .bind(media.used_at)
-                .execute(&mut tx.connection)
+                .run(&mut tx.connection)
                 .await
-                .map(drop)
             })
         })
         .await
@@ -108,9 +107,8 @@ impl Store {
                     .bind(now)
                     .bind(server)
                     .bind(media_id)
-                    .execute(&mut tx.connection)
+                    .run(&mut tx.connection)
                     .await
-                    .map(drop)
             })
         })
         .await

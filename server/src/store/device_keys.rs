@@ -59,9 +59,8 @@ async fn put_cross_signing_key(connection: &mut Connection, key: CrossSigningKey
     .bind(key.user_id.as_str())
     .bind(key.usage)
     .bind(key.json)
-    .execute(connection)
+    .run(connection)
     .await
-    .map(drop)
 }
 
 impl Store {
@@ -98,7 +97,7 @@ impl Store {
                 .bind(user_id.as_str())
                 .bind(device_id)
                 .bind(json)
-                .execute(&mut tx.connection)
+                .run(&mut tx.connection)
                 .await?;
                 push_device_list(tx, user_id).await?;
                 Ok(Ok(()))
@@ -198,7 +197,7 @@ impl Store {
                     .bind(signature.signer.as_str())
                     .bind(signature.signer_key)
                     .bind(signature.signature)
-                    .execute(&mut tx.connection)
+                    .run(&mut tx.connection)
                     .await?;
                 }
                 for user_id in changed {

@@ -137,7 +137,7 @@ impl Store {
                 let ended = sessions::tokens_of(&mut tx.connection, &user_id, ids.clone()).await?;
                 for statement in REMOVE {
                     let statement = query(statement).bind(user_id.as_str()).bind(ids.clone());
-                    statement.execute(&mut tx.connection).await?;
+                    statement.run(&mut tx.connection).await?;
                 }
                 push_device_list(tx, user_id).await?;
                 Ok(ended)
@@ -160,7 +160,7 @@ impl Store {
                     );
                     let update = update.bind(one.at).bind(one.address);
                     let update = update.bind(one.user_id.as_str()).bind(one.device_id);
-                    update.execute(&mut tx.connection).await?;
+                    update.run(&mut tx.connection).await?;
                 }
                 Ok(())
             })

@@ -19,6 +19,7 @@ use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Connection as _, Row as _};
 
 use super::StoreError;
 use super::packed::{Cell, unpack};
+use super::script::Script;
 
 /// Rows of one statement in a bulk insert. More rows are sent in several statements: each distinct count is one
 /// prepared statement, so this also bounds the statement cache.
@@ -26,6 +27,9 @@ const ROWS_PER_STATEMENT: usize = 64;
 
 /// How many prepared statements a connection keeps.
 const STATEMENT_CACHE: usize = 512;
+
+/// What a transaction that will write begins with on SQLite.
+const BEGIN: &str = "BEGIN IMMEDIATE";
 
 /// Rows that SQLite's thread may be ahead of who reads them: each stop costs a change of threads.
 const ROWS_AHEAD: usize = 1024;
@@ -76,7 +80,7 @@ impl Address {
     /// One connection of its own, outside any pool.
     pub(super) async fn connect(&self) -> Result<Connection, StoreError> {
         Ok(match self {
-            Self::Sqlite(options) => Connection::Sqlite(options.connect().await?),
+            Self::Sqlite(options) => Connection::Sqlite(options.connect().await?, Script::default()),
             Self::Postgres(options) => Connection::Postgres(options.connect().await?),
         })
     }
@@ -128,8 +132,8 @@ impl Readers {
 /// One connection, used by the writer and by set-up.
 #[derive(Debug)]
 pub(super) enum Connection {
-    /// To the file.
-    Sqlite(SqliteConnection),
+    /// To the file, with the statements that are put off.
+    Sqlite(SqliteConnection, Script),
     /// To the server.
     Postgres(PgConnection),
 }
@@ -137,41 +141,81 @@ pub(super) enum Connection {
 impl Connection {
     /// Whether this is the embedded database.
     pub(super) fn is_sqlite(&self) -> bool {
-        matches!(self, Self::Sqlite(_))
+        matches!(self, Self::Sqlite(..))
     }
 
     /// Runs SQL text without parameters, several statements if need be.
     pub(super) async fn run(&mut self, sql: &str) -> Result<(), StoreError> {
+        self.catch_up().await?;
         match self {
-            Self::Sqlite(c) => sqlx::raw_sql(AssertSqlSafe(sql)).execute(c).await.map(drop)?,
+            Self::Sqlite(c, _) => sqlx::raw_sql(AssertSqlSafe(sql)).execute(c).await.map(drop)?,
             Self::Postgres(c) => sqlx::raw_sql(AssertSqlSafe(sql)).execute(c).await.map(drop)?,
+        }
+        Ok(())
+    }
+
+    /// Puts a statement off, on SQLite.
+    async fn put_off(&mut self, sql: &str, values: Vec<Value>) -> Result<(), StoreError> {
+        check_all(&values)?;
+        if let Self::Sqlite(_, script) = self {
+            script.push(sql, values);
+            if script.is_full() {
+                self.catch_up().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the statements that are put off.
+    async fn catch_up(&mut self) -> Result<(), StoreError> {
+        if let Self::Sqlite(c, script) = self
+            && let Some((text, values)) = script.take()
+        {
+            let arguments = sqlite_arguments(values)?;
+            sqlx::query_with(AssertSqlSafe(text), arguments)
+                .execute(c)
+                .await?;
         }
         Ok(())
     }
 
     /// Starts a transaction that will write.
     pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
-        let sql = if self.is_sqlite() {
-            "BEGIN IMMEDIATE"
-        } else {
-            "BEGIN"
-        };
-        self.run(sql).await
+        match self {
+            Self::Sqlite(_, script) => {
+                script.push(BEGIN, []);
+                Ok(())
+            }
+            Self::Postgres(_) => self.run("BEGIN").await,
+        }
     }
 
-    /// Makes the transaction durable.
+    /// Makes the transaction durable. What was put off may fail here: nothing is stored then.
     pub(super) async fn commit(&mut self) -> Result<(), StoreError> {
-        self.run("COMMIT").await
+        match self {
+            Self::Sqlite(_, script) => {
+                script.push("COMMIT", []);
+                self.catch_up().await
+            }
+            Self::Postgres(_) => self.run("COMMIT").await,
+        }
     }
 
     /// Gives the transaction up.
     pub(super) async fn rollback(&mut self) -> Result<(), StoreError> {
+        if let Self::Sqlite(_, script) = self {
+            let has_begun = !script.begins_with(BEGIN);
+            script.take();
+            if !has_begun {
+                return Ok(());
+            }
+        }
         self.run("ROLLBACK").await
     }
 
     pub(super) async fn close(self) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(c) => c.close().await?,
+            Self::Sqlite(c, _) => c.close().await?,
             Self::Postgres(c) => c.close().await?,
         }
         Ok(())
@@ -311,8 +355,12 @@ impl Query {
                 let rows = sqlx::query_with(sqlite_text(self.sql), sqlite_arguments(self.values)?);
                 rows.fetch_all(pool).await?.into_iter().map(Row::Sqlite).collect()
             }
-            On::Connection(Connection::Sqlite(c)) => {
-                let rows = sqlx::query_with(sqlite_text(self.sql), sqlite_arguments(self.values)?);
+            On::Connection(Connection::Sqlite(c, script)) => {
+                check_all(&self.values)?;
+                script.push(sqlite_text(self.sql), self.values);
+                let (text, values) = script.take().unwrap_or_default();
+                // Of all these, only the last answers rows.
+                let rows = sqlx::query_with(AssertSqlSafe(text), sqlite_arguments(values)?);
                 rows.fetch_all(c).await?.into_iter().map(Row::Sqlite).collect()
             }
             On::Readers(Readers::Postgres(pool)) => {
@@ -335,10 +383,19 @@ impl Query {
         Ok(self.all(on).await?.into_iter().next())
     }
 
+    /// Runs it in a transaction. On SQLite it may be put off, and fail with what comes after it.
+    pub(super) async fn run(self, connection: &mut Connection) -> Result<(), StoreError> {
+        match connection {
+            Connection::Sqlite(..) => connection.put_off(sqlite_text(self.sql), self.values).await,
+            Connection::Postgres(_) => self.execute(connection).await.map(drop),
+        }
+    }
+
     /// The number of rows that it changed.
     pub(super) async fn execute(self, connection: &mut Connection) -> Result<u64, StoreError> {
+        connection.catch_up().await?;
         Ok(match connection {
-            Connection::Sqlite(c) => {
+            Connection::Sqlite(c, _) => {
                 let statement = sqlx::query_with(sqlite_text(self.sql), sqlite_arguments(self.values)?);
                 statement.execute(c).await?.rows_affected()
             }
@@ -368,14 +425,23 @@ pub(super) struct Insert {
 }
 
 impl Insert {
-    /// Stores the rows in as few statements as the engine likes.
+    /// Stores the rows in a transaction, in as few statements as the engine likes. On SQLite this may be put off, and fail
+    /// with what comes after it.
     pub(super) async fn rows(
         &self,
         connection: &mut Connection,
-        rows: Vec<Vec<Value>>,
+        mut rows: Vec<Vec<Value>>,
     ) -> Result<(), StoreError> {
+        if connection.is_sqlite() && rows.len() <= 1 {
+            // Only single rows: the texts that are put together have to stay few.
+            return match rows.pop() {
+                Some(row) => connection.put_off(self.sqlite_sql(1), row).await,
+                None => Ok(()),
+            };
+        }
+        connection.catch_up().await?;
         match connection {
-            Connection::Sqlite(c) => self.sqlite_rows(c, rows).await,
+            Connection::Sqlite(c, _) => self.sqlite_rows(c, rows).await,
             Connection::Postgres(c) => self.postgres_rows(c, rows).await,
         }
     }
@@ -481,6 +547,10 @@ impl ColumnValues {
         }
         .map_err(StoreError::encoding)
     }
+}
+
+fn check_all(values: &[Value]) -> Result<(), StoreError> {
+    values.iter().try_for_each(Value::check)
 }
 
 fn sqlite_arguments(values: impl IntoIterator<Item = Value>) -> Result<SqliteArguments, StoreError> {

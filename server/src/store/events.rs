@@ -271,9 +271,8 @@ pub(super) async fn redact(connection: &mut Connection, redaction: &Redaction) -
         .bind(&*redaction.event.json)
         .bind(redaction.by.as_str())
         .bind(redaction.target.0)
-        .execute(connection)
+        .run(connection)
         .await
-        .map(drop)
 }
 
 pub(super) async fn store_early_redactions(

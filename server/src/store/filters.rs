@@ -38,7 +38,7 @@ impl Store {
                     .bind(&user_id)
                     .bind(number)
                     .bind(&json)
-                    .execute(&mut tx.connection)
+                    .run(&mut tx.connection)
                     .await?;
                 Ok(Some(number))
             })

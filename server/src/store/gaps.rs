@@ -45,7 +45,7 @@ pub(super) async fn store(connection: &mut Connection, changes: Vec<&GapChange>)
             }
             GapChange::Closed(room, before) => {
                 let closed = query("DELETE FROM gaps WHERE room = $1 AND place = $2");
-                closed.bind(*room).bind(before.0).execute(connection).await?;
+                closed.bind(*room).bind(before.0).run(connection).await?;
             }
         }
     }

@@ -49,7 +49,7 @@ pub(super) async fn store(
             .bind(interest.server_name.as_str())
             .bind(interest.room)
             .bind(position)
-            .execute(connection)
+            .run(connection)
             .await?;
     }
     Ok(())
@@ -255,7 +255,7 @@ impl Store {
                      WHERE server_name = $1 AND room = $2 AND to_position IS NULL AND from_position <= $3",
                 );
                 let skip = skip.bind(peer).bind(room).bind(after.0 + 1);
-                skip.execute(&mut tx.connection).await.map(drop)
+                skip.run(&mut tx.connection).await
             })
         })
         .await

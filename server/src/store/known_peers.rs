@@ -41,9 +41,8 @@ impl Store {
                 )
                 .bind(name)
                 .bind(addresses)
-                .execute(&mut tx.connection)
+                .run(&mut tx.connection)
                 .await
-                .map(drop)
             })
         })
         .await
@@ -98,9 +97,8 @@ impl Store {
                 )
                 .bind(name)
                 .bind(&root_key[..])
-                .execute(&mut tx.connection)
+                .run(&mut tx.connection)
                 .await
-                .map(drop)
             })
         })
         .await

@@ -101,7 +101,7 @@ impl Store {
                 query("DELETE FROM media WHERE user_id = $1 AND sha256 IS NULL AND created_at < $2")
                     .bind(user_id.as_str())
                     .bind(forgotten_before)
-                    .execute(&mut tx.connection)
+                    .run(&mut tx.connection)
                     .await?;
                 let waiting = query("SELECT COUNT(*) FROM media WHERE user_id = $1 AND sha256 IS NULL")
                     .bind(user_id.as_str())
@@ -119,7 +119,7 @@ impl Store {
                 .bind(user_id.as_str())
                 .bind(NOT_YET)
                 .bind(created_at)
-                .execute(&mut tx.connection)
+                .run(&mut tx.connection)
                 .await?;
                 Ok(true)
             })

@@ -32,6 +32,7 @@ pub mod relations;
 pub mod remote_devices;
 pub mod rooms;
 mod schema;
+mod script;
 pub mod server_records;
 pub mod sessions;
 mod shared_rooms;

@@ -94,9 +94,8 @@ async fn put_fallback(
     .bind(key.algorithm)
     .bind(key.key_id)
     .bind(key.json)
-    .execute(connection)
+    .run(connection)
     .await
-    .map(drop)
 }
 
 async fn take_oldest(connection: &mut Connection, claim: &Claim) -> Result<Option<NewKey>, StoreError> {
@@ -121,7 +120,7 @@ async fn take_oldest(connection: &mut Connection, claim: &Claim) -> Result<Optio
     .bind(&claim.device_id)
     .bind(&claim.algorithm)
     .bind(&key.key_id)
-    .execute(connection)
+    .run(connection)
     .await?;
     Ok(Some(key))
 }
@@ -147,7 +146,7 @@ async fn use_fallback(connection: &mut Connection, claim: &Claim) -> Result<Opti
     .bind(claim.user_id.as_str())
     .bind(&claim.device_id)
     .bind(&claim.algorithm)
-    .execute(connection)
+    .run(connection)
     .await?;
     Ok(Some(key))
 }
@@ -202,7 +201,7 @@ impl Store {
                     .bind(key.key_id)
                     .bind(key.json)
                     .bind(position)
-                    .execute(&mut tx.connection)
+                    .run(&mut tx.connection)
                     .await?;
                 }
                 for key in fallback {

@@ -158,9 +158,9 @@ pub(super) async fn drop_delivered(
              WHERE m.server_name = peer_queues.server_name AND m.position <= $2) \
          WHERE server_name = $1",
     );
-    taken.bind(peer).bind(up_to).execute(&mut *connection).await?;
+    taken.bind(peer).bind(up_to).run(&mut *connection).await?;
     let delete = query("DELETE FROM peer_messages WHERE server_name = $1 AND position <= $2");
-    delete.bind(peer).bind(up_to).execute(connection).await.map(drop)
+    delete.bind(peer).bind(up_to).run(connection).await
 }
 
 /// Puts messages into the queues of their peers; how many found no room. A message that finds none is dropped, those
@@ -295,7 +295,7 @@ impl Store {
         self.transact(move |tx| {
             Box::pin(async move {
                 let heard = query("DELETE FROM heard_messages WHERE heard_at < $1").bind(before_ms);
-                heard.execute(&mut tx.connection).await?;
+                heard.run(&mut tx.connection).await?;
                 let sent = query("DELETE FROM peer_messages WHERE sent_at < $1").bind(before_ms);
                 let dropped = sent.execute(&mut tx.connection).await?;
                 if dropped > 0 {
@@ -310,10 +310,10 @@ impl Store {
 
 /// Counts anew what waits for each peer. Costs grow with it.
 async fn recount(connection: &mut Connection) -> Result<(), StoreError> {
-    query("DELETE FROM peer_queues").execute(&mut *connection).await?;
+    query("DELETE FROM peer_queues").run(&mut *connection).await?;
     let count = query(
         "INSERT INTO peer_queues (server_name, messages, bytes) \
          SELECT server_name, COUNT(*), SUM(OCTET_LENGTH(content)) FROM peer_messages GROUP BY server_name",
     );
-    count.execute(connection).await.map(drop)
+    count.run(connection).await
 }

@@ -104,21 +104,17 @@ impl Store {
                              ON CONFLICT (user_id, field) DO UPDATE SET value = excluded.value",
                         );
                         let upsert = upsert.bind(user_id.as_str()).bind(field).bind(value);
-                        upsert.execute(connection).await?;
+                        upsert.run(connection).await?;
                     }
                     None => {
                         let delete = query("DELETE FROM profiles WHERE user_id = $1 AND field = $2");
-                        delete
-                            .bind(user_id.as_str())
-                            .bind(field)
-                            .execute(connection)
-                            .await?;
+                        delete.bind(user_id.as_str()).bind(field).run(connection).await?;
                     }
                 }
                 if let Some(text) = change.search_text {
                     let update = query("UPDATE users SET search_text = $1 WHERE user_id = $2");
                     let update = update.bind(text).bind(user_id.as_str());
-                    update.execute(connection).await?;
+                    update.run(connection).await?;
                 }
                 Ok(ProfileChanged::Changed)
             })

@@ -260,7 +260,7 @@ impl Store {
         self.transact(move |tx| {
             Box::pin(async move {
                 let delete = query("DELETE FROM waiting_receipts WHERE event_id = ANY($1)").bind(events);
-                delete.execute(&mut tx.connection).await?;
+                delete.run(&mut tx.connection).await?;
                 receipts
                     .into_iter()
                     .for_each(|receipt| tx.push(Record::Receipt(receipt)));
@@ -282,7 +282,7 @@ impl Store {
         self.transact(move |tx| {
             Box::pin(async move {
                 let delete = query("DELETE FROM waiting_receipts WHERE heard_at < $1").bind(before_ms);
-                delete.execute(&mut tx.connection).await.map(drop)
+                delete.run(&mut tx.connection).await
             })
         })
         .await

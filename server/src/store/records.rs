@@ -8,8 +8,8 @@ use std::hash::Hash;
 use super::engine::{Connection, query};
 use super::log::{Committed, Record};
 use super::{
-    StoreError, account_data, events, gaps, inbox, interests, notifications, peer_messages, receipts, rooms, state,
-    to_device,
+    StoreError, account_data, events, gaps, inbox, interests, notifications, peer_messages, receipts, rooms,
+    state, to_device,
 };
 
 /// Keeps the last item of each key, in order of first appearance of no importance.
@@ -44,7 +44,7 @@ pub(super) async fn store(connection: &mut Connection, batch: &[Committed]) -> R
     if !placed.is_empty() {
         query("DELETE FROM events WHERE nid = ANY($1) AND place IS NULL")
             .bind(placed)
-            .execute(&mut *connection)
+            .run(&mut *connection)
             .await?;
     }
     let new_events: Vec<_> = pick!(batch, Record::Event).collect();
@@ -96,7 +96,7 @@ pub(super) async fn store(connection: &mut Connection, batch: &[Committed]) -> R
     if !ingested.is_empty() {
         query("DELETE FROM inbox WHERE nid = ANY($1)")
             .bind(ingested.into_iter().collect::<Vec<_>>())
-            .execute(connection)
+            .run(connection)
             .await?;
     }
     let aliases: Vec<_> = pick!(batch, Record::Alias).map(|(_, alias)| alias).collect();
@@ -128,7 +128,7 @@ pub(super) async fn store(connection: &mut Connection, batch: &[Committed]) -> R
             .bind(change.user_id.as_str())
             .bind(position)
             .bind(change.own)
-            .execute(&mut *connection)
+            .run(&mut *connection)
             .await?;
     }
     let waiting: HashMap<_, _> = pick!(batch, Record::WaitingReceipt)

@@ -59,9 +59,8 @@ async fn insert(connection: &mut Connection, token: NewRegistrationToken) -> Res
         .bind(token.admin)
         .bind(token.expires_at)
         .bind(token.created_at)
-        .execute(connection)
+        .run(connection)
         .await
-        .map(drop)
 }
 
 impl Store {

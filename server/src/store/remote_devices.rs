@@ -40,7 +40,7 @@ static UPSERT: Insert = Insert {
 /// Puts all lists of a server in doubt: it has lost its log, and with it what it had to tell.
 pub(super) async fn doubt(connection: &mut Connection, server_name: &str) -> Result<(), StoreError> {
     let update = query("UPDATE remote_device_lists SET asked_at = 0 WHERE server_name = $1");
-    update.bind(server_name).execute(connection).await.map(drop)
+    update.bind(server_name).run(connection).await
 }
 
 impl Store {

@@ -585,7 +585,7 @@ impl Store {
                 let update = query("UPDATE aliases SET room = $1 WHERE room = $2")
                     .bind(to)
                     .bind(from);
-                update.execute(&mut tx.connection).await.map(drop)
+                update.run(&mut tx.connection).await
             })
         })
         .await
@@ -601,7 +601,7 @@ impl Store {
                 let update = query("UPDATE rooms SET published = $1 WHERE nid = $2")
                     .bind(published)
                     .bind(room);
-                update.execute(&mut tx.connection).await.map(drop)
+                update.run(&mut tx.connection).await
             })
         })
         .await

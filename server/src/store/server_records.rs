@@ -58,9 +58,8 @@ impl Store {
                 .bind(&record.root_key[..])
                 .bind(i64::try_from(record.sequence).unwrap_or(i64::MAX))
                 .bind(record.record)
-                .execute(&mut tx.connection)
+                .run(&mut tx.connection)
                 .await
-                .map(drop)
             })
         })
         .await

@@ -105,9 +105,8 @@ async fn insert_tokens(
         .bind(tokens.expires_at)
         .bind(tokens.refresh_hash.map(|hash| hash.0.to_vec()))
         .bind(replaces.map(|hash| hash.0.to_vec()))
-        .execute(connection)
+        .run(connection)
         .await
-        .map(drop)
 }
 
 /// Drops the pair of tokens whose refresh token this is; the access tokens dropped.
@@ -116,7 +115,7 @@ async fn drop_pair(connection: &mut Connection, refresh_hash: &[u8]) -> Result<V
     let dropped = rows.all(&mut *connection).await?;
     query("DELETE FROM access_tokens WHERE refresh_hash = $1")
         .bind(refresh_hash)
-        .execute(connection)
+        .run(connection)
         .await?;
     dropped.iter().map(|row| hash(row, 0)).collect()
 }
@@ -133,7 +132,7 @@ async fn drop_replaced(
     };
     query("UPDATE access_tokens SET replaces_refresh_hash = NULL WHERE token_hash = $1")
         .bind(&token_hash.0[..])
-        .execute(connection)
+        .run(connection)
         .await?;
     drop_pair(connection, &replaced).await
 }
@@ -158,7 +157,7 @@ async fn make_device(connection: &mut Connection, session: &NewSession) -> Resul
         .bind(&session.device_id)
         .bind(session.display_name.clone())
         .bind(session.created_at)
-        .execute(connection)
+        .run(connection)
         .await?;
     Ok(true)
 }
@@ -184,7 +183,7 @@ impl Store {
                 query("DELETE FROM access_tokens WHERE user_id = $1 AND device_id = $2")
                     .bind(user_id.as_str())
                     .bind(device_id)
-                    .execute(&mut tx.connection)
+                    .run(&mut tx.connection)
                     .await?;
                 insert_tokens(&mut tx.connection, user_id, device_id, session.tokens, None).await?;
                 Ok(Started::Running(ended))
@@ -246,7 +245,7 @@ impl Store {
                 }
                 query("DELETE FROM access_tokens WHERE replaces_refresh_hash = $1")
                     .bind(&refresh.0[..])
-                    .execute(connection)
+                    .run(connection)
                     .await?;
                 insert_tokens(connection, &user_id, &device_id, tokens, Some(refresh)).await?;
                 Ok(Some(Renewed { user_id, ended }))
@@ -270,14 +269,13 @@ impl Store {
         self.transact(move |tx| {
             Box::pin(async move {
                 let expired = query("DELETE FROM login_tokens WHERE expires_at <= $1").bind(now);
-                expired.execute(&mut tx.connection).await?;
+                expired.run(&mut tx.connection).await?;
                 query("INSERT INTO login_tokens (token_hash, user_id, expires_at) VALUES ($1, $2, $3)")
                     .bind(&token.0[..])
                     .bind(user_id)
                     .bind(expires_at)
-                    .execute(&mut tx.connection)
+                    .run(&mut tx.connection)
                     .await
-                    .map(drop)
             })
         })
         .await
@@ -299,7 +297,7 @@ impl Store {
                 let found = row.optional(&mut tx.connection).await?;
                 query("DELETE FROM login_tokens WHERE token_hash = $1")
                     .bind(&token.0[..])
-                    .execute(&mut tx.connection)
+                    .run(&mut tx.connection)
                     .await?;
                 found.map(|row| user_id(&row, 0, "login_tokens")).transpose()
             })

@@ -125,9 +125,8 @@ impl Store {
                     .bind(user_id)
                     .bind(device_id)
                     .bind(up_to.0)
-                    .execute(&mut tx.connection)
+                    .run(&mut tx.connection)
                     .await
-                    .map(drop)
             })
         })
         .await

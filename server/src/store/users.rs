@@ -100,7 +100,7 @@ impl Store {
                     .bind(admin)
                     .bind(user.created_at)
                     .bind(user.user_id.localpart().to_lowercase())
-                    .execute(&mut tx.connection)
+                    .run(&mut tx.connection)
                     .await?;
                 Ok(true)
             })
@@ -167,7 +167,7 @@ impl Store {
                     "DELETE FROM profiles WHERE user_id = $1",
                     "DELETE FROM login_tokens WHERE user_id = $1",
                 ] {
-                    query(private).bind(&user_id).execute(&mut tx.connection).await?;
+                    query(private).bind(&user_id).run(&mut tx.connection).await?;
                 }
                 Ok(closed > 0)
             })

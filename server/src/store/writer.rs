@@ -424,24 +424,25 @@ async fn finish(connection: &mut Connection, placed: &[Committed], before: Posit
     records::store(connection, placed)
         .await
         .map_err(Failure::Refused)?;
-    let begun = Instant::now();
-    connection.commit().await.map_err(Failure::Unknown)?;
+    let (begun, is_embedded) = (Instant::now(), connection.is_sqlite());
+    // A statement that SQLite refuses is none of COMMIT, whose failures are all of the disk.
+    let refused = |error: &StoreError| is_embedded && !error.is_temporary();
+    connection.commit().await.map_err(|error| match refused(&error) {
+        true => Failure::Refused(error),
+        false => Failure::Unknown(error),
+    })?;
     metrics::COMMIT_TIME.observe(begun.elapsed());
     Ok(())
 }
 
-/// Moves the counter: its row lock is the log's lock.
+/// Moves the counter: its row lock is the log's lock. A counter that stands elsewhere, because another process has
+/// written to the log, has no number to move to, which the column refuses.
 async fn advance(connection: &mut Connection, before: Position, last: Position) -> Result<(), StoreError> {
-    let moved = query("UPDATE log SET position = $1 WHERE one = 1 AND position = $2")
+    query("UPDATE log SET position = CASE WHEN position = $2 THEN $1 ELSE NULL END WHERE one = 1")
         .bind(last.0)
         .bind(before.0)
-        .execute(connection)
-        .await?;
-    if moved == 1 {
-        Ok(())
-    } else {
-        Err(StoreError::corrupt("log", "another process has written to it"))
-    }
+        .run(connection)
+        .await
 }
 
 async fn position_on(connection: &mut Connection) -> Result<Position, StoreError> {

@@ -71,6 +71,11 @@ impl<'s> Session<'s> {
         }
     }
 
+    /// Whose it is.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
     /// To be called right before the device's token is looked at: a recall after this ends the next wait at once.
     pub fn heed_recalls(&mut self) {
         self.recalls = self.inbox.recalls();
