@@ -8,13 +8,14 @@
 //! - [`link`]: one connection, whatever carries it; [`quic`] over UDP.
 //! - [`peer`]: what is said over a connection, as a pure state machine.
 //! - [`pool`]: keeps peers connected, and everything between them flowing.
-//! - [`limits`]: every bound.
+//! - [`limits`]: every bound. `places`: how many may do something at once, from one place.
 
 pub mod address_book;
 pub mod homeserver;
 pub mod limits;
 pub mod link;
 pub mod peer;
+mod places;
 pub mod pool;
 pub mod quic;
 

@@ -30,17 +30,24 @@ pub const MAX_REQUESTS_IN: u32 = 24;
 /// Requests to one peer at the same time; more wait with us.
 pub const MAX_REQUESTS_OUT: usize = 16;
 
-/// TLS handshakes at the same time; what comes beyond is turned away.
+/// TLS handshakes at the same time with diallers that have not proven their address; others must do so first, by QUIC
+/// Retry.
+pub const MAX_UNPROVEN_HANDSHAKES: usize = 16;
+
+/// Such handshakes of one IPv4 address or one IPv6 network of 64 bits.
+pub const MAX_UNPROVEN_HANDSHAKES_OF_ONE_PLACE: usize = 8;
+
+/// TLS handshakes at the same time with diallers that have proven their address; what comes beyond is turned away.
 pub const MAX_HANDSHAKES: usize = 256;
+
+/// Such handshakes of one place: who dials much keeps nobody else out, and nobody can do so in another's name.
+pub const MAX_HANDSHAKES_OF_ONE_PLACE: usize = 64;
 
 /// Peers whose hello is awaited or judged at the same time; what comes beyond is turned away.
 pub const MAX_STRANGERS: usize = 512;
 
 /// Such peers of one IPv4 address or one IPv6 network of 64 bits.
 pub const MAX_STRANGERS_OF_ONE_PLACE: usize = 64;
-
-/// From this many handshakes on, a dialler must first prove its address by QUIC Retry.
-pub const RETRY_FROM: usize = 16;
 
 /// Bytes held for one handshake that is not accepted yet.
 pub const HANDSHAKE_BUFFER: u64 = 16 * 1024;

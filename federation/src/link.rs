@@ -71,6 +71,9 @@ pub enum LinkError {
     /// The connection could not even be tried.
     #[error("{0}")]
     Setup(String),
+    /// Too many handshakes are going on, in all or with one place.
+    #[error("turned away: too many handshakes")]
+    TurnedAway,
     /// The link carries no datagrams, or not of this size.
     #[error("no datagram of this size can be sent")]
     Datagram,

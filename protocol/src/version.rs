@@ -3,6 +3,9 @@
 use std::fmt;
 
 use ruma::{RoomVersionId, room_version_rules::RoomVersionRules};
+use serde::Deserialize;
+
+use crate::canonical::Content;
 
 /// A room version whose rules we know. Rooms of other versions cannot be joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -27,6 +30,16 @@ impl RoomVersion {
     /// The version of an id such as `12`, if we know it.
     pub fn from_id(id: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|version| version.as_str() == id)
+    }
+
+    /// The version that a create event gives its room, if we know it. One that says nothing means version 1.
+    pub fn of_room(create_content: &Content) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Create {
+            room_version: String,
+        }
+        let create: Create = serde_json::from_str(create_content.as_str()).ok()?;
+        Self::from_id(&create.room_version)
     }
 
     /// The id as clients and create events write it.
@@ -96,6 +109,9 @@ mod tests {
             assert!(version.rules().authorization.strict_canonical_json);
         }
         assert_eq!(RoomVersion::from_id("9"), None);
+        let of_room = |json| RoomVersion::of_room(&Content::parse(json).unwrap());
+        assert_eq!(of_room(r#"{"room_version":"11"}"#), Some(RoomVersion::V11));
+        assert_eq!([of_room(r#"{"room_version":11}"#), of_room("{}")], [None; 2]);
         let (v10, v11, v12) = (RoomVersion::V10, RoomVersion::V11, RoomVersion::V12);
         assert!(v10.create_names_creator() && !v11.create_names_creator());
         assert!(!v10.redacts_in_content() && v11.redacts_in_content() && v12.redacts_in_content());

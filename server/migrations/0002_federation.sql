@@ -75,8 +75,8 @@ CREATE TABLE inbox (
     -- Milliseconds since 1970.
     received_at {int} NOT NULL
 ){plain};
--- Servers take turns within a room.
-CREATE INDEX inbox_by_room ON inbox (room_id, server_name, nid);
+-- Servers take turns within a room, and so much is taken at a time, from the index alone.
+CREATE INDEX inbox_by_room ON inbox (room_id, server_name, nid, bytes);
 -- How much waits of each server, from the index alone.
 CREATE INDEX inbox_by_server ON inbox (server_name, bytes);
 

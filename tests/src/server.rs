@@ -45,7 +45,12 @@ pub struct Stopped {
 impl Stopped {
     /// Starts it again on the same data; users go on with [`User::on`].
     pub async fn start(self) -> TestServer {
-        TestServer::open(self.config, self.data).await
+        self.start_at(Clock::System).await
+    }
+
+    /// Starts it again at another time.
+    pub async fn start_at(self, clock: Clock) -> TestServer {
+        TestServer::open(self.config, self.data, clock).await
     }
 }
 
@@ -70,16 +75,16 @@ impl TestServer {
             ..Config::default()
         };
         change(&mut config);
-        Self::open(config, data).await
+        Self::open(config, data, Clock::System).await
     }
 
-    async fn open(config: Config, data: Data) -> Self {
+    async fn open(config: Config, data: Data, clock: Clock) -> Self {
         let keys = Keys::load_or_make(data.folder()).unwrap();
         let identity = Identity {
             server_name: keys.server_name(config.server_name.as_deref()).unwrap(),
             signing_key: keys.signing,
         };
-        let opened = Server::open(config.clone(), data.database(), identity, Clock::System).await;
+        let opened = Server::open(config.clone(), data.database(), identity, clock).await;
         let server = opened.unwrap();
         Self {
             api: Api::InProcess(maru::http::router(Arc::clone(&server))),

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may stop where something cannot be")]
 
+use maru::clock::Clock;
 use maru_tests::user::encode;
 use maru_tests::{TestServer, User, on_both_engines};
 use serde_json::{Value, json};
@@ -23,6 +24,7 @@ on_both_engines!(
     aliases_name_rooms,
     the_directory_lists_and_searches,
     no_two_events_are_made_at_one_time,
+    no_event_is_made_before_an_older_one,
 );
 
 /// The content of one piece of state, as a member's client learns of it.
@@ -754,4 +756,25 @@ async fn no_two_events_are_made_at_one_time(server: TestServer) {
         .collect();
     assert!(times.len() >= 60);
     assert!(times.is_sorted_by(|one, next| one < next), "{times:?}");
+}
+
+/// The clock is set back while the server is down.
+async fn no_event_is_made_before_an_older_one(server: TestServer) {
+    let alice = server.user("alice").await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    alice.send(&room, "now").await;
+    let made = |history: Vec<Value>| -> Vec<u64> {
+        let times = history
+            .iter()
+            .map(|event| event["origin_server_ts"].as_u64().unwrap());
+        times.collect()
+    };
+    let before = made(alice.history(&room).await);
+    let an_hour_ago = Clock::Manual((before.last().unwrap() - 3_600_000).into());
+    let server = server.shut_down().await.start_at(an_hour_ago).await;
+    let alice = alice.on(server.api());
+    alice.send(&room, "an hour ago").await;
+    let after = made(alice.history(&room).await);
+    assert_eq!(after.len(), before.len() + 1);
+    assert!(after.is_sorted_by(|one, next| one < next), "{after:?}");
 }

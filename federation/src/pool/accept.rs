@@ -5,17 +5,18 @@ use std::sync::Arc;
 use maru_protocol::wire::CloseCode;
 use tokio::task::JoinSet;
 
-use super::{connection, shared::Shared, strangers::Strangers};
+use super::{connection, shared::Shared};
 use crate::{
     homeserver::Homeserver,
     limits,
-    link::{Handshake, Transport},
+    link::{Handshake, LinkError, Path, Transport},
     peer::Role,
+    places::Places,
 };
 
 /// Accepts until the pool stops, then waits until every accepted connection has ended.
 pub(super) async fn accept<H: Homeserver>(shared: Arc<Shared<H>>, transport: Arc<dyn Transport>) {
-    let strangers = Strangers::new(limits::MAX_STRANGERS, limits::MAX_STRANGERS_OF_ONE_PLACE);
+    let strangers = Places::new(limits::MAX_STRANGERS, limits::MAX_STRANGERS_OF_ONE_PLACE);
     let mut stopping = shared.registry.stopping.subscribe();
     let mut connections = JoinSet::new();
     loop {
@@ -34,16 +35,22 @@ pub(super) async fn accept<H: Homeserver>(shared: Arc<Shared<H>>, transport: Arc
 }
 
 /// Runs one connection from its handshake, which the transport bounds in number and time, to its end.
-async fn greet<H: Homeserver>(shared: Arc<Shared<H>>, handshake: Handshake, strangers: Arc<Strangers>) {
+async fn greet<H: Homeserver>(shared: Arc<Shared<H>>, handshake: Handshake, strangers: Arc<Places>) {
     let link = match handshake.await {
         Ok(link) => link,
         Err(error) => {
-            shared.registry.refused("tls");
+            let turned_away = matches!(error, LinkError::TurnedAway);
+            let reason = if turned_away { "turned_away" } else { "tls" };
+            shared.registry.refused(reason);
             return tracing::debug!(%error, "a handshake failed");
         }
     };
     let path = link.path();
-    let Some(stranger) = strangers.greet(path) else {
+    let address = match path {
+        Path::Memory => None,
+        Path::Direct(address) => Some(address.ip()),
+    };
+    let Some(stranger) = strangers.take(address) else {
         shared.registry.refused("turned_away");
         return link.close(CloseCode::Overloaded, "too many are being greeted");
     };

@@ -15,7 +15,6 @@ use super::{
     log_streams::{LogIn, LogOut},
     peer::{Peer, Taken},
     shared::Shared,
-    strangers::Stranger,
     work::{Heard, Outcome, Work},
 };
 use crate::{
@@ -23,6 +22,7 @@ use crate::{
     limits,
     link::{CloseReason, Link, Path, frames::ReadError},
     peer::{Action, Identity, Role, Session},
+    places::Place,
 };
 
 /// How a connection ended.
@@ -41,7 +41,7 @@ pub(super) async fn run<H: Homeserver>(
     shared: Arc<Shared<H>>,
     link: Arc<dyn Link>,
     role: Role,
-    stranger: Option<Stranger>,
+    stranger: Option<Place>,
 ) -> Ended {
     let mut connection = Connection::new(shared, link, role, stranger);
     let reason = connection.drive().await;
@@ -66,7 +66,7 @@ struct Connection<H: Homeserver> {
     work: Work<H>,
     known: Option<Known>,
     /// Counts us among those that are not judged yet, where the peer dialled.
-    stranger: Option<Stranger>,
+    stranger: Option<Place>,
     /// Requests that are answered and datagrams that are heard, while both sides are ready.
     serving: JoinSet<()>,
     was_ready: bool,
@@ -76,7 +76,7 @@ struct Connection<H: Homeserver> {
 }
 
 impl<H: Homeserver> Connection<H> {
-    fn new(shared: Arc<Shared<H>>, link: Arc<dyn Link>, role: Role, stranger: Option<Stranger>) -> Self {
+    fn new(shared: Arc<Shared<H>>, link: Arc<dyn Link>, role: Role, stranger: Option<Place>) -> Self {
         let own = Identity {
             name: shared.server.name().to_owned(),
             record: shared.server.own_record(),

@@ -3,7 +3,7 @@
 //! - [`Pool`]: what the server holds: wake, request, datagram, look.
 //! - `shared`: what the tasks of a pool share; `peer`: one peer as all of them see it.
 //! - `keeper`: dials a peer while somebody wants it; `backoff`: how long to wait between.
-//! - `accept`: lets in who dials us; `strangers`: how many may be greeted at the same time.
+//! - `accept`: lets in who dials us.
 //! - `connection`: drives one session over one link; `log_streams` and `work` are its hands.
 //! - `asks`: requests of ours; `answers`: requests of the peer; `datagrams`.
 //! - `view`: what can be seen from outside.
@@ -18,7 +18,6 @@ mod keeper;
 mod log_streams;
 mod peer;
 mod shared;
-mod strangers;
 mod view;
 mod work;
 

@@ -3,10 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
 };
 
 use maru_protocol::{PublicKey, SecretKey, wire::CloseCode};
@@ -16,10 +13,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::{config, link::QuicLink, reset};
+use super::{config, handshakes::Handshakes, link::QuicLink, reset};
 use crate::{
     limits,
     link::{BoxFuture, CloseReason, Handshake, Link, LinkError, Transport},
+    places::Place,
 };
 
 /// The name that quinn and rustls insist on; it is neither sent nor checked.
@@ -92,7 +90,7 @@ pub struct Quic {
     endpoint: Endpoint,
     credentials: Arc<dyn ResolvesClientCert>,
     own_key: PublicKey,
-    handshakes: Arc<AtomicUsize>,
+    handshakes: Handshakes,
 }
 
 impl Quic {
@@ -126,7 +124,7 @@ impl Quic {
             endpoint,
             credentials: dialling,
             own_key: key.public_key(),
-            handshakes: Arc::default(),
+            handshakes: Handshakes::default(),
         })
     }
 
@@ -138,10 +136,10 @@ impl Quic {
         self.endpoint.local_addr()
     }
 
-    /// Takes the place of one handshake, as somebody who is slow about it would.
+    /// The handshakes that are going on.
     #[cfg(test)]
-    pub(super) fn begin_handshake(&self) -> impl Drop + use<> {
-        Running::new(&self.handshakes)
+    pub(super) fn handshakes(&self) -> &Handshakes {
+        &self.handshakes
     }
 
     async fn connect(
@@ -162,37 +160,22 @@ impl Quic {
         Ok(Arc::new(QuicLink::new(connection)?))
     }
 
-    /// The next connection attempt that may go on: the address proven first when many are waiting,
-    /// turned away when too many are.
-    async fn admitted(&self) -> Option<(Incoming, Running)> {
+    /// The next connection attempt, with its place among the handshakes; without one it is turned away. Nobody is asked
+    /// here who has to prove his address first.
+    async fn attempt(&self) -> Option<Option<(Incoming, Place)>> {
         loop {
             let incoming = self.endpoint.accept().await?;
-            let running = self.handshakes.load(Ordering::Relaxed);
-            if running >= limits::MAX_HANDSHAKES {
-                incoming.refuse();
-            } else if running >= limits::RETRY_FROM && incoming.may_retry() {
-                // Only fails for an attempt that already answered a retry, which may_retry excludes.
-                let _ = incoming.retry();
-            } else {
-                return Some((incoming, Running::new(&self.handshakes)));
+            let is_proven = incoming.remote_address_validated();
+            match self.handshakes.begin(incoming.remote_address().ip(), is_proven) {
+                Some(place) => return Some(Some((incoming, place))),
+                // Fails only for one that has proven its address.
+                None if !is_proven => drop(incoming.retry()),
+                None => {
+                    incoming.refuse();
+                    return Some(None);
+                }
             }
         }
-    }
-}
-
-/// Counts one handshake while it lives.
-struct Running(Arc<AtomicUsize>);
-
-impl Running {
-    fn new(running: &Arc<AtomicUsize>) -> Self {
-        running.fetch_add(1, Ordering::Relaxed);
-        Self(running.clone())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -211,9 +194,9 @@ impl Transport for Quic {
 
     fn accept(&self) -> BoxFuture<'_, Option<Handshake>> {
         Box::pin(async {
-            let (incoming, running) = self.admitted().await?;
+            let attempt = self.attempt().await?;
             Some(Box::pin(async move {
-                let _running = running;
+                let (incoming, _place) = attempt.ok_or(LinkError::TurnedAway)?;
                 let connection = timeout(limits::DIAL_TIMEOUT, incoming)
                     .await
                     .map_err(|_| LinkError::Closed(CloseReason::TimedOut))?

@@ -6,6 +6,7 @@
 //! - `config`: TLS and transport parameters.
 //! - `reset`: how a peer hears at once that we were restarted.
 //! - `endpoint`: the socket, dialling and accepting.
+//! - `handshakes`: how many at the same time.
 //! - `link`: one connection as a [`crate::link::Link`].
 
 mod certificate;
@@ -13,6 +14,7 @@ mod certificate;
 mod certificate_vectors;
 mod config;
 mod endpoint;
+mod handshakes;
 mod link;
 mod reset;
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! What an attacker may bring to a handshake, on either side, and what the other side then says.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use ed25519_dalek::pkcs8::EncodePrivateKey;
 use maru_protocol::{PublicKey, SecretKey};
@@ -392,27 +395,29 @@ async fn a_restarted_peer_tells_us_at_once_that_the_connection_is_gone() {
 #[tokio::test]
 async fn under_load_a_dialler_proves_its_address_and_gets_in_until_there_is_no_room() {
     let (accepting, dialling) = (honest(&bob()), honest(&alice()));
-    let running: Vec<_> = (0..limits::RETRY_FROM)
-        .map(|_| accepting.begin_handshake())
-        .collect();
-    let (dialled, accepted) = attempt(&accepting, &dialling, None).await;
-    assert_eq!(
-        (dialled, accepted),
-        (Ok(bob().public_key()), Ok(alice().public_key()))
-    );
-    let more: Vec<_> = (limits::RETRY_FROM..limits::MAX_HANDSHAKES)
-        .map(|_| accepting.begin_handshake())
-        .collect();
     let address = accepting.local_address().unwrap();
-    let refused = tokio::select! {
-        dialled = dialling.dial(address, None) => dialled.map(|_| ()).unwrap_err(),
-        _ = accepting.accept() => panic!("let in"),
+    let begin = |count: usize, of: IpAddr, is_proven: bool| -> Vec<_> {
+        let begun = (0..count).map(|_| accepting.handshakes().begin(of, is_proven));
+        begun.map(Option::unwrap).collect()
     };
+    let let_in = (Ok(bob().public_key()), Ok(alice().public_key()));
+    let few = begin(limits::MAX_UNPROVEN_HANDSHAKES_OF_ONE_PLACE, address.ip(), false);
+    assert_eq!(attempt(&accepting, &dialling, None).await, let_in, "by its proof");
+    // What others do, many of them, keeps nobody out as long as there is room in all.
+    let others = |number: usize| IpAddr::from([192, 0, 2, u8::try_from(number).unwrap()]);
+    let _many: Vec<_> = (0..limits::MAX_HANDSHAKES / limits::MAX_HANDSHAKES_OF_ONE_PLACE - 1)
+        .map(|number| begin(limits::MAX_HANDSHAKES_OF_ONE_PLACE, others(number), true))
+        .collect();
+    assert_eq!(attempt(&accepting, &dialling, None).await, let_in);
+    let own = begin(limits::MAX_HANDSHAKES_OF_ONE_PLACE, address.ip(), true);
+    let turned_away = async { accepting.accept().await.unwrap().await.map(drop) };
+    let (dialled, accepted) = tokio::join!(dialling.dial(address, None), turned_away);
+    assert_eq!(accepted, Err(LinkError::TurnedAway));
+    let refused = dialled.map(drop).unwrap_err();
     assert!(
         matches!(refused, LinkError::Closed(CloseReason::Transport(_))),
         "{refused}"
     );
-    drop((running, more));
-    let (dialled, _) = attempt(&accepting, &dialling, None).await;
-    assert_eq!(dialled, Ok(bob().public_key()));
+    drop((few, own));
+    assert_eq!(attempt(&accepting, &dialling, None).await, let_in);
 }

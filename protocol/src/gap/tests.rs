@@ -345,11 +345,41 @@ fn work_goes_by_arrival_comparison_and_patience() {
     work.arrived();
     assert_eq!(work.next(at(0)), Next::Ingest);
     assert_eq!(work.next(at(0)), Next::Compare(server("b.example"), Vec::new()));
-    assert!(work.postpone(1, at(0)) && work.postpone(1, at(2)));
+    let peer = &server("b.example");
+    assert!(work.postpone(1, peer, at(0)) && work.postpone(1, peer, at(2)));
     assert_eq!(work.next(at(2)), Next::Wait(at(6)), "pauses double");
     assert!(!work.is_due(1, at(5)) && work.is_due(2, at(5)));
     work.closed();
     assert_eq!(work.next(at(5)), Next::Ingest, "another gap may have brought it");
     work.settled(1);
     assert_eq!(work.next(at(9)), Next::Rest);
+}
+
+#[test]
+fn a_row_in_hand_is_not_due_and_a_server_takes_no_place_of_another() {
+    use super::work::{MOST_WAITING, Next, Work};
+    use std::time::Duration;
+    let at = Duration::from_secs;
+    let (liar, honest) = (&server("liar.example"), &server("honest.example"));
+    let mut work = Work::default();
+    assert!(work.taken_up(0, liar));
+    work.closed();
+    assert!(
+        !work.is_due(0, at(1_000_000)),
+        "what another gap brought is looked at when this one ends"
+    );
+    assert_eq!(work.resting(at(9)), [0]);
+    assert!(work.postpone(0, liar, at(0)));
+    assert_eq!(work.next(at(0)), Next::Wait(at(2)));
+    for row in 1..MOST_WAITING {
+        assert!(work.postpone(i64::try_from(row).unwrap(), liar, at(0)));
+    }
+    assert!(!work.postpone(1_000, liar, at(0)) && !work.taken_up(1_000, liar));
+    assert!(work.taken_up(1_001, honest) && work.postpone(1_002, honest, at(0)));
+    assert!(
+        work.postpone(7, liar, at(2)),
+        "one that waits already goes on waiting"
+    );
+    work.settled(0);
+    assert!(work.taken_up(1_003, liar));
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use maru_federation::pool::PeerState;
 use maru_protocol::gap::page::PAGE;
@@ -10,12 +11,19 @@ use maru_protocol::ingest::Outcome;
 use maru_protocol::wire::limits::MAX_EXTREMITIES;
 use maru_protocol::wire::request::history::{Backfill, Events, MissingEvents};
 use ruma::{OwnedEventId, OwnedServerName, ServerName};
+use tokio::time::timeout;
 
 use super::Peers;
 use super::ask::Subject;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::ingest::{Incoming, Taken};
+
+/// How long one gap may take: others wait for its share.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// How long one of its questions may take, answer and all, other than for a state, which may be large.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a gap is filled for.
 struct Drive<'a> {
@@ -92,19 +100,22 @@ impl Peers {
         (mut gap, mut effect): (Gap, Effect),
         mut drive: Drive<'_>,
     ) -> Result<bool, Refusal> {
+        let begun = Instant::now();
         loop {
             effect = match effect {
                 Effect::LookUp(ids) => {
                     let here = self.here(drive.room, &ids).await?;
                     gap.found(ids, &here)
                 }
-                Effect::Ask(peer, question) => match self.put(drive.room, &peer, question).await {
-                    Ok(answer) => gap.answered(answer),
-                    Err(refusal) => {
-                        tracing::debug!(%peer, room = %drive.room.room_id, %refusal, "a peer does not help with a gap");
-                        gap.refused()
+                Effect::Ask(peer, question) => {
+                    match self.put_in_time(drive.room, &peer, question, begun).await {
+                        Ok(answer) => gap.answered(answer),
+                        Err(refusal) => {
+                            tracing::debug!(%peer, room = %drive.room.room_id, %refusal, "a peer does not help with a gap");
+                            gap.refused()
+                        }
                     }
-                },
+                }
                 Effect::Keep(events) => {
                     let (nid, version) = (drive.room.nid, drive.room.version);
                     self.rooms.keep_outliers(nid, version, events).await?;
@@ -138,6 +149,23 @@ impl Peers {
             }
         }
         Ok(here)
+    }
+
+    /// Asks a peer what a gap wants to know that is being filled since `begun`.
+    async fn put_in_time(
+        &self,
+        room: &Room,
+        peer: &ServerName,
+        question: Question,
+        begun: Instant,
+    ) -> Result<Answer, Refusal> {
+        let left = LONGEST.saturating_sub(begun.elapsed());
+        let patience = match question {
+            Question::State(_) => left,
+            _ => left.min(PATIENCE),
+        };
+        let answer = timeout(patience, self.put(room, peer, question)).await;
+        answer.unwrap_or_else(|_| Err(Refusal::Unavailable(format!("{peer} does not answer in time"))))
     }
 
     /// Asks a peer what a gap wants to know.

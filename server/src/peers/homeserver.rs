@@ -221,6 +221,7 @@ impl Peers {
         items: Vec<LogItem>,
         cursor: Cursor,
     ) -> Result<(), Refusal> {
+        tokio::time::sleep(self.slowing.pause(peer)).await;
         self.room_in_inbox(peer).await?;
         let mut events = Vec::with_capacity(items.len());
         let mut skipped = Vec::new();

@@ -1,5 +1,6 @@
 //! The inbox: what peers sent and this server acknowledged is ingested here, each room by itself, so that a difficult
-//! room never holds up another.
+//! room never holds up another. What lacks something is left to [`filling`](super::filling), so that within a room a
+//! difficult event never holds up others.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,11 +10,12 @@ use std::time::{Duration, Instant};
 use maru_protocol::event::Event;
 use maru_protocol::gap::work::{Next, Work};
 use maru_protocol::interest;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use tokio::sync::{Notify, oneshot};
 
 use super::Peers;
 use super::dropped::Dropped;
+use super::filling::{Before, Filling};
 use super::sorting::of_sender;
 use crate::cache::Cache;
 use crate::refusal::Refusal;
@@ -25,9 +27,8 @@ use crate::store::log::{Change, Pending, Record};
 /// Events that are verified and judged together.
 const TOGETHER: usize = 128;
 
-/// Gaps of one peer that nobody helps with, of the events that are judged together, after which its other ones wait untried:
-/// who makes up gaps keeps the room from nobody else.
-const FAILED_GAPS: usize = 4;
+/// Bytes of them after which no more are.
+const BYTES_TOGETHER: usize = 8 * 1024 * 1024;
 
 /// Bytes of events that are kept verified until their turn comes, two generations of as many: 4 MiB.
 const VERIFIED_BYTES: usize = 4 * 1024 * 1024;
@@ -58,6 +59,7 @@ pub(super) struct Inbox {
 #[derive(Debug, Default)]
 struct InWork {
     work: Work,
+    filling: Filling,
     came: Arc<Notify>,
     handed: VecDeque<Handed>,
     /// Whether the room may have other rows than those, which have to be read.
@@ -76,6 +78,13 @@ impl Handed {
     fn bytes(&self) -> usize {
         self.rows.iter().map(|row| row.arrived.json.len()).sum()
     }
+}
+
+/// What the worker of a room does next.
+enum Todo {
+    Ingest,
+    /// Nothing before this time, unless something comes.
+    Wait(Duration),
 }
 
 impl Default for Inbox {
@@ -140,23 +149,61 @@ impl Inbox {
     }
 
     /// Looks at the work of a room, if it is being worked on.
-    fn with<T>(&self, room_id: &RoomId, look: impl FnOnce(&mut InWork) -> T) -> Option<T> {
+    pub(super) fn with<T>(&self, room_id: &RoomId, look: impl FnOnce(&mut Work) -> T) -> Option<T> {
+        self.with_room(room_id, |room| look(&mut room.work))
+    }
+
+    fn with_room<T>(&self, room_id: &RoomId, look: impl FnOnce(&mut InWork) -> T) -> Option<T> {
         let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
         rooms.get_mut(room_id).map(look)
     }
 
+    /// The time that [`Work`] counts in.
+    pub(super) fn now(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Takes up an event that lacks something, so that its gap is filled. False where it has to wait.
+    fn take_up(&self, room_id: &RoomId, peer: &ServerName, incoming: Incoming, row: i64) -> bool {
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        rooms
+            .get_mut(room_id)
+            .is_some_and(|room| room.work.taken_up(row, peer) && room.filling.lacks(peer, incoming, row))
+    }
+
+    /// The next gap of a room to fill, until [`Inbox::gap_ended`].
+    pub(super) fn next_gap(&self, room_id: &RoomId) -> Option<(OwnedServerName, Before)> {
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        rooms.get_mut(room_id)?.filling.next()
+    }
+
+    /// The gap of a server in a room is not being filled any more: there may be more to do.
+    pub(super) fn gap_ended(&self, room_id: &RoomId, peer: &ServerName) {
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(room) = rooms.get_mut(room_id) {
+            room.filling.ended(peer);
+            room.came.notify_one();
+        }
+    }
+
     /// The next thing to do in a room, and how to hear of more; none when there is nothing, and nobody works on it then.
-    fn next(&self, room_id: &RoomId) -> Option<(Next, Arc<Notify>)> {
-        let now = self.since.elapsed();
+    fn next(&self, room_id: &RoomId) -> Option<(Todo, Arc<Notify>)> {
+        let now = self.now();
         let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
         let room = rooms.get_mut(room_id)?;
-        match room.work.next(now) {
-            Next::Rest => {
-                rooms.remove(room_id);
-                None
+        let todo = loop {
+            match room.work.next(now) {
+                Next::Compare(peer, extremities) => room.filling.told(&peer, extremities),
+                Next::Ingest => break Todo::Ingest,
+                Next::Wait(until) => break Todo::Wait(until.saturating_sub(now)),
+                Next::Rest if room.filling.is_idle() => {
+                    rooms.remove(room_id);
+                    return None;
+                }
+                Next::Rest => break Todo::Wait(Duration::MAX),
             }
-            next => Some((next, Arc::clone(&room.came))),
-        }
+        };
+        Some((todo, Arc::clone(&room.came)))
     }
 }
 
@@ -233,61 +280,18 @@ impl Peers {
     fn begin_work(self: &Arc<Self>, room_id: OwnedRoomId) {
         let peers = Arc::clone(self);
         tokio::spawn(async move {
-            while let Some((next, came)) = peers.inbox.next(&room_id) {
-                match next {
-                    Next::Ingest => {
+            while let Some((todo, came)) = peers.inbox.next(&room_id) {
+                peers.begin_filling(&room_id);
+                match todo {
+                    Todo::Ingest => {
                         if let Err(refusal) = peers.work_off(&room_id).await {
                             tracing::warn!(%room_id, %refusal, "the inbox of a room waits");
                             tokio::time::sleep(PAUSE).await;
-                            peers.inbox.with(&room_id, InWork::has_stored);
+                            peers.inbox.with_room(&room_id, InWork::has_stored);
                         }
                     }
-                    Next::Compare(peer, extremities) => peers.compare(&room_id, &peer, extremities).await,
-                    Next::Wait(until) => {
-                        let pause = until.saturating_sub(peers.inbox.since.elapsed());
-                        let _ = tokio::time::timeout(pause, came.notified()).await;
-                    }
-                    Next::Rest => return,
+                    Todo::Wait(pause) => drop(tokio::time::timeout(pause, came.notified()).await),
                 }
-            }
-        });
-    }
-
-    /// Fetches what is missing up to where a peer's replica ends.
-    async fn compare(
-        self: &Arc<Self>,
-        room_id: &OwnedRoomId,
-        peer: &ServerName,
-        extremities: Vec<OwnedEventId>,
-    ) {
-        let Ok(Some(room)) = self.heeded(room_id, peer).await else {
-            return;
-        };
-        match self.close_gaps(&room, peer, extremities.clone()).await {
-            Ok(true) => drop(self.inbox.with(room_id, |room| room.work.closed())),
-            Ok(false) => {}
-            Err(refusal) => {
-                tracing::debug!(%peer, %room_id, %refusal, "a gap stays for now");
-                self.compare_again(room_id.clone(), peer.to_owned(), extremities);
-            }
-        }
-    }
-
-    /// Tries later to fetch what could not be had, as long as the peer is there: one that comes back tells of it again.
-    fn compare_again(
-        self: &Arc<Self>,
-        room_id: OwnedRoomId,
-        peer: OwnedServerName,
-        extremities: Vec<OwnedEventId>,
-    ) {
-        if !self.is_connected(&peer) {
-            return;
-        }
-        let peers = Arc::downgrade(self);
-        tokio::spawn(async move {
-            tokio::time::sleep(PAUSE).await;
-            if let Some(peers) = peers.upgrade() {
-                peers.work_on(room_id, |work| work.told_before(peer, extremities));
             }
         });
     }
@@ -298,31 +302,48 @@ impl Peers {
             let left = self.ingest_handed(room_id, rows).await;
             // Whatever takes longer, or failed, goes on with what is on disk.
             if !matches!(left, Ok(false)) && stored.await.is_ok() {
-                self.inbox.with(room_id, InWork::has_stored);
+                self.inbox.with_room(room_id, InWork::has_stored);
             }
             left?;
         }
-        if self.inbox.with(room_id, |room| room.reads) != Some(true) {
+        if self.inbox.with_room(room_id, |room| room.reads) != Some(true) {
             return Ok(());
         }
         loop {
-            let rows = self.due(room_id).await?;
+            let now = self.inbox.now();
+            let resting = self.inbox.with(room_id, |work| work.resting(now));
+            let rows = self
+                .store
+                .inbox_of(room_id, resting.unwrap_or_default(), TOGETHER, BYTES_TOGETHER)
+                .await?;
             if rows.is_empty() {
                 return Ok(());
             }
             let all: Vec<_> = rows.iter().map(|row| row.nid).collect();
-            let waiting = match self.settled(room_id).await? {
+            let lacking = match self.settled(room_id).await? {
                 Some(room) => {
                     let rows = self.admitted(&room, rows).await?;
-                    let lacking = self.take_in_rows(&room, rows).await?;
-                    self.fill_gaps(&room, lacking).await
+                    self.take_in_rows(&room, rows).await?
                 }
                 None => {
                     self.outside_events(room_id, rows).await?;
                     Vec::new()
                 }
             };
-            self.postpone(room_id, &all, &waiting).await?;
+            self.inbox.with(room_id, |work| {
+                let settled = all
+                    .iter()
+                    .filter(|row| !lacking.iter().any(|(_, _, lacks)| lacks == *row));
+                settled.for_each(|row| work.settled(*row));
+            });
+            let mut waiting = Vec::new();
+            for (peer, incoming, row) in lacking {
+                if !self.inbox.take_up(room_id, &peer, incoming, row) {
+                    waiting.push((row, peer));
+                }
+            }
+            self.begin_filling(room_id);
+            self.postpone(room_id, waiting).await;
         }
     }
 
@@ -339,19 +360,12 @@ impl Peers {
         Ok(!self.take_in_rows(&room, rows).await?.is_empty())
     }
 
-    /// The oldest rows on disk whose turn it is.
-    async fn due(&self, room_id: &OwnedRoomId) -> Result<Vec<InInbox>, Refusal> {
-        let now = self.inbox.since.elapsed();
-        let waiting = self.inbox.with(room_id, |room| room.work.waiting()).unwrap_or(0);
-        let mut rows = self.store.inbox_of(room_id, TOGETHER + waiting).await?;
-        self.inbox
-            .with(room_id, |room| rows.retain(|row| room.work.is_due(row.nid, now)));
-        rows.truncate(TOGETHER);
-        Ok(rows)
-    }
-
-    /// Takes in rows of one room, oldest first. Answers what lacks its ancestors.
-    async fn take_in_rows(&self, room: &Arc<Room>, rows: Vec<InInbox>) -> Result<Vec<OfPeer>, Refusal> {
+    /// Takes in rows of one room, oldest first. Answers those that lack something, with their servers and events.
+    async fn take_in_rows(
+        &self,
+        room: &Arc<Room>,
+        rows: Vec<InInbox>,
+    ) -> Result<Vec<(OwnedServerName, Incoming, i64)>, Refusal> {
         let (incoming, dropped) = self.verified(room, rows).await?;
         self.drop_rows(dropped).await?;
         let mut lacking = Vec::new();
@@ -370,46 +384,12 @@ impl Peers {
                     self.drops.count(&Dropped::Broken(why));
                     self.drop_rows(incoming.inbox.into_iter().collect()).await?;
                 }
-                Taken::Lacks { .. } => lacking.push((peer, incoming)),
+                Taken::Lacks { .. } => {
+                    lacking.extend(incoming.inbox.map(|row| (peer, incoming.clone(), row)));
+                }
             }
         }
         Ok(lacking)
-    }
-
-    /// Fetches what events lack, and takes them in. Answers the rows that have to wait.
-    async fn fill_gaps(self: &Arc<Self>, room: &Arc<Room>, lacking: Vec<OfPeer>) -> Vec<i64> {
-        let (mut waiting, mut failed) = (Vec::new(), HashMap::<_, usize>::new());
-        for (peer, incoming) in lacking {
-            let row = incoming.inbox;
-            if failed.get(&peer).is_some_and(|failed| *failed >= FAILED_GAPS) {
-                waiting.extend(row);
-            } else if let Err(refusal) = self.fill_gap(room, &peer, incoming).await {
-                tracing::debug!(%refusal, %peer, "a gap stays for now");
-                waiting.extend(row);
-                *failed.entry(peer).or_default() += 1;
-            }
-        }
-        waiting
-    }
-
-    /// Of some rows that were tried, those that have to wait do, and those that have waited for too long are dropped.
-    async fn postpone(&self, room_id: &RoomId, tried: &[i64], waiting: &[i64]) -> Result<(), Refusal> {
-        let now = self.inbox.since.elapsed();
-        let dropped = self.inbox.with(room_id, |room| {
-            let settled = tried.iter().filter(|row| !waiting.contains(row));
-            settled.for_each(|row| room.work.settled(*row));
-            let mut dropped = waiting.to_vec();
-            dropped.retain(|row| !room.work.postpone(*row, now));
-            dropped
-        });
-        if let Some(dropped) = dropped.filter(|dropped| !dropped.is_empty()) {
-            tracing::warn!(%room_id, events = dropped.len(), "events whose ancestors nobody gives are dropped");
-            dropped
-                .iter()
-                .for_each(|_| self.drops.count(&Dropped::Unplaceable));
-            self.drop_rows(dropped).await?;
-        }
-        Ok(())
     }
 
     /// The rows of those servers that the room's server ACL does not keep out; the others are dropped.
@@ -444,6 +424,8 @@ impl Peers {
         room: &Arc<Room>,
         events: Vec<Incoming>,
     ) -> Result<Vec<Taken>, Refusal> {
+        // What is filled beside the inbox may bring the same events.
+        let _turn = self.ingesting.take(&room.room_id).await;
         let known = Arc::clone(&room.head().servers);
         // By its log comes what a server has just said.
         let said = events

@@ -7,7 +7,9 @@
 //! - [`homeserver`]: what the pool of connections asks for.
 //! - [`outgoing`]: what a peer is sent. [`sorting`]: what comes and is worth storing. [`inbox`]: what came, room by room;
 //!   [`inbox_sizes`]: how much of whom at most. [`strays`]: who has left and does not know it.
-//! - [`verify`]: the checks that need no room. [`dropped`]: what fails them. [`fetch`]: filling gaps.
+//! - [`verify`]: the checks that need no room. [`dropped`]: what fails them. [`fetch`]: filling a gap. [`filling`]: which
+//!   ones of a room, beside its inbox. [`shares`]: how much at a time over all rooms.
+//! - [`slowing`]: whose log is read slowly, because much of it is dropped.
 //! - [`reading`]: what clients read of a room's history, with what is fetched for it from the [`past`], which
 //!   [`replica`] fetches in the background too. [`tree`] and [`public_rooms`]: rooms that are elsewhere.
 //! - [`answers`]: what other servers ask. [`ask`]: what this one asks. [`told_state`]: the largest answer.
@@ -23,6 +25,7 @@ mod dropped;
 mod entering;
 mod ephemeral;
 mod fetch;
+mod filling;
 mod guide;
 mod homeserver;
 mod inbox;
@@ -41,6 +44,8 @@ mod public_rooms;
 mod reading;
 mod receipts;
 mod replica;
+mod shares;
+mod slowing;
 mod sorting;
 mod strays;
 mod template;
@@ -157,7 +162,11 @@ pub struct Peers {
     inbox: inbox::Inbox,
     inbox_sizes: inbox_sizes::InboxSizes,
     drops: dropped::Drops,
+    slowing: slowing::Slowing,
+    gaps: shares::Shares,
+    states: shares::Shares,
     turns: turns::Turns,
+    ingesting: turns::Turns,
     pasts: turns::Turns,
     replicas: Arc<replica::Replicas>,
     strays: strays::Strays,
@@ -207,7 +216,11 @@ impl Peers {
             inbox: inbox::Inbox::default(),
             inbox_sizes: inbox_sizes::InboxSizes::default(),
             drops: dropped::Drops::default(),
+            slowing: slowing::Slowing::default(),
+            gaps: shares::Shares::new(filling::IN_ALL, filling::OF_ONE),
+            states: shares::Shares::new(answers::STATES_IN_ALL, answers::STATES_OF_ONE),
             turns: turns::Turns::default(),
+            ingesting: turns::Turns::default(),
             pasts: turns::Turns::default(),
             replicas: Arc::default(),
             strays: strays::Strays::default(),

@@ -69,6 +69,7 @@ impl Peers {
                 Err(why) => {
                     tracing::debug!(%peer, %why, "a peer sent an event that is dropped");
                     self.drops.count(&why);
+                    self.slowing.dropped(peer);
                     continue;
                 }
             };

@@ -66,6 +66,9 @@ impl Peers {
         if !create.is_state_at("m.room.create", "") {
             return Err(wrong("its create event is none"));
         }
+        if RoomVersion::of_room(&create.content) != Some(version) {
+            return Err(wrong("its create event is of another version"));
+        }
         let events = template
             .auth_events
             .iter()

@@ -78,6 +78,7 @@ impl Rooms {
         }
         let rooms = self.store.rooms_by_nid(missing.clone()).await?;
         let heads = self.store.room_heads(missing.clone()).await?;
+        let last_made = self.store.last_made(missing.clone()).await?;
         let mut members = self.store.joined_members(missing).await?;
         let slot = StateSlot::new("m.room.create", "").hash();
         let created: Vec<EventNid> = heads.iter().filter_map(|head| head.state.get(&slot)).collect();
@@ -90,6 +91,9 @@ impl Rooms {
             let create = head.state.get(&slot).and_then(|nid| created.get(&nid));
             let members = members.remove(&stored.nid).unwrap_or_default();
             let room = assemble(stored, head, create, members)?;
+            if let Some(last) = last_made.get(&room.nid) {
+                room.lock().stamp(*last);
+            }
             let room = self.table.insert(room);
             loaded.insert(room.nid, room);
         }

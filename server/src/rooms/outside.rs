@@ -42,7 +42,7 @@ impl Rooms {
         if self.store.event(&event.id).await?.is_some() {
             return Ok(());
         }
-        let room = self.number_room(room_id, version).await?;
+        let room = self.number_outside(room_id, version).await?;
         let nid = EventNid(self.store.next_nid());
         let own = self.identity.is_local(&event.sender);
         let mut stored = StoredEvent::new(event, nid, room, None, None);

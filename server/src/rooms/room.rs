@@ -65,9 +65,9 @@ impl BuildLock<'_> {
         }
     }
 
-    /// When an event is made that is built here at this time: later than every event that this server has made in the room
-    /// since it was loaded. State resolution puts the older of two events first where nothing else does, so two of one
-    /// millisecond could win in either order.
+    /// When an event is made that is built here at this time: later than every event that this server has made in the room,
+    /// also where the clock was set back since. State resolution puts the older of two events first where nothing else
+    /// does, so two of one millisecond could win in either order.
     pub(super) fn stamp(&mut self, now_ms: u64) -> u64 {
         self.newest.last_made = now_ms.max(self.newest.last_made + 1);
         self.newest.last_made

@@ -163,23 +163,36 @@ impl Store {
         }))
     }
 
-    /// The oldest rows of a room's inbox, `limit` at most, in the order of their arrival. Servers take turns, so that much
-    /// of one never keeps others waiting. Costs grow with what waits in the room, by its index alone.
+    /// The oldest rows of a room's inbox without the `resting` ones, `limit` at most and of about so many bytes, in the
+    /// order of their arrival. Servers take turns, so that much of one never keeps others waiting. Costs grow with what
+    /// waits in the room, by its index alone.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn inbox_of(&self, room_id: &RoomId, limit: usize) -> Result<Vec<InInbox>, StoreError> {
+    pub async fn inbox_of(
+        &self,
+        room_id: &RoomId,
+        resting: Vec<i64>,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<InInbox>, StoreError> {
         let rows = query(
             "SELECT nid, server_name, room_id, json FROM inbox WHERE nid IN ( \
                SELECT nid FROM ( \
-                 SELECT nid, ROW_NUMBER() OVER (PARTITION BY server_name ORDER BY nid) AS turn \
-                 FROM inbox WHERE room_id = $1 \
-               ) AS turns ORDER BY turn, nid LIMIT $2 \
+                 SELECT nid, CAST(SUM(bytes) OVER (ORDER BY turn, nid) AS BIGINT) - bytes AS bytes_before FROM ( \
+                   SELECT nid, bytes, turn FROM ( \
+                     SELECT nid, bytes, ROW_NUMBER() OVER (PARTITION BY server_name ORDER BY nid) AS turn \
+                     FROM inbox WHERE room_id = $1 AND NOT nid = ANY($2) \
+                   ) AS turns ORDER BY turn, nid LIMIT $3 \
+                 ) AS oldest \
+               ) AS counted WHERE bytes_before < $4 \
              ) ORDER BY nid",
         );
         let rows = rows
             .bind(room_id.as_str())
+            .bind(resting)
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
             .all(&self.readers)
             .await?;
         rows.iter()

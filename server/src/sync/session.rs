@@ -458,11 +458,8 @@ impl<'s> Session<'s> {
             .filter(nameless)
             .map(|joined| joined.room.nid)
             .collect();
-        Ok(self
-            .sync
-            .store
-            .heroes(rooms, &self.caller.user_id, HEROES)
-            .await?)
+        let user_id = &self.caller.user_id;
+        Ok(self.sync.store.heroes(rooms, user_id, HEROES).await?)
     }
 
     async fn view(&self, window: &Window, events: Vec<&Arc<StoredEvent>>) -> Result<View, Refusal> {

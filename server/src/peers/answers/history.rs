@@ -1,7 +1,7 @@
 //! Events of a room, for a server that is or was in it. Which of them it may be told, and in which form, is decided by
 //! [`Rooms::told`](crate::rooms::Rooms::told) alone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use maru_federation::homeserver::{Finished, Parts};
@@ -114,7 +114,8 @@ impl Peers {
         parts: &Parts,
     ) -> Result<(), Refused> {
         let told = self.rooms.told(&asked.room, peer, asked.audience, events).await;
-        self.give(&told.map_err(refused)?, parts).await
+        self.give(&told.map_err(refused)?, &mut BTreeSet::new(), parts)
+            .await
     }
 
     pub(super) async fn events_of(

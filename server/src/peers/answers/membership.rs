@@ -153,7 +153,7 @@ impl Peers {
         };
         match visibility::Membership::of(&event) {
             Some(visibility::Membership::Join) => {
-                admission.state = self.give_room(&room, &event, parts).await?;
+                admission.state = self.give_room(&room, peer, &event, parts).await?;
             }
             Some(visibility::Membership::Knock) => {
                 let shown = self.rooms.stripped_state(&room, &event.sender).await;
@@ -215,6 +215,7 @@ impl Peers {
     async fn give_room(
         &self,
         room: &Room,
+        peer: &ServerName,
         join: &Event,
         parts: &Parts,
     ) -> Result<Vec<ruma::OwnedEventId>, Refused> {
@@ -225,7 +226,7 @@ impl Peers {
             None => None,
         };
         let head = room.head();
-        self.give_whole(&before.unwrap_or_default(), head.servers.keys(), parts)
+        self.give_room_state(peer, &before.unwrap_or_default(), head.servers.keys(), parts)
             .await
     }
 

@@ -10,8 +10,9 @@ mod membership;
 mod profile;
 mod state;
 
-pub(super) use state::Change;
+pub(super) use state::{Change, STATES_IN_ALL, STATES_OF_ONE};
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use maru_federation::homeserver::{Finished, Parts};
@@ -128,8 +129,13 @@ impl Peers {
     }
 
     /// Sends events in parts, each with the records of servers that were not sent before.
-    async fn give(&self, events: &[Arc<Event>], parts: &Parts) -> Result<(), Refused> {
-        let mut given = std::collections::BTreeSet::new();
+    /// `given` are those.
+    async fn give(
+        &self,
+        events: &[Arc<Event>],
+        given: &mut BTreeSet<OwnedServerName>,
+        parts: &Parts,
+    ) -> Result<(), Refused> {
         let mut rest = events;
         while !rest.is_empty() {
             let mut bytes = 0;

@@ -46,17 +46,41 @@ pub struct Arrival {
 }
 
 impl Rooms {
-    /// The local number of a room, known or new. A new one has no head and therefore counts as unknown until it has.
+    /// The local number of a room that somebody says is of a version, known or new. A new one has no head and therefore
+    /// counts as unknown until it has, and what was said of its version before binds nobody.
+    ///
+    /// # Errors
+    /// [`Refusal::Forbidden`] for a room that is known with another version; else when the database fails.
+    pub async fn number_room(&self, room_id: &OwnedRoomId, version: RoomVersion) -> Result<i64, Refusal> {
+        let Some(stored) = self.store.room(room_id).await? else {
+            return self.new_number(room_id, version).await;
+        };
+        if RoomVersion::from_id(&stored.version) != Some(version) {
+            if self.room_by_nid(stored.nid).await?.is_some() {
+                return Err(Refusal::forbidden("the room is known with another version"));
+            }
+            tracing::info!(%room_id, said = %stored.version, %version, "a room of another version than was said");
+            self.store.change_version(stored.nid, version.as_str()).await?;
+        }
+        Ok(stored.nid)
+    }
+
+    /// The local number of a room that one of our users is asked into, known or new; a known one keeps its version.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn number_room(&self, room_id: &OwnedRoomId, version: RoomVersion) -> Result<i64, Refusal> {
-        if let Some(stored) = self.store.room(room_id).await? {
-            if RoomVersion::from_id(&stored.version) != Some(version) {
-                return Err(Refusal::forbidden("the room is known with another version"));
-            }
-            return Ok(stored.nid);
+    pub(in crate::rooms) async fn number_outside(
+        &self,
+        room_id: &OwnedRoomId,
+        version: RoomVersion,
+    ) -> Result<i64, Refusal> {
+        match self.store.room(room_id).await? {
+            Some(stored) => Ok(stored.nid),
+            None => self.new_number(room_id, version).await,
         }
+    }
+
+    async fn new_number(&self, room_id: &OwnedRoomId, version: RoomVersion) -> Result<i64, Refusal> {
         let nid = self.store.next_nid();
         let room = NewRoom {
             nid,
@@ -88,6 +112,9 @@ impl Rooms {
             None => None,
         };
         let create = create.ok_or_else(|| Refusal::forbidden("the told state has no create event"))?;
+        if RoomVersion::of_room(&create.event.content) != Some(version) {
+            return Err(Refusal::forbidden("the room is of another version than was said"));
+        }
         let max_event_bytes = limits::max_event_bytes(&create.event.content);
         // A room that this server was in before goes on where it was left.
         let known = self.room_by_nid(nid).await?;

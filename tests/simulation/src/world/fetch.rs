@@ -152,7 +152,7 @@ impl World {
         let server = &mut self.servers[at];
         match filling.target {
             Target::Row(row, _) if filled => server.work.settled(row),
-            Target::Row(row, _) if server.work.postpone(row, now) => {}
+            Target::Row(row, ref event) if server.work.postpone(row, event.sender.server_name(), now) => {}
             Target::Row(row, _) => server.write(vec![Record::Ingested(row)]),
             Target::Extremities if filled && filling.moved => server.work.closed(),
             Target::Extremities => {}

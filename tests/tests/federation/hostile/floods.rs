@@ -2,7 +2,7 @@
 //! victim: its messages arrive about as fast as without, and the victim's memory stays where it was.
 //!
 //! The victim is a process of its own, so that its memory is its own; attackers share the machine's cores with it, which
-//! is why the latency may be somewhat more than twice the quiet one here.
+//! is why the latency may be a little more than twice the quiet one here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,11 +26,15 @@ use super::frames::Raw;
 use super::liar::{Liar, LiarKeys, Victim};
 
 /// Messages of the honest server for each median.
-const MESSAGES: usize = 15;
+const MESSAGES: usize = 31;
 
-/// What a median may be beyond twice the quiet one, for want of cores: a build without optimisation takes milliseconds for
-/// what else are microseconds.
-const SLACK: Duration = Duration::from_millis(if cfg!(debug_assertions) { 300 } else { 100 });
+/// What a median may be beyond twice the quiet one, for want of cores: where the quiet one is a few milliseconds, waiting
+/// for a core that an attacker has is more than that. A build without optimisation takes milliseconds for what else are
+/// microseconds.
+const SLACK: Duration = Duration::from_millis(if cfg!(debug_assertions) { 50 } else { 10 });
+
+/// How often a case is tried.
+const ROUNDS: usize = 3;
 
 /// How long an attacker waits to be heard before it goes on all the same: a full inbox holds it up, as it should.
 const TURN: Duration = Duration::from_secs(5);
@@ -99,53 +103,51 @@ impl Stage {
         all[all.len() / 2]
     }
 
-    /// Measures during an attack, which goes on until it is dropped.
-    async fn endures(&mut self, case: &str, attack: JoinSet<()>) {
-        // Long enough to bite.
-        sleep(Duration::from_secs(1)).await;
-        let (median, quiet) = (self.median().await, self.quiet);
-        let memory = self.victim.resident_bytes();
-        drop(attack);
-        let grown = memory.saturating_sub(self.memory);
-        println!(
-            "{case}: median {median:?} (quiet {quiet:?}), {} KiB more memory",
-            grown / 1024
-        );
-        assert!(self.victim.is_running(), "{case}: {}", self.victim.log());
-        assert!(
-            median <= 2 * quiet + SLACK,
-            "{case}: median {median:?}, quiet {quiet:?}"
-        );
-        assert!(grown <= MEMORY, "{case}: {} MiB more memory", grown >> 20);
+    /// Measures during an attack, which goes on until it is dropped. Other things may go on on the machine as well, and not
+    /// all the time: one of several rounds has to do, each with the quiet around it.
+    async fn endures<A: Future<Output = JoinSet<()>>>(&mut self, case: &str, attack: impl Fn() -> A) {
+        for round in 1..=ROUNDS {
+            let attack = attack().await;
+            // Long enough to bite.
+            sleep(Duration::from_secs(1)).await;
+            let median = self.median().await;
+            let memory = self.victim.resident_bytes();
+            drop(attack);
+            let (grown, quiet) = (memory.saturating_sub(self.memory), self.quiet);
+            println!(
+                "{case}: median {median:?} (quiet {quiet:?}), {} KiB more memory",
+                grown / 1024
+            );
+            assert!(self.victim.is_running(), "{case}: {}", self.victim.log());
+            assert!(grown <= MEMORY, "{case}: {} MiB more memory", grown >> 20);
+            if median <= 2 * quiet + SLACK {
+                return;
+            }
+            assert!(round < ROUNDS, "{case}: median {median:?}, quiet {quiet:?}");
+            self.median().await;
+            self.quiet = self.median().await;
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_honest_peer_hardly_notices() {
     let mut stage = Stage::set().await;
-    let victim = stage.address.clone();
-    let liar = Arc::new(Liar::start(80, &victim));
-    let foothold = liar.join(&victim, &stage.room).await;
+    let victim = &stage.address.clone();
+    let liar = &Arc::new(Liar::start(80, victim));
+    let foothold = &liar.join(victim, &stage.room).await;
+    stage.endures("datagrams", || datagrams(victim, foothold)).await;
+    stage.endures("requests", || requests(victim)).await;
+    stage.endures("connections", || connections(victim)).await;
+    stage.endures("frames without end", || endless(victim)).await;
+    stage.endures("forged events", || forged(victim, foothold)).await;
+    let nowhere = || nowhere(victim, liar, foothold);
+    stage.endures("events that lead nowhere", nowhere).await;
+    let extremities = || extremities(victim, foothold);
+    stage.endures("extremities that are nowhere", extremities).await;
+    liar.fall_silent();
     stage
-        .endures("datagrams", datagrams(&victim, &foothold).await)
-        .await;
-    stage.endures("requests", requests(&victim).await).await;
-    stage.endures("connections", connections(&victim)).await;
-    stage.endures("frames without end", endless(&victim).await).await;
-    stage
-        .endures("forged events", forged(&victim, &foothold).await)
-        .await;
-    stage
-        .endures(
-            "events that lead nowhere",
-            nowhere(&victim, &liar, &foothold).await,
-        )
-        .await;
-    stage
-        .endures(
-            "extremities that are nowhere",
-            extremities(&victim, &foothold).await,
-        )
+        .endures("events that lead nowhere, and silence when asked", nowhere)
         .await;
 }
 
@@ -197,7 +199,7 @@ async fn requests(victim: &Victim) -> JoinSet<()> {
 
 /// Connections that say nothing, some hundred a second, from keys that nobody knows. What they cost is the handshake, on
 /// both sides and here on the same cores, so there is a pause between them.
-fn connections(victim: &Victim) -> JoinSet<()> {
+async fn connections(victim: &Victim) -> JoinSet<()> {
     let mut attack = JoinSet::new();
     for seed in 0..2 {
         let address = victim.address;

@@ -132,10 +132,10 @@ impl Foothold {
         }
     }
 
-    /// The create event of a room of version 12, which names the room.
+    /// The create event of a room, which from version 12 on names the room.
     pub(super) fn create(&self, content: Value) -> Event {
         let mut draft = self.draft("m.room.create", Some(""), content);
-        draft.room_id = None;
+        draft.room_id = draft.room_id.filter(|_| !self.version.room_id_is_hash());
         build(
             draft,
             Links {

@@ -14,6 +14,7 @@ use maru_protocol::record::EventKey;
 use maru_protocol::server_name::key_name;
 use maru_protocol::wire::log::Cursor;
 use maru_protocol::wire::message::{Received, RoomExtremities};
+use maru_protocol::wire::request::records::Records;
 use maru_protocol::wire::{Datagram, LogItem, Octets, Part, Refused, RefusedCode, Request};
 use maru_protocol::{KeyId, LogId, SecretKey, ServerRecord, SignedRecord, SigningKey};
 use maru_tests::TestServer;
@@ -117,6 +118,8 @@ struct Said {
     /// How far the other has its log.
     acknowledged: usize,
     answer: Option<Answer>,
+    /// Whether it takes requests and never answers.
+    is_silent: bool,
 }
 
 /// Where a server is that a liar speaks with, and by which name.
@@ -216,6 +219,13 @@ impl Liar {
         .await;
     }
 
+    /// Asks the victim for anything, so that they are connected.
+    pub(super) async fn greet(&self, victim: &Victim) {
+        let call = Records { servers: Vec::new() };
+        let asked = self.pool.request(&victim.name, call).await.unwrap();
+        asked.done().await.unwrap();
+    }
+
     /// What it claims to have of the victim's log when it connects next.
     pub(super) fn claim_received(&self, received: Option<Received>) {
         self.said().received = received;
@@ -229,6 +239,11 @@ impl Liar {
     /// The extremities that it was told so far.
     pub(super) fn told(&self) -> Vec<RoomExtremities> {
         self.said().told.clone()
+    }
+
+    /// From now on it answers nothing: who asks waits until he has had enough.
+    pub(super) fn fall_silent(&self) {
+        self.said().is_silent = true;
     }
 
     /// What it answers from now on.
@@ -325,6 +340,10 @@ impl Homeserver for Lies {
     }
 
     async fn answer(&self, _peer: &ServerName, request: Request, parts: Parts) -> Result<Finished, Refused> {
+        let is_silent = self.said.lock().unwrap().is_silent;
+        if is_silent {
+            sleep(10 * PATIENCE).await;
+        }
         let answer = match &self.said.lock().unwrap().answer {
             Some(answer) => answer(request),
             None => Err(Refused::new(RefusedCode::NotFound, "no")),

@@ -1,7 +1,11 @@
 //! A server that is in a room, or says so, and lies to whoever wants to join through it: nothing but the join that was
 //! asked for is ever signed, and no room is believed that does not hold.
+//!
+//! Over 500 lines, because all of it lies about one made-up room.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use maru_federation::homeserver::Finished;
@@ -9,13 +13,14 @@ use maru_protocol::RoomVersion;
 use maru_protocol::event::Event;
 use maru_protocol::wire::bounded::{Json, Text};
 use maru_protocol::wire::request::Nothing;
-use maru_protocol::wire::request::membership::{Admission, MakeMembership, SendMembership, Template};
+use maru_protocol::wire::request::history::Backfill;
+use maru_protocol::wire::request::membership::{Admission, Invite, MakeMembership, SendMembership, Template};
 use maru_protocol::wire::request::records::Records;
-use maru_protocol::wire::request::state::Extent;
+use maru_protocol::wire::request::state::{Difference, Extent, State, StateIds};
 use maru_protocol::wire::{Part, Refused, RefusedCode, Request};
 use maru_protocol::{SecretKey, SignedRecord, SigningKey};
 use maru_tests::{Engine, Reply, TestProcess, TestServer, User, user::encode};
-use ruma::{OwnedRoomId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedUserId};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -36,10 +41,14 @@ pub(super) struct Room {
 
 impl Room {
     pub(super) fn of(liar: &Liar) -> Self {
+        Self::of_version(liar, RoomVersion::V12)
+    }
+
+    pub(super) fn of_version(liar: &Liar, version: RoomVersion) -> Self {
         let user = OwnedUserId::try_from(format!("@liar:{}", liar.name)).unwrap();
         let mut at = Foothold {
-            room_id: OwnedRoomId::try_from("!unknown").unwrap(),
-            version: RoomVersion::V12,
+            room_id: format!("!room:{}", liar.name).try_into().unwrap(),
+            version,
             user: user.clone(),
             server: liar.name.clone(),
             key: liar.keys.signing.clone(),
@@ -47,19 +56,27 @@ impl Room {
             prev_events: Vec::new(),
             depth: 1,
         };
-        let create = at.create(json!({ "room_version": "12" }));
+        let create = at.create(json!({ "room_version": version.as_str() }));
         at.room_id = create.room_id.clone();
         at.go_on(&create);
+        // From version 12 on the room's id names it.
+        let named = (!version.room_id_is_hash()).then(|| create.id.clone());
+        at.auth_events.extend(named.clone());
         let joined = at.event(
             "m.room.member",
             Some(user.as_str()),
             json!({ "membership": "join" }),
         );
         at.go_on(&joined);
-        at.auth_events = vec![joined.id.clone()];
-        let levels = at.event("m.room.power_levels", Some(""), json!({}));
+        at.auth_events.push(joined.id.clone());
+        // From version 12 on whoever made the room needs no power.
+        let levels = match version.room_id_is_hash() {
+            true => json!({}),
+            false => json!({ "users": { (user.as_str()): 100 } }),
+        };
+        let levels = at.event("m.room.power_levels", Some(""), levels);
         at.go_on(&levels);
-        at.auth_events = vec![joined.id.clone(), levels.id.clone()];
+        at.auth_events.push(levels.id.clone());
         let rules = at.event("m.room.join_rules", Some(""), json!({ "join_rule": "public" }));
         at.go_on(&rules);
         let create = Arc::new(create);
@@ -106,7 +123,7 @@ impl Room {
 
     fn template(&self) -> Template {
         Template {
-            version: Text::new("12").unwrap(),
+            version: Text::new(self.foothold.version.as_str()).unwrap(),
             create: self.create.json.clone().into(),
             auth_events: self.state[2..4]
                 .iter()
@@ -279,6 +296,63 @@ async fn what_a_resident_makes_up_is_not_joined() {
     assert_eq!(stage.joined().await, json!([room.create.room_id]));
 }
 
+/// Somebody else says of a room that it is of another version, before it is joined: by inviting, and when asked for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_says_of_a_rooms_version_binds_nobody_else() {
+    let stage = Stage::set().await;
+    let (honest, liar) = (stage.meet(93), stage.meet(94));
+    // Connected before the liar passes on its record of later.
+    honest.greet(&stage.victim).await;
+    let room = Room::of_version(&honest, RoomVersion::V11);
+    let room_id = room.create.room_id.clone();
+    honest.answer_with(room.clone().answer(|_, _, _| {}));
+
+    let of_liar = Foothold {
+        user: OwnedUserId::try_from(format!("@liar:{}", liar.name)).unwrap(),
+        server: liar.name.clone(),
+        key: liar.keys.signing.clone(),
+        version: RoomVersion::V10,
+        ..room.foothold.clone()
+    };
+    let invited = json!({ "membership": "invite" });
+    let invited = of_liar.event("m.room.member", Some(&stage.alice.id), invited);
+    let invite = Invite {
+        room_id: room_id.clone(),
+        version: Text::new("10").unwrap(),
+        event: invited.json.clone().into(),
+        stripped_state: Vec::new(),
+        records: Vec::new(),
+    };
+    let answer = liar.pool.request(&stage.victim.name, invite).await.unwrap();
+    answer.done().await.unwrap();
+    let of_version = async |version: &str| {
+        let count = format!("SELECT COUNT(*) FROM rooms WHERE version = '{version}'");
+        stage.server.data().number(&count).await
+    };
+    assert_eq!(of_version("10").await, 1);
+
+    let said = json!({ "creator": of_liar.user, "room_version": "10" });
+    let create = of_liar.event("m.room.create", Some(""), said).json;
+    let is_sent = Arc::new(AtomicBool::new(false));
+    let (sent, lie) = (
+        Arc::clone(&is_sent),
+        room.clone().answer(move |template, _, _| {
+            template.version = Text::new("10").unwrap();
+            template.create = create.clone().into();
+        }),
+    );
+    liar.answer_with(move |request| {
+        let is_join = matches!(request, Request::SendMembership(_));
+        sent.fetch_or(is_join, Ordering::Relaxed);
+        lie(request)
+    });
+    // The liar is asked first, and what it lets the user into is no room; then the one who made the room is.
+    join_through(&stage.alice, &liar, &room).await.ok();
+    assert!(is_sent.load(Ordering::Relaxed), "the liar was not asked");
+    assert_eq!(stage.joined().await, json!([room_id]));
+    assert_eq!((of_version("10").await, of_version("11").await), (0, 1));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forged_room_of_another_server_is_not_joined() {
     let stage = Stage::set().await;
@@ -401,10 +475,7 @@ async fn a_large_state_is_not_held_in_memory() {
     // The first fills what is kept in memory for its own sake: with it, the server is as it is after a while.
     for seed in 77..79 {
         let liar = Liar::start(seed, &address);
-        // Asked for anything, so that it is connected.
-        let call = Records { servers: Vec::new() };
-        let asked = liar.pool.request(&address.name, call).await.unwrap();
-        asked.done().await.unwrap();
+        liar.greet(&address).await;
         let room = Room::of(&liar).with_large_state(1_200);
         told = room.state.iter().map(|event| event.json.len()).sum();
         liar.answer_with(room.clone().answer(|_, _, _| {}));
@@ -423,4 +494,123 @@ async fn a_large_state_is_not_held_in_memory() {
     println!("{grown:?} MiB more memory for states of {} MiB", told >> 20);
     assert!(told > 64 << 20);
     assert!(grown[0] <= 96 && grown[1] <= 64, "{grown:?} MiB more memory");
+}
+
+/// The same room is told, several times at once, by a server that came into it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_state_is_told_from_little_memory() {
+    let victim = TestProcess::start(Engine::Sqlite, &["--federation-listen", "127.0.0.1:0"]).await;
+    let alice = victim.user("alice").await;
+    let (_, name) = alice.id.split_once(':').unwrap();
+    let address = Victim {
+        name: name.try_into().unwrap(),
+        address: victim.federation_address(),
+    };
+    let liar = Arc::new(Liar::start(95, &address));
+    liar.greet(&address).await;
+    let room = Room::of(&liar).with_large_state(1_200);
+    let room_id = room.create.room_id.clone();
+    liar.answer_with(room.clone().answer(|_, _, _| {}));
+    join_through(&alice, &liar, &room).await.ok();
+    let own = format!("state/m.room.member/{}?format=event", encode(&alice.id));
+    let path = format!("rooms/{}/{own}", encode(room_id.as_str()));
+    let joined = alice.get(&path).await.ok()["event_id"].clone();
+    let joined = OwnedEventId::try_from(joined.as_str().unwrap()).unwrap();
+
+    let expected: HashSet<_> = room.state.iter().map(|event| event.id.clone()).collect();
+    let ask = async || {
+        let call = State {
+            room_id: room_id.clone(),
+            at: joined.clone(),
+            beside: None,
+        };
+        let mut answer = liar.pool.request(&address.name, call).await.unwrap();
+        let mut events = 0;
+        while let Some(part) = answer.part().await.unwrap() {
+            events += part.events.len();
+        }
+        assert_eq!(events, expected.len());
+        let told: HashSet<_> = answer.done().await.unwrap().state.into_iter().collect();
+        assert_eq!(told, expected);
+    };
+    let quiet = victim.resident_bytes();
+    let mut most = quiet;
+    let asking = futures_util::future::join_all((0..6).map(|_| ask()));
+    tokio::pin!(asking);
+    loop {
+        tokio::select! {
+            _ = &mut asking => break,
+            () = sleep(Duration::from_millis(20)) => most = most.max(victim.resident_bytes()),
+        }
+    }
+    let grown = (most - quiet) >> 20;
+    println!("{grown} MiB more memory to tell a large state six times");
+    assert!(grown <= 64, "{grown} MiB more memory");
+}
+
+/// What the past of a room differs in from what came after it, where the liar counts wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_difference_that_does_not_fit_is_not_believed() {
+    for (seed, filled, asked_whole) in [(96, 4, false), (97, 5, true), (98, u64::MAX >> 11, true)] {
+        let stage = Stage::set().await;
+        let liar = stage.meet(seed);
+        let mut room = Room::of(&liar);
+        let after_rules = room.foothold.prev_events.clone();
+        room.foothold.prev_events = vec![OwnedEventId::try_from(format!("${:043}", 1)).unwrap()];
+        let old = room.foothold.message("long ago");
+        room.foothold.go_on(&old);
+        assert_ne!(room.foothold.prev_events, after_rules);
+
+        let questions = Arc::new(Mutex::new(Vec::new()));
+        let (asked, honest, told) = (
+            Arc::clone(&questions),
+            room.clone().answer(|_, _, _| {}),
+            room.clone(),
+        );
+        liar.answer_with(move |request| match request {
+            Request::Backfill(_) => {
+                let events = vec![old.json.clone().into()];
+                let part = Part {
+                    events,
+                    ..Part::default()
+                };
+                Ok((vec![part], Finished::done::<Backfill>(Nothing {})?))
+            }
+            Request::State(call) if call.at == old.id => {
+                asked.lock().unwrap().push(call.beside.is_some());
+                let state = told.state.iter().map(|event| event.id.clone());
+                let (parts, ids) = match call.beside {
+                    Some(_) => {
+                        let part = Part {
+                            extent: Some(extent(0, 0)),
+                            ..Part::default()
+                        };
+                        let difference = Difference {
+                            gone: Vec::new(),
+                            filled,
+                        };
+                        let ids = StateIds {
+                            state: Vec::new(),
+                            difference: Some(difference),
+                        };
+                        (vec![part], ids)
+                    }
+                    None => {
+                        let state = state.collect();
+                        let difference = None;
+                        (told.parts(), StateIds { state, difference })
+                    }
+                };
+                Ok((parts, Finished::done::<State>(ids)?))
+            }
+            request => honest(request),
+        });
+        join_through(&stage.alice, &liar, &room).await.ok();
+        let room_id = room.create.room_id.as_str();
+        let texts = maru_tests::user::texts(&stage.alice.history(room_id).await);
+        assert_eq!(texts, ["long ago"], "{filled}");
+        let asked = questions.lock().unwrap().clone();
+        assert_eq!(asked.contains(&false), asked_whole, "{filled}: {asked:?}");
+        assert!(asked[0], "{filled}: {asked:?}");
+    }
 }
