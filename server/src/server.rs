@@ -83,6 +83,7 @@ impl Server {
         let (table, hub) = (Arc::clone(&readers.table), Arc::clone(&readers.hub));
         let own_rules = Arc::clone(&readers.own_rules);
         let destinations = Arc::clone(&readers.destinations);
+        let tail = Arc::clone(&readers.tail);
         let awaited = Arc::clone(&readers.awaited);
         let limits = config.limits.clone();
         let commit = CommitLimits {
@@ -156,6 +157,7 @@ impl Server {
             news,
             media: Arc::clone(&media),
             destinations,
+            tail,
         };
         let settings = peer_settings(&config);
         let peers = Peers::open(Arc::clone(&identity), Arc::clone(&clock), parts, settings)

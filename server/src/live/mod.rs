@@ -8,6 +8,7 @@ mod destinations;
 mod hub;
 mod inbox;
 mod readers;
+mod tail;
 mod unread;
 
 pub use awaited::Awaited;
@@ -15,4 +16,5 @@ pub use destinations::Destinations;
 pub use hub::Hub;
 pub use inbox::{Delivery, Fresh, Inbox, Item};
 pub use readers::Readers;
+pub use tail::{NewForPeer, Tail};
 pub use unread::RoomUnread;

@@ -8,7 +8,7 @@ use ruma::UserId;
 use super::destinations::Destinations;
 use super::hub::Delivering;
 use super::inbox::Item;
-use super::{Awaited, Hub};
+use super::{Awaited, Hub, Tail};
 use crate::push::{OwnRules, PUSH_RULES};
 use crate::rooms::RoomTable;
 use crate::store::events::StoredEvent;
@@ -25,12 +25,15 @@ pub struct Readers {
     pub own_rules: Arc<OwnRules>,
     /// Other servers that have something to come.
     pub destinations: Arc<Destinations>,
+    /// The newest events of this server.
+    pub tail: Arc<Tail>,
     /// Events that receipts wait for.
     pub awaited: Arc<Awaited>,
 }
 
 impl CommitReader for Readers {
     fn committed(&self, batch: &[Committed]) {
+        self.tail.committed(batch);
         let mut delivering = self.hub.delivering();
         for committed in batch {
             self.hand_out(committed, &mut delivering);

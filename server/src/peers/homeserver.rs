@@ -221,7 +221,9 @@ impl Peers {
         items: Vec<LogItem>,
         cursor: Cursor,
     ) -> Result<(), Refusal> {
-        tokio::time::sleep(self.slowing.pause(peer)).await;
+        if let Some(pause) = self.slowing.pause(peer) {
+            tokio::time::sleep(pause).await;
+        }
         self.room_in_inbox(peer).await?;
         let mut events = Vec::with_capacity(items.len());
         let mut skipped = Vec::new();

@@ -81,7 +81,7 @@ use crate::config::ConfiguredPeer;
 use crate::ephemeral::{News, Presence, Typing};
 use crate::identity::Identity;
 use crate::keys::{Keys, OtherServers};
-use crate::live::Destinations;
+use crate::live::{Destinations, Tail};
 use crate::media::{self, Media};
 use crate::observe::metrics;
 use crate::receipts::Receipts;
@@ -134,6 +134,8 @@ pub struct Parts {
     pub media: Arc<Media>,
     /// Servers that the log has something new for.
     pub destinations: Arc<Destinations>,
+    /// The newest events of this server.
+    pub tail: Arc<Tail>,
 }
 
 /// Everything that federation needs to work.
@@ -158,6 +160,7 @@ pub struct Peers {
     settings: PeerSettings,
     record: OnceLock<SignedRecord>,
     destinations: Arc<Destinations>,
+    tail: Arc<Tail>,
     sharing: RwLock<HashSet<OwnedServerName>>,
     inbox: inbox::Inbox,
     inbox_sizes: inbox_sizes::InboxSizes,
@@ -212,6 +215,7 @@ impl Peers {
             settings,
             record: OnceLock::new(),
             destinations: parts.destinations,
+            tail: parts.tail,
             sharing: RwLock::default(),
             inbox: inbox::Inbox::default(),
             inbox_sizes: inbox_sizes::InboxSizes::default(),

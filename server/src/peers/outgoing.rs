@@ -53,7 +53,7 @@ impl Peers {
         after: Position,
         limit: usize,
     ) -> Result<(Vec<(Position, LogItem)>, Position), Refusal> {
-        let (events, reached) = self.store.events_for(peer, after, limit).await?;
+        let (events, reached) = self.tail.events_for(&self.store, peer, after, limit).await?;
         let kept_out = self
             .kept_out(peer, events.iter().map(|stored| stored.room))
             .await?;
@@ -111,6 +111,7 @@ impl Peers {
             self.store
                 .skip_to(peer, waiting.room, self.store.position())
                 .await?;
+            self.tail.forget(peer);
             skipped.push(LogItem::Skipped(Skipped {
                 room_id: room.room_id.clone(),
                 extremities: room.head().extremities.iter().map(|tip| tip.id.clone()).collect(),

@@ -25,13 +25,12 @@ impl Slowing {
         servers.insert(peer.to_owned(), Instant::now());
     }
 
-    /// How long the next frame of a server waits before it is looked at.
-    pub(super) fn pause(&self, peer: &ServerName) -> Duration {
-        let is_slowed = self
-            .servers()
-            .get(peer)
-            .is_some_and(|last| last.elapsed() < LASTS);
-        if is_slowed { PAUSE } else { Duration::ZERO }
+    /// How long the next frame of a server waits before it is looked at; none where it does not: a pause of no time would
+    /// last until the clock's next tick.
+    pub(super) fn pause(&self, peer: &ServerName) -> Option<Duration> {
+        let servers = self.servers();
+        let is_slowed = servers.get(peer).is_some_and(|last| last.elapsed() < LASTS);
+        is_slowed.then_some(PAUSE)
     }
 
     fn servers(&self) -> MutexGuard<'_, HashMap<OwnedServerName, Instant>> {
@@ -48,12 +47,12 @@ mod tests {
     #[test]
     fn only_who_sends_what_is_dropped_is_slowed() {
         let (slowing, liar) = (Slowing::default(), server_name!("liar.example"));
-        assert_eq!(slowing.pause(liar), Duration::ZERO);
+        assert_eq!(slowing.pause(liar), None);
         slowing.dropped(liar);
-        assert_eq!(slowing.pause(liar), PAUSE);
-        assert_eq!(slowing.pause(server_name!("honest.example")), Duration::ZERO);
+        assert_eq!(slowing.pause(liar), Some(PAUSE));
+        assert_eq!(slowing.pause(server_name!("honest.example")), None);
         let long_ago = Instant::now().checked_sub(LASTS).unwrap();
         slowing.servers().insert(liar.to_owned(), long_ago);
-        assert_eq!(slowing.pause(liar), Duration::ZERO);
+        assert_eq!(slowing.pause(liar), None);
     }
 }

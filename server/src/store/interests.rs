@@ -4,6 +4,7 @@
 //! event are fixed when it is stored. A peer's cursor is read by room and position within its intervals; the log is never
 //! scanned.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use maru_protocol::cursor::Position;
@@ -53,6 +54,23 @@ pub(super) async fn store(
             .await?;
     }
     Ok(())
+}
+
+/// Positions of the log whose own events of a room a server is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interval {
+    /// The first.
+    pub from: Position,
+    /// The last; none while it lasts.
+    pub until: Option<Position>,
+}
+
+impl Interval {
+    /// Whether an event at a position falls into it.
+    #[must_use]
+    pub fn holds(&self, at: Position) -> bool {
+        at >= self.from && self.until.is_none_or(|until| at <= until)
+    }
 }
 
 /// A room whose events a peer has not been sent yet.
@@ -140,6 +158,34 @@ impl Store {
             _ => end.max(after),
         };
         Ok((events, reached))
+    }
+
+    /// A server's intervals in some rooms, but for those that ended at a position or before.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn intervals_in(
+        &self,
+        peer: &ServerName,
+        rooms: &[i64],
+        after: Position,
+    ) -> Result<HashMap<i64, Vec<Interval>>, StoreError> {
+        let mut intervals: HashMap<i64, Vec<Interval>> = HashMap::new();
+        if rooms.is_empty() {
+            return Ok(intervals);
+        }
+        let rows = query(
+            "SELECT room, from_position, to_position FROM interests \
+             WHERE server_name = $1 AND room = ANY($2) AND (to_position IS NULL OR to_position > $3)",
+        );
+        let rows = rows.bind(peer.as_str()).bind(rooms.to_vec()).bind(after.0);
+        for row in rows.all(&self.readers).await? {
+            intervals.entry(row.get(0)?).or_default().push(Interval {
+                from: Position(row.get(1)?),
+                until: row.get::<Option<i64>>(2)?.map(Position),
+            });
+        }
+        Ok(intervals)
     }
 
     /// Whether more than `count` own events of a room come after a position. Costs grow with `count`.

@@ -6,3 +6,4 @@ mod for_peers;
 mod isolation;
 mod logs;
 mod story;
+mod tail;
