@@ -8,6 +8,7 @@ use ruma::api::client::alias::delete_alias::v3 as delete_alias;
 use ruma::api::client::alias::get_alias::v3 as get_alias;
 use ruma::api::client::room::aliases::v3 as room_aliases;
 
+use super::asker::Asker;
 use super::call::{Answer, Call, Reply};
 use super::router::{Endpoints, Routes};
 use crate::server::Server;
@@ -35,8 +36,11 @@ async fn create(
 
 async fn get(
     State(server): State<Arc<Server>>,
+    Asker(asker): Asker,
     call: Call<get_alias::Request>,
 ) -> Reply<get_alias::Response> {
+    let owner = call.request.room_alias.server_name();
+    server.peers.check_asked_for(asker.as_deref(), owner)?;
     let (room_id, servers) = server.peers.resolve_alias(&call.request.room_alias).await?;
     Ok(Answer(get_alias::Response::new(room_id, servers)))
 }

@@ -12,6 +12,7 @@ use ruma::api::client::room::Visibility;
 use ruma::directory::PublicRoomsChunk;
 use ruma::{OwnedServerName, ServerName};
 
+use super::asker::Asker;
 use super::call::{Answer, Call, Reply};
 use super::router::{Endpoints, Routes};
 use crate::rate_limits::Limit;
@@ -29,11 +30,13 @@ pub(super) fn routes() -> Routes {
 
 async fn list(
     State(server): State<Arc<Server>>,
+    Asker(asker): Asker,
     call: Call<get_public_rooms::Request>,
 ) -> Reply<get_public_rooms::Response> {
     let request = call.request;
     let mut response = get_public_rooms::Response::new(Vec::new());
     if let Some(other) = elsewhere(&server, request.server.as_ref()) {
+        server.peers.check_asked_for(asker.as_deref(), other)?;
         let since = request.since.as_deref();
         let theirs = server
             .peers

@@ -4,6 +4,7 @@
 mod account;
 mod account_data;
 mod aliases;
+mod asker;
 pub mod call;
 mod capabilities;
 pub mod client_address;

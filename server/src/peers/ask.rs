@@ -9,7 +9,7 @@ use maru_protocol::event::Event;
 use maru_protocol::wire::answer::{Part, RefusedCode};
 use maru_protocol::wire::limits::{MAX_ANSWER_BYTES, MAX_PART_BYTES};
 use maru_protocol::wire::request::Call;
-use ruma::{OwnedServerName, RoomId, ServerName};
+use ruma::{OwnedServerName, RoomId, ServerName, UserId};
 
 use super::Peers;
 use super::dropped::Dropped;
@@ -46,6 +46,23 @@ impl Peers {
         self.road.get().ok_or_else(|| {
             Refusal::forbidden("this server does not reach others: `federation_listen` is not set")
         })
+    }
+
+    /// Whether a server may be asked for somebody: no stranger makes this one dial whom he likes, so without an account only
+    /// servers that are known here are asked.
+    ///
+    /// # Errors
+    /// [`Refusal::MissingToken`] where one has to log in for that.
+    pub fn check_asked_for(&self, asker: Option<&UserId>, server: &ServerName) -> Result<(), Refusal> {
+        let may_ask = asker.is_some() || server == self.identity.name() || self.is_known(server);
+        may_ask.then_some(()).ok_or(Refusal::MissingToken)
+    }
+
+    /// Whether a server is one of those that this one has to do with.
+    pub(super) fn is_known(&self, server: &ServerName) -> bool {
+        self.shares_a_room(server)
+            || self.keyring.newest(server).is_some()
+            || self.book.named().iter().any(|name| name == server)
     }
 
     /// Asks a peer.

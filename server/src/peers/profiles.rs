@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use maru_protocol::wire::request::directory::Profile;
-use ruma::{OwnedUserId, ServerName, UserId};
+use ruma::{OwnedUserId, UserId};
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
@@ -56,7 +56,7 @@ impl Default for Profiles {
 
 impl Peers {
     /// A user's profile, whichever the server. Anybody may ask without being logged in, so only servers that are known
-    /// here are asked: no stranger makes this one dial whom he likes.
+    /// here are asked.
     ///
     /// # Errors
     /// [`Refusal::NotFound`] when there is no such user, or nothing is known of the user's server;
@@ -106,12 +106,5 @@ impl Peers {
         }
         serde_json::from_str(&profile)
             .map_err(|error| Refusal::Unavailable(format!("{server} gives no profile: {error}")))
-    }
-
-    /// Whether a server is one of those that this one has to do with.
-    fn is_known(&self, server: &ServerName) -> bool {
-        self.shares_a_room(server)
-            || self.keyring.newest(server).is_some()
-            || self.book.named().iter().any(|name| name == server)
     }
 }

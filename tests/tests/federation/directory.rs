@@ -1,5 +1,6 @@
 //! Rooms that are on other servers, seen from outside: the directory, previews, spaces.
 
+use http::Method;
 use maru_tests::user::encode;
 use maru_tests::{TestServer, federate};
 use serde_json::json;
@@ -86,4 +87,32 @@ async fn a_space_leads_through_rooms_of_other_servers() {
         a.name()
     );
     bob.get(&preview).await.refused(404, "M_NOT_FOUND");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_have_nobody_asked_but_servers_that_are_known() {
+    let (a, b) = (TestServer::start().await, TestServer::start().await);
+    federate(&[&a, &b]).await;
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    alice
+        .create_room(json!({ "preset": "public_chat", "visibility": "public", "room_alias_name": "hall" }))
+        .await;
+    let paths = |server: &str| {
+        [
+            format!("/_matrix/client/v3/publicRooms?server={server}"),
+            format!(
+                "/_matrix/client/v3/directory/room/{}",
+                encode(&format!("#hall:{server}"))
+            ),
+        ]
+    };
+    for path in paths(a.name()) {
+        b.request(Method::GET, &path, None).await.ok();
+    }
+    for path in paths("nobody.invalid") {
+        let stranger = b.request(Method::GET, &path, None).await;
+        stranger.refused(401, "M_MISSING_TOKEN");
+        // Who has an account has it asked, and hears that it is not to be reached.
+        bob.get(&path).await.refused(503, "M_UNKNOWN");
+    }
 }
