@@ -27,6 +27,8 @@ const MOST_LOADS: usize = 2_000;
 #[derive(Clone, Debug)]
 struct Spot {
     nid: EventNid,
+    /// The number under which it hung nowhere until now.
+    outlier: Option<EventNid>,
     /// Its place in the timeline; none for the end.
     place: Option<Place>,
     /// The events before it that nobody gave and that no gap stands for yet.
@@ -102,16 +104,20 @@ impl Rooms {
         if known.is_some_and(|known| known.state_after.is_some() || known.outcome == Outcome::Rejected) {
             return self.already_known(&incoming);
         }
-        let nid = match records::was_outlier(facts, &incoming.event) {
-            Some(nid) => nid,
-            None => EventNid(self.store.next_nid()),
-        };
+        // Asked once: a try that ends for want of other facts has told them of the state after the event.
+        let outlier = records::was_outlier(facts, &incoming.event);
+        let nid = outlier.unwrap_or_else(|| EventNid(self.store.next_nid()));
         let push = self.judge(room, &records::as_draft(&incoming.event)).await?;
         let target = incoming.event.redacts.as_ref().and_then(|id| facts.known(id));
         let target = target.cloned();
         let redaction = self.redaction(room, &incoming.event, target).await?;
         let missing = self.outside_gaps(room, missing_before(&incoming, facts)).await?;
-        let spot = Spot { nid, place, missing };
+        let spot = Spot {
+            nid,
+            outlier,
+            place,
+            missing,
+        };
         let mut changed = HashMap::new();
         for _ in 0..MOST_LOADS {
             let permit = room.builds.acquire().await.map_err(Refusal::internal)?;
@@ -173,7 +179,6 @@ impl Rooms {
             backfilled: incoming.backfilled,
             accepted: incoming.accepted,
         };
-        let outlier = records::was_outlier(facts, &incoming.event);
         let lock = room.lock();
         let head = Arc::clone(lock.head());
         let graph = Head {
@@ -218,7 +223,7 @@ impl Rooms {
             }));
         }
         let mut list: Vec<Record> = records::states(room.nid, &ingested.new_states).collect();
-        list.extend(outlier.map(Record::Placed));
+        list.extend(spot.outlier.map(Record::Placed));
         list.push(Record::Event(Arc::clone(&stored)));
         list.extend(place.filter(|_| !spot.missing.is_empty()).map(|before| {
             Record::Gap(GapChange::Opened(Gap {
