@@ -27,6 +27,9 @@ pub(super) enum Dropped {
     /// It comes in an answer that is larger than any may be, or than its peer said.
     #[error("more is told than may be")]
     TooMuch,
+    /// What a server answers to somebody who wants to join its room does not hold.
+    #[error("what a server tells of its room does not hold")]
+    WrongAnswer,
     /// The forks that it joins cannot be resolved.
     #[error("{0}")]
     Broken(String),
@@ -45,6 +48,7 @@ impl Dropped {
             Self::OtherServer => "other_server",
             Self::Unplaceable => "unplaceable",
             Self::TooMuch => "too_much",
+            Self::WrongAnswer => "wrong_answer",
             Self::Broken(_) => "broken",
         }
     }

@@ -13,6 +13,7 @@ use serde_json::{Map, json};
 
 use super::Peers;
 use super::ask::Subject;
+use super::dropped::Dropped;
 use super::inviting::stripped;
 use super::template::{Built, Wish};
 use crate::refusal::Refusal;
@@ -177,15 +178,17 @@ impl Peers {
         if self.goes_on(server, &join).await? {
             return Ok(());
         }
-        let room = self
-            .rooms
-            .arrive(Arrival {
-                room_id: wish.room_id.to_owned(),
-                version: built.version,
-                state: done.state,
-                join,
-            })
-            .await?;
+        let arrived = self.rooms.arrive(Arrival {
+            room_id: wish.room_id.to_owned(),
+            version: built.version,
+            state: done.state,
+            join,
+        });
+        let room = arrived.await.inspect_err(|refusal| {
+            if matches!(refusal, Refusal::Forbidden(_)) {
+                self.drops.count(&Dropped::WrongAnswer);
+            }
+        })?;
         self.wake_room(&room);
         self.replicas.add(&room.room_id);
         let told = |work: &mut Work| work.told(server.to_owned(), done.extremities);
@@ -195,14 +198,16 @@ impl Peers {
 
     /// Our own event as a server in the room accepted it: it may carry more signatures, and nothing else is new.
     fn accepted(&self, server: &ServerName, built: &Built, json: &str) -> Result<Arc<Event>, Refusal> {
+        let wrong = |what: String| {
+            self.drops.count(&Dropped::WrongAnswer);
+            Refusal::forbidden(format!("{server} answers with {what}"))
+        };
         let sent = &built.event;
         let event = self
             .verify(json, &sent.room_id, built.version, built.max_event_bytes)
-            .map_err(|why| Refusal::forbidden(format!("{server} answers with a wrong event: {why}")))?;
+            .map_err(|why| wrong(format!("a wrong event: {why}")))?;
         if event.id != sent.id || event.content.as_str() != sent.content.as_str() {
-            return Err(Refusal::forbidden(format!(
-                "{server} answers with another event than was sent"
-            )));
+            return Err(wrong("another event than was sent".to_owned()));
         }
         Ok(event)
     }

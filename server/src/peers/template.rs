@@ -14,6 +14,7 @@ use ruma::{RoomId, ServerName, UserId};
 use serde_json::{Map, Value, json};
 
 use super::Peers;
+use super::dropped::Dropped;
 use crate::refusal::Refusal;
 
 /// A membership that a user of this server wants.
@@ -49,8 +50,10 @@ impl Peers {
     }
 
     fn build_from(&self, server: &ServerName, wish: &Wish<'_>, template: Template) -> Result<Built, Refusal> {
-        let wrong =
-            |what: &str| Refusal::forbidden(format!("{server} answers with a wrong template: {what}"));
+        let wrong = |what: &str| {
+            self.drops.count(&Dropped::WrongAnswer);
+            Refusal::forbidden(format!("{server} answers with a wrong template: {what}"))
+        };
         let version = RoomVersion::from_id(&template.version)
             .ok_or_else(|| Refusal::UnsupportedRoomVersion(template.version.to_string()))?;
         // Whose events these are is not known yet, so they cannot be verified; they only give ids and limits, and the
