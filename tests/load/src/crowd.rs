@@ -150,7 +150,12 @@ fn user(server_name: &ServerName, number: usize) -> Result<OwnedUserId, LoadErro
     OwnedUserId::try_from(format!("@crowd-{number}:{server_name}")).map_err(broken)
 }
 
-fn record(root: &SecretKey, tls: &SecretKey, signing: &SigningKey) -> Result<SignedRecord, LoadError> {
+/// What a made-up homeserver says of itself.
+pub(crate) fn record(
+    root: &SecretKey,
+    tls: &SecretKey,
+    signing: &SigningKey,
+) -> Result<SignedRecord, LoadError> {
     let record = ServerRecord {
         name: key_name(&root.public_key()).map_err(broken)?,
         issued: now_ms(),

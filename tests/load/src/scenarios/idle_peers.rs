@@ -5,24 +5,24 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::Args;
 use maru_federation::link::frames::FrameReader;
 use maru_federation::link::{IncomingStream, Link, OutgoingStream, Transport};
 use maru_federation::quic::{BoundSocket, Quic};
-use maru_protocol::record::EventKey;
 use maru_protocol::server_name::key_name;
 use maru_protocol::wire::limits::MAX_FRAME_BYTES;
 use maru_protocol::wire::message::{Hello, Ready};
 use maru_protocol::wire::{Message, encode};
-use maru_protocol::{KeyId, LogId, SecretKey, ServerRecord};
+use maru_protocol::{KeyId, LogId, SecretKey, SigningKey};
 use ruma::OwnedServerName;
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 
 use crate::context::Context;
+use crate::crowd;
 use crate::error::LoadError;
 use crate::measure::Stopwatch;
 use crate::report::Outcome;
@@ -42,8 +42,6 @@ pub(crate) struct Size {
 const BASE: usize = 10;
 /// How long everything has to come to rest.
 const REST: Duration = Duration::from_secs(3);
-/// How long a server record is good for, in milliseconds: a day.
-const LIFETIME_MS: u64 = 86_400_000;
 
 /// A connected peer. It goes when the value does.
 struct Peer {
@@ -104,28 +102,14 @@ fn greeting(
     signing: &SecretKey,
     to: OwnedServerName,
 ) -> Result<[Message; 2], LoadError> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-    let record = ServerRecord {
-        name: key_name(&root.public_key()).map_err(broken)?,
-        issued: now,
-        relays: Vec::new(),
-        expires: now + LIFETIME_MS,
-        peer_id: None,
-        tls_key: tls.public_key(),
-        root_key: root.public_key(),
-        sequence: 1,
-        addresses: Vec::new(),
-        signing_keys: vec![EventKey {
-            id: KeyId::new("1").map_err(broken)?,
-            key: signing.public_key(),
-            valid_until: None,
-        }],
+    let signing = SigningKey {
+        id: KeyId::new("1").map_err(broken)?,
+        secret: signing.clone(),
     };
     let hello = Message::Hello(Hello {
-        name: record.name.clone(),
+        name: key_name(&root.public_key()).map_err(broken)?,
         to: Some(to),
-        record: record.sign(root).map_err(broken)?,
+        record: crowd::record(root, tls, &signing)?,
         log_id: LogId([1; 16]),
     });
     let ready = Message::Ready(Ready {
