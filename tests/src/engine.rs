@@ -147,3 +147,22 @@ macro_rules! on_both_engines {
         }
     )+};
 }
+
+/// Runs `async fn(Engine)` tests, which start several servers, for SQLite and for PostgreSQL, named like those of
+/// [`on_both_engines`].
+#[macro_export]
+macro_rules! for_both_engines {
+    ($($test:ident),+ $(,)?) => {$(
+        mod $test {
+            #[tokio::test(flavor = "multi_thread")]
+            async fn sqlite() {
+                Box::pin(super::$test($crate::Engine::Sqlite)).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn postgres() {
+                Box::pin(super::$test($crate::Engine::Postgres)).await;
+            }
+        }
+    )+};
+}

@@ -9,6 +9,7 @@ use maru::config::{Config, Registration};
 use maru::data_folder::Keys;
 use maru::http::listener::{Listener, ListenerOptions};
 use maru::identity::Identity;
+use maru::rooms::Room;
 use maru::server::Server;
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -137,6 +138,15 @@ impl TestServer {
     #[must_use]
     pub fn parts(&self) -> &Arc<Server> {
         &self.server
+    }
+
+    /// The server's replica of a room.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub async fn replica(&self, room: &str) -> Arc<Room> {
+        let replica = self.server.rooms.room(room.try_into().unwrap()).await;
+        replica.unwrap()
     }
 
     /// Where requests go.

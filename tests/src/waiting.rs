@@ -1,13 +1,45 @@
-//! Waiting for what another server brings: a user syncs until it is there.
+//! Waiting for what another server brings: a user syncs until it is there, or the database is asked until it holds it.
 
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::{Synced, User};
+use crate::{Data, Synced, User};
 
 /// Time for something to come from another server, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The pause before what nobody tells of is looked at again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Looks again and again for something that nobody tells of, until it is there; what was found.
+///
+/// # Panics
+/// When it has not come after a long while, with what was seen instead.
+pub async fn look_for<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let started = Instant::now();
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(seen) => assert!(started.elapsed() < PATIENCE, "never: {what}, but {seen}"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+impl Data {
+    /// Asks the database itself, past the server, until it answers with this number.
+    ///
+    /// # Panics
+    /// When it has not after a long while.
+    pub async fn comes_to(&self, expected: i64, sql: &str) {
+        look_for(sql, async || {
+            let number = self.number(sql).await;
+            (number == expected).then_some(()).ok_or(number.to_string())
+        })
+        .await;
+    }
+}
 
 impl User {
     /// Syncs from the beginning until `found` finds something.
@@ -75,21 +107,13 @@ impl User {
             crate::user::encode(room),
             crate::user::encode(&whom.id)
         );
-        let started = Instant::now();
-        loop {
+        let what = format!("{} sees {} as {membership}", self.id, whom.id);
+        look_for(&what, async || {
             let reply = self.get(&path).await;
-            if reply.json["membership"] == membership {
-                return;
-            }
-            assert!(
-                started.elapsed() < PATIENCE,
-                "{} never sees {} as {membership}: {}",
-                self.id,
-                whom.id,
-                reply.json
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            let is_seen = reply.json["membership"] == membership;
+            is_seen.then_some(()).ok_or(reply.json.to_string())
+        })
+        .await;
     }
 
     /// Joins a room through a server, and waits for nothing.

@@ -166,7 +166,13 @@ async fn a_connection_that_shares_a_room_is_kept_and_made_again() {
     };
     let two = Two::start(settings);
     two.to_b.connect(&two.b.name).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // One that nobody keeps, idle for less long, has gone.
+    let unkept = Two::start(settings);
+    unkept.a.stored().keeps = false;
+    unkept.b.stored().keeps = false;
+    unkept.to_b.connect(&unkept.b.name).await.unwrap();
+    eventually("closed for being idle", || unkept.to_b.peers().is_empty()).await;
+    unkept.stop().await;
     assert_eq!(two.a.stored().connections, (1, 0), "not closed for being idle");
     two.to_b.disconnect(&two.b.name, CloseCode::Done, "again");
     eventually("made again", || two.a.stored().connections.0 == 2).await;

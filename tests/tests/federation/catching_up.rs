@@ -104,12 +104,7 @@ async fn a_gap_in_the_middle_is_read_over_and_closes() {
     let expected = texts(&alice.history(&room).await);
     assert_eq!(expected.len(), missed + 2);
     assert_eq!(texts(&bob.history(&room).await), expected);
-    let replica = b
-        .parts()
-        .rooms
-        .room(room.as_str().try_into().unwrap())
-        .await
-        .unwrap();
+    let replica = b.replica(&room).await;
     assert!(
         replica.head().last_place > Place::FIRST_LIVE.next_stretch(),
         "there was no gap"

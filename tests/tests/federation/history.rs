@@ -5,8 +5,10 @@ use std::collections::HashSet;
 use maru::store::events::Direction;
 use maru_protocol::cursor::Place;
 use maru_tests::user::{encode, texts};
-use maru_tests::{Engine, TestServer, User, federate};
+use maru_tests::{Engine, TestServer, User, federate, for_both_engines};
 use serde_json::{Value, json};
+
+for_both_engines!(a_large_state_comes_once);
 
 async fn two() -> (TestServer, TestServer, User, User) {
     let (a, b) = (TestServer::start().await, TestServer::start().await);
@@ -195,12 +197,7 @@ async fn a_large_state_comes_once(engine: Engine) {
     let (here, there) = (bob.history(&room).await, alice.history(&room).await);
     assert_eq!(here.len(), there.len());
     assert!(ids(&here) == ids(&there), "another order");
-    let replica = b
-        .parts()
-        .rooms
-        .room(room.as_str().try_into().unwrap())
-        .await
-        .unwrap();
+    let replica = b.replica(&room).await;
     let store = &b.parts().store;
     assert_eq!(store.gaps(replica.nid).await.unwrap(), []);
     let events = store
@@ -235,14 +232,4 @@ async fn a_large_state_comes_once(engine: Engine) {
         let (here, there) = (bob.get(&path).await.ok(), alice.get(&path).await.ok());
         assert!(state_of(here) == state_of(there), "another state at {event}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_large_state_comes_once_on_sqlite() {
-    a_large_state_comes_once(Engine::Sqlite).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_large_state_comes_once_on_postgres() {
-    a_large_state_comes_once(Engine::Postgres).await;
 }

@@ -1,10 +1,13 @@
 //! End-to-end encryption across servers: keys are found and claimed, messages to devices arrive once.
 
 use maru_tests::user::encode;
-use maru_tests::{Engine, TestServer, User, federate, reunite};
+use maru_tests::waiting::look_for;
+use maru_tests::{Engine, TestServer, User, federate, for_both_engines, reunite};
 use serde_json::{Value, json};
 
 use super::{room_across, until};
+
+for_both_engines!(keys_cross, messages_arrive_once);
 
 fn device_keys(user: &User, key: &str) -> Value {
     let name = |kind: &str| format!("{kind}:{}", user.device);
@@ -225,38 +228,9 @@ async fn messages_arrive_once(engine: Engine) {
     );
 
     // What has arrived is kept no longer.
-    for _ in 0..200 {
-        if a.data().number("SELECT COUNT(*) FROM peer_messages").await == 0 {
-            let queued = a
-                .data()
-                .number("SELECT CAST(SUM(messages) AS BIGINT) FROM peer_queues")
-                .await;
-            assert_eq!(queued, 0);
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    panic!("messages are kept though they have arrived");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn keys_cross_on_sqlite() {
-    Box::pin(keys_cross(Engine::Sqlite)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn keys_cross_on_postgres() {
-    Box::pin(keys_cross(Engine::Postgres)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn messages_arrive_once_on_sqlite() {
-    Box::pin(messages_arrive_once(Engine::Sqlite)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn messages_arrive_once_on_postgres() {
-    Box::pin(messages_arrive_once(Engine::Postgres)).await;
+    a.data().comes_to(0, "SELECT COUNT(*) FROM peer_messages").await;
+    let queued = "SELECT CAST(SUM(messages) AS BIGINT) FROM peer_queues";
+    assert_eq!(a.data().number(queued).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -277,13 +251,12 @@ async fn what_changed_while_no_room_was_shared_is_not_missed() {
     upload(&phone, "second").await;
     bob.join(&room).await;
     // Until the other server has seen the join, it says nothing of Alice, and that is not taken for an answer.
-    for _ in 0..200 {
-        if devices_of(&alice, &query(&bob, &alice).await) == 2 {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    panic!("the second device was never found");
+    look_for("the second device", async || {
+        let found = query(&bob, &alice).await;
+        let is_there = devices_of(&alice, &found) == 2;
+        is_there.then_some(()).ok_or(found.to_string())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

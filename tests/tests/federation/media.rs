@@ -12,8 +12,10 @@ use http::{Method, Request, header};
 use maru::media::{Fetched, Media, OtherServers};
 use maru::refusal::Refusal;
 use maru_tests::picture::{dimensions, png};
-use maru_tests::{Engine, Reply, TestServer, User, federate};
+use maru_tests::{Engine, Reply, TestServer, User, federate, for_both_engines};
 use ruma::ServerName;
+
+for_both_engines!(the_longest_unused_go_when_there_is_no_room);
 
 async fn upload(user: &User, content_type: &str, body: &[u8]) -> String {
     let request = Request::builder()
@@ -81,16 +83,6 @@ async fn a_file_of_another_server_is_fetched_once_and_kept() {
     a.parts().peers.stop().await;
     assert_eq!(&download(&bob, &file).await.body[..], body);
     assert_eq!(bob.get(&thumbnail).await.body, made.body);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_longest_unused_go_on_sqlite() {
-    Box::pin(the_longest_unused_go_when_there_is_no_room(Engine::Sqlite)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_longest_unused_go_on_postgres() {
-    Box::pin(the_longest_unused_go_when_there_is_no_room(Engine::Postgres)).await;
 }
 
 async fn the_longest_unused_go_when_there_is_no_room(engine: Engine) {

@@ -15,6 +15,7 @@ mod profiles;
 mod receipts;
 mod redactions;
 mod restricted;
+mod returning;
 mod rooms;
 mod sizes;
 mod three_servers;
@@ -26,18 +27,12 @@ use serde_json::{Value, json};
 async fn room_across(host: &User, server: &TestServer, guests: &[&User]) -> String {
     let room = host.create_room(json!({ "preset": "public_chat" })).await;
     for guest in guests {
-        let path = format!("/_matrix/client/v3/join/{room}?via={}", server.name());
-        guest.post(&path, json!({})).await.ok();
+        guest.join_via(&room, server.name()).await.ok();
     }
-    let joined = |members: &Value| members["joined"].as_object().map_or(0, serde_json::Map::len);
-    for _ in 0..200 {
-        let members = host.get(&format!("rooms/{room}/joined_members")).await.ok();
-        if joined(&members) == guests.len() + 1 {
-            return room;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    for guest in guests {
+        host.sees_member(&room, guest, "join").await;
     }
-    panic!("not everybody was seen to join");
+    room
 }
 
 /// Reads a user's sync from a token on until an answer fits; the token after it.

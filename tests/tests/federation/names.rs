@@ -5,8 +5,10 @@ use maru::clock::Clock;
 use maru::config::Config;
 use maru::data_folder::DataFolder;
 use maru_tests::web::TestWeb;
-use maru_tests::{Engine, TestServer, federate};
+use maru_tests::{Engine, TestServer, federate, for_both_engines};
 use serde_json::json;
+
+for_both_engines!(another_root_key_is_refused_until_the_admin_accepts_it);
 
 async fn named(name: &str) -> TestServer {
     named_on(Engine::Sqlite, name).await
@@ -166,22 +168,6 @@ async fn a_name_that_cannot_be_proven_may_only_say_hello() {
 fn root_key(server: &TestServer) -> String {
     let record = server.parts().peers.own_record().unwrap().verify().unwrap();
     record.root_key.to_base64()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn another_root_key_is_refused_until_the_admin_accepts_it_on_sqlite() {
-    Box::pin(another_root_key_is_refused_until_the_admin_accepts_it(
-        Engine::Sqlite,
-    ))
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn another_root_key_is_refused_until_the_admin_accepts_it_on_postgres() {
-    Box::pin(another_root_key_is_refused_until_the_admin_accepts_it(
-        Engine::Postgres,
-    ))
-    .await;
 }
 
 async fn another_root_key_is_refused_until_the_admin_accepts_it(engine: Engine) {

@@ -1,10 +1,12 @@
 //! Receipts across servers.
 
 use maru_tests::user::encode;
-use maru_tests::{Engine, TestServer, User, federate, reunite};
+use maru_tests::{Engine, TestServer, User, federate, for_both_engines, reunite};
 use serde_json::{Value, json};
 
 use super::{room_across, until};
+
+for_both_engines!(receipts_cross);
 
 /// The receipt of a user for an event in what a sync says of a room.
 fn receipt<'s>(synced: &'s Value, room: &str, event: &str, whose: &User) -> &'s Value {
@@ -77,17 +79,11 @@ async fn a_receipt_for_an_event_that_is_not_here_waits_for_it() {
     })
     .await;
     read(&bob, &room, "m.read", &event, None).await;
-    for _ in 0..200 {
-        if a.data().number("SELECT COUNT(*) FROM waiting_receipts").await == 1 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
     let (known, waiting) = (
         "SELECT COUNT(*) FROM receipts",
         "SELECT COUNT(*) FROM waiting_receipts",
     );
-    assert_eq!(a.data().number(waiting).await, 1);
+    a.data().comes_to(1, waiting).await;
     assert_eq!(a.data().number(known).await, 0);
     // What Bob says next names Carol's event, which is fetched then.
     bob.send(&room, "near").await;
@@ -96,14 +92,4 @@ async fn a_receipt_for_an_event_that_is_not_here_waits_for_it() {
     })
     .await;
     assert_eq!(a.data().number(waiting).await, 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn receipts_cross_on_sqlite() {
-    Box::pin(receipts_cross(Engine::Sqlite)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn receipts_cross_on_postgres() {
-    Box::pin(receipts_cross(Engine::Postgres)).await;
 }

@@ -1,6 +1,8 @@
 //! Rooms have no owner: they go on when the server that made them is gone for good.
 
+use maru::store::events::StoredEvent;
 use maru_tests::user::texts;
+use maru_tests::waiting::look_for;
 use maru_tests::{TestServer, federate};
 use serde_json::{Value, json};
 
@@ -15,15 +17,16 @@ fn ids(events: &[Value]) -> Vec<String> {
 async fn has_all_of(server: &TestServer, room: &str, events: &[Value]) {
     let store = &server.parts().store;
     let room = store.room(room.try_into().unwrap()).await.unwrap().unwrap();
-    'events: for id in ids(events) {
-        for _ in 0..1_000 {
+    for id in ids(events) {
+        let what = format!("{} has {id}", server.name());
+        look_for(&what, async || {
             let stored = store.event(id.as_str().try_into().unwrap()).await.unwrap();
-            if stored.is_some_and(|stored| stored.room == room.nid && stored.place.is_some()) {
-                continue 'events;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-        panic!("{} never has {id}", server.name());
+            let is_here = |stored: &StoredEvent| stored.room == room.nid && stored.place.is_some();
+            stored
+                .filter(|stored| is_here(stored))
+                .ok_or_else(|| "not yet".to_owned())
+        })
+        .await;
     }
 }
 

@@ -111,7 +111,10 @@ impl Foothold {
 
     /// An event of the user.
     pub(super) fn event(&self, event_type: &str, state_key: Option<&str>, content: Value) -> Event {
-        let draft = self.draft(event_type, state_key, content);
+        self.build(self.draft(event_type, state_key, content))
+    }
+
+    fn build(&self, draft: Draft) -> Event {
         let links = Links {
             prev_events: self.prev_events.clone(),
             auth_events: self.auth_events.clone(),
@@ -152,11 +155,15 @@ impl Foothold {
 
     /// A text message of the user.
     pub(super) fn message(&self, text: &str) -> Event {
-        self.event(
-            "m.room.message",
-            None,
-            json!({ "msgtype": "m.text", "body": text }),
-        )
+        self.message_at(now_ms(), text)
+    }
+
+    /// A text message that claims to be of this time.
+    pub(super) fn message_at(&self, time_ms: u64, text: &str) -> Event {
+        let content = json!({ "msgtype": "m.text", "body": text });
+        let mut draft = self.draft("m.room.message", None, content);
+        draft.origin_server_ts = time_ms;
+        self.build(draft)
     }
 
     /// An event as an item of the log, for this room.

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use maru_federation::link::{CloseReason, IncomingStream, Link, OutgoingStream, Transport};
 use maru_federation::quic::{BoundSocket, Quic};
 use maru_protocol::LogId;
+use maru_protocol::wire::datagram::Typing;
 use maru_protocol::wire::message::{Hello, Log, Ready, Stored};
-use maru_protocol::wire::{CloseCode, Message, Octets, encode};
+use maru_protocol::wire::{CloseCode, Datagram, Message, Octets, encode, encode_datagram};
 use maru_tests::TestServer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::liar::{Liar, LiarKeys, PATIENCE, Victim};
+use super::liar::{Liar, LiarKeys, PATIENCE, Victim, eventually};
 
 /// A peer that has said hello and writes what it likes from then on.
 pub(super) struct Raw {
@@ -159,4 +161,47 @@ async fn a_frame_without_end_holds_up_nobody_else() {
     }
     assert!(!trickling.is_finished(), "a slow frame is no offence");
     trickling.abort();
+}
+
+/// Datagrams and requests that are too many, too large or none: each is counted for the peer, which may go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_much_of_one_peer_is_counted() {
+    let server = TestServer::start().await;
+    let victim = Victim::of(&server).await;
+    let raw = Raw::connect(29, &victim).await;
+    let pool = server.parts().peers.pool().unwrap();
+    let name = LiarKeys::of(29).name();
+    let traffic = || pool.peer(&name).unwrap().traffic;
+    for _ in 0..3 {
+        raw.link.send_datagram(Bytes::from_static(b"what?")).unwrap();
+    }
+    eventually("what is no datagram is counted", || {
+        traffic().datagrams_dropped == 3
+    })
+    .await;
+    let typing = Datagram::Typing(Typing {
+        room_id: ruma::owned_room_id!("!room:example.org"),
+        user_id: format!("@liar:{name}").try_into().unwrap(),
+        typing: true,
+        lifetime_ms: 10_000,
+    });
+    let typing = Bytes::from(encode_datagram(&typing).unwrap());
+    eventually("a flood is cut, and counted", || {
+        for _ in 0..500 {
+            let _ = raw.link.send_datagram(typing.clone());
+        }
+        traffic().datagrams_dropped > 1_000
+    })
+    .await;
+    assert!(traffic().datagrams_in > 0, "some of them are heard");
+
+    // Thousands of requests, each of which announces more than a request may have.
+    for _ in 0..2_000 {
+        let (mut request, mut answer) = raw.link.open_request().await.unwrap();
+        request.write_all(&(8_u32 << 20).to_be_bytes()).await.unwrap();
+        skip_frame(&mut answer).await;
+    }
+    let counted = traffic();
+    assert_eq!((counted.requests_in, counted.refused), (2_000, 2_000));
+    assert!(pool.refusals().is_empty(), "{:?}", pool.refusals());
 }

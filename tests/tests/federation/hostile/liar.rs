@@ -18,7 +18,7 @@ use maru_protocol::wire::request::records::Records;
 use maru_protocol::wire::{Datagram, LogItem, Octets, Part, Refused, RefusedCode, Request};
 use maru_protocol::{KeyId, LogId, SecretKey, ServerRecord, SignedRecord, SigningKey};
 use maru_tests::TestServer;
-use ruma::{OwnedServerName, ServerName};
+use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName};
 use tokio::time::{Instant, sleep};
 
 /// How long anything may take before it counts as never, also on a busy machine.
@@ -113,6 +113,8 @@ struct Said {
     received: Option<Received>,
     /// What it heard of the other's log.
     heard: Vec<LogItem>,
+    /// Where it says that its rooms end.
+    ends: Vec<RoomExtremities>,
     /// Extremities that it was told.
     told: Vec<RoomExtremities>,
     /// How far the other has its log.
@@ -236,6 +238,15 @@ impl Liar {
         self.said().heard.clone()
     }
 
+    /// Says where a room of it ends.
+    pub(super) fn tell(&self, victim: &Victim, room_id: &RoomId, extremities: Vec<OwnedEventId>) {
+        self.said().ends = vec![RoomExtremities {
+            room_id: room_id.to_owned(),
+            extremities,
+        }];
+        self.pool.owe_extremities(&victim.name);
+    }
+
     /// The extremities that it was told so far.
     pub(super) fn told(&self) -> Vec<RoomExtremities> {
         self.said().told.clone()
@@ -332,7 +343,7 @@ impl Homeserver for Lies {
     }
 
     async fn extremities(&self, _peer: &ServerName) -> Result<Vec<RoomExtremities>, Failure> {
-        Ok(Vec::new())
+        Ok(self.said.lock().unwrap().ends.clone())
     }
 
     async fn heard_extremities(&self, _peer: &ServerName, rooms: Vec<RoomExtremities>) {
