@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use maru_protocol::event::Event;
 use maru_protocol::ingest::Outcome;
+use maru_protocol::interest;
 use ruma::OwnedEventId;
 
 use crate::database::{Database, Room, Stored};
@@ -22,6 +23,7 @@ pub(crate) fn findings(world: &World) -> Vec<String> {
         own_log(server, &mut found);
     }
     messages(world, &mut found);
+    told(world, &mut found);
     let core = core(world, &mut found);
     unrest(world, &core, &mut found);
     same_state(world, &core, &mut found);
@@ -48,7 +50,8 @@ pub(crate) fn look_for_unheard(world: &mut World) {
     world.seen.extend(unheard);
 }
 
-/// Nothing waits anywhere, except events whose ancestors no server has any more.
+/// Nothing waits anywhere, except events whose ancestors no server has any more: they were known to a server alone that is
+/// gone for good, or back at a backup, and whoever was sent what came after them tries it again until it gives up.
 fn unrest(world: &World, core: &[usize], found: &mut Vec<String>) {
     for server in world.servers.iter().filter(|server| server.up) {
         let at = server.index;
@@ -112,10 +115,44 @@ fn messages(world: &World, found: &mut Vec<String>) {
     }
 }
 
+/// Whoever takes itself to be in the room has what was made elsewhere while it was, up to and with the event by which it went
+/// there: that one above all is for it. What came while nobody was in the room there is for nobody.
+fn told(world: &World, found: &mut Vec<String>) {
+    let up = || world.servers.iter().filter(|server| server.up);
+    for (one, other) in up().flat_map(|one| up().map(move |other| (one, other))) {
+        if one.index == other.index || !other.is_in() {
+            continue;
+        }
+        let disk = &one.disk;
+        let is_joined = |event: &Event| {
+            let key = event.state_key.as_deref().unwrap_or_default();
+            key.ends_with(other.name.as_str()) && interest::membership(event).as_deref() == Some("join")
+        };
+        let own = disk.log.values().filter_map(|nid| disk.events.get(nid));
+        let own = own.filter(|stored| stored.own && stored.outcome == Outcome::Accepted);
+        let is_for = |stored: &&Stored| {
+            let after = stored.state.iter().flat_map(|state| disk.whole(state));
+            let before = stored.replaces.iter().filter_map(|nid| disk.events.get(nid));
+            after.chain(before).any(|stored| is_joined(&stored.event))
+        };
+        let missing = own
+            .filter(|stored| other.disk.event(&stored.event.id).is_none())
+            .filter(|stored| !other.dropped.contains(&stored.event.id))
+            .filter(is_for);
+        found.extend(missing.map(|stored| {
+            format!(
+                "s{} made {} while s{} was in the room, and that one does not have it",
+                one.index, stored.event.id, other.index
+            )
+        }));
+    }
+}
+
 /// The servers that are entitled to the room: those that others who are entitled count in.
 ///
 /// A server whose user was let in by somebody who did not know yet that the room had been closed may never hear that it is
-/// out; it is in the room by its own account alone.
+/// out; it is in the room by its own account alone. What was made before that while it was in the room it has all the same
+/// ([`told`]).
 fn core(world: &World, found: &mut Vec<String>) -> Vec<usize> {
     let believers: Vec<usize> = world
         .servers
@@ -178,7 +215,10 @@ fn heard_it_go(world: &World, at: usize, gone: usize) -> bool {
         .filter_map(|stored| disk.position_of(stored.nid))
         .max();
     let mut intervals = disk.interests.iter().filter(|interval| interval.server == *name);
-    intervals.any(|interval| interval.until.is_none_or(|until| went <= Some(until)))
+    intervals.any(|interval| {
+        let within = |went| interval.from <= went && interval.until.is_none_or(|until| went <= until);
+        went.is_none_or(within)
+    })
 }
 
 fn room(world: &World, at: usize) -> Option<(&Database, &Room)> {
@@ -232,16 +272,6 @@ fn same_events(world: &World, core: &[usize], found: &mut Vec<String>) {
             .filter(|(name, _)| **name == event.sender.server_name());
         owners.any(|(_, graph)| graph.contains(&event.id))
     };
-    // Nor does one that its own server alone has ever accepted, and left behind when it came into the room anew.
-    let left_behind = |event: &Event| {
-        let own = |at: &&usize| world.servers[**at].name == event.sender.server_name();
-        let accepted = |at: &usize| {
-            let stored = world.servers[*at].disk.event(&event.id);
-            stored.is_some_and(|stored| stored.outcome == Outcome::Accepted && stored.state.is_some())
-        };
-        let elsewhere = core.iter().filter(|at| !own(at)).any(accepted);
-        !elsewhere && !goes_on.iter().any(|(_, graph)| graph.contains(&event.id))
-    };
     let mut expected: BTreeMap<&OwnedEventId, usize> = BTreeMap::new();
     for at in core {
         for stored in world.servers[*at]
@@ -250,7 +280,7 @@ fn same_events(world: &World, core: &[usize], found: &mut Vec<String>) {
             .values()
             .filter_map(|nid| world.servers[*at].disk.events.get(nid))
         {
-            let counts = stored.outcome == Outcome::Accepted && !left_behind(&stored.event)
+            let counts = stored.outcome == Outcome::Accepted
                 || stored.outcome == Outcome::SoftFailed && owner_has(&stored.event);
             if counts {
                 expected.entry(&stored.event.id).or_insert(*at);

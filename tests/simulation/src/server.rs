@@ -142,6 +142,8 @@ pub(crate) struct Server {
     pub(crate) sent: BTreeSet<OwnedEventId>,
     /// Events of peers that were acknowledged to them.
     pub(crate) acknowledged: BTreeSet<OwnedEventId>,
+    /// Events of peers that came when nobody here was in the room.
+    pub(crate) dropped: BTreeSet<OwnedEventId>,
     /// Messages that users were told are sent, with whom they are for.
     pub(crate) sent_messages: BTreeMap<String, OwnedServerName>,
 }
@@ -201,6 +203,7 @@ impl Server {
             joining: None,
             sent: BTreeSet::new(),
             acknowledged: BTreeSet::new(),
+            dropped: BTreeSet::new(),
             sent_messages: BTreeMap::new(),
         }
     }

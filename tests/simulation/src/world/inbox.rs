@@ -110,6 +110,7 @@ impl World {
                 // What is for nobody here any more was acknowledged, and nobody asks for it again.
                 if let Some(event) = self.read(&arrived.json) {
                     self.servers[at].acknowledged.remove(&event.id);
+                    self.servers[at].dropped.insert(event.id.clone());
                 }
                 self.servers[at].write(vec![Record::Ingested(row)]);
                 self.servers[at].work.settled(row);
