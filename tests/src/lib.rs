@@ -23,6 +23,7 @@
 )]
 
 pub mod api;
+pub mod chance;
 pub mod engine;
 pub mod federation;
 pub mod fuzz;

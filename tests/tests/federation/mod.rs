@@ -19,6 +19,7 @@ mod returning;
 mod rooms;
 mod sizes;
 mod three_servers;
+mod turmoil;
 
 use maru_tests::{TestServer, User};
 use serde_json::{Value, json};

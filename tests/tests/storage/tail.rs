@@ -10,6 +10,7 @@ use maru::store::log::{Change, CommitReader, Record};
 use maru::store::{CommitLimits, Store};
 use maru_protocol::cursor::LogId;
 use maru_protocol::interest::Interested;
+use maru_tests::chance::Chance;
 use maru_tests::{Data, Engine};
 use ruma::{EventId, OwnedServerName};
 
@@ -17,16 +18,6 @@ use super::story::{Room, Told};
 
 /// Batches of one run.
 const BATCHES: usize = 150;
-
-/// Numbers that look like chance and are the same in every run.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        usize::try_from(self.0 >> 33).unwrap() % bound
-    }
-}
 
 /// A change of one event that may open, end or touch the interest of a peer, or take an event's content away.
 fn told(
