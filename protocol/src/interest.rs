@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use ruma::{OwnedServerName, UserId};
+use ruma::{OwnedServerName, ServerName, UserId};
 use serde::Deserialize;
 
 use crate::event::Event;
@@ -40,6 +40,14 @@ pub fn membership(event: &Event) -> Option<String> {
     }
     let content = event.content_as::<Content>().ok()?;
     Some(content.membership)
+}
+
+/// Whether an event says what a user of a server is to the room.
+#[must_use]
+pub fn is_membership_of(event: &Event, server_name: &ServerName) -> bool {
+    let user_id = event.state_key.as_deref().map(<&UserId>::try_from);
+    &*event.event_type == "m.room.member"
+        && matches!(user_id, Some(Ok(user_id)) if user_id.server_name() == server_name)
 }
 
 /// Counts one slot of the current state anew, in which `after` takes the place of `before`. Answers whose interest

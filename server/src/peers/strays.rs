@@ -1,16 +1,20 @@
 //! Servers that go on in a room which they have left by this server's account, and do not know it: they were restored from
-//! a backup that is older than that. They are told the event with which they went.
+//! a backup that is older than that. They are told how they went.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+use maru_protocol::cursor::Position;
+use maru_protocol::state::EventNid;
+use maru_protocol::wire::limits::MAX_EXTREMITIES;
 use maru_protocol::wire::message::RoomExtremities;
-use ruma::{OwnedRoomId, OwnedServerName, ServerName};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, ServerName};
 
 use super::Peers;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::store::events::Direction;
+use crate::store::rooms::StoredMembership;
 
 /// Most that are remembered until they are told; of the others it is noted again when they say something more.
 const MOST: usize = 1_000;
@@ -47,7 +51,7 @@ impl Peers {
         }
     }
 
-    /// The events with which a peer went from rooms that it goes on in, where it ever was there.
+    /// How a peer went from rooms that it goes on in, where it ever was there.
     ///
     /// # Errors
     /// When the database fails.
@@ -60,18 +64,42 @@ impl Peers {
             let Some(ended) = self.store.interest_ended(room.nid, peer).await? else {
                 continue;
             };
-            let place = self.store.place_at(room.nid, ended).await?;
-            let end = self
-                .store
-                .timeline(room.nid, place, Direction::Forward, 1)
-                .await?;
             if self.rooms.admits(&room, peer).await? {
-                ends.extend(end.first().map(|end| RoomExtremities {
-                    room_id,
-                    extremities: vec![end.event.id.clone()],
-                }));
+                let extremities = self.ends_in(&room, peer, ended).await?;
+                ends.push(RoomExtremities { room_id, extremities });
             }
         }
         Ok(ends)
+    }
+
+    /// How a peer went from a room: the event with which its interest ended, and what its users are since. Where a resolution
+    /// ended it, the first alone may be one that the peer has.
+    async fn ends_in(
+        &self,
+        room: &Room,
+        peer: &ServerName,
+        ended: Position,
+    ) -> Result<Vec<OwnedEventId>, Refusal> {
+        let place = self.store.place_at(room.nid, ended).await?;
+        let last = self
+            .store
+            .timeline(room.nid, place, Direction::Forward, 1)
+            .await?;
+        let out = self.store.members(room.nid, &["leave", "ban"]).await?;
+        let is_of_then = |member: &&StoredMembership| {
+            member.membership.user_id.server_name() == peer && member.position <= ended
+        };
+        let users: Vec<EventNid> = out
+            .iter()
+            .filter(is_of_then)
+            .map(|member| member.membership.event)
+            .collect();
+        let users = self.rooms.events(&users).await?;
+        let all = last
+            .iter()
+            .chain(users.values())
+            .map(|stored| stored.event.id.clone());
+        let all: BTreeSet<_> = all.collect();
+        Ok(all.into_iter().take(MAX_EXTREMITIES).collect())
     }
 }

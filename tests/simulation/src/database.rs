@@ -10,9 +10,10 @@ use maru_protocol::cursor::LogId;
 use maru_protocol::event::Event;
 use maru_protocol::gap::Here;
 use maru_protocol::ingest::{Facts, Head, Known, Outcome, Wanted};
-use maru_protocol::interest::{Census, Interested};
+use maru_protocol::interest::{self, Census, Interested};
 use maru_protocol::state::{EventNid, State};
 use maru_protocol::version::RoomVersion;
+use maru_protocol::wire::limits::MAX_EXTREMITIES;
 use maru_protocol::wire::message::Received;
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName};
 
@@ -218,15 +219,24 @@ impl Database {
             .for_each(|interval| interval.from = interval.from.max(from));
     }
 
-    /// The event with which a server went.
-    pub(crate) fn end_of(&self, server: &OwnedServerName) -> Option<OwnedEventId> {
+    /// How a server went: the event with which it did, and what its users are since. Where a resolution ended its interest,
+    /// the first alone may be one that it has.
+    pub(crate) fn ends_of(&self, server: &OwnedServerName) -> Option<Vec<OwnedEventId>> {
         let ended = self
             .interests
             .iter()
             .filter(|interval| interval.server == *server);
         let until = ended.filter_map(|interval| interval.until).max()?;
-        let stored = self.events.get(self.log.get(&until)?)?;
-        Some(stored.event.id.clone())
+        let last = self.log.get(&until).and_then(|nid| self.events.get(nid));
+        let state = self.room.iter().flat_map(|room| self.whole(&room.head.state));
+        let users = state.filter(|stored| interest::is_membership_of(&stored.event, server));
+        let users = users.filter(|stored| self.position_of(stored.nid).is_some_and(|at| at <= until));
+        let ends: BTreeSet<_> = last
+            .into_iter()
+            .chain(users)
+            .map(|stored| stored.event.id.clone())
+            .collect();
+        Some(ends.into_iter().take(MAX_EXTREMITIES).collect())
     }
 
     /// The servers whose interest has not ended.

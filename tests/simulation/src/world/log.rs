@@ -100,7 +100,7 @@ impl World {
         let (disk, name) = (&self.servers[at].disk, &self.servers[peer].name);
         let extremities = match disk.interested().contains(name) {
             true => disk.room.as_ref().map(database::Room::ends),
-            false if is_stray => disk.end_of(name).map(|id| vec![id]),
+            false if is_stray => disk.ends_of(name),
             false => None,
         };
         let told = disk.room.as_ref().zip(extremities);
