@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use maru_protocol::auth;
 use maru_protocol::event::{Draft, Event};
-use maru_protocol::state::EventNid;
+use maru_protocol::state::{EventNid, State};
 
 use super::chain::{Chain, Known, NotAdded};
 use super::create::{FirstEvents, empty_head};
@@ -39,7 +39,8 @@ impl Rooms {
         let verdict = self.judge(room, &draft).await?;
         for _ in 0..ATTEMPTS {
             let permit = room.builds.acquire().await.map_err(Refusal::internal)?;
-            self.load_needed(room, &draft, &mut known).await?;
+            let newest = room.newest();
+            self.load_needed(room, &newest.state, &draft, &mut known).await?;
             let Some((stored, pending)) = self.build(room, &draft, &verdict, effects, &mut known)? else {
                 continue;
             };
@@ -58,13 +59,14 @@ impl Rooms {
         let mut known = Known::new();
         draft.origin_server_ts = room.lock().stamp(draft.origin_server_ts);
         for _ in 0..ATTEMPTS {
-            self.load_needed(room, &draft, &mut known).await?;
             // Built on what is durable: others can only judge by what they can be sent.
+            let head = room.head();
+            self.load_needed(room, &head.state, &draft, &mut known).await?;
             let chain = Chain {
                 identity: &self.identity,
                 version: room.version,
                 max_event_bytes: room.max_event_bytes,
-                head: (*room.head()).clone(),
+                head: (*head).clone(),
                 known: &mut known,
                 records: Vec::new(),
             };
@@ -77,8 +79,14 @@ impl Rooms {
         Err(StoreError::StaleHead.into())
     }
 
-    /// Brings the state events that the rules will ask for into memory, before the room is locked.
-    async fn load_needed(&self, room: &Room, draft: &Draft, known: &mut Known) -> Result<(), Refusal> {
+    /// Brings the events of a state that the rules will ask for into memory, before the room is locked.
+    async fn load_needed(
+        &self,
+        room: &Room,
+        state: &State,
+        draft: &Draft,
+        known: &mut Known,
+    ) -> Result<(), Refusal> {
         let (state_key, sender) = (draft.state_key.as_deref(), &draft.sender);
         let mut slots =
             auth::slots_needed(&draft.event_type, sender, state_key, &draft.content, room.version)
@@ -86,7 +94,6 @@ impl Rooms {
         if let Some(state_key) = state_key {
             slots.push(auth::StateSlot::new(&draft.event_type, state_key));
         }
-        let state = &room.newest().state;
         let nids: Vec<_> = slots.iter().filter_map(|slot| state.get(&slot.hash())).collect();
         let missing: Vec<_> = nids.into_iter().filter(|nid| !known.contains_key(nid)).collect();
         known.extend(self.events(&missing).await?);
