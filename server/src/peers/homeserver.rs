@@ -252,14 +252,15 @@ impl Peers {
         let sorted = self.sorted(peer, events).await?.into_iter();
         let (arrived, events): (Vec<_>, Vec<_>) = sorted.map(|sorted| (sorted.arrived, sorted.event)).unzip();
         let now = self.clock.now_ms();
-        let (rows, being_stored) = self.store.receive(peer, received, arrived, records, now)?;
+        let receiving = self.store.receive(peer, received, arrived, records, now);
+        let rows = receiving.rows();
         self.inbox.remember(rows.iter().map(|row| row.nid).zip(events));
         let came = InboxSize {
             events: rows.len() as u64,
             bytes: rows.iter().map(|row| row.arrived.json.len() as u64).sum(),
         };
         self.inbox_sizes.came(peer, came);
-        self.ingest(rows, being_stored).await?;
+        self.ingest(receiving).await?;
         // Some may have come while their receipts were being stored.
         self.receipts.settle(awaited).await?;
         self.compare_all(peer, skipped);

@@ -22,7 +22,8 @@ use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::ingest::{Incoming, Taken};
 use crate::store::inbox::InInbox;
-use crate::store::log::{Change, Pending, Record};
+use crate::store::log::{Change, Record};
+use crate::store::receiving::Receiving;
 
 /// Events that are verified and judged together.
 const TOGETHER: usize = 128;
@@ -41,6 +42,9 @@ const HANDED_ROWS: usize = TOGETHER;
 
 /// Bytes of the rows that are handed over, of all rooms: 4 MiB.
 const HANDED_BYTES: usize = 4 * 1024 * 1024;
+
+/// How long what a peer sent waits for the first of its events to be ingested, to be stored with it.
+const FIRST_EVENT: Duration = Duration::from_millis(5);
 
 /// An event with the server whose log it came by.
 type OfPeer = (OwnedServerName, Incoming);
@@ -230,19 +234,15 @@ impl Peers {
         }
     }
 
-    /// Has rows ingested that come from a peer and are being stored, those of rooms with nothing else to do at once and the
-    /// others after that. Answers once they are on disk.
+    /// Has what a peer sent ingested, in rooms with little else to do at once and in the others when it is stored. Answers
+    /// once all is on disk.
     ///
     /// # Errors
-    /// When they could not be stored.
-    pub(super) async fn ingest(
-        self: &Arc<Self>,
-        rows: Arc<[InInbox]>,
-        being_stored: Pending,
-    ) -> Result<(), Refusal> {
-        let mut by_room: BTreeMap<&OwnedRoomId, Vec<InInbox>> = BTreeMap::new();
-        for row in rows.iter() {
-            let of_room = by_room.entry(&row.arrived.room_id).or_default();
+    /// When it could not be stored.
+    pub(super) async fn ingest(self: &Arc<Self>, receiving: Receiving<'_>) -> Result<(), Refusal> {
+        let mut by_room: BTreeMap<OwnedRoomId, Vec<InInbox>> = BTreeMap::new();
+        for row in receiving.rows().iter() {
+            let of_room = by_room.entry(row.arrived.room_id.clone()).or_default();
             of_room.push(row.clone());
         }
         let (mut handed_over, mut later) = (Vec::new(), Vec::new());
@@ -250,18 +250,22 @@ impl Peers {
             // What is not verified yet is of a room that is not in memory.
             let verified = rows.iter().all(|row| self.inbox.verified.get(&row.nid).is_some());
             let (on_disk, stored) = oneshot::channel();
-            let handed = verified.then(|| self.inbox.hand_over(room_id, Handed { rows, stored }));
+            let handed = verified.then(|| self.inbox.hand_over(&room_id, Handed { rows, stored }));
             match handed.flatten() {
-                Some(true) => self.begin_work(room_id.clone()),
+                Some(true) => self.begin_work(room_id),
                 Some(false) => {}
                 None => {
-                    later.push(room_id.clone());
+                    later.push(room_id);
                     continue;
                 }
             }
             handed_over.push(on_disk);
         }
-        being_stored.wait().await?;
+        let patience = match handed_over.is_empty() {
+            true => Duration::ZERO,
+            false => FIRST_EVENT,
+        };
+        receiving.stored(patience).await?;
         for on_disk in handed_over {
             let _ = on_disk.send(());
         }
@@ -299,10 +303,14 @@ impl Peers {
     /// Works until nothing of the room is due.
     async fn work_off(self: &Arc<Self>, room_id: &OwnedRoomId) -> Result<(), Refusal> {
         while let Some(Handed { rows, stored }) = self.inbox.take_handed(room_id) {
+            let first = rows.first().map(|row| row.nid);
             let left = self.ingest_handed(room_id, rows).await;
             // Whatever takes longer, or failed, goes on with what is on disk.
-            if !matches!(left, Ok(false)) && stored.await.is_ok() {
-                self.inbox.with_room(room_id, InWork::has_stored);
+            if !matches!(left, Ok(false)) {
+                first.into_iter().for_each(|row| self.store.store_received(row));
+                if stored.await.is_ok() {
+                    self.inbox.with_room(room_id, InWork::has_stored);
+                }
             }
             left?;
         }

@@ -10,7 +10,6 @@ use maru_protocol::cursor::LogId;
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
 
 use super::engine::{Connection, Insert, Kind, query};
-use super::log::{Change, Pending, Record};
 use super::{Store, StoreError, remote_devices};
 
 /// An event as a peer sent it.
@@ -49,6 +48,8 @@ pub struct Received {
     pub server_name: OwnedServerName,
     /// How far its log has been received with this.
     pub log: ReceivedLog,
+    /// Whether what is stored of the peer is known to be of the same log.
+    pub is_of_same_log: bool,
     /// Its events.
     pub rows: Arc<[InInbox]>,
     /// When it came, in milliseconds since 1970.
@@ -102,13 +103,10 @@ pub(super) async fn store(
         .iter()
         .map(|received| (received.server_name.as_str(), &received.log))
         .collect();
-    let names: Vec<String> = newest.keys().map(ToString::to_string).collect();
-    let known = query("SELECT server_name, log_id FROM peers WHERE server_name = ANY($1)").bind(names);
-    for row in known.all(&mut *connection).await? {
-        let (name, log_id) = (row.get::<String>(0)?, row.get::<Vec<u8>>(1)?);
-        if newest.get(&*name).is_some_and(|log| log_id != log.log_id.0) {
-            remote_devices::doubt(connection, &name).await?;
-        }
+    let unsure = received.iter().filter(|received| !received.is_of_same_log);
+    let names: Vec<String> = unsure.map(|received| received.server_name.to_string()).collect();
+    if !names.is_empty() {
+        doubt_lost_logs(connection, names, &newest).await?;
     }
     let peers = newest.into_iter().map(|(name, log)| {
         let (log_id, cursor) = (log.log_id.0.to_vec(), log.cursor.clone());
@@ -117,35 +115,23 @@ pub(super) async fn store(
     PEERS.rows(connection, peers.collect()).await
 }
 
-impl Store {
-    /// Has stored what a peer sent together with the cursor after it: events into the inbox, the rest as the records that it
-    /// makes. Answers the rows of the inbox, and what to wait for until all is on disk.
-    ///
-    /// # Errors
-    /// [`StoreError::Busy`] when the writer's queue is full.
-    pub fn receive(
-        &self,
-        peer: &ServerName,
-        log: ReceivedLog,
-        arrived: Vec<Arrived>,
-        mut records: Vec<Record>,
-        now_ms: u64,
-    ) -> Result<(Arc<[InInbox]>, Pending), StoreError> {
-        let rows = arrived.into_iter().map(|arrived| InInbox {
-            nid: self.next_nid(),
-            server_name: peer.to_owned(),
-            arrived,
-        });
-        let rows: Arc<[InInbox]> = rows.collect();
-        records.push(Record::Received(Received {
-            server_name: peer.to_owned(),
-            log,
-            rows: Arc::clone(&rows),
-            at: now_ms,
-        }));
-        Ok((rows, self.enqueue(Change::new(records))?))
+/// Puts in doubt what is known of the devices of those servers that go on with another log than before.
+async fn doubt_lost_logs(
+    connection: &mut Connection,
+    names: Vec<String>,
+    newest: &HashMap<&str, &ReceivedLog>,
+) -> Result<(), StoreError> {
+    let known = query("SELECT server_name, log_id FROM peers WHERE server_name = ANY($1)").bind(names);
+    for row in known.all(&mut *connection).await? {
+        let (name, log_id) = (row.get::<String>(0)?, row.get::<Vec<u8>>(1)?);
+        if newest.get(&*name).is_some_and(|log| log_id != log.log_id.0) {
+            remote_devices::doubt(connection, &name).await?;
+        }
     }
+    Ok(())
+}
 
+impl Store {
     /// How far the log of a peer has been received; none when nothing ever was.
     ///
     /// # Errors

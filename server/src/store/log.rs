@@ -190,6 +190,16 @@ impl Change {
         self.records.iter().map(Record::bytes).sum()
     }
 
+    /// The rows of the inbox that it deals with.
+    pub(super) fn ingested(&self) -> Vec<i64> {
+        let records = self.records.iter();
+        let ingested = records.filter_map(|record| match record {
+            Record::Ingested(nid) => Some(*nid),
+            _ => None,
+        });
+        ingested.collect()
+    }
+
     pub(super) fn is_stale(&self) -> bool {
         self.tickets.iter().any(HeadTicket::is_stale)
     }

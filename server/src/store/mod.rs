@@ -28,6 +28,7 @@ pub mod peer_messages;
 pub mod people;
 pub mod profiles;
 pub mod receipts;
+pub mod receiving;
 mod records;
 pub mod registration_tokens;
 pub mod relations;
@@ -187,6 +188,8 @@ pub struct Store {
     log_id: LogId,
     numbers: AtomicI64,
     runs: state::RunCache,
+    waiting: receiving::Waiting,
+    peer_logs: receiving::PeerLogs,
 }
 
 impl Store {
@@ -222,6 +225,8 @@ impl Store {
             log_id,
             numbers: AtomicI64::new(highest + 1),
             runs: state::RunCache::default(),
+            waiting: receiving::Waiting::default(),
+            peer_logs: receiving::PeerLogs::default(),
         }))
     }
 
@@ -260,15 +265,19 @@ impl Store {
     /// # Errors
     /// When it was not stored. A change whose fate is unknown is looked up before this returns.
     pub async fn append(&self, change: log::Change) -> Result<Position, StoreError> {
-        self.writer.append(change)?.wait().await
+        self.enqueue(change)?.wait().await
     }
 
     /// Like [`Store::append`], but fixes the change's order in the log now and lets the caller wait later: for use
-    /// under a room's lock, where nothing may block.
+    /// under a room's lock, where nothing may block. What a peer sent is stored before what deals with it.
     ///
     /// # Errors
     /// [`StoreError::Busy`] when the writer's queue is full.
     pub fn enqueue(&self, change: log::Change) -> Result<log::Pending, StoreError> {
+        let ingested = change.ingested();
+        if !ingested.is_empty() {
+            self.waiting.send(&ingested, &self.writer);
+        }
         self.writer.append(change)
     }
 

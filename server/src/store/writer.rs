@@ -62,7 +62,8 @@ enum Job {
     Close(oneshot::Sender<()>),
 }
 
-type Answer = oneshot::Sender<Result<Position, StoreError>>;
+/// Who waits for a change hears by this where the log stood after it.
+pub(super) type Answer = oneshot::Sender<Result<Position, StoreError>>;
 
 /// The handle to the writer's task.
 #[derive(Debug)]
@@ -118,17 +119,32 @@ impl Writer {
     }
 
     pub(super) fn append(&self, change: Change) -> Result<Pending, StoreError> {
+        let (answer, pending) = oneshot::channel();
+        self.push(change, answer).map_err(|(_, error)| error)?;
+        Ok(Pending(pending))
+    }
+
+    /// Appends a change that somebody waits for already, who hears of a full queue too.
+    pub(super) fn append_for(&self, change: Change, answer: Answer) {
+        if let Err((Some(answer), error)) = self.push(change, answer) {
+            let _ = answer.send(Err(error));
+        }
+    }
+
+    fn push(&self, change: Change, answer: Answer) -> Result<(), (Option<Answer>, StoreError)> {
         let bytes = change.bytes();
         if self.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES.max(bytes) {
             self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(StoreError::Busy);
+            return Err((Some(answer), StoreError::Busy));
         }
-        let (answer, pending) = oneshot::channel();
         self.jobs.try_send(Job::Change(change, answer)).map_err(|error| {
             self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            refused(&error)
-        })?;
-        Ok(Pending(pending))
+            let refusal = refused(&error);
+            match error.into_inner() {
+                Job::Change(_, answer) => (Some(answer), refusal),
+                _ => (None, refusal),
+            }
+        })
     }
 
     pub(super) async fn run(&self, task: Task) -> Result<Position, StoreError> {

@@ -5,5 +5,6 @@ mod engines;
 mod for_peers;
 mod isolation;
 mod logs;
+mod receiving;
 mod story;
 mod tail;
