@@ -7,8 +7,10 @@ use std::sync::Arc;
 use ruma::{EventId, OwnedEventId};
 
 use super::Outcome;
+use super::judge::create_of;
 use crate::event::Event;
-use crate::state::{EventNid, State};
+use crate::state::{EventNid, State, StateNid};
+use crate::version::RoomVersion;
 
 /// An event that the replica has.
 #[derive(Clone, Debug)]
@@ -19,8 +21,27 @@ pub struct Known {
     pub nid: EventNid,
     /// What became of it.
     pub outcome: Outcome,
-    /// The state after it; none for an outlier, which hangs nowhere.
-    pub state_after: Option<State>,
+    /// The state after it.
+    pub state_after: After,
+}
+
+impl Known {
+    /// Whether it hangs nowhere: part of an auth chain or of a state that a peer told.
+    #[must_use]
+    pub fn is_outlier(&self) -> bool {
+        matches!(self.state_after, After::Nowhere)
+    }
+}
+
+/// The state after an event. Only those after `prev_events` are looked at, so the others need not be loaded.
+#[derive(Clone, Debug)]
+pub enum After {
+    /// There is none: the event is an outlier.
+    Nowhere,
+    /// There is one, which is not loaded.
+    Unread(StateNid),
+    /// This one.
+    State(State),
 }
 
 /// What has to be loaded before ingest can go on.
@@ -30,13 +51,28 @@ pub struct Wanted {
     pub ids: BTreeSet<OwnedEventId>,
     /// Events by their local numbers; the replica has them, since its states name them.
     pub nids: BTreeSet<EventNid>,
+    /// Those events, of these ids or held already, whose states are to be loaded too.
+    pub with_state: BTreeSet<OwnedEventId>,
 }
 
 impl Wanted {
+    /// What these events are judged by in any case.
+    pub fn of<'e>(events: impl IntoIterator<Item = &'e Event>, version: RoomVersion) -> Self {
+        let mut wanted = Self::default();
+        for event in events {
+            wanted.ids.insert(event.id.clone());
+            wanted.ids.extend(event.auth_events.iter().cloned());
+            wanted.ids.extend(create_of(event, version));
+            wanted.ids.extend(event.prev_events.iter().cloned());
+            wanted.with_state.extend(event.prev_events.iter().cloned());
+        }
+        wanted
+    }
+
     /// Whether nothing is wanted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ids.is_empty() && self.nids.is_empty()
+        self.ids.is_empty() && self.nids.is_empty() && self.with_state.is_empty()
     }
 }
 
@@ -101,6 +137,18 @@ impl Facts {
             self.wanted.borrow_mut().nids.insert(nid);
         }
         known
+    }
+
+    /// The state after the event with this id; none for an outlier. One that is not loaded is noted as wanted.
+    pub(super) fn state_after(&self, id: &EventId) -> Option<&State> {
+        match &self.event(id)?.state_after {
+            After::Nowhere => None,
+            After::State(state) => Some(state),
+            After::Unread(_) => {
+                self.wanted.borrow_mut().with_state.insert(id.to_owned());
+                None
+            }
+        }
     }
 
     /// The event with this id unless it was rejected: what the rules may build on.

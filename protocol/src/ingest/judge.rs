@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ruma::{EventId, OwnedEventId};
 
-use super::{Extremity, Facts, Head, Known, Outcome, Verdict, Wanted, merge};
+use super::{After, Extremity, Facts, Head, Known, Outcome, Verdict, Wanted, merge};
 use crate::auth::{self, Denied, StateSlot};
 use crate::event::Event;
 use crate::resolve::ResolveError;
@@ -86,7 +86,7 @@ pub fn ingest(
     let auth_events = missing(&event.auth_events, facts, |_| true);
     let prev_events = match received.before {
         Some(_) => Vec::new(),
-        None => missing(&event.prev_events, facts, |known| known.state_after.is_some()),
+        None => missing(&event.prev_events, facts, |known| !known.is_outlier()),
     };
     if let Some(step) = load_first(facts) {
         return Ok(step);
@@ -155,7 +155,7 @@ pub fn ingest(
         event: Arc::clone(event),
         nid: received.nid,
         outcome: Outcome::Accepted,
-        state_after: Some(ingested.state_after.clone()),
+        state_after: After::State(ingested.state_after.clone()),
     }));
     let Some(state) = merge(version, &states, facts, number)? else {
         return Ok(Step::Load(facts.take_wanted()));
@@ -211,12 +211,14 @@ fn state_before(
     if let Some(before) = &received.before {
         return Ok(Some(before.clone()));
     }
-    let states: Vec<State> = received
-        .event
-        .prev_events
-        .iter()
-        .filter_map(|id| facts.event(id)?.state_after.clone())
+    let prev_events = received.event.prev_events.iter();
+    let states: Vec<State> = prev_events
+        .filter_map(|id| facts.state_after(id).cloned())
         .collect();
+    if states.len() < received.event.prev_events.len() {
+        // All of them are here, so those states are not loaded yet.
+        return Ok(None);
+    }
     merge(version, &states, facts, number)
 }
 
@@ -226,7 +228,7 @@ fn is_new(before: &State, event: &Event, facts: &Facts) -> bool {
         && !event
             .prev_events
             .iter()
-            .filter_map(|id| facts.event(id)?.state_after.as_ref())
+            .filter_map(|id| facts.state_after(id))
             .any(|state| state.nid() == before.nid())
 }
 
@@ -238,11 +240,7 @@ fn allowed_by_auth_events(event: &Event, version: RoomVersion, facts: &Facts) ->
         .iter()
         .filter_map(|id| facts.allowed(id))
         .collect();
-    let create = version
-        .room_id_is_hash()
-        .then(|| create_of(event))
-        .flatten()
-        .and_then(|id| facts.allowed(&id));
+    let create = create_of(event, version).and_then(|id| facts.allowed(&id));
     auth::check(event, version, |slot| {
         named
             .iter()
@@ -252,9 +250,9 @@ fn allowed_by_auth_events(event: &Event, version: RoomVersion, facts: &Facts) ->
     })
 }
 
-/// The create event that gives a room of version 12 its id; none for that event itself.
-fn create_of(event: &Event) -> Option<OwnedEventId> {
-    if &*event.event_type == "m.room.create" {
+/// The create event that gives the room its id, from version 12 on; none for that event itself.
+pub(super) fn create_of(event: &Event, version: RoomVersion) -> Option<OwnedEventId> {
+    if !version.room_id_is_hash() || &*event.event_type == "m.room.create" {
         return None;
     }
     let id = format!("${}", event.room_id.strip_sigil());

@@ -19,7 +19,7 @@ mod merge;
 #[cfg(test)]
 mod tests;
 
-pub use facts::{Facts, Known, Wanted};
+pub use facts::{After, Facts, Known, Wanted};
 pub use head::{Extremity, Head};
 pub use judge::{Ingested, Outlier, Received, Step, ingest, judge_outlier};
 pub use merge::merge;

@@ -75,7 +75,7 @@ impl Replica {
                         event: Arc::clone(event),
                         nid,
                         outcome: ingested.verdict.outcome,
-                        state_after: Some(ingested.state_after),
+                        state_after: After::State(ingested.state_after),
                     };
                     self.known.insert(event.id.clone(), Arc::new(known));
                     if let Some(head) = ingested.head {

@@ -2,7 +2,7 @@
 //! performed on receipt of a PDU", 1 to 3).
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use maru_protocol::RoomVersion;
 use maru_protocol::event::Event;
@@ -20,6 +20,9 @@ const LEAST_SHARE: usize = 16;
 /// Events that are verified where they are, and their bytes: less work than to have it done elsewhere.
 const FEW: (usize, usize) = (2, 8 * 1024);
 
+/// What may run at once. Asking for it reads files, so it is asked once.
+static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+
 impl Peers {
     /// Reads and verifies events of a room, each by itself, on as many cores as there are and off the threads that serve
     /// connections. The results stand in the order of the texts.
@@ -34,8 +37,7 @@ impl Peers {
     where
         T: Deref<Target = str> + Send + 'static,
     {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let share = texts.len().div_ceil(cores).max(LEAST_SHARE);
+        let share = texts.len().div_ceil(*CORES).max(LEAST_SHARE);
         let mut shares = Vec::new();
         while texts.len() > share {
             let rest = texts.split_off(share);

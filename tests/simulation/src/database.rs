@@ -9,7 +9,7 @@ use std::sync::Arc;
 use maru_protocol::cursor::LogId;
 use maru_protocol::event::Event;
 use maru_protocol::gap::Here;
-use maru_protocol::ingest::{Facts, Head, Known, Outcome, Wanted};
+use maru_protocol::ingest::{After, Facts, Head, Known, Outcome, Wanted};
 use maru_protocol::interest::{self, Census, Interested};
 use maru_protocol::state::{EventNid, State};
 use maru_protocol::version::RoomVersion;
@@ -326,19 +326,26 @@ impl Database {
     }
 
     /// Loads what the rules want.
-    pub(crate) fn load(&self, facts: &mut Facts, wanted: Wanted) {
+    pub(crate) fn load(&self, facts: &mut Facts, wanted: &Wanted) {
+        let state_after = |stored: &Stored| match &stored.state {
+            None => After::Nowhere,
+            Some(state) => match state.nid() {
+                Some(nid) if !wanted.with_state.contains(&stored.event.id) => After::Unread(nid),
+                _ => After::State(state.clone()),
+            },
+        };
         let known = |stored: &Stored| {
             Arc::new(Known {
                 event: Arc::clone(&stored.event),
                 nid: stored.nid,
                 outcome: stored.outcome,
-                state_after: stored.state.clone(),
+                state_after: state_after(stored),
             })
         };
-        for id in wanted.ids {
-            match self.event(&id) {
+        for id in wanted.ids.iter().chain(&wanted.with_state) {
+            match self.event(id) {
                 Some(stored) => facts.learn(known(stored)),
-                None => facts.lacks(id),
+                None => facts.lacks(id.clone()),
             }
         }
         for stored in wanted.nids.iter().filter_map(|nid| self.events.get(nid)) {

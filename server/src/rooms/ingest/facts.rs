@@ -1,14 +1,14 @@
 //! Loading what the rules ask for, in few queries.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use maru_protocol::ingest::{Facts, Known, Wanted};
+use maru_protocol::ingest::{After, Facts, Known, Wanted};
 use maru_protocol::state::StateNid;
+use ruma::OwnedEventId;
 
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
-use crate::store::events::StoredEvent;
 
 /// Most events that one verdict may look at. A room that needs more cannot be resolved here.
 const MOST_FACTS: usize = 200_000;
@@ -25,18 +25,40 @@ impl Rooms {
             .await?;
         let nids: Vec<_> = wanted.nids.into_iter().collect();
         let by_nid = self.events(&nids).await?;
-        let events: Vec<Arc<StoredEvent>> = by_id.into_iter().chain(by_nid.into_values()).collect();
-        let nids: HashSet<StateNid> = events.iter().filter_map(|stored| stored.state).collect();
-        let states = self.store.states(nids.into_iter().collect()).await?;
-        for stored in events {
+        for stored in by_id.into_iter().chain(by_nid.into_values()) {
             facts.learn(Arc::new(Known {
                 event: Arc::clone(&stored.event),
                 nid: stored.nid,
                 outcome: stored.outcome,
-                state_after: stored.state.and_then(|nid| states.get(&nid).cloned()),
+                state_after: stored.state.map_or(After::Nowhere, After::Unread),
             }));
         }
+        self.load_states(facts, &wanted.with_state).await?;
         wanted.ids.into_iter().for_each(|id| facts.lacks(id));
+        Ok(())
+    }
+
+    /// Loads the states after events that are held.
+    async fn load_states(&self, facts: &mut Facts, after: &BTreeSet<OwnedEventId>) -> Result<(), Refusal> {
+        let unread = |id: &OwnedEventId| {
+            let known = facts.known(id)?;
+            match known.state_after {
+                After::Unread(nid) => Some((nid, Arc::clone(known))),
+                _ => None,
+            }
+        };
+        let unread: Vec<(StateNid, Arc<Known>)> = after.iter().filter_map(unread).collect();
+        let nids: HashSet<StateNid> = unread.iter().map(|(nid, _)| *nid).collect();
+        let states = self.store.states(nids.into_iter().collect()).await?;
+        for (nid, known) in unread {
+            let state = states.get(&nid).cloned();
+            let state = state.ok_or_else(|| Refusal::internal(format!("state {} is missing", nid.0)))?;
+            let state_after = After::State(state);
+            facts.learn(Arc::new(Known {
+                state_after,
+                ..(*known).clone()
+            }));
+        }
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use maru_protocol::cursor::Place;
-use maru_protocol::ingest::{self, Facts, Head, Ingested, Known, Outcome, Received, Step, Wanted};
+use maru_protocol::ingest::{self, After, Facts, Head, Ingested, Known, Outcome, Received, Step, Wanted};
 use maru_protocol::state::{EventNid, StateNid};
 use ruma::OwnedEventId;
 
@@ -59,16 +59,10 @@ impl Rooms {
         mut incoming: Vec<(Incoming, Option<Place>)>,
     ) -> Result<Vec<Taken>, Refusal> {
         let mut facts = Facts::default();
-        let mut first = BTreeSet::new();
-        for (Incoming { event, .. }, _) in &incoming {
-            first.insert(event.id.clone());
-            first.extend(event.prev_events.iter().cloned());
-            first.extend(event.auth_events.iter().cloned());
-        }
-        let wanted = Wanted {
-            ids: first,
-            nids: BTreeSet::new(),
-        };
+        let wanted = Wanted::of(
+            incoming.iter().map(|(incoming, _)| &*incoming.event),
+            room.version,
+        );
         let ids = incoming.iter().map(|(incoming, _)| incoming.event.id.to_string());
         let early = self.store.early_redactions(room.nid, ids.collect());
         let early = async { Ok::<_, Refusal>(early.await?) };
@@ -101,7 +95,7 @@ impl Rooms {
         facts: &mut Facts,
     ) -> Result<Judged, Refusal> {
         let known = facts.known(&incoming.event.id);
-        if known.is_some_and(|known| known.state_after.is_some() || known.outcome == Outcome::Rejected) {
+        if known.is_some_and(|known| !known.is_outlier() || known.outcome == Outcome::Rejected) {
             return self.already_known(&incoming);
         }
         // Asked once: a try that ends for want of other facts has told them of the state after the event.
@@ -218,8 +212,8 @@ impl Rooms {
         let missing: BTreeSet<EventNid> = missing.collect();
         if !missing.is_empty() {
             return Ok(Judged::Load(Wanted {
-                ids: BTreeSet::new(),
                 nids: missing,
+                ..Wanted::default()
             }));
         }
         let mut list: Vec<Record> = records::states(room.nid, &ingested.new_states).collect();
@@ -257,7 +251,7 @@ impl Rooms {
             event: Arc::clone(&incoming.event),
             nid,
             outcome: ingested.verdict.outcome,
-            state_after: Some(ingested.state_after.clone()),
+            state_after: After::State(ingested.state_after.clone()),
         }));
         for state in &ingested.new_states {
             state
@@ -278,7 +272,7 @@ fn missing_before(incoming: &Incoming, facts: &Facts) -> Vec<OwnedEventId> {
     if incoming.before.is_none() || incoming.backfilled {
         return Vec::new();
     }
-    let is_here = |id: &OwnedEventId| facts.known(id).is_some_and(|known| known.state_after.is_some());
+    let is_here = |id: &OwnedEventId| facts.known(id).is_some_and(|known| !known.is_outlier());
     let prev_events = incoming.event.prev_events.iter();
     prev_events.filter(|id| !is_here(id)).cloned().collect()
 }

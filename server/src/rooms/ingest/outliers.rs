@@ -1,12 +1,11 @@
 //! Events that hang nowhere: auth chains, and states that a peer tells.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use maru_protocol::RoomVersion;
 use maru_protocol::event::Event;
 use maru_protocol::gap::order;
-use maru_protocol::ingest::{Facts, Known, Outcome, Outlier, Wanted, judge_outlier};
+use maru_protocol::ingest::{After, Facts, Known, Outcome, Outlier, Wanted, judge_outlier};
 use maru_protocol::state::EventNid;
 
 use crate::refusal::Refusal;
@@ -38,7 +37,7 @@ impl Rooms {
             .flat_map(|event| event.auth_events.iter().chain([&event.id]).cloned());
         let wanted = Wanted {
             ids: ids.collect(),
-            nids: BTreeSet::new(),
+            ..Wanted::default()
         };
         self.load_facts(&mut facts, wanted).await?;
         let mut records = Vec::new();
@@ -57,7 +56,7 @@ impl Rooms {
                 event,
                 nid,
                 outcome,
-                state_after: None,
+                state_after: After::Nowhere,
             }));
             records.push(Record::Event(Arc::new(stored)));
         }

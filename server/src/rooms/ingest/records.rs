@@ -137,5 +137,5 @@ pub(super) fn numbers(changes: &Changes) -> Vec<EventNid> {
 /// Whether an event was kept as an outlier and finds its place now.
 pub(super) fn was_outlier(facts: &Facts, event: &Event) -> Option<EventNid> {
     let known = facts.known(&event.id)?;
-    known.state_after.is_none().then_some(known.nid)
+    known.is_outlier().then_some(known.nid)
 }

@@ -152,7 +152,7 @@ fn judge(
     loop {
         let mut number = || StateNid(on.next_nid());
         match ingest::ingest(received, version, head, &mut facts, &mut number) {
-            Ok(Step::Load(wanted)) => on.database().load(&mut facts, wanted),
+            Ok(Step::Load(wanted)) => on.database().load(&mut facts, &wanted),
             Ok(Step::Lacks {
                 prev_events,
                 auth_events,
@@ -202,7 +202,7 @@ pub(crate) fn keep(on: &mut impl Writer, version: RoomVersion, events: Vec<Arc<E
         let mut facts = Facts::default();
         let outcome = loop {
             match ingest::judge_outlier(&event, version, &facts) {
-                Outlier::Load(wanted) => on.database().load(&mut facts, wanted),
+                Outlier::Load(wanted) => on.database().load(&mut facts, &wanted),
                 Outlier::Lacks(_) => break None,
                 Outlier::Done(verdict) => break Some(verdict.outcome),
             }
