@@ -56,11 +56,10 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// What these events are judged by in any case.
+    /// What these events name, and are judged by in any case. Whether they are here themselves is not asked.
     pub fn of<'e>(events: impl IntoIterator<Item = &'e Event>, version: RoomVersion) -> Self {
         let mut wanted = Self::default();
         for event in events {
-            wanted.ids.insert(event.id.clone());
             wanted.ids.extend(event.auth_events.iter().cloned());
             wanted.ids.extend(create_of(event, version));
             wanted.ids.extend(event.prev_events.iter().cloned());

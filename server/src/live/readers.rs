@@ -51,11 +51,12 @@ impl Readers {
     fn apply(&self, record: &Record) {
         match record {
             Record::Event(stored) => {
-                self.table.events.insert(stored.nid, Arc::clone(stored));
+                self.table.commit_event(stored);
                 if stored.place.is_some() {
                     self.awaited.committed(&stored.event.id);
                 }
             }
+            Record::Placed(_) => self.table.commit_place(),
             Record::Redaction(redaction) => self.table.redact(redaction),
             Record::Head(head) => {
                 if let Some(room) = self.table.get(head.room) {

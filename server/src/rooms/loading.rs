@@ -7,7 +7,7 @@ use maru_protocol::auth::StateSlot;
 use maru_protocol::limits;
 use maru_protocol::state::EventNid;
 use maru_protocol::version::RoomVersion;
-use ruma::{OwnedUserId, RoomId};
+use ruma::{OwnedEventId, OwnedUserId, RoomId};
 
 use super::{Room, Rooms};
 use crate::refusal::Refusal;
@@ -114,17 +114,48 @@ impl Rooms {
             }
         }
         if !missing.is_empty() {
-            let redactions = self.table.redactions();
+            let rewritten = self.table.rewritten();
             let read = self.store.events_by_nid(&missing).await?;
             for (nid, event) in &read {
                 self.table.events.insert(*nid, Arc::clone(event));
             }
-            if self.table.redactions() != redactions {
+            if self.table.rewritten() != rewritten {
                 // One of them may have been emptied after it was read.
                 missing.iter().for_each(|nid| self.table.events.remove(nid));
             }
             found.extend(read);
         }
+        Ok(found)
+    }
+
+    /// Those of some events that are here, from memory or in one query.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub(super) async fn events_by_id(
+        &self,
+        ids: impl IntoIterator<Item = &OwnedEventId>,
+    ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
+        let mut found = Vec::new();
+        let mut missing = Vec::new();
+        for id in ids {
+            match self.table.by_id.get(id) {
+                Some(event) => found.push(event),
+                None => missing.push(id.to_string()),
+            }
+        }
+        let rewritten = self.table.rewritten();
+        let read = self.store.events_by_id(missing).await?;
+        for stored in &read {
+            self.table
+                .by_id
+                .insert(stored.event.id.clone(), Arc::clone(stored));
+        }
+        if self.table.rewritten() != rewritten {
+            read.iter()
+                .for_each(|stored| self.table.by_id.remove(&stored.event.id));
+        }
+        found.extend(read);
         Ok(found)
     }
 }

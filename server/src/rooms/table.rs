@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use maru_protocol::state::EventNid;
-use ruma::{OwnedRoomId, RoomId};
+use ruma::{OwnedEventId, OwnedRoomId, RoomId};
 
 use super::room::Room;
 use crate::cache::Cache;
@@ -16,6 +16,9 @@ const IDLE_ROOMS: usize = 20_000;
 
 /// Bytes of events kept in memory, two generations of as many: 16 MiB.
 const EVENT_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes of events kept by their ids, two generations of as many: 4 MiB. Most are among the others too.
+const NAMED_BYTES: usize = 4 * 1024 * 1024;
 
 /// Roughly what an event costs in memory beside its JSON and its content, which is most of that, in bytes.
 const EVENT_COST: usize = 512;
@@ -31,7 +34,9 @@ pub struct RoomTable {
     rooms: RwLock<InMemory>,
     /// Events by their local number.
     pub events: Cache<EventNid, Arc<StoredEvent>>,
-    redactions: AtomicU64,
+    /// Events by their id, only as they are on disk.
+    pub(super) by_id: Cache<OwnedEventId, Arc<StoredEvent>>,
+    rewritten: AtomicU64,
 }
 
 /// The rooms in memory, by number; and their numbers by id.
@@ -48,7 +53,8 @@ impl Default for RoomTable {
         Self {
             rooms: RwLock::default(),
             events: Cache::weighing(EVENT_BYTES, weigh),
-            redactions: AtomicU64::new(0),
+            by_id: Cache::weighing(NAMED_BYTES, weigh),
+            rewritten: AtomicU64::new(0),
         }
     }
 }
@@ -91,18 +97,37 @@ impl RoomTable {
         }
     }
 
-    /// How many redactions have become durable: who reads an event from the database and keeps it must see the same
-    /// number afterwards.
-    pub(super) fn redactions(&self) -> u64 {
-        self.redactions.load(Ordering::Acquire)
+    /// How often an event on disk has become another: who reads one from the database and keeps it must see the same number
+    /// afterwards.
+    pub(super) fn rewritten(&self) -> u64 {
+        self.rewritten.load(Ordering::Acquire)
+    }
+
+    /// Takes over an event that has become durable. Of those by id, the ones that a room goes on with are asked for next.
+    pub(crate) fn commit_event(&self, stored: &Arc<StoredEvent>) {
+        self.events.insert(stored.nid, Arc::clone(stored));
+        match stored.place {
+            Some(_) => self.by_id.insert(stored.event.id.clone(), Arc::clone(stored)),
+            None => self.by_id.remove(&stored.event.id),
+        }
+    }
+
+    /// An outlier finds its place with the event that comes next.
+    pub(crate) fn commit_place(&self) {
+        self.rewritten.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Removes the content of a redacted event from memory.
     pub(crate) fn redact(&self, redaction: &Redaction) {
-        self.redactions.fetch_add(1, Ordering::AcqRel);
+        self.rewritten.fetch_add(1, Ordering::AcqRel);
+        let emptied = |stored: &StoredEvent| {
+            Arc::new(stored.redacted(Arc::clone(&redaction.event), redaction.by.clone()))
+        };
         if let Some(stored) = self.events.get(&redaction.target) {
-            let emptied = stored.redacted(Arc::clone(&redaction.event), redaction.by.clone());
-            self.events.insert(redaction.target, Arc::new(emptied));
+            self.events.insert(redaction.target, emptied(&stored));
+        }
+        if let Some(stored) = self.by_id.get(&redaction.event.id) {
+            self.by_id.insert(redaction.event.id.clone(), emptied(&stored));
         }
     }
 

@@ -420,6 +420,19 @@ impl Store {
         )
     }
 
+    /// Whether any of these events is here, or was redacted in a room before it came.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn heard_of_any(&self, room: i64, ids: Vec<String>) -> Result<bool, StoreError> {
+        let row = query(
+            "SELECT nid FROM events WHERE event_id = ANY($1) \
+             UNION ALL SELECT room FROM early_redactions WHERE target = ANY($1) AND room = $2 LIMIT 1",
+        );
+        let row = row.bind(ids).bind(room).optional(&self.readers).await?;
+        Ok(row.is_some())
+    }
+
     /// Redactions of a room that came before these events.
     ///
     /// # Errors

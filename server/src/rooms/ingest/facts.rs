@@ -14,15 +14,12 @@ use crate::rooms::Rooms;
 const MOST_FACTS: usize = 200_000;
 
 impl Rooms {
-    /// Loads what is wanted, or notes that it is not there. Three queries at most.
+    /// Loads what is wanted, or notes that it is not there. Three queries at most, none for what is in memory.
     pub(super) async fn load_facts(&self, facts: &mut Facts, wanted: Wanted) -> Result<(), Refusal> {
         if facts.len() > MOST_FACTS {
             return Err(Refusal::internal("a verdict that needs too many events"));
         }
-        let by_id = self
-            .store
-            .events_by_id(wanted.ids.iter().map(ToString::to_string).collect())
-            .await?;
+        let by_id = self.events_by_id(&wanted.ids).await?;
         let nids: Vec<_> = wanted.nids.into_iter().collect();
         let by_nid = self.events(&nids).await?;
         for stored in by_id.into_iter().chain(by_nid.into_values()) {

@@ -59,15 +59,22 @@ impl Rooms {
         mut incoming: Vec<(Incoming, Option<Place>)>,
     ) -> Result<Vec<Taken>, Refusal> {
         let mut facts = Facts::default();
-        let wanted = Wanted::of(
-            incoming.iter().map(|(incoming, _)| &*incoming.event),
-            room.version,
-        );
-        let ids = incoming.iter().map(|(incoming, _)| incoming.event.id.to_string());
-        let early = self.store.early_redactions(room.nid, ids.collect());
-        let early = async { Ok::<_, Refusal>(early.await?) };
-        let ((), early) = tokio::try_join!(self.load_facts(&mut facts, wanted), early)?;
-        self.redact_early(room, &mut incoming, early).await?;
+        let events = incoming.iter().map(|(incoming, _)| &incoming.event);
+        let ids: Vec<_> = events.clone().map(|event| event.id.clone()).collect();
+        let mut wanted = Wanted::of(events.map(|event| &**event), room.version);
+        // Most are new, and name each other or what is in memory: then this is all that the database is asked.
+        let names: Vec<_> = ids.iter().map(ToString::to_string).collect();
+        if self.store.heard_of_any(room.nid, names.clone()).await? {
+            let early = self.store.early_redactions(room.nid, names).await?;
+            self.redact_early(room, &mut incoming, early).await?;
+            wanted.ids.extend(ids);
+        } else {
+            for id in ids {
+                wanted.ids.remove(&id);
+                facts.lacks(id);
+            }
+        }
+        self.load_facts(&mut facts, wanted).await?;
         let mut taken = Vec::with_capacity(incoming.len());
         let mut pending = Vec::new();
         for (incoming, place) in incoming {
