@@ -3,8 +3,8 @@
 use maru_protocol::{
     LogId, SignedRecord,
     wire::{
-        Answer, Call, CloseCode, Datagram, FrameError, Json, LogItem, Message, Named, Octets, Part, Refused,
-        RefusedCode, Request, Text, datagram, decode, encode, encode_datagram,
+        Answer, Call, Datagram, Json, LogItem, Message, Named, Octets, Part, Refused, RefusedCode, Request,
+        Text, datagram, decode, encode, encode_datagram,
         frame::frame_length,
         limits::MAX_FRAME_BYTES,
         log,
@@ -15,7 +15,13 @@ use maru_protocol::{
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, event_id, owned_server_name, room_id, user_id};
 use serde_json::{Value, json};
 
-use crate::{entries, hex, unhex, value::value, vectors};
+use crate::{
+    entries, hex,
+    spellings::{accepted, refusal, refused},
+    unhex,
+    value::value,
+    vectors,
+};
 
 #[test]
 fn frames_read_and_write_as_the_vectors_say() {
@@ -59,6 +65,7 @@ fn made() -> Value {
         "requests": requests,
         "answers": answers(),
         "datagrams": datagrams,
+        "accepted": accepted(),
         "refused": refused(),
     })
 }
@@ -422,59 +429,4 @@ fn datagrams() -> Vec<Datagram> {
             lifetime_ms: 60_000,
         }),
     ]
-}
-
-/// Frames of a log stream that end the connection. Lengths first, as on the wire.
-fn refused() -> Vec<Value> {
-    let nested = [&b"\x82\x66stored\xa1\x61x"[..], &[0x81; 14], b"\x80"].concat();
-    let name = [&b"\x82\x78\x41"[..], &[b'x'; 65], b"\xa0"].concat();
-    let cases: [(&str, &[u8]); 12] = [
-        ("A name that is not known.", b"\x82\x65hullo\xa0"),
-        ("Not an array.", b"\xa0"),
-        ("An array of three.", b"\x83\x66stored\xa1\x66number\x01\x00"),
-        ("A field is missing.", b"\x82\x66stored\xa0"),
-        (
-            "A field twice.",
-            b"\x82\x66stored\xa2\x66number\x01\x66number\x01",
-        ),
-        (
-            "A number over 2^53 - 1.",
-            b"\x82\x66stored\xa1\x66number\x1b\x00\x20\x00\x00\x00\x00\x00\x00",
-        ),
-        (
-            "An array without a length.",
-            b"\x9f\x66stored\xa1\x66number\x01\xff",
-        ),
-        ("A tag.", b"\x82\x66stored\xa1\x66number\xc1\x01"),
-        ("Ended too early.", b"\x82\x66stored\xa1\x66number"),
-        ("Bytes after the end.", b"\x82\x66stored\xa1\x66number\x01\x00"),
-        ("Nested too deep, in a field that is not known.", &nested),
-        ("A name that is too long.", &name),
-    ];
-    let mut refused: Vec<_> = cases
-        .map(|(why, body)| {
-            let frame = [&u32::try_from(body.len()).unwrap().to_be_bytes(), body].concat();
-            let error = refusal(&frame);
-            json!({"why": why, "frame": hex(&frame), "close": error.close_code().name(), "error": error.to_string()})
-        })
-        .to_vec();
-    let long = refusal(&[0, 128, 0, 1]);
-    refused.push(json!({
-        "why": "A length over 8 MiB, whatever follows.",
-        "frame": "00800001",
-        "close": CloseCode::LimitExceeded.name(),
-        "error": long.to_string(),
-    }));
-    refused
-}
-
-fn refusal(frame: &[u8]) -> FrameError {
-    let (length, body) = frame.split_first_chunk().unwrap();
-    match frame_length(*length, MAX_FRAME_BYTES) {
-        Ok(length) => {
-            assert_eq!(length, body.len());
-            decode::<Message>(body).unwrap_err()
-        }
-        Err(error) => error,
-    }
 }

@@ -5,10 +5,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may stop where something cannot be")]
 
+mod canonical;
 mod events;
 mod frames;
 mod page;
+mod received;
 mod records;
+mod redactions;
+mod spellings;
 mod value;
 
 use std::{env, fs, path::Path};

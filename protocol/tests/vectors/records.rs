@@ -1,12 +1,12 @@
-//! `records.json`: key names, server records, those that are refused, and which of two wins.
+//! `records.json`: keys, signatures, names and server records, those that are refused, and which of two wins.
 
 use maru_protocol::{
-    KeyId, SecretKey, ServerRecord, SignedRecord, VerifiedRecord,
+    KeyId, PublicKey, SecretKey, ServerKind, ServerRecord, Signature, SignedRecord, VerifiedRecord,
     record::{Address, CONTEXT, EventKey, MAX_RECORD_BYTES, Precedence},
     server_name::key_name,
     wire::{Octets, Text},
 };
-use ruma::owned_server_name;
+use ruma::{ServerName, owned_server_name};
 use serde_json::{Value, json};
 
 use crate::{entries, hex, unhex, value::value, vectors};
@@ -28,7 +28,7 @@ fn records_read_and_verify_as_the_vectors_say() {
         let mut signed = CONTEXT.as_bytes().to_vec();
         signed.push(0);
         signed.extend(body);
-        let signature = maru_protocol::Signature(unhex(&vector["signature"]).try_into().unwrap());
+        let signature = Signature(unhex(&vector["signature"]).try_into().unwrap());
         record.root_key.verify(&signed, &signature).unwrap();
     }
     for vector in entries(&read["refused"]) {
@@ -44,7 +44,7 @@ fn records_read_and_verify_as_the_vectors_say() {
         assert_eq!(name_of(precedence), vector["offered_is"]);
     }
     for vector in entries(&read["key_names"]) {
-        let key = maru_protocol::PublicKey::from_slice(&unhex(&vector["public_key"])).unwrap();
+        let key = PublicKey::from_slice(&unhex(&vector["public_key"])).unwrap();
         assert_eq!(key_name(&key).unwrap(), vector["name"].as_str().unwrap());
     }
 }
@@ -109,6 +109,9 @@ fn made() -> Value {
     json!({
         "context": CONTEXT,
         "key_names": key_names,
+        "keys_refused": keys_refused(),
+        "names_refused": names_refused(),
+        "signatures_refused": signatures_refused(),
         "records": vectors,
         "precedence": precedence,
         "refused": refused(),
@@ -178,6 +181,108 @@ fn event_key(version: &str, seed: u8, valid_until: Option<u64>) -> EventKey {
         key: SecretKey::from_seed(&[seed; 32]).public_key(),
         valid_until,
     }
+}
+
+/// Bytes that are no acceptable public key.
+fn keys_refused() -> Vec<Value> {
+    let cases = [
+        (
+            "No point of the curve.",
+            "0200000000000000000000000000000000000000000000000000000000000000",
+        ),
+        (
+            "The neutral point.",
+            "0100000000000000000000000000000000000000000000000000000000000000",
+        ),
+        (
+            "A point of order 2.",
+            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        ),
+        (
+            "A point of order 4.",
+            "0000000000000000000000000000000000000000000000000000000000000080",
+        ),
+        (
+            "A point of order 8.",
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        ),
+        (
+            "Another spelling of the point whose second coordinate is 3.",
+            "f0ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        ),
+        (
+            "A sign where the first coordinate is zero.",
+            "0100000000000000000000000000000000000000000000000000000000000080",
+        ),
+    ];
+    let vector = |(why, key): (&str, &str)| {
+        assert!(PublicKey::from_slice(&unhex(&key.into())).is_err(), "{why}");
+        json!({"why": why, "public_key": key})
+    };
+    cases.map(vector).into()
+}
+
+/// Signatures that laxer rules take for good ones.
+fn signatures_refused() -> Vec<Value> {
+    let key = "ea4a6c63e29c520abef5507b132ec5f9954776aebebe7b92421eea691446d22c";
+    let cases = [
+        (
+            "s is not reduced.",
+            key,
+            "message",
+            "9e46ad095242486ab68b0b6664ade0909c98e02de019d98810c448d7e58d4319b5828a7761b2804e2546d5c5ee653b67196e4728f9a3464737bbac84df2fab1a",
+        ),
+        (
+            "R is the neutral point.",
+            key,
+            "message",
+            "0100000000000000000000000000000000000000000000000000000000000000d4c5323131ff9683cfb3d30197c786c9043f1052d6c2d5293f19d6f36b911104",
+        ),
+        (
+            "The equation holds times 8 alone: the key is the sum of an ordinary one and a point of order 8.",
+            "1f4f580e73ac208f06760190e9edc6f5916775dabd9c1cdca393175c2d6d1083",
+            "message 0",
+            "7767a3242dc9b58bbc68488c1265cc6cc5f26c6f3c88a5d55e901b0734dca572d6e3429bc65515d8d229dc654d11a4ed1d2d3ce264ce560884db97993469f008",
+        ),
+    ];
+    let vector = |(why, key, message, signature): (&str, &str, &str, &str)| {
+        let public_key = PublicKey::from_slice(&unhex(&key.into())).unwrap();
+        let bytes = Signature(unhex(&signature.into()).try_into().unwrap());
+        assert!(public_key.verify(message.as_bytes(), &bytes).is_err(), "{why}");
+        json!({"why": why, "public_key": key, "message": message, "signature": signature})
+    };
+    cases.map(vector).into()
+}
+
+/// Names of which nobody may be called.
+fn names_refused() -> Vec<Value> {
+    let name = "qe4xodvipulv6vvdkrtmgtd6ztfy3curwtxdpis56yhvxd6jwoka.maru.alt";
+    let small = format!("{}.maru.alt", "a".repeat(52));
+    let cases = [
+        ("With a port.", format!("{name}:8448")),
+        ("Upper case.", name.to_ascii_uppercase()),
+        ("Spare bits that are not zero.", name.replace("oka.", "okb.")),
+        ("Something before it.", format!("a.{name}")),
+        ("Too short.", "maru.alt".to_owned()),
+        ("A key of small order.", small),
+    ];
+    let vector = |(why, name): (&str, String)| {
+        let server = <&ServerName>::try_from(&*name).unwrap();
+        assert!(ServerKind::of(server).is_err(), "{why}");
+        json!({"why": why, "name": name})
+    };
+    cases.map(vector).into()
+}
+
+/// A record's map with some of its bytes replaced by as many others.
+fn respelled(record: &ServerRecord, from: &str, to: &str) -> Vec<u8> {
+    let mut body = minicbor_serde::to_vec(record).unwrap();
+    let at = body
+        .windows(from.len())
+        .position(|bytes| bytes == from.as_bytes())
+        .unwrap();
+    body[at..at + to.len()].copy_from_slice(to.as_bytes());
+    body
 }
 
 /// Records that nobody may accept, each signed properly unless that is what is wrong.
@@ -267,6 +372,18 @@ fn refused() -> Vec<Value> {
                 }),
                 &root,
             ),
+        ),
+        case(
+            "An address in another spelling.",
+            signed(&respelled(&full(), "2001:db8::1", "2001:DB8::1"), &root),
+        ),
+        case(
+            "An address of nobody.",
+            signed(&respelled(&full(), "192.0.2.1:8448", "224.0.0.1:8448"), &root),
+        ),
+        case(
+            "A key id outside the grammar.",
+            signed(&respelled(&least(), "ed25519:1", "ed25519:-"), &root),
         ),
         case("Longer than 2 KiB.", vec![0; MAX_RECORD_BYTES + 1]),
         case("Bytes after its end.", [signed(&body, &root), vec![0]].concat()),
