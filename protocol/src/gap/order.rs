@@ -1,4 +1,4 @@
-//! Events in an order in which each comes after those it names.
+//! Events by what they name: in an order in which each comes after that, and those that are reached over it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,6 +15,25 @@ pub fn by_previous(events: impl IntoIterator<Item = Arc<Event>>) -> Vec<Arc<Even
 /// Each after its `auth_events`, otherwise by depth.
 pub fn by_auth(events: impl IntoIterator<Item = Arc<Event>>) -> Vec<Arc<Event>> {
     sorted(events, |event| &event.auth_events)
+}
+
+/// Those of some events that are among `ids` or lie before one of them by way of others of these events.
+pub fn back_from(
+    ids: &[OwnedEventId],
+    events: impl IntoIterator<Item = Arc<Event>>,
+) -> BTreeMap<OwnedEventId, Arc<Event>> {
+    let mut events: BTreeMap<OwnedEventId, Arc<Event>> = events
+        .into_iter()
+        .map(|event| (event.id.clone(), event))
+        .collect();
+    let (mut open, mut reached) = (ids.to_vec(), BTreeMap::new());
+    while let Some(id) = open.pop() {
+        if let Some(event) = events.remove(&id) {
+            open.extend(event.prev_events.iter().cloned());
+            reached.insert(id, event);
+        }
+    }
+    reached
 }
 
 /// Without recursion, since a chain may be long. An event that is given twice comes once.

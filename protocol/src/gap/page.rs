@@ -2,7 +2,8 @@
 //! (`spec/federation.md`, "Gaps").
 //!
 //! What is missing there is no news. A [`Page`] of it goes right before that event and moves no head; the gap moves
-//! before the page. Pure and driven like a [`super::Gap`]:
+//! before the page. It holds nothing that does not lie before that event: nobody judges the past by the current state, so
+//! what a peer slips in beside it would be news that nobody judges. Pure and driven like a [`super::Gap`]:
 //!
 //! | effect | result |
 //! |---|---|
@@ -111,10 +112,11 @@ impl Page {
     #[must_use]
     pub fn answered(&mut self, answer: Answer) -> Effect {
         match &mut self.stage {
-            Stage::Asking if answer.events.is_empty() => self.refused(),
             Stage::Asking => {
-                let events = answer.events.into_iter();
-                self.events = events.map(|event| (event.id.clone(), event)).collect();
+                self.events = order::back_from(&self.missing, answer.events);
+                if self.events.is_empty() {
+                    return self.refused();
+                }
                 self.stage = Stage::Authorising(Chain::of(&self.events));
                 self.authorise_on()
             }

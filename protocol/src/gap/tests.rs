@@ -336,6 +336,23 @@ fn a_page_of_the_past_comes_oldest_first_and_its_edge_with_a_told_state() {
 }
 
 #[test]
+fn a_page_of_the_past_holds_nothing_that_does_not_lie_there() {
+    let (_, peers, [first, second, newer, _]) = joined();
+    let missing = [second.id.clone()];
+    let given = [&newer, &second, &first].map(Arc::clone);
+    let reached: BTreeSet<_> = order::back_from(&missing, given).into_keys().collect();
+    assert_eq!(reached, [&first, &second].map(|event| event.id.clone()).into());
+
+    // The second is not among these, so nothing shows that the first lies before it.
+    let (mut page, _) = page::Page::before(missing.into(), peers.into_keys());
+    let effect = page.answered(Answer {
+        events: [&newer, &first].map(Arc::clone).into(),
+        ..Answer::default()
+    });
+    assert!(matches!(effect, page::Effect::GivenUp), "{effect:?}");
+}
+
+#[test]
 fn work_goes_by_arrival_comparison_and_patience() {
     use super::work::{Next, Work};
     use std::time::Duration;
