@@ -176,7 +176,10 @@ impl Peers {
             return;
         }
         tracing::warn!(%room_id, events = rows.len(), "events whose ancestors nobody gives are dropped");
-        rows.iter().for_each(|_| self.drops.count(&Dropped::Unplaceable));
+        for (_, peer) in &rows {
+            self.drops.count(&Dropped::Unplaceable);
+            self.slowing.dropped(peer);
+        }
         let rows = rows.into_iter().map(|(row, _)| row).collect();
         if let Err(refusal) = self.drop_rows(rows).await {
             tracing::warn!(%room_id, %refusal, "rows of the inbox stay");

@@ -481,6 +481,7 @@ impl Peers {
                 Err(why) => {
                     tracing::debug!(peer = %row.server_name, %why, "a peer sent an event that is dropped");
                     self.drops.count(&why);
+                    self.slowing.dropped(&row.server_name);
                     dropped.push(row.nid);
                 }
             }
