@@ -33,12 +33,13 @@ impl Standing {
 
 /// Whether a replica fetches what leads to the extremities that a peer tells: a peer tells them to whom it counts in. Where
 /// the two do not agree on that, one of them lacks something, and only what the other has settles it. A server that has left
-/// heeds those whom it knows to be in the room, and nobody else.
+/// heeds those whom it knows to be in the room or to [have been](crate::interest) there (they may have come back by what it
+/// does not know), and nobody else.
 #[must_use]
-pub fn heeds(own: &ServerName, census: Option<&Census>, peer: &ServerName) -> bool {
+pub fn heeds(own: &ServerName, census: Option<&Census>, peer: &ServerName, was_in: bool) -> bool {
     match Standing::of(own, census) {
         Standing::Unknown => false,
-        Standing::Outside => census.is_some_and(|census| census.contains_key(peer)),
+        Standing::Outside => was_in || census.is_some_and(|census| census.contains_key(peer)),
         Standing::Inside => true,
     }
 }
@@ -119,14 +120,19 @@ mod tests {
         assert_eq!(Standing::of(own, Some(&Census::new())), Standing::Outside);
         assert_eq!(Standing::of(own, None), Standing::Unknown);
     }
+
     #[test]
     fn a_server_that_has_left_heeds_those_who_have_not() {
         let (own, peer) = (ruma::server_name!("a.example"), ruma::server_name!("b.example"));
         let of =
             |names: &[&ServerName]| -> Census { names.iter().map(|name| ((*name).to_owned(), 1)).collect() };
-        assert!(heeds(own, Some(&of(&[own])), peer), "it may have come since");
-        assert!(heeds(own, Some(&of(&[peer])), peer));
-        assert!(!heeds(own, Some(&of(&[])), peer), "a stranger");
-        assert!(!heeds(own, None, peer));
+        assert!(
+            heeds(own, Some(&of(&[own])), peer, false),
+            "it may have come since"
+        );
+        assert!(heeds(own, Some(&of(&[peer])), peer, false));
+        assert!(heeds(own, Some(&of(&[])), peer, true), "it may be back");
+        assert!(!heeds(own, Some(&of(&[])), peer, false), "a stranger");
+        assert!(!heeds(own, None, peer, false));
     }
 }

@@ -83,11 +83,18 @@ pub fn recount(
     change.map(|change| (server_name.to_owned(), change))
 }
 
-/// Whether a server goes on in a room without being in it by this replica's account, as its event shows of which this became.
-/// It may not know that it has left: it is told the event with which it did.
+/// The servers that are found to be in a room by the census after a change. Each is told soon where the room ends: what was
+/// sent while it was not known to be there was not meant for it.
+pub fn found<'a>(before: &'a Census, after: &'a Census) -> impl Iterator<Item = &'a OwnedServerName> {
+    after.keys().filter(|name| !before.contains_key(*name))
+}
+
+/// Whether a server goes on in a room without being in it by this replica's account, as its event shows of which this became;
+/// none where the replica's own server has left and takes in nothing. It may not know that it has left: it is told the event
+/// with which it did.
 #[must_use]
-pub fn is_stray(census: &Census, sender: &ruma::ServerName, outcome: Outcome) -> bool {
-    outcome != Outcome::Accepted && !census.contains_key(sender)
+pub fn is_stray(census: &Census, sender: &ServerName, outcome: Option<Outcome>) -> bool {
+    outcome != Some(Outcome::Accepted) && !census.contains_key(sender)
 }
 
 /// The interests of a room that begins anew on this replica: all its servers', and no others'. `open` are those whose
@@ -151,6 +158,20 @@ mod tests {
             "a slot that is emptied"
         );
         assert!(census.is_empty());
+    }
+
+    #[test]
+    fn who_is_found_is_told_and_who_strays_is() {
+        let name = |name: &str| -> OwnedServerName { name.try_into().unwrap() };
+        let (stays, comes) = (name("a.example"), name("b.example"));
+        let before: Census = [(stays.clone(), 1)].into();
+        let after: Census = [(stays.clone(), 2), (comes.clone(), 1)].into();
+        assert!(found(&before, &after).eq([&comes]));
+        assert!(found(&after, &before).next().is_none());
+        assert!(is_stray(&before, &comes, Some(Outcome::SoftFailed)));
+        assert!(is_stray(&before, &comes, None), "to a server that has left");
+        assert!(!is_stray(&before, &comes, Some(Outcome::Accepted)));
+        assert!(!is_stray(&after, &comes, None));
     }
 
     #[test]

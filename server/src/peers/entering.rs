@@ -214,11 +214,7 @@ impl Peers {
 
     /// Lets a room that is here go on to a join, after its history up to it. False where it is to begin with the told state.
     async fn goes_on(self: &Arc<Self>, server: &ServerName, join: &Arc<Event>) -> Result<bool, Refusal> {
-        let room = match self.rooms.room(&join.room_id).await {
-            Ok(room) => Some(room),
-            Err(Refusal::NotFound(_)) => None,
-            Err(refusal) => return Err(refusal),
-        };
+        let room = self.replica(&join.room_id).await?;
         let standing = |room: &Room| Standing::of(self.identity.name(), Some(&room.head().servers));
         let before = room.as_ref().map_or(Standing::Unknown, |room| standing(room));
         let (Some(room), Step::GoOn) = (room, Step::first(before)) else {

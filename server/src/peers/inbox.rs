@@ -444,7 +444,7 @@ impl Peers {
         let head = room.head();
         for (event, taken) in said.iter().zip(&taken) {
             if let (Some(event), Taken::Stored(verdict)) = (event, taken)
-                && interest::is_stray(&head.servers, event.sender.server_name(), verdict.outcome)
+                && interest::is_stray(&head.servers, event.sender.server_name(), Some(verdict.outcome))
             {
                 self.note_stray(event.sender.server_name(), room);
             }
@@ -454,8 +454,7 @@ impl Peers {
             self.replicas.add(&room.room_id);
         }
         if let Some(road) = self.road.get() {
-            let found = head.servers.keys().filter(|name| !known.contains_key(*name));
-            found.for_each(|name| road.0.owe_extremities(name));
+            interest::found(&known, &head.servers).for_each(|name| road.0.owe_extremities(name));
         }
         Ok(taken)
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use maru_protocol::RoomVersion;
 use maru_protocol::event::countersign;
+use maru_protocol::interest;
 use maru_protocol::limits::LARGE_MAX_EVENT_BYTES;
 use maru_protocol::visibility::Membership;
 use maru_protocol::wire::answer::{Refused, RefusedCode};
@@ -175,7 +176,7 @@ impl Peers {
     }
 
     /// Events for a room that this server is not in: what becomes of invitations and knocks, and of those who were banned
-    /// after they had left.
+    /// after they had left. Whoever goes on in a room that it has left by this server's account is told so.
     pub(super) async fn outside_events(
         &self,
         room_id: &OwnedRoomId,
@@ -192,6 +193,14 @@ impl Peers {
             let Ok(event) = self.verify(&row.arrived.json, room_id, version, LARGE_MAX_EVENT_BYTES) else {
                 continue;
             };
+            if event.sender.server_name() != row.server_name {
+                continue;
+            }
+            if let Some(room) = self.replica(room_id).await?
+                && interest::is_stray(&room.head().servers, &row.server_name, None)
+            {
+                self.note_stray(&row.server_name, &room);
+            }
             let target = event
                 .state_key
                 .as_deref()
@@ -201,8 +210,7 @@ impl Peers {
             };
             let ends = &*event.event_type == "m.room.member"
                 && matches!(Membership::of(&event), Some(Membership::Leave | Membership::Ban));
-            let same_server = event.sender.server_name() == row.server_name;
-            if ends && same_server && self.is_believed(room_id, target, &row.server_name).await? {
+            if ends && self.is_believed(room_id, target, &row.server_name).await? {
                 self.rooms
                     .outside_membership(room_id, version, event, None)
                     .await?;
@@ -232,11 +240,8 @@ impl Peers {
                 return Ok(true);
             }
         }
-        match self.rooms.room(room_id).await {
-            Ok(room) => Ok(room.head().servers.contains_key(server_name)),
-            Err(Refusal::NotFound(_)) => Ok(false),
-            Err(refusal) => Err(refusal),
-        }
+        let room = self.replica(room_id).await?;
+        Ok(room.is_some_and(|room| room.head().servers.contains_key(server_name)))
     }
 }
 

@@ -21,13 +21,19 @@ const MOST_SERVERS: usize = 8;
 const MOST_NAMED: usize = 50;
 
 impl Peers {
-    /// The room with this id if this server has a user in it.
-    pub(super) async fn present(&self, room_id: &RoomId) -> Result<Option<Arc<Room>>, Refusal> {
+    /// The room with this id if it is here, whether this server has a user in it or has left it.
+    pub(super) async fn replica(&self, room_id: &RoomId) -> Result<Option<Arc<Room>>, Refusal> {
         match self.rooms.room(room_id).await {
-            Ok(room) if room.head().servers.contains_key(&self.identity.server_name) => Ok(Some(room)),
-            Ok(_) | Err(Refusal::NotFound(_)) => Ok(None),
+            Ok(room) => Ok(Some(room)),
+            Err(Refusal::NotFound(_)) => Ok(None),
             Err(refusal) => Err(refusal),
         }
+    }
+
+    /// The room with this id if this server has a user in it.
+    pub(super) async fn present(&self, room_id: &RoomId) -> Result<Option<Arc<Room>>, Refusal> {
+        let room = self.replica(room_id).await?;
+        Ok(room.filter(|room| room.head().servers.contains_key(&self.identity.server_name)))
     }
 
     /// Like [`Peers::present`], once nobody of this server is on the way into the room.
@@ -49,11 +55,12 @@ impl Peers {
         if let Some(room) = self.settled(room_id).await? {
             return Ok(Some(room));
         }
-        match self.rooms.room(room_id).await {
-            Ok(room) if heeds(self.identity.name(), Some(&room.head().servers), peer) => Ok(Some(room)),
-            Ok(_) | Err(Refusal::NotFound(_)) => Ok(None),
-            Err(refusal) => Err(refusal),
-        }
+        let Some(room) = self.replica(room_id).await? else {
+            return Ok(None);
+        };
+        let was_in = self.store.interest_ended(room.nid, peer).await?.is_some();
+        let is_heeded = heeds(self.identity.name(), Some(&room.head().servers), peer, was_in);
+        Ok(is_heeded.then_some(room))
     }
 
     /// The id of a room and the servers that may help into it.

@@ -58,9 +58,13 @@ impl Peers {
     pub(super) async fn ends_for(&self, peer: &ServerName) -> Result<Vec<RoomExtremities>, Refusal> {
         let mut ends = Vec::new();
         for room_id in self.strays.take(peer) {
-            let Some(room) = self.present(&room_id).await? else {
+            let Some(room) = self.replica(&room_id).await? else {
                 continue;
             };
+            if room.head().servers.contains_key(peer) {
+                // It has come back meanwhile, and is told where the room ends.
+                continue;
+            }
             let Some(ended) = self.store.interest_ended(room.nid, peer).await? else {
                 continue;
             };

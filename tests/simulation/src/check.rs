@@ -180,7 +180,7 @@ fn core(world: &World, found: &mut Vec<String>) -> Vec<usize> {
             if !counts(at, other) {
                 continue;
             }
-            if !server.is_in() && !heard_it_go(world, at, other) {
+            if !server.is_in() && may_not_hear_it_go(world, at, other) {
                 continue;
             }
             if !server.is_in() {
@@ -202,23 +202,20 @@ fn core(world: &World, found: &mut Vec<String>) -> Vec<usize> {
     core.into_iter().collect()
 }
 
-/// Whether a server was entitled to hear that another one left: by the account of that one it was in the room then.
-fn heard_it_go(world: &World, at: usize, gone: usize) -> bool {
-    let (disk, name) = (&world.servers[gone].disk, &world.servers[at].name);
-    let own = |stored: &&Stored| {
-        let key = stored.event.state_key.as_deref().unwrap_or_default();
-        key.ends_with(world.servers[gone].name.as_str())
+/// Whether a server may stay ignorant for ever of that another one has left: it is a stranger there, which came in by others
+/// who are gone; or each has all that it may have of the other's, and what the one was never told, since it was not in the
+/// room any more by the other's account, had closed the room to it.
+fn may_not_hear_it_go(world: &World, at: usize, gone: usize) -> bool {
+    let (one, other) = (&world.servers[at], &world.servers[gone].disk);
+    if other.interested().contains(&one.name) {
+        return false;
+    }
+    let Some(ends) = other.ends_of(&one.name) else {
+        return true;
     };
-    let state = disk.room.iter().flat_map(|room| disk.whole(&room.head.state));
-    let went = state
-        .filter(own)
-        .filter_map(|stored| disk.position_of(stored.nid))
-        .max();
-    let mut intervals = disk.interests.iter().filter(|interval| interval.server == *name);
-    intervals.any(|interval| {
-        let within = |went| interval.from <= went && interval.until.is_none_or(|until| went <= until);
-        went.is_none_or(within)
-    })
+    let own_ends = one.disk.room.iter().flat_map(Room::ends);
+    ends.iter().all(|id| one.disk.event(id).is_some())
+        && own_ends.into_iter().all(|id| other.event(&id).is_some())
 }
 
 fn room(world: &World, at: usize) -> Option<(&Database, &Room)> {

@@ -157,7 +157,8 @@ impl Database {
         match record {
             Record::Event(stored) => {
                 self.position += 1;
-                self.last_nid = self.last_nid.max(stored.nid.0);
+                self.use_number(stored.nid.0);
+                self.use_number_of(stored.state.as_ref());
                 let old = self.ids.insert(stored.event.id.clone(), stored.nid);
                 if old.is_some_and(|old| self.events.get(&old).is_some_and(|old| old.state.is_some())) {
                     self.doubled.push(stored.event.id.clone());
@@ -174,9 +175,12 @@ impl Database {
                 self.log.retain(|_, placed| placed != nid);
             }
             Record::Interest(server, change) => self.interest(server, *change),
-            Record::Room(room) => self.room = Some(room.clone()),
+            Record::Room(room) => {
+                self.use_number_of(Some(&room.head.state));
+                self.room = Some(room.clone());
+            }
             Record::Arrived(row, arrived) => {
-                self.last_nid = self.last_nid.max(*row);
+                self.use_number(*row);
                 self.inbox.insert(*row, arrived.clone());
             }
             Record::Received(peer, received) => {
@@ -192,6 +196,17 @@ impl Database {
             Record::Delivered(id) => {
                 self.delivered.insert(id.clone());
             }
+        }
+    }
+
+    /// What is on disk keeps its number: after a crash no other event or state gets it.
+    fn use_number(&mut self, number: i64) {
+        self.last_nid = self.last_nid.max(number);
+    }
+
+    fn use_number_of(&mut self, state: Option<&State>) {
+        if let Some(number) = state.and_then(State::nid) {
+            self.use_number(number.0);
         }
     }
 
@@ -219,14 +234,20 @@ impl Database {
             .for_each(|interval| interval.from = interval.from.max(from));
     }
 
-    /// How a server went: the event with which it did, and what its users are since. Where a resolution ended its interest,
-    /// the first alone may be one that it has.
-    pub(crate) fn ends_of(&self, server: &OwnedServerName) -> Option<Vec<OwnedEventId>> {
-        let ended = self
+    /// When a server's last interest ended, if it had any that lasted.
+    pub(crate) fn ended(&self, server: &OwnedServerName) -> Option<i64> {
+        let of_server = self
             .interests
             .iter()
             .filter(|interval| interval.server == *server);
-        let until = ended.filter_map(|interval| interval.until).max()?;
+        let lasted = of_server.filter(|interval| interval.until != Some(interval.from));
+        lasted.filter_map(|interval| interval.until).max()
+    }
+
+    /// How a server went: the event with which it did, and what its users are since. Where a resolution ended its interest,
+    /// the first alone may be one that it has.
+    pub(crate) fn ends_of(&self, server: &OwnedServerName) -> Option<Vec<OwnedEventId>> {
+        let until = self.ended(server)?;
         let last = self.log.get(&until).and_then(|nid| self.events.get(nid));
         let state = self.room.iter().flat_map(|room| self.whole(&room.head.state));
         let users = state.filter(|stored| interest::is_membership_of(&stored.event, server));

@@ -36,6 +36,8 @@ pub(crate) enum Then {
     Admitted { request: u64, join: OwnedEventId },
     /// Peers may have something to be sent.
     Wake,
+    /// These peers are told soon where the room ends.
+    TellEnds(Vec<usize>),
 }
 
 /// A connection as one of its ends has it.
@@ -291,7 +293,7 @@ impl Server {
     /// Whether it is of concern to it where the room ends by a peer's account.
     pub(crate) fn heeds(&self, peer: &OwnedServerName) -> bool {
         let census = self.disk.room.as_ref().map(|room| &room.census);
-        entering::heeds(&self.name, census, peer)
+        entering::heeds(&self.name, census, peer, self.disk.ended(peer).is_some())
     }
 
     fn standing(&self, database: &Database) -> Standing {

@@ -104,3 +104,29 @@ async fn a_kick_that_is_undone_elsewhere_is_undone_for_who_was_kicked() {
     carol.hears(&room, "here I am").await;
     carol.sees_member(&room, &bob, "join").await;
 }
+
+/// While neither hears the other, A kicks B's only user and leaves, and somebody else of B comes in. So by A's account nobody
+/// of B was there to be told that A has left, and B sends to A what A does not take: what A lacks settles it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_came_back_unseen_hears_that_the_other_has_left() {
+    let (a, b) = (TestServer::start().await, TestServer::start().await);
+    federate(&[&a, &b]).await;
+    let (alice, bob, dave) = (a.user("alice").await, b.user("bob").await, b.user("dave").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join_via(&room, a.name()).await.ok();
+    alice.sees_member(&room, &bob, "join").await;
+
+    let b = b.shut_down().await;
+    let kick = json!({ "user_id": bob.id });
+    alice.post(&format!("rooms/{room}/kick"), kick).await.ok();
+    alice.leave(&room).await;
+    let a = a.shut_down().await;
+    let b = b.start().await;
+    let dave = dave.on(b.api());
+    dave.join(&room).await;
+    let a = a.start().await;
+    federate(&[&a, &b]).await;
+
+    dave.sees_member(&room, &bob, "leave").await;
+    dave.sees_member(&room, &alice, "leave").await;
+}

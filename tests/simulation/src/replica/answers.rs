@@ -63,10 +63,7 @@ fn told_up_to(database: &Database, peer: &OwnedServerName) -> Option<Option<i64>
     if database.room.as_ref()?.census.contains_key(peer) {
         return Some(None);
     }
-    let intervals = database.interests.iter();
-    let ended =
-        intervals.filter(|interval| interval.server == *peer && interval.until != Some(interval.from));
-    ended.filter_map(|interval| interval.until).max().map(Some)
+    database.ended(peer).map(Some)
 }
 
 fn given<'a>(database: &'a Database, ids: &'a [OwnedEventId]) -> impl Iterator<Item = &'a Stored> {

@@ -59,6 +59,7 @@ impl World {
                     self.reply(request, admission.map_or(Reply::None, Reply::Admission));
                 }
                 Then::Wake => self.wake_peers(at),
+                Then::TellEnds(peers) => peers.into_iter().for_each(|peer| self.owe_extremities(at, peer)),
             }
         }
         self.settle(at);

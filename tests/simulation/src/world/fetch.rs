@@ -114,10 +114,14 @@ impl World {
                         Some(told) => {
                             let bridged = told.is_some();
                             incoming.before = told;
-                            let taken = replica::take_in(server, incoming);
+                            let taken = self.take_in(at, incoming);
                             filling.moved |= matches!(taken, Taken::Stored(_));
                             if let (Some(_), Taken::Stored(outcome)) = (row, &taken) {
-                                self.note_stray(at, &offer.event.sender.server_name().to_owned(), *outcome);
+                                self.note_stray(
+                                    at,
+                                    &offer.event.sender.server_name().to_owned(),
+                                    Some(*outcome),
+                                );
                             }
                             if bridged {
                                 // What is missing before it is left to backfill.

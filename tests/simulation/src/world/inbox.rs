@@ -16,7 +16,7 @@ use ruma::OwnedServerName;
 use super::{Happening, World};
 use crate::database::{Arrived, Record};
 use crate::replica::{self, Incoming, Taken, Writer};
-use crate::server::{Joining, Target, Worker};
+use crate::server::{Joining, Server, Target, Then, Worker};
 
 /// Rows of the inbox that are ingested together.
 const TOGETHER: usize = 128;
@@ -67,8 +67,38 @@ impl World {
         }
     }
 
+    /// Takes an event into the room. Who is found to be in it is told soon where it ends.
+    pub(super) fn take_in(&mut self, at: usize, incoming: Incoming) -> Taken {
+        let census = |server: &Server| server.memory.room.as_ref().map(|room| room.census.clone());
+        let before = census(&self.servers[at]).unwrap_or_default();
+        let taken = replica::take_in(&mut self.servers[at], incoming);
+        let after = census(&self.servers[at]).unwrap_or_default();
+        let found: Vec<_> = interest::found(&before, &after)
+            .map(|name| self.index(name))
+            .collect();
+        self.tell_soon(at, found);
+        taken
+    }
+
+    /// Has the others of the room told soon where it ends now: the server of the newest event may not know of them.
+    pub(super) fn tell_others(&mut self, at: usize, of: usize) {
+        let room = self.servers[at].memory.room.as_ref();
+        let names = room.into_iter().flat_map(|room| room.census.keys());
+        let others = names.map(|name| self.index(name));
+        let others = others.filter(|other| *other != at && *other != of).collect();
+        self.tell_soon(at, others);
+    }
+
+    /// Has peers told where the room ends, once what it ends with now is on disk.
+    fn tell_soon(&mut self, at: usize, peers: Vec<usize>) {
+        if !peers.is_empty() {
+            self.servers[at].enqueue(Vec::new(), Some(Then::TellEnds(peers)));
+            self.settle(at);
+        }
+    }
+
     /// Has a peer told that goes on in the room without being in it.
-    pub(super) fn note_stray(&mut self, at: usize, from: &OwnedServerName, outcome: Outcome) {
+    pub(super) fn note_stray(&mut self, at: usize, from: &OwnedServerName, outcome: Option<Outcome>) {
         let room = self.servers[at].memory.room.as_ref();
         if room.is_some_and(|room| interest::is_stray(&room.census, from, outcome)) {
             let peer = self.index(from);
@@ -114,11 +144,12 @@ impl World {
                 }
                 self.servers[at].write(vec![Record::Ingested(row)]);
                 self.servers[at].work.settled(row);
+                self.note_stray(at, &arrived.from, None);
                 continue;
             };
             let mut incoming = Incoming::live(Arc::clone(&event));
             incoming.row = Some(row);
-            let taken = replica::take_in(&mut self.servers[at], incoming);
+            let taken = self.take_in(at, incoming);
             self.note(at, || format!("takes {} of its inbox: {taken:?}", event.id));
             match taken {
                 Taken::Lacks { .. } => {
@@ -127,7 +158,7 @@ impl World {
                 }
                 Taken::Stored(outcome) => {
                     self.servers[at].work.settled(row);
-                    self.note_stray(at, &arrived.from, outcome);
+                    self.note_stray(at, &arrived.from, Some(outcome));
                 }
                 _ => self.servers[at].work.settled(row),
             }

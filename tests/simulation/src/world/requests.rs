@@ -112,6 +112,7 @@ impl World {
                     format!("is sent the join {} of s{from}: {taken:?}", join.id)
                 });
                 if accepted && self.servers[to].is_in() {
+                    self.tell_others(to, from);
                     let join = join.id.clone();
                     self.servers[to].enqueue(Vec::new(), Some(Then::Admitted { request, join }));
                 }
