@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use maru_protocol::cursor::LogId;
+use maru_protocol::ingest::Outcome;
 use maru_protocol::key::{KeyId, SecretKey, SigningKey};
 use maru_protocol::record::{EventKey, ServerRecord, SignedRecord};
 use maru_protocol::version::RoomVersion;
-use ruma::{OwnedServerName, OwnedUserId};
+use ruma::{OwnedEventId, OwnedServerName, OwnedUserId};
 use serde_json::{Value, json};
 
 use crate::check;
@@ -124,9 +125,7 @@ fn found_room(world: &mut World) -> Option<()> {
         act("m.room.join_rules", "", json!({ "join_rule": "public" })),
     ];
     for act in first {
-        if !world.user_acts(0, act) {
-            return None;
-        }
+        world.user_acts(0, act)?;
     }
     Some(())
 }
@@ -164,9 +163,7 @@ pub(crate) fn play(world: &mut World) {
         let said = further_events(world);
         rest(world);
         rest(world);
-        // Whoever came in by what the others said has to say something as well.
-        let is_silent = |server: &&Server| server.up && server.is_in() && !said.contains(&server.index);
-        if !world.servers.iter().any(|server| is_silent(&server)) {
+        if !is_more_to_say(world, &said) {
             break;
         }
     }
@@ -216,19 +213,34 @@ fn bring_back(world: &mut World) {
 }
 
 /// Every server that is in the room says something more, by each of its users: what one says whom others do not count in is
-/// built upon by nobody there, and so is what it says of the room. Which servers do.
-fn further_events(world: &mut World) -> BTreeSet<usize> {
+/// built upon by nobody there, and so is what it says of the room.
+fn further_events(world: &mut World) -> BTreeSet<OwnedEventId> {
     let mut said = BTreeSet::new();
     for at in 0..world.servers.len() {
         for user in members(world, at) {
             let body = json!({ "body": "further" });
             let act = act(world, at, &user, "m.room.message", None, body);
-            if world.user_acts(at, act) {
-                said.insert(at);
-            }
+            said.extend(world.user_acts(at, act));
         }
     }
     said
+}
+
+/// Whether one further event of each is not enough. Whoever came in by what the others said has to say something as well; and
+/// what one server takes in and another softly fails comes to that one with the next event of the first.
+fn is_more_to_say(world: &World, said: &BTreeSet<OwnedEventId>) -> bool {
+    let up = || world.servers.iter().filter(|server| server.up && server.is_in());
+    let became = |server: &Server, id: &OwnedEventId| server.disk.event(id).map(|stored| stored.outcome);
+    let is_of = |server: &Server, id: &OwnedEventId| {
+        let stored = server.disk.event(id);
+        stored.is_some_and(|stored| stored.own)
+    };
+    let is_silent = |server: &Server| !said.iter().any(|id| is_of(server, id));
+    let is_split = |id: &OwnedEventId| {
+        up().any(|server| became(server, id) == Some(Outcome::SoftFailed))
+            && up().any(|server| !is_of(server, id) && became(server, id) == Some(Outcome::Accepted))
+    };
+    up().any(is_silent) || said.iter().any(is_split)
 }
 
 /// The users of a server who are in the room by its newest state; none where it is not up.

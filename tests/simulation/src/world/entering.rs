@@ -7,6 +7,8 @@ use maru_protocol::event::Event;
 use maru_protocol::ingest::Outcome;
 use maru_protocol::version::RoomVersion;
 
+use ruma::OwnedEventId;
+
 use super::World;
 use super::requests::{Asked, Reply, Request};
 use crate::database::{Message, Record};
@@ -15,12 +17,10 @@ use crate::replica::{self, Incoming, Taken, entering};
 use crate::server::{Entry, Joining, Then};
 
 impl World {
-    /// A user does something; whether the server let it.
-    pub(crate) fn user_acts(&mut self, at: usize, act: Act) -> bool {
+    /// A user does something. The event, if the server let it.
+    pub(crate) fn user_acts(&mut self, at: usize, act: Act) -> Option<OwnedEventId> {
         let key = self.servers[at].key.clone();
-        let Some(event) = sending::send(&mut self.servers[at], &key, act) else {
-            return false;
-        };
+        let event = sending::send(&mut self.servers[at], &key, act)?;
         self.note(at, || {
             let content = event.content.as_str();
             format!(
@@ -29,9 +29,9 @@ impl World {
             )
         });
         let id = event.id.clone();
-        self.servers[at].enqueue(Vec::new(), Some(Then::Sent(id)));
+        self.servers[at].enqueue(Vec::new(), Some(Then::Sent(id.clone())));
         self.settle(at);
-        true
+        Some(id)
     }
 
     /// A user sends a message to a device of another server.
