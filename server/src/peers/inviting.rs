@@ -146,7 +146,7 @@ impl Peers {
             .state_key
             .as_deref()
             .and_then(|key| <&UserId>::try_from(key).ok());
-        let is_invite = event.content.as_str().contains("\"membership\":\"invite\"");
+        let is_invite = Membership::of(&event) == Some(Membership::Invite);
         let local = target.is_some_and(|user_id| self.identity.is_local(user_id));
         if &*event.event_type != "m.room.member" || !is_invite || !local {
             return Err(invalid("the event invites nobody of this server"));

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use maru_protocol::RoomVersion;
+use maru_protocol::wire::answer::RefusedCode;
 use maru_protocol::wire::bounded::Text;
 use maru_protocol::wire::request::membership::{Admission, Invite, Template};
 use maru_protocol::wire::request::state::{Extent, State};
@@ -224,17 +225,21 @@ async fn what_somebody_says_of_a_rooms_version_binds_nobody_else() {
         version: RoomVersion::V10,
         ..room.foothold.clone()
     };
-    let invited = json!({ "membership": "invite" });
-    let invited = of_liar.event("m.room.member", Some(&stage.alice.id), invited);
-    let invite = Invite {
-        room_id: room_id.clone(),
-        version: Text::new("10").unwrap(),
-        event: invited.json.clone().into(),
-        stripped_state: Vec::new(),
-        records: Vec::new(),
+    let invite = async |content: Value| {
+        let event = of_liar.event("m.room.member", Some(&stage.alice.id), content);
+        let invite = Invite {
+            room_id: room_id.clone(),
+            version: Text::new("10").unwrap(),
+            event: event.json.clone().into(),
+            stripped_state: Vec::new(),
+            records: Vec::new(),
+        };
+        let answer = liar.pool.request(&stage.victim.name, invite).await.unwrap();
+        answer.done().await
     };
-    let answer = liar.pool.request(&stage.victim.name, invite).await.unwrap();
-    answer.done().await.unwrap();
+    let banned = json!({ "membership": "ban", "before": { "membership": "invite" } });
+    assert_eq!(Liar::refused(invite(banned).await), RefusedCode::Invalid);
+    invite(json!({ "membership": "invite" })).await.unwrap();
     let of_version = async |version: &str| {
         let count = format!("SELECT COUNT(*) FROM rooms WHERE version = '{version}'");
         stage.server.data().number(&count).await
