@@ -20,8 +20,8 @@ pub enum Engine {
 /// A data folder and a database that go when the value does, and stay over restarts before.
 #[derive(Debug)]
 pub struct Data {
-    folder: TempDir,
-    postgres: Option<OwnDatabase>,
+    pub(crate) folder: TempDir,
+    pub(crate) postgres: Option<OwnDatabase>,
 }
 
 impl Data {

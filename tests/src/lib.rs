@@ -23,6 +23,7 @@
 )]
 
 pub mod api;
+pub mod backup;
 pub mod chance;
 pub mod engine;
 pub mod federation;
@@ -40,6 +41,7 @@ pub mod web;
 pub mod websocket;
 
 pub use api::{Api, Reply};
+pub use backup::Backup;
 pub use engine::{Data, Engine};
 pub use federation::{federate, reunite};
 pub use process::TestProcess;

@@ -87,12 +87,6 @@ impl Cluster {
         Self { url, own: Some(own) }
     }
 
-    /// The address of a database of this cluster.
-    fn url_of(&self, database: &str) -> String {
-        let (server, _) = self.url.rsplit_once('/').expect("a URL with a database");
-        format!("{server}/{database}")
-    }
-
     /// Ends the server without warning (SIGKILL), as a crash would.
     ///
     /// # Panics
@@ -171,14 +165,24 @@ impl OwnDatabase {
     /// When the cluster does not answer.
     #[must_use]
     pub fn create(cluster: &Cluster) -> Self {
+        Self::like(&cluster.url, "template0")
+    }
+
+    /// A database with what this one holds, while nobody uses it.
+    ///
+    /// # Panics
+    /// When somebody does.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self::like(&self.cluster, &self.name)
+    }
+
+    fn like(cluster: &str, template: &str) -> Self {
         let name = format!("maru_test_{:016x}", rand::random::<u64>());
-        run(
-            &cluster.url,
-            &format!("CREATE DATABASE {name} TEMPLATE template0"),
-        );
+        run(cluster, &format!("CREATE DATABASE {name} TEMPLATE {template}"));
         Self {
-            cluster: cluster.url.clone(),
-            url: cluster.url_of(&name),
+            cluster: cluster.to_owned(),
+            url: url_of(cluster, &name),
             name,
         }
     }
@@ -196,6 +200,12 @@ impl Drop for OwnDatabase {
         // A cluster that is gone has taken the database with it.
         let _ = try_run(&self.cluster, &drop);
     }
+}
+
+/// The address of another database of the same cluster.
+fn url_of(cluster: &str, database: &str) -> String {
+    let (server, _) = cluster.rsplit_once('/').expect("a URL with a database");
+    format!("{server}/{database}")
 }
 
 /// Runs statements on a database.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
+use futures_util::future::join_all;
 use http::Method;
 use maru::clock::Clock;
 use maru::config::{Config, Registration};
@@ -14,7 +15,7 @@ use maru::server::Server;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use crate::{Api, Data, Engine, Reply, User};
+use crate::{Api, Backup, Data, Engine, Reply, User};
 
 /// A socket on which a [`TestServer`] listens, for as long as this value lives.
 #[derive(Debug)]
@@ -53,12 +54,33 @@ impl Stopped {
     pub async fn start_at(self, clock: Clock) -> TestServer {
         TestServer::open(self.config, self.data, clock).await
     }
+
+    /// Backs it up.
+    pub async fn back_up(&self) -> Backup {
+        Backup::of(&self.data).await
+    }
+
+    /// Loses what it has and goes back to a backup.
+    pub async fn restore(self, backup: Backup) -> Self {
+        let data = backup.restore().await;
+        let config = Config {
+            data: data.folder().to_owned(),
+            ..self.config
+        };
+        Self { config, data }
+    }
 }
 
 impl TestServer {
     /// A server with empty data on the embedded database.
     pub async fn start() -> Self {
         Self::start_on(Engine::Sqlite).await
+    }
+
+    /// Several of them.
+    pub async fn start_several<const N: usize>() -> [Self; N] {
+        let starting = std::array::from_fn::<_, N, _>(|_| Self::start());
+        join_all(starting).await.try_into().unwrap()
     }
 
     /// A server with empty data on that engine.
@@ -80,6 +102,10 @@ impl TestServer {
     }
 
     async fn open(config: Config, data: Data, clock: Clock) -> Self {
+        // What servers say is shown where it is asked for.
+        if std::env::var("RUST_LOG").is_ok() {
+            maru::observe::logging::init(&maru::config::Config::default().log);
+        }
         let keys = Keys::load_or_make(data.folder()).unwrap();
         let identity = Identity {
             server_name: keys.server_name(config.server_name.as_deref()).unwrap(),

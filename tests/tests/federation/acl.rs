@@ -5,11 +5,7 @@ use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_kept_out_is_heard_no_more_and_cannot_come_in() {
-    let servers = [
-        TestServer::start().await,
-        TestServer::start().await,
-        TestServer::start().await,
-    ];
+    let servers = TestServer::start_several().await;
     let [a, b, c] = &servers;
     federate(&[a, b, c]).await;
     let (alice, bob, carol) = (a.user("alice").await, b.user("bob").await, c.user("carol").await);

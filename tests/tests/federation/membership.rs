@@ -98,11 +98,7 @@ async fn an_invitation_that_is_taken_back_is_gone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_come_in_at_once_from_two_servers() {
-    let servers = [
-        TestServer::start().await,
-        TestServer::start().await,
-        TestServer::start().await,
-    ];
+    let servers = TestServer::start_several().await;
     let [a, b, c] = &servers;
     federate(&[a, b, c]).await;
     let alice = a.user("alice").await;

@@ -65,11 +65,7 @@ fn refused(reply: &AdminReply, why: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_rotated_key_has_signed_still_verifies_elsewhere() {
-    let (a, b, c) = (
-        TestServer::start().await,
-        TestServer::start().await,
-        TestServer::start().await,
-    );
+    let [a, b, c] = TestServer::start_several().await;
     federate(&[&a, &b]).await;
     let (alice, bob) = (a.user("alice").await, b.user("bob").await);
     let room = alice.create_room(json!({ "preset": "public_chat" })).await;

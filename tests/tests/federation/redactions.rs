@@ -6,11 +6,7 @@ use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redaction_reaches_those_who_have_the_event_and_those_who_come_later() {
-    let servers = [
-        TestServer::start().await,
-        TestServer::start().await,
-        TestServer::start().await,
-    ];
+    let servers = TestServer::start_several().await;
     let [a, b, c] = &servers;
     federate(&[a, b, c]).await;
     let (alice, bob, carol) = (a.user("alice").await, b.user("bob").await, c.user("carol").await);

@@ -25,11 +25,7 @@ async fn sees_event(user: &User, room: &str, event: &str) {
 /// banned one in: B's replica remembers, and C learns of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_again_through_another_server_stays_banned() {
-    let (a, b, c) = (
-        TestServer::start().await,
-        TestServer::start().await,
-        TestServer::start().await,
-    );
+    let [a, b, c] = TestServer::start_several().await;
     federate(&[&a, &b]).await;
     let (alice, bob, carol) = (a.user("alice").await, b.user("bob").await, c.user("carol").await);
     let dave = b.user("dave").await;
@@ -62,11 +58,7 @@ async fn who_comes_again_through_another_server_stays_banned() {
 /// told B of the kick, and A tells B of nothing, but where its replica ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kick_that_is_undone_elsewhere_is_undone_for_who_was_kicked() {
-    let (a, b, c) = (
-        TestServer::start().await,
-        TestServer::start().await,
-        TestServer::start().await,
-    );
+    let [a, b, c] = TestServer::start_several().await;
     let addresses = federate(&[&a, &b, &c]).await;
     let (alice, bob, carol) = (a.user("alice").await, b.user("bob").await, c.user("carol").await);
     let room = alice.create_room(json!({ "preset": "public_chat" })).await;

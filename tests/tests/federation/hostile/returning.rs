@@ -8,7 +8,7 @@ use ruma::OwnedEventId;
 use serde_json::json;
 
 use super::foothold::Foothold;
-use super::liar::eventually;
+use super::liar::{Liar, eventually};
 use super::room::{Room, Stage, answer_of, extent, join_through};
 
 impl Stage {
@@ -16,6 +16,17 @@ impl Stage {
     async fn waiting(&self, expected: i64) {
         let waiting = "SELECT COUNT(*) FROM inbox";
         self.server.data().comes_to(expected, waiting).await;
+    }
+
+    /// Comes into a room of a liar's, which tells no lie of it; from where its events go on.
+    async fn come_in(&self, liar: &Liar, room: &Room) -> Foothold {
+        liar.answer_with(room.clone().answer(|_, _, _| {}));
+        join_through(&self.alice, liar, room).await.ok();
+        Foothold {
+            prev_events: vec![self.came_by(room).await],
+            depth: room.foothold.depth + 1,
+            ..room.foothold.clone()
+        }
     }
 
     /// Says in a room, after everything else there.
@@ -37,13 +48,7 @@ async fn what_waited_when_the_server_left_makes_room_when_it_is_back() {
         prev_events: vec![OwnedEventId::try_from(format!("${number:043}")).unwrap()],
         ..room.foothold.clone()
     };
-    liar.answer_with(room.clone().answer(|_, _, _| {}));
-    join_through(&stage.alice, &liar, &room).await.ok();
-    let inside = Foothold {
-        prev_events: vec![stage.came_by(&room).await],
-        depth: room.foothold.depth + 1,
-        ..room.foothold.clone()
-    };
+    let inside = stage.come_in(&liar, &room).await;
 
     let lost_ones = |numbers: std::ops::Range<usize>| -> Vec<LogItem> {
         let lost = numbers.map(|number| lost(number).message("lost"));
@@ -100,13 +105,7 @@ async fn a_join_that_the_history_forbids_and_the_told_state_allows_is_stored_onc
     let stage = Stage::set().await;
     let liar = stage.meet(112);
     let room = Room::of(&liar);
-    liar.answer_with(room.clone().answer(|_, _, _| {}));
-    join_through(&stage.alice, &liar, &room).await.ok();
-    let inside = Foothold {
-        prev_events: vec![stage.came_by(&room).await],
-        depth: room.foothold.depth + 1,
-        ..room.foothold.clone()
-    };
+    let inside = stage.come_in(&liar, &room).await;
     stage.alice.leave(room.create.room_id.as_str()).await;
 
     let ban = inside.event(
