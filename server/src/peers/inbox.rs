@@ -381,7 +381,7 @@ impl Peers {
         let taken = self.take_in(room, events).await?;
         for ((peer, incoming), taken) in incoming.into_iter().zip(taken) {
             match taken {
-                Taken::Known => {}
+                Taken::Known(_) => {}
                 Taken::Stored(verdict) => {
                     if let Some(reason) = verdict.reason {
                         tracing::debug!(event = %incoming.event.id, outcome = ?verdict.outcome, %reason, "not accepted");
@@ -435,7 +435,7 @@ impl Peers {
         // What is filled beside the inbox may bring the same events.
         let _turn = self.ingesting.take(&room.room_id).await;
         let known = Arc::clone(&room.head().servers);
-        // By its log comes what a server has just said.
+        // By its log comes what a server has just said, also where that was fetched a moment before.
         let said = events
             .iter()
             .map(|incoming| incoming.inbox.map(|_| Arc::clone(&incoming.event)));
@@ -443,8 +443,8 @@ impl Peers {
         let taken = self.rooms.take_in(room, events).await?;
         let head = room.head();
         for (event, taken) in said.iter().zip(&taken) {
-            if let (Some(event), Taken::Stored(verdict)) = (event, taken)
-                && interest::is_stray(&head.servers, event.sender.server_name(), Some(verdict.outcome))
+            if let (Some(event), Some(outcome)) = (event, taken.outcome())
+                && interest::is_stray(&head.servers, event.sender.server_name(), Some(outcome))
             {
                 self.note_stray(event.sender.server_name(), room);
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use maru_protocol::RoomVersion;
 use maru_protocol::event::countersign;
+use maru_protocol::ingest::Outcome;
 use maru_protocol::interest;
 use maru_protocol::limits::LARGE_MAX_EVENT_BYTES;
 use maru_protocol::visibility::Membership;
@@ -113,15 +114,14 @@ impl Peers {
         }
         let mut incoming = Incoming::live(signed);
         incoming.own = true;
-        match self.rooms.take_in(room, vec![incoming]).await?.pop() {
-            Some(Taken::Stored(verdict)) if verdict.reason.is_some() => {
-                Err(Refusal::forbidden("the room has changed meanwhile, try again"))
-            }
-            Some(Taken::Stored(_) | Taken::Known) => {
+        let taken = self.rooms.take_in(room, vec![incoming]).await?;
+        match taken.first().and_then(Taken::outcome) {
+            Some(Outcome::Accepted) => {
                 self.wake_room(room);
                 Ok(())
             }
-            _ => Err(Refusal::internal("an invitation that cannot be stored")),
+            Some(_) => Err(Refusal::forbidden("the room has changed meanwhile, try again")),
+            None => Err(Refusal::internal("an invitation that cannot be stored")),
         }
     }
 

@@ -14,6 +14,7 @@ mod presence;
 mod profiles;
 mod receipts;
 mod redactions;
+mod restored;
 mod restricted;
 mod returning;
 mod rooms;

@@ -6,6 +6,7 @@ use maru_federation::homeserver::Parts;
 use maru_protocol::auth::{self, StateSlot};
 use maru_protocol::canonical::Content;
 use maru_protocol::event::{Event, countersign};
+use maru_protocol::ingest::Outcome;
 use maru_protocol::limits::MAX_JSON_DEPTH;
 use maru_protocol::visibility;
 use maru_protocol::wire::answer::{Refused, RefusedCode};
@@ -136,7 +137,10 @@ impl Peers {
             .await
             .map_err(refused)?;
         match taken.into_iter().next() {
-            Some(Taken::Known) => {}
+            Some(Taken::Known(Outcome::Accepted)) => {}
+            Some(Taken::Known(_)) => {
+                return Err(Refused::new(RefusedCode::Forbidden, "it was turned down before"));
+            }
             Some(Taken::Stored(verdict)) => {
                 if let Some(denied) = verdict.reason {
                     return Err(Refused::new(RefusedCode::Forbidden, &denied.reason));

@@ -101,9 +101,10 @@ impl Rooms {
         place: Option<Place>,
         facts: &mut Facts,
     ) -> Result<Judged, Refusal> {
-        let known = facts.known(&incoming.event.id);
-        if known.is_some_and(|known| !known.is_outlier() || known.outcome == Outcome::Rejected) {
-            return self.already_known(&incoming);
+        if let Some(known) = facts.known(&incoming.event.id)
+            && (!known.is_outlier() || known.outcome == Outcome::Rejected)
+        {
+            return self.already_known(&incoming, known.outcome);
         }
         // Asked once: a try that ends for want of other facts has told them of the state after the event.
         let outlier = records::was_outlier(facts, &incoming.event);
@@ -150,13 +151,11 @@ impl Rooms {
         Ok(ids)
     }
 
-    fn already_known(&self, incoming: &Incoming) -> Result<Judged, Refusal> {
+    fn already_known(&self, incoming: &Incoming, outcome: Outcome) -> Result<Judged, Refusal> {
+        let taken = Taken::Known(outcome);
         Ok(match incoming.inbox {
-            Some(nid) => Judged::Enqueued(
-                Taken::Known,
-                self.store.enqueue(Change::from(Record::Ingested(nid)))?,
-            ),
-            None => Judged::Taken(Taken::Known),
+            Some(nid) => Judged::Enqueued(taken, self.store.enqueue(Change::from(Record::Ingested(nid)))?),
+            None => Judged::Taken(taken),
         })
     }
 

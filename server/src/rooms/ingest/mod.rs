@@ -61,8 +61,8 @@ impl Incoming {
 /// What became of an incoming event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// It was here already.
-    Known,
+    /// It was here already, and had become this.
+    Known(Outcome),
     /// It is on disk.
     Stored(Verdict),
     /// These have to come first.
@@ -77,11 +77,21 @@ pub enum Taken {
 }
 
 impl Taken {
+    /// What the event is to the room, now or since it came first; none where that is not known yet.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::Known(outcome) => Some(*outcome),
+            Self::Stored(verdict) => Some(verdict.outcome),
+            Self::Lacks { .. } | Self::Broken(_) => None,
+        }
+    }
+
     /// The outcome, as metrics write it.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Known => "known",
+            Self::Known(_) => "known",
             Self::Stored(verdict) => match verdict.outcome {
                 Outcome::Accepted => "accepted",
                 Outcome::SoftFailed => "soft_failed",

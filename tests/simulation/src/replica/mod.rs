@@ -26,7 +26,7 @@ use crate::database::{Database, Record, Room, Stored};
 /// What became of an event.
 #[derive(Clone, Debug)]
 pub(crate) enum Taken {
-    Known,
+    Known(Outcome),
     Stored(Outcome),
     Lacks {
         prev_events: Vec<OwnedEventId>,
@@ -101,9 +101,9 @@ pub(crate) fn take_in(on: &mut impl Writer, incoming: Incoming) -> Taken {
     let ingested = row.map(Record::Ingested);
     let known = on.database().event(&event.id).cloned();
     let settled = |known: &Stored| known.state.is_some() || known.outcome == Outcome::Rejected;
-    if known.as_ref().is_some_and(settled) {
+    if let Some(known) = known.as_ref().filter(|known| settled(known)) {
         on.write(ingested.into_iter().collect());
-        return Taken::Known;
+        return Taken::Known(known.outcome);
     }
     let Some(room) = on.database().room.clone() else {
         return Taken::Broken;

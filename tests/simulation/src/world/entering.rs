@@ -126,7 +126,7 @@ impl World {
                 self.servers[at].joining = Some(Joining::Entering(Box::new(entry)));
                 self.wake_worker(at);
             }
-            Taken::Known | Taken::Stored(Outcome::Accepted) => self.gone_on(at, entry, true),
+            Taken::Known(_) | Taken::Stored(Outcome::Accepted) => self.gone_on(at, entry, true),
             Taken::Stored(_) | Taken::Broken => self.gone_on(at, entry, false),
         }
     }

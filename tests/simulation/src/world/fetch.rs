@@ -116,7 +116,7 @@ impl World {
                             incoming.before = told;
                             let taken = self.take_in(at, incoming);
                             filling.moved |= matches!(taken, Taken::Stored(_));
-                            if let (Some(_), Taken::Stored(outcome)) = (row, &taken) {
+                            if let (Some(_), Taken::Known(outcome) | Taken::Stored(outcome)) = (row, &taken) {
                                 self.note_stray(
                                     at,
                                     &offer.event.sender.server_name().to_owned(),

@@ -156,11 +156,11 @@ impl World {
                     let peer = self.index(&arrived.from);
                     lacking.push_back((row, peer, event));
                 }
-                Taken::Stored(outcome) => {
+                Taken::Known(outcome) | Taken::Stored(outcome) => {
                     self.servers[at].work.settled(row);
                     self.note_stray(at, &arrived.from, Some(outcome));
                 }
-                _ => self.servers[at].work.settled(row),
+                Taken::Broken => self.servers[at].work.settled(row),
             }
         }
         // More may be due.

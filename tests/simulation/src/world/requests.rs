@@ -106,8 +106,10 @@ impl World {
                     return;
                 }
                 let taken = replica::take_in(server, Incoming::live(Arc::clone(&join)));
-                let accepted =
-                    matches!(taken, Taken::Known) || matches!(taken, Taken::Stored(Outcome::Accepted));
+                let accepted = matches!(
+                    taken,
+                    Taken::Known(Outcome::Accepted) | Taken::Stored(Outcome::Accepted)
+                );
                 self.note(to, || {
                     format!("is sent the join {} of s{from}: {taken:?}", join.id)
                 });

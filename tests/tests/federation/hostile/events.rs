@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use maru_protocol::wire::LogItem;
 use maru_protocol::wire::log::Event as EventItem;
+use maru_protocol::wire::request::history::Events;
+use maru_protocol::wire::{LogItem, Refused, RefusedCode, Request};
 use maru_protocol::{RoomVersion, SecretKey, SigningKey};
 use maru_tests::user::encode;
 use maru_tests::{TestServer, User};
@@ -13,6 +14,7 @@ use serde_json::json;
 
 use super::foothold::Foothold;
 use super::liar::{Liar, LiarKeys, Victim, eventually, now_ms};
+use super::room::answer_of;
 
 /// A server with a room, a liar in it, and a member who reads what comes.
 struct Stage {
@@ -271,6 +273,32 @@ async fn what_fails_softly_is_kept_for_the_graph_and_shown_to_nobody() {
         stage.alice.get(&path).await.refused(404, "M_NOT_FOUND");
     }
     stage.dropped(&[]).await;
+}
+
+/// What the liar says after its ban was fetched a moment before it came by the liar's log.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_on_is_told_also_of_what_was_fetched_before() {
+    let stage = Stage::set(21).await;
+    let ban = json!({ "user_id": stage.foothold.user });
+    let path = format!("rooms/{}/ban", encode(&stage.room));
+    stage.alice.post(&path, ban).await.ok();
+    let banned = stage.alice.history(&stage.room).await.pop().unwrap()["event_id"].clone();
+    let stale = stage.foothold.message("from before the ban");
+    let (item, id) = (stage.foothold.item(&stale.json), stale.id.clone());
+    stage.liar.answer_with(move |request| match request {
+        Request::Events(_) => answer_of::<Events>([&stale]),
+        _ => Err(Refused::new(RefusedCode::NotFound, "no")),
+    });
+    stage.liar.tell(&stage.victim, &stage.foothold.room_id, vec![id]);
+    let kept = "SELECT COUNT(*) FROM events WHERE outcome = 1";
+    stage.server.data().comes_to(1, kept).await;
+    stage.liar.say(&stage.victim, [item]).await;
+    eventually("the liar is told of its ban", || {
+        let told = stage.liar.told();
+        let ends = told.last().map(|room| room.extremities.clone());
+        ends.is_some_and(|ends| ends.len() == 1 && banned == ends[0].as_str())
+    })
+    .await;
 }
 
 /// Events say when they were made, and a liar's say what it likes: that moves nobody else's, also where a server learns

@@ -5,7 +5,7 @@ use maru_protocol::canonical::Content;
 use maru_protocol::event::{Draft, Event, Links, build};
 use maru_protocol::wire::bounded::Text;
 use maru_protocol::wire::log::Event as EventItem;
-use maru_protocol::wire::request::membership::{MakeMembership, Membership, SendMembership};
+use maru_protocol::wire::request::membership::{Admission, MakeMembership, Membership, SendMembership};
 use maru_protocol::wire::{LogItem, RefusedCode};
 use maru_protocol::{RoomVersion, SigningKey};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
@@ -43,6 +43,17 @@ impl Liar {
     }
 
     pub(super) async fn try_join(&self, victim: &Victim, room: &str) -> Result<Foothold, RequestError> {
+        let (foothold, join) = self.build_join(victim, room).await?;
+        self.hand_in(victim, &join).await?;
+        Ok(foothold)
+    }
+
+    /// Builds what would bring the liar into a room, and how it would go on from there.
+    pub(super) async fn build_join(
+        &self,
+        victim: &Victim,
+        room: &str,
+    ) -> Result<(Foothold, Event), RequestError> {
         let room_id = OwnedRoomId::try_from(room).unwrap();
         let user = OwnedUserId::try_from(format!("@liar:{}", self.name)).unwrap();
         let call = MakeMembership {
@@ -65,7 +76,7 @@ impl Liar {
             .iter()
             .find(|event| event.is_state_at("m.room.power_levels", ""));
         let mut foothold = Foothold {
-            room_id: room_id.clone(),
+            room_id,
             version,
             user: user.clone(),
             server: self.name.clone(),
@@ -79,15 +90,19 @@ impl Liar {
             Some(user.as_str()),
             json!({ "membership": "join" }),
         );
-        let call = SendMembership {
-            room_id,
-            event: join.json.clone().into(),
-        };
-        self.pool.request(&victim.name, call).await?.done().await?;
         foothold.auth_events = levels.map(|event| event.id.clone()).into_iter().collect();
         foothold.auth_events.push(join.id.clone());
         foothold.go_on(&join);
-        Ok(foothold)
+        Ok((foothold, join))
+    }
+
+    /// Hands in a membership event.
+    pub(super) async fn hand_in(&self, victim: &Victim, event: &Event) -> Result<Admission, RequestError> {
+        let call = SendMembership {
+            room_id: event.room_id.clone(),
+            event: event.json.clone().into(),
+        };
+        self.pool.request(&victim.name, call).await?.done().await
     }
 
     /// Why a request is refused.

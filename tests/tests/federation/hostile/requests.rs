@@ -3,7 +3,7 @@
 use maru_federation::pool::RequestError;
 use maru_protocol::wire::bounded::Text;
 use maru_protocol::wire::request::history::{Backfill, Events, MissingEvents};
-use maru_protocol::wire::request::membership::{MakeMembership, Membership, SendMembership};
+use maru_protocol::wire::request::membership::{MakeMembership, Membership};
 use maru_protocol::wire::request::state::State;
 use maru_protocol::wire::{Call, RefusedCode};
 use maru_tests::{TestServer, User};
@@ -176,17 +176,27 @@ async fn nobody_speaks_for_users_of_others() {
     foothold.key = liar.keys.signing.clone();
     let message = foothold.message("not a membership");
     for event in [leave, message] {
-        let call = SendMembership {
-            room_id: OwnedRoomId::try_from(&*room).unwrap(),
-            event: event.json.clone().into(),
-        };
-        let asked = liar.pool.request(&victim.name, call).await.unwrap().done().await;
         assert!(matches!(
-            Liar::refused(asked),
+            Liar::refused(liar.hand_in(&victim, &event).await),
             RefusedCode::Forbidden | RefusedCode::Invalid
         ));
     }
     let members = format!("rooms/{}/joined_members", maru_tests::user::encode(&room));
     let joined = alice.get(&members).await.ok();
     assert_eq!(joined["joined"].as_object().unwrap().len(), 2, "{joined}");
+}
+
+/// A join is built while the room is open, and handed in when it is not: that it was handed in before lets nobody in.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_turned_down_is_turned_down_again() {
+    let (_server, victim, alice) = stage().await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    let liar = Liar::start(55, &victim);
+    let (_, join) = liar.build_join(&victim, &room).await.unwrap();
+    let closed = json!({ "join_rule": "invite" });
+    alice.set_state(&room, "m.room.join_rules", "", closed).await;
+    for _ in 0..2 {
+        let asked = liar.hand_in(&victim, &join).await;
+        assert_eq!(Liar::refused(asked), RefusedCode::Forbidden);
+    }
 }
