@@ -1,6 +1,7 @@
 //! What an event relates to (client-server API, "Forming relationships between events").
 
 use maru_protocol::event::Event;
+use maru_protocol::limits::MAX_ID_BYTES;
 use ruma::OwnedEventId;
 use serde::Deserialize;
 
@@ -19,6 +20,12 @@ struct RelatesTo {
     key: Option<String>,
 }
 
+/// Whether a text can stand in the database's indexes. Events of other servers may hold what no identifier is: the room must
+/// not wait for them.
+fn is_kept(text: &str) -> bool {
+    text.len() <= MAX_ID_BYTES && !text.contains('\0')
+}
+
 /// The target and key of an annotation, for example a reaction; none for other contents.
 pub(super) fn annotation(content: &maru_protocol::canonical::Content) -> Option<(OwnedEventId, String)> {
     if !content.as_str().contains("m.annotation") {
@@ -28,7 +35,8 @@ pub(super) fn annotation(content: &maru_protocol::canonical::Content) -> Option<
     if relates_to.rel_type? != "m.annotation" {
         return None;
     }
-    Some((relates_to.event_id?, relates_to.key?))
+    let target = relates_to.event_id.filter(|id| is_kept(id.as_str()))?;
+    Some((target, relates_to.key?))
 }
 
 /// The event's relation, and the root of the thread that it was sent to. A relation that cannot be read is none.
@@ -48,7 +56,7 @@ pub(super) fn of(event: &Event) -> (Option<Relation>, Option<OwnedEventId>) {
     else {
         return (None, None);
     };
-    if kind.contains('\0') {
+    if !is_kept(&kind) || !is_kept(to.as_str()) {
         return (None, None);
     }
     let thread = (kind == "m.thread").then(|| to.clone());
