@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use maru_protocol::limits::MAX_ID_BYTES;
 use maru_protocol::wire::log::Receipt;
 use ruma::{OwnedRoomId, ServerName};
 
@@ -50,13 +51,16 @@ impl Peers {
 }
 
 fn heard(peer: &ServerName, receipt: Receipt) -> Option<HeardReceipt> {
+    // What no identifier of an event is must not keep the rest of the peer's log from being stored.
+    let is_id = receipt.event_id.as_str().len() <= MAX_ID_BYTES && !receipt.event_id.as_str().contains('\0');
     let is_theirs = receipt.user_id.server_name() == peer && &*receipt.receipt_type == "m.read";
     let thread = match receipt.thread.as_deref() {
         None => Thread::Unthreaded,
         Some("") => return None,
+        Some(name) if name.contains('\0') => return None,
         Some(name) => Thread::named(name)?,
     };
-    is_theirs.then_some(HeardReceipt {
+    (is_theirs && is_id).then_some(HeardReceipt {
         room_id: receipt.room_id,
         user_id: receipt.user_id,
         event_id: receipt.event_id,

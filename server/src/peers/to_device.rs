@@ -14,7 +14,8 @@ use crate::store::log::Record;
 use crate::store::peer_messages::HeardMessage;
 use crate::store::to_device;
 
-/// Bytes that the messages of one page may become: one to all devices of a user is stored for each of them.
+/// Bytes that the messages of one page may become: one to all devices of a user is stored for each of them. What goes
+/// beyond is dropped, and takes none of those after it along.
 const PASSED_ON_BYTES: usize = 32 << 20;
 
 impl Peers {
@@ -50,15 +51,17 @@ impl Peers {
         let mut bytes = 0;
         for message in messages {
             let copies = copies_of(&message, &devices)?;
-            bytes += copies.iter().map(|copy| copy.json.len()).sum::<usize>();
-            if bytes > PASSED_ON_BYTES {
+            let message_id = message.message_id.to_string();
+            if copies.is_empty() || heard.contains(&message_id) {
+                continue;
+            }
+            let all = copies.iter().map(|copy| copy.json.len()).sum::<usize>();
+            if bytes + all > PASSED_ON_BYTES {
                 metrics::PEER_ITEMS_REFUSED.add(1);
                 continue;
             }
-            let message_id = message.message_id.to_string();
-            if copies.is_empty() || !heard.insert(message_id.clone()) {
-                continue;
-            }
+            bytes += all;
+            heard.insert(message_id.clone());
             records.push(Record::HeardMessage(HeardMessage {
                 server_name: peer.to_owned(),
                 message_id,

@@ -52,6 +52,36 @@ async fn a_message_comes_once_and_from_its_own_server_alone() {
     assert_eq!(messages(&alice).await, ["first", "second", "third"]);
 }
 
+/// Each large one is for many devices, and they are more than one page may become.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_comes_also_after_too_much_for_others() {
+    let server = TestServer::start().await;
+    let victim = Victim::of(&server).await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let devices = format!(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 80) \
+         INSERT INTO devices (user_id, device_id, created_at) SELECT '{}', 'MORE' || i, 0 FROM n",
+        alice.id
+    );
+    server.data().run(&devices).await;
+    let liar = Liar::start(64, &victim);
+    let message = |id: usize, to: &User, text: &str| {
+        LogItem::ToDevice(ToDevice {
+            message_id: Text::new(&id.to_string()).unwrap(),
+            sender: OwnedUserId::try_from(format!("@liar:{}", liar.name)).unwrap(),
+            user_id: OwnedUserId::try_from(&*to.id).unwrap(),
+            device_id: "*".into(),
+            event_type: Text::new("org.example.hello").unwrap(),
+            content: json!({ "text": text }).to_string().as_str().into(),
+        })
+    };
+    let large = "x".repeat(65_000);
+    let mut said: Vec<_> = (0..7).map(|id| message(id, &alice, &large)).collect();
+    said.push(message(7, &bob, "small"));
+    liar.say(&victim, said).await;
+    assert_eq!(messages(&bob).await, ["small"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn receipts_count_from_their_own_server_where_it_is_let_in() {
     let server = TestServer::start().await;
@@ -79,8 +109,12 @@ async fn receipts_count_from_their_own_server_where_it_is_let_in() {
         0,
         "of another server's user"
     );
-    liar.say(&victim, [receipt(&inside, &first), receipt(&inside, &first)])
-        .await;
+    let said = [
+        receipt(&inside, "$\0"),
+        receipt(&inside, &first),
+        receipt(&inside, &first),
+    ];
+    liar.say(&victim, said).await;
     assert_eq!(server.data().number(elsewhere).await, 1);
 
     let acl = json!({ "allow": ["*"], "deny": [liar.name] });
