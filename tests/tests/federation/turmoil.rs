@@ -1,11 +1,14 @@
-//! Many do many things to one room at once, on three servers: nobody's server fails, and in the end all have the same.
+//! Many do many things to one room at once, on three servers, one of them on PostgreSQL: nobody's server fails, and in the
+//! end all have the same.
 //! What meets what depends on the machine, too: `MARU_TURMOIL_FROM=N` plays other seeds.
+
+use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use maru_tests::chance::Chance;
 use maru_tests::user::{encode, texts};
 use maru_tests::waiting::look_for;
-use maru_tests::{Reply, TestServer, User, federate};
+use maru_tests::{Engine, Reply, TestServer, User, federate};
 use serde_json::{Value, json};
 
 /// Runs, each with a seed of its own.
@@ -45,6 +48,9 @@ const DEEDS: [Deed; 14] = [
     Deed::Promote,
 ];
 
+/// A current state: types, keys, events and memberships.
+type State = BTreeSet<(String, String, String, Option<String>)>;
+
 /// A room and those who come and go. The first has made it, and stays.
 struct Turmoil {
     servers: Vec<TestServer>,
@@ -53,10 +59,14 @@ struct Turmoil {
 }
 
 impl Turmoil {
-    async fn begin(version: &str) -> Self {
+    async fn begin(version: &str, on_postgres: usize) -> Self {
         let mut servers = Vec::new();
-        for _ in 0..3 {
-            servers.push(TestServer::start().await);
+        for n in 0..3 {
+            let engine = match n == on_postgres {
+                true => Engine::Postgres,
+                false => Engine::Sqlite,
+            };
+            servers.push(TestServer::start_on(engine).await);
         }
         federate(&servers.iter().collect::<Vec<_>>()).await;
         let mut users = Vec::new();
@@ -111,7 +121,7 @@ impl Turmoil {
     async fn settle(&self) {
         let keeper = &self.users[0];
         keeper.send(&self.room, "come back").await;
-        let all_in = async || {
+        let all_come = async || {
             for user in &self.users[1..] {
                 let reply = user.join_via(&self.room, self.servers[0].name()).await;
                 assert!(
@@ -122,28 +132,40 @@ impl Turmoil {
                 if reply.status != 200 {
                     // A ban may still have been on its way.
                     let unban = format!("rooms/{}/unban", encode(&self.room));
-                    keeper.post(&unban, json!({ "user_id": user.id })).await;
-                    return Err(format!("{} is not let in", user.id));
+                    let unban = keeper.post(&unban, json!({ "user_id": user.id })).await;
+                    return Err(format!(
+                        "{} is not let in: {}, {}",
+                        user.id, reply.json, unban.json
+                    ));
                 }
             }
+            Ok(())
+        };
+        let all_in = async || {
+            all_come().await?;
             let states = join_all(self.users.iter().map(|user| self.state(user))).await;
             let is_in = |user: &User| {
-                let slot = |(kind, key, _, membership): &&(String, String, String, Value)| {
-                    kind == "m.room.member" && *key == user.id && membership == "join"
-                };
-                states[0].iter().find(slot).is_some()
+                states[0].iter().any(|(kind, key, _, membership)| {
+                    kind == "m.room.member" && *key == user.id && membership.as_deref() == Some("join")
+                })
             };
             let all_same = states.iter().all(|state| *state == states[0]);
             if all_same && self.users.iter().all(is_in) {
                 return Ok(());
             }
-            // What one server has turned down softly it takes with what is said after it.
-            for user in &self.users {
-                self.act(user, keeper, Deed::Say, ROUNDS).await;
-            }
-            Err("some have another state".to_owned())
+            Err(differences(&states))
         };
-        look_for("all are back and have the same state", all_in).await;
+        let all_settled = async || {
+            let settled = all_in().await;
+            if settled.is_err() {
+                // What one server has turned down softly it takes with what is said after it.
+                for user in &self.users {
+                    self.act(user, keeper, Deed::Say, ROUNDS).await;
+                }
+            }
+            settled
+        };
+        look_for("all are back and have the same state", all_settled).await;
         for user in &self.users {
             user.send(&self.room, &format!("{} is here", user.id)).await;
         }
@@ -158,12 +180,12 @@ impl Turmoil {
         }
     }
 
-    /// The current state, as somebody's server shows it: types, keys, events and memberships; nothing to who is out.
-    async fn state(&self, user: &User) -> Vec<(String, String, String, Value)> {
+    /// The current state, as somebody's server shows it; nothing to who is out.
+    async fn state(&self, user: &User) -> State {
         let reply = user.get(&format!("rooms/{}/state", encode(&self.room))).await;
         let text = |event: &Value, key: &str| event[key].as_str().unwrap().to_owned();
         let slot = |event: &Value| {
-            let membership = event["content"]["membership"].clone();
+            let membership = event["content"]["membership"].as_str().map(str::to_owned);
             (
                 text(event, "type"),
                 text(event, "state_key"),
@@ -171,16 +193,27 @@ impl Turmoil {
                 membership,
             )
         };
-        let state = reply.json.as_array();
-        let mut state: Vec<_> = state.into_iter().flatten().map(slot).collect();
-        state.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
-        state
+        reply.json.as_array().into_iter().flatten().map(slot).collect()
     }
 }
 
+/// What not all states hold.
+fn differences(states: &[State]) -> String {
+    let all: BTreeSet<_> = states.iter().flatten().collect();
+    let differs = all
+        .into_iter()
+        .filter(|slot| !states.iter().all(|state| state.contains(slot)));
+    let differs = differs.map(|slot| {
+        let held: Vec<_> = states.iter().map(|state| state.contains(slot)).collect();
+        format!("{slot:?} is held {held:?}\n")
+    });
+    differs.collect()
+}
+
 async fn run(seed: u64) {
-    let version = ["10", "11", "12"][usize::try_from(seed % 3).unwrap()];
-    let (turmoil, mut chance) = (Turmoil::begin(version).await, Chance(seed));
+    let [version, on_postgres] = [seed % 3, seed / 2 % 3].map(|n| usize::try_from(n).unwrap());
+    let version = ["10", "11", "12"][version];
+    let (turmoil, mut chance) = (Turmoil::begin(version, on_postgres).await, Chance(seed));
     let mut said = Vec::new();
     for round in 0..ROUNDS {
         let deeds: Vec<_> = (0..turmoil.users.len())
