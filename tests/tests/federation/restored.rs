@@ -10,12 +10,12 @@ for_both_engines!(
 );
 
 async fn who_goes_back_to_before_a_ban_hears_of_it(engine: Engine) {
-    is_banned_again(engine, &["bob"]).await;
+    Box::pin(is_banned_again(engine, &["bob"])).await;
 }
 
 /// A hears of the ban before it hears that B's other user has left, which is in the backup: by its account B went with that.
 async fn who_goes_back_to_before_a_ban_and_has_what_came_last_hears_of_it(engine: Engine) {
-    is_banned_again(engine, &["bob", "dave"]).await;
+    Box::pin(is_banned_again(engine, &["bob", "dave"])).await;
 }
 
 /// C bans the first of B's users while the second, if any, leaves; B goes back to before it knew of the ban.
