@@ -28,6 +28,15 @@ pub enum Interested {
     Once,
 }
 
+impl Interested {
+    /// Whether a change of the current state brings this about by the event that was taken in. Where a resolution puts another
+    /// event into a slot, what was taken in is not about the server, which is interested in nothing else.
+    #[must_use]
+    pub fn is_by(self, taken: &Event, after: Option<&Event>) -> bool {
+        self != Self::Once || after.is_some_and(|after| after.id == taken.id)
+    }
+}
+
 /// What a membership event says: `join`, `invite`, `leave`, `ban` or `knock`; none where it is no membership event.
 #[must_use]
 pub fn membership(event: &Event) -> Option<String> {
@@ -158,6 +167,16 @@ mod tests {
             "a slot that is emptied"
         );
         assert!(census.is_empty());
+    }
+
+    #[test]
+    fn who_is_invited_hears_of_that_alone() {
+        let (invited, left) = (member("@a:b.example", "invite"), member("@a:b.example", "leave"));
+        assert!(Interested::Once.is_by(&invited, Some(&invited)));
+        assert!(!Interested::Once.is_by(&left, Some(&invited)), "by a resolution");
+        assert!(!Interested::Once.is_by(&left, None), "by a resolution");
+        assert!(Interested::Until.is_by(&invited, Some(&left)));
+        assert!(Interested::From.is_by(&left, None));
     }
 
     #[test]

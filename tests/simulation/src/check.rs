@@ -24,6 +24,7 @@ pub(crate) fn findings(world: &World) -> Vec<String> {
     }
     messages(world, &mut found);
     told(world, &mut found);
+    invitations(world, &mut found);
     let core = core(world, &mut found);
     unrest(world, &core, &mut found);
     same_state(world, &core, &mut found);
@@ -110,6 +111,44 @@ fn messages(world: &World, found: &mut Vec<String>) {
                     "the message {id} of s{} never came to {to}",
                     server.index
                 ));
+            }
+        }
+    }
+}
+
+/// Who is invited knows it, and hears when that is over, where the user's server was not in the room to take it from there;
+/// unless that server ever went back to a backup, or the one that says so.
+fn invitations(world: &World, found: &mut Vec<String>) {
+    let servers = || world.servers.iter();
+    let present = || servers().filter(|server| server.up && !server.restored);
+    for (one, other) in present().flat_map(|one| present().map(move |other| (one, other))) {
+        let said = one.disk.log.values().filter_map(|nid| one.disk.events.get(nid));
+        let said = said.filter(|stored| stored.own && stored.outcome == Outcome::Accepted);
+        let of_other = said.filter(|stored| interest::is_membership_of(&stored.event, &other.name));
+        for stored in of_other.filter(|stored| other.disk.event(&stored.event.id).is_none()) {
+            let event = &stored.event;
+            let user = event.state_key.as_deref().unwrap_or_default();
+            let known = other.disk.invitations.iter().find(|(id, _)| *id == user);
+            let known = known.map(|(_, invitation)| invitation);
+            match interest::membership(event).as_deref() {
+                // What came by the log, since the server was counted in still, is for nobody there.
+                Some("invite") if known.is_none() && !other.dropped.contains(&event.id) => {
+                    found.push(format!("{user} never heard of the invitation {}", event.id));
+                }
+                Some("leave" | "ban") => {
+                    let over = known.filter(|invitation| {
+                        invitation.is_open
+                            && invitation.shown.contains(&one.name)
+                            && event.auth_events.contains(&invitation.event.id)
+                    });
+                    found.extend(over.map(|invitation| {
+                        format!(
+                            "{user} never heard that {} is over by {}",
+                            invitation.event.id, event.id
+                        )
+                    }));
+                }
+                _ => {}
             }
         }
     }

@@ -15,7 +15,7 @@ use maru_protocol::state::{EventNid, State};
 use maru_protocol::version::RoomVersion;
 use maru_protocol::wire::limits::MAX_EXTREMITIES;
 use maru_protocol::wire::message::Received;
-use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName};
+use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
 
 /// An event as it is kept.
 #[derive(Clone, Debug)]
@@ -77,6 +77,16 @@ pub(crate) struct Message {
     pub(crate) id: String,
 }
 
+/// An invitation of a user into the room, while the server is not in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Invitation {
+    pub(crate) event: Arc<Event>,
+    /// Who is believed about its end: the servers whose users were shown with it.
+    pub(crate) shown: BTreeSet<OwnedServerName>,
+    /// Whether the user may still follow it.
+    pub(crate) is_open: bool,
+}
+
 /// What waits in the log for a peer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Waiting<'a> {
@@ -99,6 +109,8 @@ pub(crate) enum Record {
     Message(Message),
     /// A message of a peer's for a device here.
     Delivered(String),
+    /// What has become of a user's invitation.
+    Invitation(OwnedUserId, Invitation),
 }
 
 /// Everything that a server keeps.
@@ -117,6 +129,8 @@ pub(crate) struct Database {
     pub(crate) messages: BTreeMap<i64, Message>,
     /// Messages that have come, by their ids.
     pub(crate) delivered: BTreeSet<String>,
+    /// The newest of each user.
+    pub(crate) invitations: BTreeMap<OwnedUserId, Invitation>,
     /// The highest number in use.
     pub(crate) last_nid: i64,
     /// Events that were given a second place in the log: there must be none.
@@ -137,6 +151,7 @@ impl Database {
             received: BTreeMap::new(),
             messages: BTreeMap::new(),
             delivered: BTreeSet::new(),
+            invitations: BTreeMap::new(),
             last_nid: 0,
             doubled: Vec::new(),
         }
@@ -195,6 +210,9 @@ impl Database {
             }
             Record::Delivered(id) => {
                 self.delivered.insert(id.clone());
+            }
+            Record::Invitation(user_id, invitation) => {
+                self.invitations.insert(user_id.clone(), invitation.clone());
             }
         }
     }

@@ -280,7 +280,7 @@ fn membership(world: &mut World, at: usize, sender: &OwnedUserId, target: &Owned
     act(world, at, sender, "m.room.member", Some(target.as_str()), content)
 }
 
-/// Somebody of a server joins, through any other if need be.
+/// Somebody of a server joins, through any other if need be, or declines to.
 fn joins(world: &mut World, at: usize) {
     let via = world.random.below(world.servers.len());
     if !world.servers[at].up {
@@ -288,6 +288,13 @@ fn joins(world: &mut World, at: usize) {
     }
     let users = world.servers[at].users.clone();
     if let Some(user) = world.random.pick(&users).cloned() {
+        let server = &world.servers[at];
+        let invitation = server.disk.invitations.get(&user).filter(|_| !server.is_in());
+        let is_invited = invitation.is_some_and(|invitation| invitation.is_open);
+        if is_invited && via != at && world.random.chance(50) {
+            let act = membership(world, at, &user, &user, "leave");
+            return world.decline(at, via, act);
+        }
         let act = membership(world, at, &user, &user, "join");
         world.join(at, via, act);
     }
@@ -411,7 +418,11 @@ fn users_act(world: &mut World, at: usize) {
         return;
     };
     let act = match world.random.below(100) {
-        0..45 => act(
+        0..6 => {
+            let act = membership(world, at, &user, &target, "invite");
+            return world.invite(at, &target, act);
+        }
+        6..45 => act(
             world,
             at,
             &user,

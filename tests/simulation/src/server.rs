@@ -34,6 +34,8 @@ pub(crate) enum Then {
     SentMessage(String, OwnedServerName),
     /// A peer's join is in the room: tell the peer.
     Admitted { request: u64, join: OwnedEventId },
+    /// What a peer asked for is done: tell the peer.
+    Done(u64),
     /// Peers may have something to be sent.
     Wake,
     /// These peers are told soon where the room ends.
@@ -118,6 +120,8 @@ pub(crate) struct Server {
     pending: Vec<(Vec<Record>, Option<Then>)>,
     pub(crate) commit_due: bool,
     pub(crate) backup: Option<Database>,
+    /// Whether it ever went back to one.
+    pub(crate) restored: bool,
     pub(crate) up: bool,
     pub(crate) gone: bool,
     /// Whether it stops when it is about to commit something the next time, or just has.
@@ -189,6 +193,7 @@ impl Server {
             pending: Vec::new(),
             commit_due: false,
             backup: None,
+            restored: false,
             up: true,
             gone: false,
             doomed: false,
@@ -264,6 +269,7 @@ impl Server {
             return false;
         };
         backup.log_id = log_id;
+        self.restored = true;
         self.memory = backup.clone();
         self.disk = backup;
         let disk = &self.disk;

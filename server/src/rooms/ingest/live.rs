@@ -234,6 +234,7 @@ impl Rooms {
         }));
         list.extend(records::members(
             &mut next,
+            &incoming.event,
             &changes,
             &known,
             self.identity.name(),

@@ -86,9 +86,10 @@ pub(super) fn changes(before: &State, after: &State) -> Changes {
         .collect()
 }
 
-/// Counts members anew and writes the memberships that changed. `events` has the events of the changes.
+/// Counts members anew after an event and writes the memberships that changed. `events` has the events of the changes.
 pub(super) fn members(
     head: &mut RoomHead,
+    taken: &Event,
     changes: &Changes,
     events: &HashMap<EventNid, Arc<StoredEvent>>,
     own: &ruma::ServerName,
@@ -106,7 +107,10 @@ pub(super) fn members(
                 .and_then(|stored| membership_of(stored))
                 .map(Record::Membership),
         );
-        let of_another = interest.filter(|interest| interest.server_name != own);
+        let of_another = interest.filter(|interest| {
+            let is_by = interest.change.is_by(taken, after.map(|stored| &*stored.event));
+            interest.server_name != own && is_by
+        });
         records.extend(of_another.map(Record::Interest));
     }
     records

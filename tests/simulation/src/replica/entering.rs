@@ -47,8 +47,8 @@ pub(crate) fn template(
     Some((room.room_id.clone(), template))
 }
 
-/// The join that a template leads to.
-pub(crate) fn join_by(
+/// The membership event that a template leads to.
+pub(crate) fn membership_by(
     template: Template,
     room_id: &OwnedRoomId,
     key: &SigningKey,

@@ -168,8 +168,9 @@ fn judge(
     }
 }
 
-/// The room with a new head, and the interests that change with it. `event` may be part of the new state and not stored yet.
-fn advance(on: &impl Writer, mut room: Room, head: Head, event: &Arc<Event>) -> Vec<Record> {
+/// The room with a new head after an event, and the interests that change with it. It may be part of the new state and is not
+/// stored yet.
+fn advance(on: &impl Writer, mut room: Room, head: Head, taken: &Arc<Event>) -> Vec<Record> {
     let mut records = Vec::new();
     let database = on.database();
     for (slot, after) in room.head.state.changes_to(&head.state) {
@@ -178,16 +179,17 @@ fn advance(on: &impl Writer, mut room: Room, head: Head, event: &Arc<Event>) -> 
             .state
             .get(&slot)
             .and_then(|nid| database.events.get(&nid));
-        let after = after.map(|nid| database.events.get(&nid).map_or(event, |stored| &stored.event));
+        let after = after.map(|nid| database.events.get(&nid).map_or(taken, |stored| &stored.event));
         let before = before.map(|stored| &*stored.event);
         if let Some((server, change)) =
             interest::recount(&mut room.census, before, after.map(|event| &**event))
             && server != *on.own()
+            && change.is_by(taken, after.map(|event| &**event))
         {
             records.push(Record::Interest(server, change));
         }
     }
-    room.depth = room.depth.max(event.depth);
+    room.depth = room.depth.max(taken.depth);
     room.head = head;
     records.push(Record::Room(room));
     records

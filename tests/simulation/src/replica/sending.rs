@@ -28,13 +28,20 @@ pub(crate) struct Act {
     pub(crate) now_ms: u64,
 }
 
+/// Builds an event of a local user on the head; none where the rules forbid it.
+pub(crate) fn propose(database: &Database, key: &SigningKey, act: Act) -> Option<Arc<Event>> {
+    let room = database.room.as_ref()?;
+    let links = links(database, room, &act)?;
+    let event = built(&room.room_id, room.version, links, key, act)?;
+    let in_slot = |slot: &StateSlot| at(database, &slot.event_type, &slot.state_key);
+    auth::check(&event, room.version, in_slot).ok()?;
+    Some(event)
+}
+
 /// Builds an event of a local user on the head and takes it in; none where the rules forbid it.
 pub(crate) fn send(on: &mut impl Writer, key: &SigningKey, act: Act) -> Option<Arc<Event>> {
+    let event = propose(on.database(), key, act)?;
     let room = on.database().room.clone()?;
-    let links = links(on.database(), &room, &act)?;
-    let event = built(&room.room_id, room.version, links, key, act)?;
-    let in_slot = |slot: &StateSlot| at(on.database(), &slot.event_type, &slot.state_key);
-    auth::check(&event, room.version, in_slot).ok()?;
     let nid = EventNid(on.next_nid());
     let (mut state, mut replaces) = (room.head.state.clone(), None);
     if let Some(slot) = StateSlot::of(&event) {

@@ -58,6 +58,7 @@ impl World {
                     let admission = admission(&self.servers[at].disk, &join);
                     self.reply(request, admission.map_or(Reply::None, Reply::Admission));
                 }
+                Then::Done(request) => self.reply(request, Reply::Done),
                 Then::Wake => self.wake_peers(at),
                 Then::TellEnds(peers) => peers.into_iter().for_each(|peer| self.owe_extremities(at, peer)),
             }

@@ -79,7 +79,7 @@ impl World {
         };
         let version = template.version;
         let key = self.servers[at].key.clone();
-        if let Some(join) = entering::join_by(template, &room_id, &key, act) {
+        if let Some(join) = entering::membership_by(template, &room_id, &key, act) {
             let asked = Asked::Admission(version, Arc::clone(&join));
             let request = self.ask(at, via, Request::Send(join), asked);
             self.servers[at].joining = Some(Joining::Asking(request));

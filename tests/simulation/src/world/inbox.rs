@@ -145,6 +145,9 @@ impl World {
                 self.servers[at].write(vec![Record::Ingested(row)]);
                 self.servers[at].work.settled(row);
                 self.note_stray(at, &arrived.from, None);
+                if let Some(event) = self.read(&arrived.json) {
+                    self.hears_outside(at, &arrived.from, &event);
+                }
                 continue;
             };
             let mut incoming = Incoming::live(Arc::clone(&event));

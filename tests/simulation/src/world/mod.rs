@@ -10,11 +10,13 @@
 //! - [`past`]: what is missing before a gap is fetched.
 //! - [`requests`]: questions and answers.
 //! - [`entering`]: users act, and join through other servers.
+//! - [`inviting`]: users are invited from other servers, and decline.
 
 mod disk;
 mod entering;
 mod fetch;
 mod inbox;
+mod inviting;
 mod links;
 mod log;
 mod past;

@@ -1,13 +1,15 @@
 //! Questions and answers between servers. They overtake each other and everything else, and some are lost.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use maru_protocol::event::Event;
 use maru_protocol::gap::{Answer, Question};
 use maru_protocol::ingest::Outcome;
+use maru_protocol::interest;
 use maru_protocol::version::RoomVersion;
-use ruma::{OwnedEventId, OwnedRoomId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
 
 use super::{Happening, World};
 use crate::replica::answers::answer;
@@ -25,6 +27,8 @@ pub(crate) enum Request {
     Question(Question, Vec<OwnedEventId>),
     Make(Act),
     Send(Arc<Event>),
+    /// An invitation, with the servers whose users are shown with it.
+    Invite(Arc<Event>, BTreeSet<OwnedServerName>),
 }
 
 /// The answer; none is a refusal or silence.
@@ -34,6 +38,7 @@ pub(crate) enum Reply {
     Answer(Answer),
     Template(OwnedRoomId, Template),
     Admission(Admission),
+    Done,
 }
 
 /// What a server waits for an answer for.
@@ -47,6 +52,12 @@ pub(crate) enum Asked {
     Template(Act),
     /// The admission to a room of this version by this join.
     Admission(RoomVersion, Arc<Event>),
+    /// The consent to an invitation.
+    Consent(Arc<Event>),
+    /// The template by which a user declines.
+    Decline(Act),
+    /// The end of a user's invitation.
+    Declined(OwnedUserId),
 }
 
 /// A request under way.
@@ -101,22 +112,29 @@ impl World {
                     Reply::Template(room_id, template)
                 })
             }
-            Request::Send(join) => {
+            Request::Invite(event, shown) => return self.invited(to, request, event, shown),
+            Request::Send(sent) => {
                 if !server.is_in() {
                     return;
                 }
-                let taken = replica::take_in(server, Incoming::live(Arc::clone(&join)));
+                let taken = replica::take_in(server, Incoming::live(Arc::clone(&sent)));
                 let accepted = matches!(
                     taken,
                     Taken::Known(Outcome::Accepted) | Taken::Stored(Outcome::Accepted)
                 );
                 self.note(to, || {
-                    format!("is sent the join {} of s{from}: {taken:?}", join.id)
+                    format!("is sent the membership {} of s{from}: {taken:?}", sent.id)
                 });
                 if accepted && self.servers[to].is_in() {
                     self.tell_others(to, from);
-                    let join = join.id.clone();
-                    self.servers[to].enqueue(Vec::new(), Some(Then::Admitted { request, join }));
+                    let then = match interest::membership(&sent).as_deref() {
+                        Some("join") => Then::Admitted {
+                            request,
+                            join: sent.id.clone(),
+                        },
+                        _ => Then::Done(request),
+                    };
+                    self.servers[to].enqueue(Vec::new(), Some(then));
                 }
                 return self.settle(to);
             }
@@ -146,6 +164,9 @@ impl World {
             Asked::Page => self.page_answered(from, request, reply),
             Asked::Template(act) => self.admitted_by(from, to, request, reply, act),
             Asked::Admission(version, join) => self.arrive(from, to, request, version, join, reply),
+            Asked::Consent(event) => self.consented(from, event, &reply),
+            Asked::Decline(act) => self.decline_by(from, to, reply, act),
+            Asked::Declined(user_id) => self.declined(from, &user_id, &reply),
         }
     }
 }
