@@ -131,8 +131,8 @@ fn invitations(world: &World, found: &mut Vec<String>) {
             let known = other.disk.invitations.iter().find(|(id, _)| *id == user);
             let known = known.map(|(_, invitation)| invitation);
             match interest::membership(event).as_deref() {
-                // What came by the log, since the server was counted in still, is for nobody there.
-                Some("invite") if known.is_none() && !other.dropped.contains(&event.id) => {
+                // What goes by the log, since the server is counted in, is for nobody where it has left.
+                Some("invite") if known.is_none() && !is_counted_in(one, stored, other) => {
                     found.push(format!("{user} never heard of the invitation {}", event.id));
                 }
                 Some("leave" | "ban") => {
@@ -163,21 +163,12 @@ fn told(world: &World, found: &mut Vec<String>) {
             continue;
         }
         let disk = &one.disk;
-        let is_joined = |event: &Event| {
-            let key = event.state_key.as_deref().unwrap_or_default();
-            key.ends_with(other.name.as_str()) && interest::membership(event).as_deref() == Some("join")
-        };
         let own = disk.log.values().filter_map(|nid| disk.events.get(nid));
         let own = own.filter(|stored| stored.own && stored.outcome == Outcome::Accepted);
-        let is_for = |stored: &&Stored| {
-            let after = stored.state.iter().flat_map(|state| disk.whole(state));
-            let before = stored.replaces.iter().filter_map(|nid| disk.events.get(nid));
-            after.chain(before).any(|stored| is_joined(&stored.event))
-        };
         let missing = own
             .filter(|stored| other.disk.event(&stored.event.id).is_none())
             .filter(|stored| !other.dropped.contains(&stored.event.id))
-            .filter(is_for);
+            .filter(|stored| is_counted_in(one, stored, other));
         found.extend(missing.map(|stored| {
             format!(
                 "s{} made {} while s{} was in the room, and that one does not have it",
@@ -185,6 +176,18 @@ fn told(world: &World, found: &mut Vec<String>) {
             )
         }));
     }
+}
+
+/// Whether a server counts another in around an event: by the state before it or the one after it.
+fn is_counted_in(one: &Server, stored: &Stored, other: &Server) -> bool {
+    let is_joined = |event: &Event| {
+        let is_of_other = interest::is_membership_of(event, &other.name);
+        is_of_other && interest::membership(event).as_deref() == Some("join")
+    };
+    let disk = &one.disk;
+    let after = stored.state.iter().flat_map(|state| disk.whole(state));
+    let before = stored.replaces.iter().filter_map(|nid| disk.events.get(nid));
+    after.chain(before).any(|stored| is_joined(&stored.event))
 }
 
 /// The servers that are entitled to the room: those that others who are entitled count in.

@@ -2,8 +2,8 @@
 //!
 //! What decides is the code of the server itself, as pure state machines: the peer [`Session`], [`ingest`], the [`gap`]
 //! machine with its [`work`], and [`interest`]. Only what surrounds them is a model: a [database] that forgets what was not
-//! committed, a [network](world) that is slow, reorders, breaks and splits, and [people](plan) who change power levels, ban
-//! and join on both sides of a split. Servers crash, are restored from older backups, or never come back; clocks are up to
+//! committed, a [network](world) that is slow, reorders, breaks and splits, and [people](plan) who change power levels, ban,
+//! invite and join on both sides of a split. Servers crash, are restored from older backups, or never come back; clocks are up to
 //! ten minutes wrong; rooms are of versions 10, 11 and 12.
 //!
 //! # Running
@@ -20,7 +20,7 @@
 //!
 //! A failure names its seed; the same seed gives the same run, event by event, until code or plan change. At the end of a
 //! run everything heals, every server in the room sends one further event (those as well that are let in by others' further
-//! events), and all come to rest. Then must hold:
+//! events, and a second one where a softly failed event keeps two sides apart), and all come to rest. Then must hold:
 //!
 //! - nothing waits anywhere;
 //! - all servers that are entitled to the room have the same current state;
@@ -31,7 +31,8 @@
 //! And before anybody says that further event, where one server counts another in, that one has all that the first one's
 //! replica ends with: the exchange of extremities does not wait for somebody to speak. All through a run nobody is sent an
 //! event of a room that it is in neither by the state before the event nor by the one after it. At the end whoever takes
-//! itself to be in the room has all that was made elsewhere while it was, the event by which it went above all.
+//! itself to be in the room has all that was made elsewhere while it was, the event by which it went above all; who left is
+//! counted in nowhere but where that may not be told; and who was invited from another server knows it, and when it is over.
 //!
 //! What does not is printed as one line each, with servers by number (`s0` made the room) and events by id. With `-v`, look
 //! for the first line that names the id: who sent it, then who took it in and how, and for the time at which the servers
