@@ -45,12 +45,14 @@
 //!
 //! | fault | where | a seed | what it says |
 //! |---|---|---|---|
-//! | an item is acknowledged before its commit | `Session::message` sends `stored` for each log frame as it comes, `Session::stored` sends none | 5 | the message … never came |
-//! | a user is told before the commit | `World::user_acts` puts the id into `sent` at once | 11 | told a user that … is sent |
-//! | no exchange of extremities | `Session::load_extremities` orders nothing | 17 | has not heard of …, at which the replica of … ends |
+//! | an item is acknowledged before its commit | `Session::message` sends `stored` for each log frame as it comes, `Session::stored` sends none | 0 | the message … never came |
+//! | a user is told before the commit | `World::user_acts` puts the id into `sent` at once | 3 | told a user that … is sent |
+//! | no exchange of extremities | `Session::load_extremities` orders nothing | 43 | has not heard of …, at which the replica of … ends |
 //! | the start of an interval is forgotten | `interest::recount` answers nothing for `From` | 1 | is not on … |
 //! | the end of an interval is forgotten | `interest::recount` answers nothing for `Until` | 1 | sends … to …, which is not in the room |
-//! | the last event of an interval is not sent | `Database::interest` ends it a position too early | 49 | made … while … was in the room |
+//! | the last event of an interval is not sent | `Database::interest` ends it a position too early | 3 | made … while … was in the room |
+//! | an invitation is not kept | `World::invited` stores nothing | 0 | never heard of the invitation … |
+//! | the end of an invitation is not believed | `World::hears_outside` ends none | 16 | never heard that … is over by … |
 //!
 //! [`Session`]: maru_federation::peer::Session
 //! [`ingest`]: maru_protocol::ingest

@@ -3,6 +3,7 @@
 use http::Method;
 use maru_tests::postgres::Cluster;
 use maru_tests::process::raise_open_files;
+use maru_tests::waiting::look_for;
 use maru_tests::{Data, TestProcess};
 use tokio::sync::watch;
 
@@ -28,8 +29,14 @@ async fn a_killed_database_costs_time_and_nothing_else() {
     // because it may be stored.
     let back = async {
         killing.await;
-        let refused = process.api().request(Method::GET, "/ready", None, None).await;
-        assert_eq!(refused.status, 503, "the database is away");
+        // Its children answer until they notice that it is gone.
+        look_for("the database is away", async || {
+            let ready = process.api().request(Method::GET, "/ready", None, None).await;
+            (ready.status == 503)
+                .then_some(())
+                .ok_or(ready.status.to_string())
+        })
+        .await;
         let alive = process.api().request(Method::GET, "/health", None, None).await;
         assert_eq!(alive.status, 200, "the process lives");
         tokio::task::block_in_place(|| cluster.restart());
