@@ -131,8 +131,12 @@ fn invitations(world: &World, found: &mut Vec<String>) {
             let known = other.disk.invitations.iter().find(|(id, _)| *id == user);
             let known = known.map(|(_, invitation)| invitation);
             match interest::membership(event).as_deref() {
-                // What goes by the log, since the server is counted in, is for nobody where it has left.
-                Some("invite") if known.is_none() && !is_counted_in(one, stored, other) => {
+                // What goes by the log, since the server is in the room or counted in, is for nobody where it has left.
+                Some("invite")
+                    if known.is_none()
+                        && !is_counted_in(one, stored, other)
+                        && !other.dropped.contains(&event.id) =>
+                {
                     found.push(format!("{user} never heard of the invitation {}", event.id));
                 }
                 Some("leave" | "ban") => {
