@@ -178,12 +178,16 @@ impl Peers {
         if self.goes_on(server, &join).await? {
             return Ok(());
         }
-        let arrived = self.rooms.arrive(Arrival {
+        let arrival = Arrival {
             room_id: wish.room_id.to_owned(),
             version: built.version,
             state: done.state,
             join,
-        });
+        };
+        let arrived = async {
+            let _turn = self.ingesting.take(wish.room_id).await;
+            self.rooms.arrive(arrival).await
+        };
         let room = arrived.await.inspect_err(|refusal| {
             if matches!(refusal, Refusal::Forbidden(_)) {
                 self.drops.count(&Dropped::WrongAnswer);
@@ -247,7 +251,11 @@ impl Peers {
         server: &ServerName,
         incoming: Incoming,
     ) -> Result<(), Refusal> {
-        let taken = self.rooms.take_in(room, vec![incoming.clone()]).await?;
+        let taken = {
+            // The room's servers may be faster in telling of it.
+            let _turn = self.ingesting.take(&room.room_id).await;
+            self.rooms.take_in(room, vec![incoming.clone()]).await?
+        };
         match taken.into_iter().next() {
             Some(Taken::Stored(verdict)) => {
                 if let Some(denied) = verdict.reason {

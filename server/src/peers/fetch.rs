@@ -117,8 +117,8 @@ impl Peers {
                     }
                 }
                 Effect::Keep(events) => {
-                    let (nid, version) = (drive.room.nid, drive.room.version);
-                    self.rooms.keep_outliers(nid, version, events).await?;
+                    let subject = self.subject(drive.room);
+                    self.keep_outliers(subject, drive.room.nid, events).await?;
                     gap.kept()
                 }
                 Effect::TakeIn(offer) => match self.offer(&mut drive, offer).await? {

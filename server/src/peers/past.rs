@@ -77,7 +77,7 @@ impl Peers {
                     page.found(ids, &here)
                 }
                 Effect::Keep(events) => {
-                    self.rooms.keep_outliers(room.nid, room.version, events).await?;
+                    self.keep_outliers(self.subject(room), room.nid, events).await?;
                     page.kept()
                 }
                 Effect::TakeIn(offers) => {

@@ -80,9 +80,7 @@ impl Peers {
         let peer = answer.peer().clone();
         let (mut left, mut kept) = (None, Vec::new());
         loop {
-            let keep = self
-                .rooms
-                .keep_outliers(room, subject.version, std::mem::take(&mut kept));
+            let keep = self.keep_outliers(subject, room, std::mem::take(&mut kept));
             let read = async {
                 let part = answer.part().await.map_err(|error| refusal(&peer, error))?;
                 let Some(part) = part else { return Ok(None) };
@@ -205,9 +203,8 @@ impl Peers {
         let events = told.events.into_iter().map(|event| (event.id.clone(), event));
         let events = events.collect();
         self.fetch_allowing(room, peer, &events).await?;
-        self.rooms
-            .keep_outliers(room.nid, room.version, events.into_values().collect())
-            .await?;
+        let events = events.into_values().collect();
+        self.keep_outliers(self.subject(room), room.nid, events).await?;
         self.events_here(room, ids).await
     }
 
@@ -278,6 +275,21 @@ impl Peers {
             return Ok(());
         }
         let events = fetched.into_values().collect();
-        self.rooms.keep_outliers(room.nid, room.version, events).await
+        self.keep_outliers(self.subject(room), room.nid, events).await
+    }
+
+    /// Keeps events that hang nowhere, of the room with a number. Its inbox may bring the same ones, but not meanwhile: an
+    /// event is stored once.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(super) async fn keep_outliers(
+        &self,
+        subject: Subject<'_>,
+        room: i64,
+        events: Vec<Arc<Event>>,
+    ) -> Result<(), Refusal> {
+        let _turn = self.ingesting.take(subject.room_id).await;
+        self.rooms.keep_outliers(room, subject.version, events).await
     }
 }
