@@ -16,6 +16,9 @@ use serde_json::{Value, json};
 
 on_both_engines!(
     registering_takes_a_proof_and_a_free_name,
+    who_asks_to_register_is_told_what_must_be_proved,
+    a_registration_whose_answer_got_lost_is_made_again,
+    a_proof_is_good_again_for_the_same_request,
     a_registration_token_is_good_as_often_as_it_says,
     a_user_logs_in_by_any_of_the_names,
     a_login_token_lets_one_device_in_once,
@@ -66,7 +69,7 @@ async fn registering_takes_a_proof_and_a_free_name(server: TestServer) {
     proved["auth"]["session"] = session;
     let made = post(&server, "register", proved).await.ok();
     assert_eq!(made["user_id"], format!("@alice:{}", server.name()));
-    assert!(made.get("access_token").is_none(), "{made}");
+    assert_eq!(made.as_object().unwrap().len(), 1, "nobody is logged in: {made}");
 
     post(&server, "register", wanted)
         .await
@@ -98,6 +101,104 @@ async fn registering_takes_a_proof_and_a_free_name(server: TestServer) {
         made["user_id"].is_string() && made["access_token"].is_string(),
         "{made}"
     );
+}
+
+async fn who_asks_to_register_is_told_what_must_be_proved(server: TestServer) {
+    for body in [None, Some(json!({})), Some(json!({ "username": "alice" }))] {
+        let asked = server.request(Method::POST, "register", body).await;
+        challenged(&asked, "m.login.dummy");
+    }
+    let proved = json!({ "username": "alice", "auth": { "type": "m.login.dummy" } });
+    post(&server, "register", proved)
+        .await
+        .refused(400, "M_MISSING_PARAM");
+
+    let server = with_registration(server, Registration::Token).await;
+    let asked = post(&server, "register", json!({})).await;
+    challenged(&asked, "m.login.registration_token");
+
+    // Nobody has an account yet: this is the admin, who holds the one-time token.
+    let server = with_registration(server, Registration::Closed).await;
+    let asked = post(&server, "register", json!({})).await;
+    let session = challenged(&asked, "m.login.registration_token");
+    let token = server.parts().accounts.ensure_first_admin_token().await;
+    let auth = json!({ "type": "m.login.registration_token", "token": token.unwrap(), "session": session });
+    let body = json!({ "username": "root", "password": "long enough", "auth": auth });
+    post(&server, "register", body).await.ok();
+    post(&server, "register", json!({}))
+        .await
+        .refused(403, "M_FORBIDDEN");
+}
+
+async fn a_registration_whose_answer_got_lost_is_made_again(server: TestServer) {
+    let server = with_registration(server, Registration::Token).await;
+    let token = server.parts().accounts.create_registration_token(Some(1), None);
+    let token = token.await.unwrap();
+    let session = async || {
+        let asked = post(&server, "register", json!({})).await;
+        challenged(&asked, "m.login.registration_token")
+    };
+    let body = |session: &Value, name: Option<&str>, password: &str| {
+        let auth = json!({ "type": "m.login.registration_token", "token": token, "session": session });
+        let mut body = json!({ "password": password, "auth": auth });
+        if let Some(name) = name {
+            body["username"] = json!(name);
+        }
+        body
+    };
+    let first = session().await;
+    let request = body(&first, Some("alice"), "long enough");
+    let twice = [
+        post(&server, "register", request.clone()),
+        post(&server, "register", request.clone()),
+    ];
+    let twice = futures_util::future::join_all(twice).await;
+    let [one, other] = twice.try_into().unwrap();
+    let (one, other) = (one.ok(), other.ok());
+    let last = post(&server, "register", request).await.ok();
+    assert_eq!(one["user_id"], format!("@alice:{}", server.name()));
+    for again in [&other, &last] {
+        assert_eq!(again["user_id"], one["user_id"]);
+        assert_eq!(again["device_id"], one["device_id"], "there is one device");
+    }
+    let alice = User::from_session(server.api().clone(), "alice", "long enough", &last);
+    let devices = alice.get("devices").await.ok();
+    assert_eq!(devices["devices"].as_array().unwrap().len(), 1, "{devices}");
+
+    // The session alone lets nobody in, and is good for nobody else.
+    for (name, password) in [("alice", "a wrong guess"), ("bob", "long enough")] {
+        post(&server, "register", body(&first, Some(name), password))
+            .await
+            .refused(403, "M_FORBIDDEN");
+    }
+    let spent = body(&session().await, Some("bob"), "long enough");
+    challenged(
+        &post(&server, "register", spent).await,
+        "m.login.registration_token",
+    );
+
+    let server = with_registration(server, Registration::Open).await;
+    let asked = post(&server, "register", json!({})).await;
+    let auth = json!({ "type": "m.login.dummy", "session": challenged(&asked, "m.login.dummy") });
+    let nameless = json!({ "password": "long enough", "auth": auth });
+    let made = post(&server, "register", nameless.clone()).await.ok();
+    let again = post(&server, "register", nameless).await.ok();
+    assert_eq!(again["user_id"], made["user_id"], "the name that was made up stays");
+}
+
+async fn a_proof_is_good_again_for_the_same_request(server: TestServer) {
+    let alice = server.user("alice").await;
+    let phone = alice.second_device().await;
+    let path = format!("devices/{}", phone.device);
+    let session = challenged(&alice.delete(&path).await, "m.login.password");
+    let proved = json!({ "auth": password_proof(&alice, Some(&session)) });
+    for _ in 0..2 {
+        let deleted = alice.request(Method::DELETE, &path, Some(proved.clone())).await;
+        deleted.ok();
+    }
+    let unproved = json!({ "auth": { "session": session } });
+    let refused = alice.request(Method::DELETE, &path, Some(unproved)).await;
+    assert_eq!(challenged(&refused, "m.login.password"), session);
 }
 
 /// Restarts a server that is open to everybody as one with another kind of registration.
@@ -157,6 +258,12 @@ async fn a_registration_token_is_good_as_often_as_it_says(server: TestServer) {
         let body = json!({ "username": name, "password": "long enough", "auth": auth });
         post(&server, "register", body).await
     };
+    let by_token = |token: &str| json!({ "type": "m.login.registration_token", "token": token });
+    challenged(
+        &register("eve", by_token(&token)).await,
+        "m.login.registration_token",
+    );
+    register("root", by_token(&admin_token)).await.ok();
     let closed = post(
         &server,
         "register",
@@ -167,12 +274,6 @@ async fn a_registration_token_is_good_as_often_as_it_says(server: TestServer) {
     register("eve", json!({ "type": "m.login.dummy" }))
         .await
         .refused(403, "M_FORBIDDEN");
-    let by_token = |token: &str| json!({ "type": "m.login.registration_token", "token": token });
-    challenged(
-        &register("eve", by_token(&token)).await,
-        "m.login.registration_token",
-    );
-    register("root", by_token(&admin_token)).await.ok();
 }
 
 async fn a_user_logs_in_by_any_of_the_names(server: TestServer) {
@@ -360,6 +461,9 @@ async fn devices_are_listed_named_and_deleted_with_the_password(server: TestServ
         own["last_seen_ts"].is_u64() && own["last_seen_ip"].is_string(),
         "{own}"
     );
+    assert!(own.get("display_name").is_none(), "it has no name: {own}");
+    let listed = alice.get("devices").await.ok();
+    assert!(!listed.to_string().contains("null"), "{listed}");
     alice.get("devices/NOPE").await.refused(404, "M_NOT_FOUND");
     let too_long = json!({ "display_name": "x".repeat(1000) });
     alice

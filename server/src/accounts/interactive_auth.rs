@@ -2,7 +2,8 @@
 //! twice, the second time with a proof.
 //!
 //! Every flow of this server has one stage, so a session remembers only what it was opened for. Proofs are judged at
-//! once and never kept.
+//! once and never kept. A session that has served stays open until it expires: a client whose answer got lost makes the
+//! same request again, with the same proof.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -113,11 +114,6 @@ impl Sessions {
         let open = sessions.by_id.get(id);
         open.is_some_and(|open| open.purpose == purpose && open.until_ms > now_ms)
     }
-
-    fn close(&self, id: &str) {
-        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.by_id.remove(id);
-    }
 }
 
 /// One action that waits for its proof.
@@ -155,13 +151,6 @@ impl Gate<'_> {
             error: error.map(Box::new),
         }))
     }
-
-    /// The proof was good: the session has served.
-    pub(super) fn passed(&self, session: Option<&str>) {
-        if let Some(id) = session {
-            self.accounts.interactive.close(id);
-        }
-    }
 }
 
 impl Accounts {
@@ -192,10 +181,7 @@ impl Accounts {
             return Err(gate.ask(session, Some(why)));
         }
         match self.check_password(&caller.user_id, password).await {
-            Ok(()) => {
-                gate.passed(session.as_deref());
-                Ok(())
-            }
+            Ok(()) => Ok(()),
             Err(why @ Refusal::Forbidden(_)) => Err(gate.ask(session, Some(why))),
             Err(other) => Err(other),
         }
@@ -214,8 +200,6 @@ mod tests {
         assert!(!sessions.is_open(&id, "delete_device @a:b", 1000));
         assert!(!sessions.is_open("other", "register", 1000));
         assert!(!sessions.is_open(&id, "register", 1000 + SESSION_MS));
-        sessions.close(&id);
-        assert!(!sessions.is_open(&id, "register", 1000));
     }
 
     #[test]

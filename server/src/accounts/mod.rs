@@ -33,7 +33,7 @@ use crate::store::Store;
 
 pub use directory::{DirectoryPage, DirectoryUser};
 pub use interactive_auth::{Attempt, Challenge, Proof, Stage};
-pub use register::NewAccount;
+pub use register::{NewAccount, Registered};
 pub use session::{NewDevice, Session, WatchedToken};
 pub use token::TokenHash;
 
@@ -67,6 +67,7 @@ pub struct Accounts {
     last_seen: last_seen::LastSeen,
     passwords: password::Hasher,
     interactive: interactive_auth::Sessions,
+    registrations: register::Registrations,
 }
 
 impl Accounts {
@@ -90,6 +91,7 @@ impl Accounts {
             last_seen: last_seen::LastSeen::default(),
             passwords: password::Hasher::default(),
             interactive: interactive_auth::Sessions::default(),
+            registrations: register::Registrations::default(),
         }
     }
 

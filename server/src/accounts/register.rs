@@ -1,22 +1,31 @@
 //! New accounts.
 
+use std::sync::Arc;
+
 use ruma::OwnedUserId;
+use tokio::sync::OnceCell;
 
 use super::interactive_auth::{Attempt, Gate, Proof, Stage};
-use super::token::new_name;
+use super::token::{new_device_id, new_name};
 use super::{Accounts, TokenHash, password};
+use crate::cache::Cache;
 use crate::config::Registration;
 use crate::refusal::Refusal;
 use crate::store::StoreError;
 use crate::store::users::NewUser;
+
+/// Sessions of interactive authentication whose account is remembered, two generations of this many.
+const REMEMBERED: usize = 1_000;
 
 /// An account that somebody wants.
 #[derive(Clone)]
 pub struct NewAccount {
     /// The local part of its id; one is made up where it is missing.
     pub localpart: Option<String>,
-    /// In the clear.
-    pub password: String,
+    /// In the clear. May be missing from a request that only asks what must be proved.
+    pub password: Option<String>,
+    /// The first device's id; one is made up where it is missing.
+    pub device_id: Option<String>,
 }
 
 impl std::fmt::Debug for NewAccount {
@@ -27,24 +36,88 @@ impl std::fmt::Debug for NewAccount {
     }
 }
 
+/// An account that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// Its id.
+    pub user_id: OwnedUserId,
+    /// What the first device is called, unless the client does not want to be logged in.
+    pub device_id: String,
+}
+
+/// What sessions of interactive authentication have made: a client whose answer got lost asks again.
+#[derive(Debug)]
+pub(super) struct Registrations(Cache<String, Arc<OnceCell<Registered>>>);
+
+impl Default for Registrations {
+    fn default() -> Self {
+        Self(Cache::new(REMEMBERED))
+    }
+}
+
+impl Registrations {
+    fn of(&self, session: &str) -> Arc<OnceCell<Registered>> {
+        self.0.get(session).unwrap_or_else(|| {
+            let none = Arc::<OnceCell<_>>::default();
+            self.0.insert(session.to_owned(), Arc::clone(&none));
+            none
+        })
+    }
+}
+
 impl Accounts {
     /// Registers somebody who proves that they may, by the configured kind of registration. The one-time admin token
-    /// of the first start is good whatever the kind.
+    /// of the first start is good whatever the kind. The same request in the same session gets the same account, as
+    /// long as the session is remembered.
     ///
     /// # Errors
-    /// [`Refusal::Forbidden`] where registration is closed, [`Refusal::InteractiveAuth`] until there is a proof, and
-    /// what is wrong with name or password.
+    /// [`Refusal::Forbidden`] where registration is closed, [`Refusal::InteractiveAuth`] until there is a proof,
+    /// [`Refusal::MissingParam`] where a password is missing from a request that has one, and what is wrong with name
+    /// or password.
     pub async fn register(
-        &self,
+        self: &Arc<Self>,
         wanted: NewAccount,
         attempt: Option<Attempt>,
-    ) -> Result<OwnedUserId, Refusal> {
-        self.check_open(attempt.as_ref())?;
-        password::check_strength(&wanted.password)?;
-        let localpart = wanted.localpart.unwrap_or_else(new_name);
-        let user_id = self.check_available(&localpart).await?;
+    ) -> Result<Registered, Refusal> {
+        self.check_open(attempt.as_ref()).await?;
+        if let Some(password) = &wanted.password {
+            password::check_strength(password)?;
+        }
         let gate = self.registration_gate();
+        if let (None, Some(localpart)) = (&attempt, &wanted.localpart) {
+            self.check_available(localpart).await?;
+        }
         let (proof, session) = gate.proof(attempt)?;
+        let Some(password) = wanted.password.clone() else {
+            return Err(Refusal::MissingParam("password is missing".into()));
+        };
+        let once = session.as_deref().map(|session| self.registrations.of(session));
+        let (once, accounts) = (once.unwrap_or_default(), Arc::clone(self));
+        let asked = wanted.clone();
+        // Not given up when the client hangs up: the session must know of the account that it has made.
+        let registering = tokio::spawn(async move {
+            let mut is_new = false;
+            let made = once.get_or_try_init(async || {
+                is_new = true;
+                accounts.register_proved(asked, proof, session).await
+            });
+            Ok::<_, Refusal>((made.await?.clone(), is_new))
+        });
+        let (made, is_new) = registering.await.map_err(Refusal::internal)??;
+        if !is_new {
+            self.check_same(&made, &wanted, password).await?;
+        }
+        Ok(made)
+    }
+
+    /// Makes the account that somebody wants who has shown a proof.
+    async fn register_proved(
+        &self,
+        wanted: NewAccount,
+        proof: Proof,
+        session: Option<String>,
+    ) -> Result<Registered, Refusal> {
+        let gate = self.registration_gate();
         let Some(token) = self.judge(&proof).await? else {
             let why = Refusal::forbidden(match proof {
                 Proof::RegistrationToken(_) => "this registration token is not valid",
@@ -52,22 +125,46 @@ impl Accounts {
             });
             return Err(gate.ask(session, Some(why)));
         };
-        gate.passed(session.as_deref());
-        let made = self.make(user_id.clone(), wanted.password, false, token).await?;
-        if !made {
+        let localpart = wanted.localpart.unwrap_or_else(new_name);
+        let user_id = self.check_available(&localpart).await?;
+        let password = wanted.password.unwrap_or_default();
+        if !self.make(user_id.clone(), password, false, token).await? {
             let why = Refusal::forbidden("this registration token has just been used up");
-            return Err(gate.ask(None, Some(why)));
+            return Err(gate.ask(session, Some(why)));
         }
-        Ok(user_id)
+        let device_id = wanted.device_id.unwrap_or_else(new_device_id);
+        Ok(Registered { user_id, device_id })
     }
 
-    /// Nobody learns anything where registration is closed, except who comes with a token.
-    fn check_open(&self, attempt: Option<&Attempt>) -> Result<(), Refusal> {
-        let has_token = attempt.is_some_and(|attempt| matches!(attempt.proof, Proof::RegistrationToken(_)));
-        if self.rules.registration == Registration::Closed && !has_token {
-            return Err(Refusal::forbidden("registration is closed on this server"));
+    /// Checks that a request in a session that has made an account is the one that made it.
+    async fn check_same(
+        &self,
+        made: &Registered,
+        wanted: &NewAccount,
+        password: String,
+    ) -> Result<(), Refusal> {
+        let other_name = wanted
+            .localpart
+            .as_ref()
+            .is_some_and(|name| name != made.user_id.localpart());
+        let other_device = wanted.device_id.as_ref().is_some_and(|id| *id != made.device_id);
+        if other_name || other_device {
+            return Err(Refusal::forbidden("this session has made another account; begin again"));
         }
-        Ok(())
+        self.check_password(&made.user_id, password).await
+    }
+
+    /// Nobody learns anything where registration is closed, except who comes with a token. As long as there is no
+    /// account at all, somebody holds the one-time admin token and is asked for it.
+    async fn check_open(&self, attempt: Option<&Attempt>) -> Result<(), Refusal> {
+        let has_token = attempt.is_some_and(|attempt| matches!(attempt.proof, Proof::RegistrationToken(_)));
+        if self.rules.registration != Registration::Closed || has_token {
+            return Ok(());
+        }
+        match self.store.users_after("", 1).await?.is_empty() {
+            true => Ok(()),
+            false => Err(Refusal::forbidden("registration is closed on this server")),
+        }
     }
 
     fn registration_gate(&self) -> Gate<'_> {

@@ -299,3 +299,16 @@ impl<T: OutgoingResponse> IntoResponse for Answer<T> {
 
 /// What handlers return: a typed answer or a refusal.
 pub type Reply<T> = Result<Answer<T>, ApiError>;
+
+/// An answer of a type of our own, where ruma's response type does not do.
+#[derive(Debug)]
+pub(super) struct JsonAnswer<T>(pub(super) T);
+
+impl<T: serde::Serialize> IntoResponse for JsonAnswer<T> {
+    fn into_response(self) -> Response {
+        match serde_json::to_string(&self.0) {
+            Ok(json) => ([(http::header::CONTENT_TYPE, "application/json")], json).into_response(),
+            Err(error) => ApiError(Refusal::internal(error)).into_response(),
+        }
+    }
+}

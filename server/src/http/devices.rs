@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use ruma::api::client::device::Device;
 use ruma::api::client::device::delete_device::v3 as delete_device;
 use ruma::api::client::device::delete_devices::v3 as delete_devices;
 use ruma::api::client::device::get_device::v3 as get_device;
 use ruma::api::client::device::get_devices::v3 as get_devices;
 use ruma::api::client::device::update_device::v3 as update_device;
-use ruma::{MilliSecondsSinceUnixEpoch, UInt};
+use serde::Serialize;
 
-use super::call::{Answer, Call, Reply};
+use super::call::{Answer, Call, JsonAnswer, Reply};
+use super::error::ApiError;
 use super::interactive_auth::{Provable, confirm};
 use super::router::{Endpoints, Routes};
 use crate::server::Server;
@@ -29,19 +29,19 @@ pub(super) fn routes() -> Routes {
 async fn devices(
     State(server): State<Arc<Server>>,
     call: Call<get_devices::Request>,
-) -> Reply<get_devices::Response> {
+) -> Result<JsonAnswer<DeviceList>, ApiError> {
     let devices = server.accounts.devices(&call.caller.user_id).await?;
-    let shown = devices.into_iter().map(shown).collect();
-    Ok(Answer(get_devices::Response::new(shown)))
+    let devices = devices.into_iter().map(Device::from).collect();
+    Ok(JsonAnswer(DeviceList { devices }))
 }
 
 async fn device(
     State(server): State<Arc<Server>>,
     call: Call<get_device::Request>,
-) -> Reply<get_device::Response> {
+) -> Result<JsonAnswer<Device>, ApiError> {
     let device_id = call.request.device_id.as_str();
     let device = server.accounts.device(&call.caller.user_id, device_id).await?;
-    Ok(Answer(get_device::Response::new(shown(device))))
+    Ok(JsonAnswer(device.into()))
 }
 
 async fn rename(
@@ -81,12 +81,30 @@ async fn delete_several(
     Ok(Answer(delete_devices::Response::new()))
 }
 
-/// A device on the wire.
-fn shown(stored: StoredDevice) -> Device {
-    let mut device = Device::new(stored.device_id.into());
-    device.display_name = stored.display_name;
-    device.last_seen_ip = stored.last_seen_address;
-    let seen_at = stored.last_seen_at.and_then(|ms| UInt::try_from(ms).ok());
-    device.last_seen_ts = seen_at.map(MilliSecondsSinceUnixEpoch);
-    device
+/// A device on the wire. Not ruma's type, which has null where the specification leaves a field out.
+#[derive(Serialize)]
+struct Device {
+    device_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    display_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen_ip: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen_ts: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct DeviceList {
+    devices: Vec<Device>,
+}
+
+impl From<StoredDevice> for Device {
+    fn from(stored: StoredDevice) -> Self {
+        Self {
+            device_id: stored.device_id,
+            display_name: stored.display_name,
+            last_seen_ip: stored.last_seen_address,
+            last_seen_ts: stored.last_seen_at,
+        }
+    }
 }

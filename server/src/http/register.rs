@@ -1,14 +1,18 @@
 //! Making an account (client-server API, "Account registration").
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
+use ruma::OwnedUserId;
 use ruma::api::client::account::check_registration_token_validity::v1 as token_validity;
 use ruma::api::client::account::get_username_availability::v3 as username_availability;
 use ruma::api::client::account::register::{RegistrationKind, v3 as register};
+use serde::Serialize;
 
-use super::call::{Answer, Call, Reply};
+use super::call::{Answer, Call, JsonAnswer, Reply};
 use super::client_address::ClientAddress;
+use super::error::ApiError;
 use super::interactive_auth::attempt;
 use super::router::{Endpoints, Routes};
 use crate::accounts::{NewAccount, NewDevice};
@@ -27,7 +31,7 @@ async fn register(
     State(server): State<Arc<Server>>,
     address: ClientAddress,
     call: Call<register::Request>,
-) -> Reply<register::Response> {
+) -> Result<JsonAnswer<Registration>, ApiError> {
     let request = call.request;
     if request.kind == RegistrationKind::Guest {
         return Err(Refusal::GuestAccessForbidden.into());
@@ -37,8 +41,9 @@ async fn register(
             .rate_limits
             .check(Limit::RegistrationPerAddress, address.for_limits())?;
     }
+    let device_id = request.device_id.map(|id| id.to_string());
     let device = NewDevice {
-        device_id: request.device_id.map(|id| id.to_string()),
+        device_id: device_id.clone(),
         display_name: request.initial_device_display_name,
         refreshable: request.refresh_token,
         address: Some(address.0),
@@ -46,21 +51,53 @@ async fn register(
     device.check()?;
     let wanted = NewAccount {
         localpart: request.username,
-        password: request.password.unwrap_or_default(),
+        password: request.password,
+        device_id,
     };
-    let user_id = server
+    let made = server
         .accounts
         .register(wanted, request.auth.map(attempt))
         .await?;
-    let mut response = register::Response::new(user_id.clone());
+    let mut answer = Registration {
+        user_id: made.user_id,
+        session: None,
+    };
     if !request.inhibit_login {
-        let session = server.accounts.start_session(&user_id, device).await?;
-        response.access_token = Some(session.access_token);
-        response.device_id = Some(session.device_id.into());
-        response.refresh_token = session.refresh_token;
-        response.expires_in = session.expires_in;
+        let device = NewDevice {
+            device_id: Some(made.device_id),
+            ..device
+        };
+        let session = server.accounts.start_session(&answer.user_id, device).await?;
+        answer.session = Some(FirstSession {
+            access_token: session.access_token,
+            device_id: session.device_id,
+            refresh_token: session.refresh_token,
+            expires_in_ms: session.expires_in.map(milliseconds),
+        });
     }
-    Ok(Answer(response))
+    Ok(JsonAnswer(answer))
+}
+
+/// The answer to a registration. Not ruma's type, which has a device id of null for who is not logged in.
+#[derive(Serialize)]
+struct Registration {
+    user_id: OwnedUserId,
+    #[serde(flatten)]
+    session: Option<FirstSession>,
+}
+
+#[derive(Serialize)]
+struct FirstSession {
+    access_token: String,
+    device_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in_ms: Option<u64>,
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn is_available(
