@@ -183,7 +183,10 @@ async fn a_registration_whose_answer_got_lost_is_made_again(server: TestServer) 
     let nameless = json!({ "password": "long enough", "auth": auth });
     let made = post(&server, "register", nameless.clone()).await.ok();
     let again = post(&server, "register", nameless).await.ok();
-    assert_eq!(again["user_id"], made["user_id"], "the name that was made up stays");
+    assert_eq!(
+        again["user_id"], made["user_id"],
+        "the name that was made up stays"
+    );
 }
 
 async fn a_proof_is_good_again_for_the_same_request(server: TestServer) {

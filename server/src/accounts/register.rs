@@ -149,7 +149,9 @@ impl Accounts {
             .is_some_and(|name| name != made.user_id.localpart());
         let other_device = wanted.device_id.as_ref().is_some_and(|id| *id != made.device_id);
         if other_name || other_device {
-            return Err(Refusal::forbidden("this session has made another account; begin again"));
+            return Err(Refusal::forbidden(
+                "this session has made another account; begin again",
+            ));
         }
         self.check_password(&made.user_id, password).await
     }
