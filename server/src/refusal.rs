@@ -5,6 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::accounts::Challenge;
+use crate::limits::TooMany;
 use crate::store::StoreError;
 
 /// A request that was refused or could not be done. Messages are sentences for the person who reads them in a client
@@ -154,5 +155,11 @@ impl From<StoreError> for Refusal {
         } else {
             Self::Internal(error.to_string())
         }
+    }
+}
+
+impl From<TooMany> for Refusal {
+    fn from(TooMany(retry_after): TooMany) -> Self {
+        Self::LimitExceeded { retry_after }
     }
 }

@@ -13,11 +13,11 @@ use crate::config::{Config, Limits};
 use crate::ephemeral::{Outlet, Presence, PresenceLimits, Typing};
 use crate::identity::Identity;
 use crate::keys::Keys;
+use crate::limits::Budgets;
 use crate::live::{Hub, Readers};
 use crate::media::Media;
 use crate::peers::{self, PeerSettings, Peers};
 use crate::push::Push;
-use crate::rate_limits::RateLimits;
 use crate::receipts::Receipts;
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
@@ -61,7 +61,7 @@ pub struct Server {
     /// What sync answers.
     pub sync: Sync,
     /// How often things may be done.
-    pub rate_limits: RateLimits,
+    pub budgets: Budgets,
     /// Sizes and counts that nobody may exceed.
     pub limits: Limits,
     /// The configuration it was started with.
@@ -173,7 +173,7 @@ impl Server {
             keys: Arc::clone(&keys),
             push: Arc::clone(&push),
         });
-        let rate_limits = RateLimits::new(config.rate_limits, &config.rates, Arc::clone(&clock));
+        let budgets = Budgets::new(config.rate_limits, &config.rates, Arc::clone(&clock));
         let server = Arc::new(Self {
             identity,
             clock,
@@ -190,7 +190,7 @@ impl Server {
             push,
             peers,
             sync,
-            rate_limits,
+            budgets,
             limits,
             config,
         });

@@ -8,6 +8,7 @@ use maru_protocol::record::Address;
 use ruma::OwnedServerName;
 
 use super::{AddressRange, BaseUrl, ConfiguredPeers, Database, LogFormat, LogLevel, Registration};
+use crate::limits::{Budget, Rate, Rates};
 
 section! {
     /// The whole configuration. `Config::default()` is what a start without file, variables and flags gets.
@@ -85,37 +86,14 @@ section! {
     }
 }
 
-section! {
-    /// How often a thing may be done. Beyond its burst a caller is answered 429 with `Retry-After`.
-    pub struct Rates {
-        /// Attempts to log in from one address
-        login_per_address: Rate = Rate { per_second: 0.5, burst: 20 };
-        /// Attempts to log in to one account
-        login_per_account: Rate = Rate { per_second: 0.2, burst: 10 };
-        /// Registrations from one address
-        registration_per_address: Rate = Rate { per_second: 0.1, burst: 10 };
-        /// Events sent by one user
-        messages_per_user: Rate = Rate { per_second: 10.0, burst: 100 };
-        /// Rooms made by one user
-        rooms_per_user: Rate = Rate { per_second: 0.5, burst: 20 };
-        /// Joins and knocks by one user
-        joins_per_user: Rate = Rate { per_second: 1.0, burst: 20 };
-        /// Invitations by one user
-        invites_per_user: Rate = Rate { per_second: 1.0, burst: 50 };
-        /// Uploads by one user
-        media_uploads_per_user: Rate = Rate { per_second: 2.0, burst: 50 };
-        /// Searches by one user, of messages or of the user directory
-        searches_per_user: Rate = Rate { per_second: 2.0, burst: 20 };
+/// Not a [`section!`]: its keys are the rows of [`Budget`], how often each thing may be done.
+impl super::section::Node for Rates {
+    fn walk(&mut self, path: &str, _meaning: &str, each: &mut dyn FnMut(super::Key<'_>)) {
+        for budget in Budget::ALL {
+            let path = super::section::below(path, budget.key());
+            self.of_mut(budget).walk(&path, budget.bounds(), each);
+        }
     }
-}
-
-/// A rate with a burst.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rate {
-    /// How many a second in the long run.
-    pub per_second: f64,
-    /// How many at once after a quiet time.
-    pub burst: u32,
 }
 
 /// Not a [`section!`]: its meaning comes from the field that holds it.

@@ -11,7 +11,8 @@ mod section;
 mod setting;
 mod values;
 
-pub use keys::{Config, Federation, Limits, Log, Presence, Rate, Rates, Tls};
+pub use crate::limits::{Rate, Rates};
+pub use keys::{Config, Federation, Limits, Log, Presence, Tls};
 pub use load::{ConfigError, Loaded, Source, Sources, load};
 pub use peers::{ConfiguredPeer, ConfiguredPeers, PeerAddress};
 pub use section::{Key, Node, Value};

@@ -19,6 +19,7 @@ use ruma::api::{IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingR
 
 use super::client_address::ClientAddress;
 use super::error::{ApiError, plain};
+use super::spending::spend;
 use crate::accounts::{Caller, TokenHash};
 use crate::config::Limits;
 use crate::refusal::Refusal;
@@ -47,6 +48,11 @@ pub trait Authenticate: AuthScheme {
         presented: Self::Output,
         address: ClientAddress,
     ) -> impl Future<Output = Result<Self::Who, Refusal>> + Send;
+
+    /// Whose token it was, if there was one.
+    fn account(_who: &Self::Who) -> Option<&Caller> {
+        None
+    }
 }
 
 impl Authenticate for AccessToken {
@@ -54,6 +60,10 @@ impl Authenticate for AccessToken {
 
     async fn who(server: &Server, token: String, address: ClientAddress) -> Result<Caller, Refusal> {
         server.accounts.caller_from(&token, address.0).await
+    }
+
+    fn account(who: &Caller) -> Option<&Caller> {
+        Some(who)
     }
 }
 
@@ -69,6 +79,10 @@ impl Authenticate for AccessTokenOptional {
             Some(token) => server.accounts.caller_from(&token, address.0).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    fn account(who: &Option<Caller>) -> Option<&Caller> {
+        who.as_ref()
     }
 }
 
@@ -106,8 +120,9 @@ pub(super) struct Authenticated<A: Authenticate> {
 }
 
 impl<A: Authenticate> Authenticated<A> {
-    /// Judges a request's token. That comes before the body is read: strangers cost no memory.
-    pub(super) async fn judge(mut request: Request, server: &Server) -> Result<Self, Response> {
+    /// Judges a request's token, and spends what the endpoint costs. That comes before the body is read: strangers cost
+    /// no memory, and neither does who has spent all.
+    pub(super) async fn judge(mut request: Request, server: &Arc<Server>) -> Result<Self, Response> {
         let path = request.extract_parts::<RawPathParams>().await;
         let path = path.map_err(|_| ApiError(Refusal::invalid("the path is not UTF-8")).into_response())?;
         let (parts, body) = request.into_parts();
@@ -122,6 +137,8 @@ impl<A: Authenticate> Authenticated<A> {
         let caller = A::who(server, presented, address).await;
         let caller = caller.map_err(|refusal| ApiError(refusal).into_response())?;
         let (parts, ()) = head.into_parts();
+        let spent = spend(server, &parts.extensions, A::account(&caller));
+        spent.map_err(|refusal| ApiError(refusal).into_response())?;
         Ok(Self {
             caller,
             parts,
@@ -253,6 +270,8 @@ impl<T: serde::de::DeserializeOwned> FromRequest<Arc<Server>> for JsonBody<T> {
     type Rejection = Response;
 
     async fn from_request(request: Request, server: &Arc<Server>) -> Result<Self, Response> {
+        let spent = spend(server, request.extensions(), None);
+        spent.map_err(|refusal| ApiError(refusal).into_response())?;
         let body = read_body(request.into_body(), &server.limits).await?;
         check_object(&body)?;
         serde_json::from_slice(&body).map(Self).map_err(|error| {

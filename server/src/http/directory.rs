@@ -15,7 +15,6 @@ use ruma::{OwnedServerName, ServerName};
 use super::asker::Asker;
 use super::call::{Answer, Call, Reply};
 use super::router::{Endpoints, Routes};
-use crate::rate_limits::Limit;
 use crate::refusal::Refusal;
 use crate::rooms::{DirectoryPage, DirectoryQuery};
 use crate::server::Server;
@@ -61,9 +60,6 @@ async fn search(
     State(server): State<Arc<Server>>,
     call: Call<get_public_rooms_filtered::Request>,
 ) -> Reply<get_public_rooms_filtered::Response> {
-    server
-        .rate_limits
-        .check(Limit::SearchesPerUser, &call.caller.user_id)?;
     let request = call.request;
     let mut response = get_public_rooms_filtered::Response::new();
     let term = request.filter.generic_search_term.filter(|term| !term.is_empty());

@@ -10,7 +10,7 @@ use ruma::api::{IncomingRequest, Metadata};
 use serde_json::{Value, json};
 
 use crate::accounts::{Attempt, Caller, Proof};
-use crate::rate_limits::Limit;
+use crate::limits::Budget;
 use crate::refusal::Refusal;
 use crate::server::Server;
 
@@ -106,9 +106,7 @@ pub(super) async fn confirm(
     auth: Option<AuthData>,
 ) -> Result<(), Refusal> {
     if auth.is_some() {
-        server
-            .rate_limits
-            .check(Limit::LoginPerAccount, &caller.user_id)?;
+        server.budgets.spend(Budget::LoginsToAccount, &caller.user_id)?;
     }
     server
         .accounts

@@ -15,7 +15,7 @@ use super::client_address::ClientAddress;
 use super::interactive_auth::{Provable, confirm};
 use super::router::{Endpoints, Routes};
 use crate::accounts::NewDevice;
-use crate::rate_limits::Limit;
+use crate::limits::Budget;
 use crate::refusal::Refusal;
 use crate::server::Server;
 
@@ -81,9 +81,6 @@ async fn log_in(
     address: ClientAddress,
     JsonBody(login): JsonBody<Login>,
 ) -> Reply<login::Response> {
-    server
-        .rate_limits
-        .check(Limit::LoginPerAddress, address.for_limits())?;
     let user_id = who(&server, &login).await?;
     let device = NewDevice {
         device_id: login.device_id,
@@ -106,7 +103,7 @@ async fn who(server: &Server, login: &Login) -> Result<OwnedUserId, Refusal> {
             let password = login.password.clone().ok_or_else(|| missing("password"))?;
             let named = server.accounts.named(login.name()?);
             let user_id = named.ok_or_else(|| Refusal::forbidden("the user name or password is wrong"))?;
-            server.rate_limits.check(Limit::LoginPerAccount, &user_id)?;
+            server.budgets.spend(Budget::LoginsToAccount, &user_id)?;
             server.accounts.check_password(&user_id, password).await?;
             Ok(user_id)
         }

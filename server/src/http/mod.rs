@@ -36,6 +36,7 @@ mod room_state;
 mod room_upgrade;
 pub mod router;
 mod session;
+mod spending;
 mod stall;
 mod sync;
 pub mod tls;

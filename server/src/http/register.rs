@@ -16,7 +16,7 @@ use super::error::ApiError;
 use super::interactive_auth::attempt;
 use super::router::{Endpoints, Routes};
 use crate::accounts::{NewAccount, NewDevice};
-use crate::rate_limits::Limit;
+use crate::limits::Budget;
 use crate::refusal::Refusal;
 use crate::server::Server;
 
@@ -38,8 +38,8 @@ async fn register(
     }
     if request.auth.is_some() {
         server
-            .rate_limits
-            .check(Limit::RegistrationPerAddress, address.for_limits())?;
+            .budgets
+            .spend(Budget::RegistrationsFromAddress, address.for_limits())?;
     }
     let device_id = request.device_id.map(|id| id.to_string());
     let device = NewDevice {
@@ -102,23 +102,16 @@ fn milliseconds(time: Duration) -> u64 {
 
 async fn is_available(
     State(server): State<Arc<Server>>,
-    address: ClientAddress,
     call: Call<username_availability::Request>,
 ) -> Reply<username_availability::Response> {
-    server
-        .rate_limits
-        .check(Limit::LoginPerAddress, address.for_limits())?;
     server.accounts.check_available(&call.request.username).await?;
     Ok(Answer(username_availability::Response::new(true)))
 }
 
 async fn is_token_valid(
     State(server): State<Arc<Server>>,
-    address: ClientAddress,
     call: Call<token_validity::Request>,
 ) -> Reply<token_validity::Response> {
-    let address = address.for_limits();
-    server.rate_limits.check(Limit::RegistrationPerAddress, address)?;
     let valid = server
         .accounts
         .is_valid_registration_token(&call.request.token)

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::call::{Answer, Call, Reply};
 use super::router::{Endpoints, Routes};
-use crate::rate_limits::Limit;
+use crate::limits::Budget;
 use crate::refusal::Refusal;
 use crate::rooms::{NewRoomRequest, Preset, StateDraft};
 use crate::server::Server;
@@ -25,13 +25,13 @@ async fn create(
     State(server): State<Arc<Server>>,
     call: Call<create_room::Request>,
 ) -> Reply<create_room::Response> {
-    server
-        .rate_limits
-        .check(Limit::RoomsPerUser, &call.caller.user_id)?;
     let invites = u32::try_from(call.request.invite.len()).unwrap_or(u32::MAX);
-    server
-        .rate_limits
-        .check_several(Limit::InvitesPerUser, &call.caller.user_id, invites)?;
+    let events = u32::try_from(call.request.initial_state.len()).unwrap_or(u32::MAX);
+    for (budget, count) in [(Budget::Invites, invites), (Budget::Events, events)] {
+        server
+            .budgets
+            .spend_several(budget, &call.caller.user_id, count)?;
+    }
     let request = asked_for(&server, call)?;
     let room = server.peers.create_room(request).await?;
     Ok(Answer(create_room::Response::new(room.room_id.clone())))

@@ -16,7 +16,6 @@ use ruma::api::client::membership::unban_user::v3 as unban_user;
 
 use super::call::{Answer, Call, Reply};
 use super::router::{Endpoints, Routes};
-use crate::rate_limits::Limit;
 use crate::refusal::Refusal;
 use crate::server::Server;
 
@@ -46,9 +45,6 @@ async fn join_by_id(
     State(server): State<Arc<Server>>,
     call: Call<join_room_by_id::Request>,
 ) -> Reply<join_room_by_id::Response> {
-    server
-        .rate_limits
-        .check(Limit::JoinsPerUser, &call.caller.user_id)?;
     let joined = server
         .peers
         .join(
@@ -65,9 +61,6 @@ async fn join_by_id_or_alias(
     State(server): State<Arc<Server>>,
     call: Call<join_room_by_id_or_alias::Request>,
 ) -> Reply<join_room_by_id_or_alias::Response> {
-    server
-        .rate_limits
-        .check(Limit::JoinsPerUser, &call.caller.user_id)?;
     let joined = server
         .peers
         .join(
@@ -84,9 +77,6 @@ async fn knock(
     State(server): State<Arc<Server>>,
     call: Call<knock_room::Request>,
 ) -> Reply<knock_room::Response> {
-    server
-        .rate_limits
-        .check(Limit::JoinsPerUser, &call.caller.user_id)?;
     let (request, user_id) = (call.request, &call.caller.user_id);
     let name = &request.room_id_or_alias;
     let knocked = server
@@ -100,9 +90,6 @@ async fn invite(
     State(server): State<Arc<Server>>,
     call: Call<invite_user::Request>,
 ) -> Reply<invite_user::Response> {
-    server
-        .rate_limits
-        .check(Limit::InvitesPerUser, &call.caller.user_id)?;
     let invite_user::InvitationRecipient::UserId(invited) = call.request.recipient else {
         return Err(Refusal::invalid("this server invites by user id only").into());
     };

@@ -7,12 +7,13 @@ use maru_protocol::canonical::{CanonicalError, Content};
 use ruma::api::client::message::send_message_event::v3 as send_message_event;
 use ruma::api::client::redact::redact_event::v3 as redact_event;
 use ruma::api::client::state::send_state_event::v3 as send_state_event;
+use serde::Deserialize;
 use serde_json::json;
 
 use super::call::{Answer, Call, Reply};
 use super::router::{Endpoints, Routes};
 use crate::accounts::Caller;
-use crate::rate_limits::Limit;
+use crate::limits::Budget;
 use crate::refusal::Refusal;
 use crate::rooms::{Room, Transaction};
 use crate::server::Server;
@@ -39,9 +40,6 @@ async fn send(
     State(server): State<Arc<Server>>,
     call: Call<send_message_event::Request>,
 ) -> Reply<send_message_event::Response> {
-    server
-        .rate_limits
-        .check(Limit::MessagesPerUser, &call.caller.user_id)?;
     let (request, caller) = (call.request, call.caller);
     let room = server.rooms.room(&request.room_id).await?;
     let content = content(request.body.json().get())?;
@@ -58,9 +56,6 @@ async fn redact(
     State(server): State<Arc<Server>>,
     call: Call<redact_event::Request>,
 ) -> Reply<redact_event::Response> {
-    server
-        .rate_limits
-        .check(Limit::MessagesPerUser, &call.caller.user_id)?;
     let (request, caller) = (call.request, call.caller);
     let room = server.rooms.room(&request.room_id).await?;
     let content = match &request.reason {
@@ -86,18 +81,35 @@ async fn set_state(
     State(server): State<Arc<Server>>,
     call: Call<send_state_event::Request>,
 ) -> Reply<send_state_event::Response> {
-    server
-        .rate_limits
-        .check(Limit::MessagesPerUser, &call.caller.user_id)?;
     let (request, caller) = (call.request, call.caller);
     let room = server.rooms.room(&request.room_id).await?;
     let content = content(request.body.json().get())?;
     let event_type = request.event_type.to_string();
+    if let Some(budget) = membership_budget(&event_type, &content) {
+        server.budgets.spend(budget, &caller.user_id)?;
+    }
     let stored = server
         .rooms
         .set_state(&room, &caller.user_id, &event_type, &request.state_key, content)
         .await?;
     Ok(Answer(send_state_event::Response::new(stored.event.id.clone())))
+}
+
+/// What a membership costs besides being an event, by whatever way it is set.
+fn membership_budget(event_type: &str, content: &Content) -> Option<Budget> {
+    #[derive(Deserialize)]
+    struct Member {
+        membership: String,
+    }
+    if event_type != "m.room.member" {
+        return None;
+    }
+    let member = content.get::<Member>().ok();
+    match member.as_ref().map(|member| &*member.membership) {
+        Some("invite") => Some(Budget::Invites),
+        Some("join" | "knock") => Some(Budget::Joins),
+        _ => None,
+    }
 }
 
 /// Event content as a client sent it.

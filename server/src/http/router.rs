@@ -2,24 +2,27 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::handler::Handler;
 use axum::response::Response;
 use axum::routing::{MethodFilter, on};
+use axum::{Extension, Router};
 use http::{HeaderValue, Method, StatusCode, header};
 use ruma::api::Metadata;
 use ruma::api::path_builder::PathBuilder;
 
 use super::error::plain;
+use crate::limits::spending::{self, Spending};
 use crate::server::Server;
 
 /// A method and a path that this server answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Served {
     /// The method.
     pub method: Method,
     /// The path, with its variables in braces.
     pub path: &'static str,
+    /// What it spends; every endpoint that writes spends something.
+    pub spends: Option<&'static Spending>,
 }
 
 /// Routes with the server as their state, and a list of what they serve.
@@ -47,8 +50,14 @@ impl Routes {
         let Ok(filter) = MethodFilter::try_from(method.clone()) else {
             return self;
         };
-        self.router = self.router.route(path, on(filter, handler));
-        self.served.push(Served { method, path });
+        let spends = spending::of_endpoint(method.as_str(), path);
+        let mut methods = on(filter, handler);
+        if let Some(spends) = spends {
+            // Spent by the extractors, which know who calls: `super::spending`.
+            methods = methods.route_layer(Extension(spends));
+        }
+        self.router = self.router.route(path, methods);
+        self.served.push(Served { method, path, spends });
         self
     }
 

@@ -8,7 +8,6 @@ use ruma::api::client::user_directory::search_users::v3 as search_users;
 use super::call::{Answer, Call, Reply};
 use super::router::{Endpoints, Routes};
 use crate::accounts::DirectoryUser;
-use crate::rate_limits::Limit;
 use crate::server::Server;
 
 pub(super) fn routes() -> Routes {
@@ -20,9 +19,6 @@ async fn search(
     call: Call<search_users::Request>,
 ) -> Reply<search_users::Response> {
     let (request, caller) = (call.request, call.caller);
-    server
-        .rate_limits
-        .check(Limit::SearchesPerUser, &caller.user_id)?;
     let limit = request.limit.into();
     let page = server
         .accounts

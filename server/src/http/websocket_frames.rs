@@ -15,7 +15,7 @@ use super::error::on_the_wire;
 use super::receipts::mark;
 use super::room_sending::{content, sending};
 use crate::accounts::Caller;
-use crate::rate_limits::Limit;
+use crate::limits::spending;
 use crate::refusal::Refusal;
 use crate::server::Server;
 
@@ -90,6 +90,25 @@ pub(super) enum Outcome {
 }
 
 impl ClientFrame {
+    /// Its `type`, by which it stands among [`spending::FRAMES`].
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Ack { .. } => "ack",
+            Self::Send { .. } => "send",
+            Self::Typing { .. } => "typing",
+            Self::Receipt { .. } => "receipt",
+            Self::Heartbeat { .. } => "heartbeat",
+        }
+    }
+
+    /// The id by which the client knows the reply.
+    fn id(&self) -> Option<u64> {
+        match self {
+            Self::Send { id, .. } | Self::Receipt { id, .. } => Some(*id),
+            Self::Ack { .. } | Self::Typing { .. } | Self::Heartbeat { .. } => None,
+        }
+    }
+
     /// Reads a frame.
     ///
     /// # Errors
@@ -108,8 +127,12 @@ impl ClientFrame {
     }
 }
 
-/// Does what a frame asks for.
+/// Spends what a frame costs, then does what it asks for.
 pub(super) async fn perform(server: &Arc<Server>, caller: &Caller, frame: ClientFrame) -> Outcome {
+    let row = spending::FRAMES.iter().find(|(name, _)| *name == frame.name());
+    if let Some(Err(too_many)) = row.map(|(_, budget)| server.budgets.spend(*budget, &caller.user_id)) {
+        return Outcome::Reply(refused(frame.id(), &too_many.into()));
+    }
     match frame {
         ClientFrame::Ack { next_batch } => match next_batch.parse() {
             Ok(cursor) => Outcome::Acknowledged(cursor),
@@ -189,9 +212,6 @@ async fn send(
     txn_id: &str,
     body: Option<&RawValue>,
 ) -> Result<OwnedEventId, Refusal> {
-    server
-        .rate_limits
-        .check(Limit::MessagesPerUser, &caller.user_id)?;
     let room = server.rooms.room(room_id).await?;
     let transaction = sending(caller, &room, event_type, txn_id);
     let body = body.ok_or_else(|| Refusal::BadJson("a message needs content".into()))?;
@@ -219,6 +239,24 @@ fn refused(id: Option<u64>, refusal: &Refusal) -> String {
 #[cfg(test)]
 mod tests {
     use super::ClientFrame;
+    use crate::limits::spending;
+
+    #[test]
+    fn every_frame_spends_something() {
+        let frames = [
+            r#"{"type":"ack","next_batch":"c"}"#,
+            r#"{"type":"send","id":7,"room_id":"!r:x","event_type":"m","txn_id":"t"}"#,
+            r#"{"type":"typing","room_id":"!r:x","typing":true}"#,
+            r#"{"type":"receipt","id":7,"room_id":"!r:x","receipt_type":"m.read","event_id":"$e"}"#,
+            r#"{"type":"heartbeat"}"#,
+        ];
+        for text in frames {
+            let name = ClientFrame::parse(text).unwrap().name();
+            assert!(text.contains(&format!("\"{name}\"")), "{text}");
+            assert!(spending::FRAMES.iter().any(|(row, _)| *row == name), "{text}");
+        }
+        assert_eq!(spending::FRAMES.len(), frames.len());
+    }
 
     #[test]
     fn a_message_keeps_its_content() {

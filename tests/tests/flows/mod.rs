@@ -2,6 +2,7 @@
 
 mod chat;
 mod devices;
+mod limits;
 mod redaction;
 mod sync;
 mod websocket;

@@ -2,6 +2,7 @@
 
 mod endpoints;
 mod layers;
+mod limits;
 mod order;
 mod pages;
 mod source;

@@ -1,4 +1,4 @@
-//! Limits on how often somebody may do something: a token bucket per limit and key, bounded in number.
+//! How often somebody may do something, while the server runs: a token bucket per budget and key, bounded in number.
 //!
 //! A bucket is one number, the time at which it will be full again (the "generic cell rate algorithm"): asking for one
 //! more moves that time on by the pace of the rate, and is refused when it would lie further ahead than the burst.
@@ -9,47 +9,26 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::{Budget, Rate, Rates};
 use crate::clock::Clock;
-use crate::config::{Rate, Rates};
-use crate::refusal::Refusal;
 
-/// Buckets of one limit, two generations of this many. One that nobody asks for goes when there are more.
+/// Buckets of one budget, two generations of this many. One that nobody asks for goes when there are more.
 const BUCKETS: usize = 32_768;
 
-/// What is limited. The keys are addresses ([`ClientAddress::for_limits`](crate::http::client_address::ClientAddress))
-/// or user ids, by the name.
+/// More than a budget allows; nothing of it counted. The same may be tried again after this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// Attempts to log in from one address, and questions whether a name is free.
-    LoginPerAddress,
-    /// Attempts to log in to one account, or to prove its password, whether it exists or not.
-    LoginPerAccount,
-    /// Attempts to register from one address, and questions whether a registration token is good.
-    RegistrationPerAddress,
-    /// Events sent by one user.
-    MessagesPerUser,
-    /// Rooms made by one user.
-    RoomsPerUser,
-    /// Joins and knocks by one user.
-    JoinsPerUser,
-    /// Invitations by one user.
-    InvitesPerUser,
-    /// Uploads by one user.
-    MediaUploadsPerUser,
-    /// Searches by one user.
-    SearchesPerUser,
-}
+pub struct TooMany(pub Duration);
 
-/// All limits of a server.
+/// All budgets of a server that are rates.
 #[derive(Debug)]
-pub struct RateLimits {
+pub struct Budgets {
     clock: Arc<Clock>,
-    /// None when limits are off. One for each [`Limit`], in its order.
-    buckets: Option<[Buckets; 9]>,
+    /// None when rates are not limited. One for each [`Budget`], in its order.
+    buckets: Option<[Buckets; Budget::ALL.len()]>,
     hasher: RandomState,
 }
 
-/// The buckets of one limit.
+/// The buckets of one budget.
 #[derive(Debug)]
 struct Buckets {
     pace: Pace,
@@ -109,23 +88,12 @@ impl Generations {
     }
 }
 
-impl RateLimits {
-    /// Limits with these rates; none when `on` is false.
+impl Budgets {
+    /// Budgets with these rates; none when `on` is false.
     #[must_use]
     pub fn new(on: bool, rates: &Rates, clock: Arc<Clock>) -> Self {
-        let rates = [
-            rates.login_per_address,
-            rates.login_per_account,
-            rates.registration_per_address,
-            rates.messages_per_user,
-            rates.rooms_per_user,
-            rates.joins_per_user,
-            rates.invites_per_user,
-            rates.media_uploads_per_user,
-            rates.searches_per_user,
-        ];
-        let buckets = rates.map(|rate| Buckets {
-            pace: Pace::new(rate),
+        let buckets = Budget::ALL.map(|budget| Buckets {
+            pace: Pace::new(rates.of(budget)),
             times: Mutex::default(),
         });
         Self {
@@ -135,27 +103,33 @@ impl RateLimits {
         }
     }
 
-    /// Counts one more thing done by `key`.
-    ///
-    /// # Errors
-    /// [`Refusal::LimitExceeded`] when it is one too many; it does not count then.
-    pub fn check(&self, limit: Limit, key: impl Hash) -> Result<(), Refusal> {
-        self.check_several(limit, key, 1)
+    /// Whether rates are limited at all.
+    #[must_use]
+    pub fn apply(&self) -> bool {
+        self.buckets.is_some()
     }
 
-    /// Counts several things done by `key` at once.
+    /// Spends one of what `key` has of a budget.
     ///
     /// # Errors
-    /// [`Refusal::LimitExceeded`] when they are too many; none counts then.
-    pub fn check_several(&self, limit: Limit, key: impl Hash, count: u32) -> Result<(), Refusal> {
-        let Some(buckets) = self.buckets.as_ref().and_then(|all| all.get(limit as usize)) else {
+    /// [`TooMany`] when it has none.
+    pub fn spend(&self, budget: Budget, key: impl Hash) -> Result<(), TooMany> {
+        self.spend_several(budget, key, 1)
+    }
+
+    /// Spends several of what `key` has of a budget at once.
+    ///
+    /// # Errors
+    /// [`TooMany`] when it has fewer.
+    pub fn spend_several(&self, budget: Budget, key: impl Hash, count: u32) -> Result<(), TooMany> {
+        let Some(buckets) = self.buckets.as_ref().and_then(|all| all.get(budget as usize)) else {
             return Ok(());
         };
         let key = self.hasher.hash_one(key);
         let now = self.clock.now_ms() as f64;
         let mut times = buckets.times.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = buckets.pace.take(count.into(), times.get(key), now);
-        let full_at = taken.map_err(|retry_after| Refusal::LimitExceeded { retry_after })?;
+        let full_at = taken.map_err(TooMany)?;
         times.set(key, full_at);
         Ok(())
     }
@@ -167,13 +141,13 @@ mod tests {
 
     use super::*;
 
-    fn limits(on: bool, per_second: f64, burst: u32) -> (RateLimits, Arc<Clock>) {
+    fn limits(on: bool, per_second: f64, burst: u32) -> (Budgets, Arc<Clock>) {
         let clock = Arc::new(Clock::Manual(AtomicU64::new(1_700_000_000_000)));
         let rates = Rates {
             messages_per_user: Rate { per_second, burst },
             ..Rates::default()
         };
-        (RateLimits::new(on, &rates, Arc::clone(&clock)), clock)
+        (Budgets::new(on, &rates, Arc::clone(&clock)), clock)
     }
 
     fn pass(clock: &Clock, ms: u64) {
@@ -181,18 +155,17 @@ mod tests {
         now.fetch_add(ms, Ordering::Relaxed);
     }
 
-    fn wait(limits: &RateLimits, key: &str) -> Option<Duration> {
-        match limits.check(Limit::MessagesPerUser, key) {
+    fn wait(limits: &Budgets, key: &str) -> Option<Duration> {
+        match limits.spend(Budget::Events, key) {
             Ok(()) => None,
-            Err(Refusal::LimitExceeded { retry_after }) => Some(retry_after),
-            Err(other) => panic!("{other}"),
+            Err(TooMany(retry_after)) => Some(retry_after),
         }
     }
 
     #[test]
     fn several_at_once_count_as_many_and_pass_together_or_not_at_all() {
         let (limits, clock) = limits(true, 1.0, 5);
-        let several = |count| limits.check_several(Limit::MessagesPerUser, "a", count).is_ok();
+        let several = |count| limits.spend_several(Budget::Events, "a", count).is_ok();
         assert!(several(3));
         assert!(!several(3));
         assert!(several(2) && !several(1), "what was refused did not count");
@@ -232,23 +205,23 @@ mod tests {
     }
 
     #[test]
-    fn off_means_off_and_limits_are_apart() {
+    fn off_means_off_and_budgets_are_apart() {
         let (off, _) = limits(false, 0.0, 0);
         assert!((0..1000).all(|_| wait(&off, "a").is_none()));
         let (on, _) = limits(true, 0.0, 1);
         assert_eq!(wait(&on, "a"), None);
         assert!(wait(&on, "a").unwrap() > Duration::from_secs(3600));
-        assert!(on.check(Limit::RoomsPerUser, "a").is_ok());
+        assert!(on.spend(Budget::Rooms, "a").is_ok());
     }
 
     #[test]
     fn strangers_cannot_make_the_table_grow() {
         let (limits, _) = limits(true, 1.0, 1);
         for n in 0..BUCKETS * 3 {
-            assert!(limits.check(Limit::LoginPerAddress, n).is_ok());
+            assert!(limits.spend(Budget::LoginsFromAddress, n).is_ok());
         }
         let all = limits.buckets.as_ref().unwrap();
-        let times = all[Limit::LoginPerAddress as usize].times.lock().unwrap();
+        let times = all[Budget::LoginsFromAddress as usize].times.lock().unwrap();
         assert!(times.young.len() + times.old.len() <= 2 * BUCKETS);
     }
 }
