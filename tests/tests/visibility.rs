@@ -12,7 +12,10 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
-on_both_engines!(every_reading_path_shows_the_same);
+on_both_engines!(
+    every_reading_path_shows_the_same,
+    who_has_left_is_told_nothing_of_what_came_after,
+);
 
 /// Random lives that are tried.
 const LIVES: u64 = 12;
@@ -54,6 +57,41 @@ async fn every_reading_path_shows_the_same(server: TestServer) {
             }
         }
     }
+}
+
+async fn who_has_left_is_told_nothing_of_what_came_after(server: TestServer) {
+    let [alice, bob] = [server.user("alice").await, server.user("bob").await];
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    let root = alice.send(&room, "root").await;
+    let refer = async |text: &str| {
+        let relation = json!({ "rel_type": "m.reference", "event_id": root });
+        let content = json!({ "msgtype": "m.text", "body": text, "m.relates_to": relation });
+        alice.send_event(&room, "m.room.message", content).await
+    };
+    let secret = alice.send(&room, "secret").await;
+    let before = refer("before").await;
+    bob.leave(&room).await;
+    let after = refer("after").await;
+    let redaction = alice.redact(&room, &secret).await;
+    let shown = async |user: &User, event: &str| {
+        let path = format!("rooms/{}/event/{}", encode(&room), encode(event));
+        user.get(&path).await.ok()["unsigned"].take()
+    };
+    let references = |unsigned: &Value| unsigned["m.relations"]["m.reference"]["chunk"].clone();
+    let because = |unsigned: &Value| unsigned["redacted_because"]["event_id"].clone();
+    assert_eq!(
+        references(&shown(&alice, &root).await),
+        json!([{ "event_id": after }, { "event_id": before }])
+    );
+    assert_eq!(
+        references(&shown(&bob, &root).await),
+        json!([{ "event_id": before }])
+    );
+    assert_eq!(because(&shown(&alice, &secret).await), redaction.as_str());
+    assert_eq!(because(&shown(&bob, &secret).await), Value::Null);
+    bob.join(&room).await;
+    assert_eq!(because(&shown(&bob, &secret).await), redaction.as_str());
 }
 
 impl<'a> Life<'a> {

@@ -109,12 +109,11 @@ async fn download_as(
     call: Call<get_content_as_filename::Request>,
 ) -> Result<Response, ApiError> {
     let request = call.request;
-    let mut opened = server
+    let opened = server
         .media
         .open(&request.server_name, &request.media_id, request.timeout_ms)
         .await?;
-    opened.file_name = Some(request.filename);
-    answer(opened)
+    answer(opened.named(&request.filename))
 }
 
 async fn thumbnail(

@@ -6,6 +6,8 @@ use ruma::ServerName;
 use tokio::fs::File;
 use tokio::time::{Instant, timeout_at};
 
+use super::media_type::MediaType;
+use super::upload::clean_name;
 use super::{Content, LONGEST_WAIT, Media, check_id, files, unknown};
 use crate::refusal::Refusal;
 use crate::store::media::StoredMedia;
@@ -47,18 +49,27 @@ pub struct Opened {
     pub file: File,
     /// Its size in bytes.
     pub size: u64,
-    /// Its media type.
+    /// Its media type: one, as every reader reads it.
     pub content_type: String,
-    /// The name that it was uploaded under.
+    /// The name that it is saved under.
     pub file_name: Option<String>,
 }
 
 impl Opened {
+    /// Gives it another name than that of its upload, cleaned like that one.
+    #[must_use]
+    pub fn named(self, file_name: &str) -> Self {
+        Self {
+            file_name: clean_name(file_name),
+            ..self
+        }
+    }
+
     /// Whether a browser may show it by itself.
     #[must_use]
     pub fn is_safe_to_show(&self) -> bool {
-        let essence = self.content_type.split(';').next().unwrap_or_default().trim();
-        SAFE_TO_SHOW.iter().any(|safe| safe.eq_ignore_ascii_case(essence))
+        MediaType::parse(&self.content_type)
+            .is_some_and(|media_type| SAFE_TO_SHOW.iter().any(|safe| media_type.is(safe)))
     }
 }
 
@@ -71,6 +82,7 @@ impl Content {
             size: self.size,
             content_type: self
                 .content_type
+                .filter(|text| MediaType::parse(text).is_some())
                 .unwrap_or_else(|| "application/octet-stream".to_owned()),
             file_name: self.file_name,
         })

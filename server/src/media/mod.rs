@@ -4,6 +4,7 @@
 mod download;
 mod elsewhere;
 mod files;
+mod media_type;
 mod thumbnail;
 mod upload;
 

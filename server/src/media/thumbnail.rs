@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use image::codecs::jpeg::JpegEncoder;
-use image::imageops::FilterType;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, imageops};
 use ruma::ServerName;
 use tokio::fs::File;
 
@@ -17,8 +17,9 @@ use crate::refusal::Refusal;
 /// Pictures with more pixels are not decoded.
 const PIXELS: u64 = 50_000_000;
 
-/// Memory that decoding one picture may take, in bytes.
-const DECODING_BYTES: u64 = 512 << 20;
+/// Memory that one decoded picture may take, in bytes, and again what decoding it takes beside that. Nothing else that is
+/// made of a picture is larger than its thumbnail.
+const DECODING_BYTES: u64 = 256 << 20;
 
 /// The quality of JPEG thumbnails, of 100.
 const JPEG_QUALITY: u8 = 80;
@@ -165,16 +166,17 @@ fn make(source: &Path, size: ThumbnailSize) -> Result<Option<Bytes>, Refusal> {
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(no_picture)?;
     let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > PIXELS {
+    if u64::from(width) * u64::from(height) > PIXELS || decoder.total_bytes() > DECODING_BYTES {
         return Err(too_large());
     }
     let orientation = decoder.orientation().map_err(no_picture)?;
     if width <= size.width && height <= size.height {
         return Ok(None);
     }
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(no_picture)?;
-    picture.apply_orientation(orientation);
-    let small = shrink(&picture, size);
+    let picture = DynamicImage::from_decoder(decoder).map_err(no_picture)?;
+    let mut small = shrink(&picture, lying(size, orientation));
+    // Turned when it is small: a turned picture is a second one.
+    small.apply_orientation(orientation);
     let mut bytes = Vec::new();
     if format == Some(ImageFormat::Jpeg) {
         let encoder = JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY);
@@ -193,17 +195,53 @@ fn make(source: &Path, size: ThumbnailSize) -> Result<Option<Bytes>, Refusal> {
 
 fn too_large() -> Refusal {
     Refusal::TooLarge(format!(
-        "thumbnails are made of pictures of at most {PIXELS} pixels"
+        "thumbnails are made of pictures of at most {PIXELS} pixels and {DECODING_BYTES} bytes when decoded"
     ))
 }
 
-/// A picture in a smaller size, never in a larger one.
+/// A size as it is before a picture is turned.
+fn lying(size: ThumbnailSize, orientation: Orientation) -> ThumbnailSize {
+    match orientation {
+        Orientation::Rotate90
+        | Orientation::Rotate270
+        | Orientation::Rotate90FlipH
+        | Orientation::Rotate270FlipH => ThumbnailSize {
+            width: size.height,
+            height: size.width,
+            crop: size.crop,
+        },
+        _ => size,
+    }
+}
+
+/// A picture in a smaller size, never in a larger one. Takes the memory of the small one only: each of its pixels is the
+/// mean of those that it stands for, read where they are.
 fn shrink(picture: &DynamicImage, size: ThumbnailSize) -> DynamicImage {
-    let (width, height) = (size.width.min(picture.width()), size.height.min(picture.height()));
-    if size.crop {
-        picture.resize_to_fill(width, height, FilterType::Triangle)
+    let (width, height) = (picture.width(), picture.height());
+    let small = if size.crop {
+        let wanted = (size.width.min(width), size.height.min(height));
+        let cut = largest_within((width, height), wanted);
+        let (left, top) = ((width - cut.0) / 2, (height - cut.1) / 2);
+        let view = imageops::crop_imm(picture, left, top, cut.0, cut.1);
+        imageops::thumbnail(&*view, wanted.0, wanted.1)
     } else {
-        picture.thumbnail(width, height)
+        let fitted = largest_within((size.width, size.height), (width, height));
+        imageops::thumbnail(picture, fitted.0.min(width), fitted.1.min(height))
+    };
+    DynamicImage::ImageRgba8(small)
+}
+
+/// The largest size in the proportions of `like` that fits into `outer`; at least one pixel each way.
+fn largest_within(outer: (u32, u32), like: (u32, u32)) -> (u32, u32) {
+    let scaled = |length: u32, by: u32, of: u32| {
+        let scaled = u64::from(length) * u64::from(by) / u64::from(of.max(1));
+        u32::try_from(scaled).unwrap_or(u32::MAX).max(1)
+    };
+    let height = scaled(outer.0, like.1, like.0);
+    if height <= outer.1 {
+        (outer.0, height)
+    } else {
+        (scaled(outer.1, like.0, like.1).min(outer.0), outer.1)
     }
 }
 
@@ -248,6 +286,57 @@ mod tests {
     }
 
     #[test]
+    fn a_long_picture_is_cut_in_its_middle() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let red_in_the_middle = |x, _| Rgb(if (450..550).contains(&x) { [255, 0, 0] } else { [0, 0, 255] });
+        RgbImage::from_fn(1000, 40, red_in_the_middle)
+            .save_with_format(file.path(), ImageFormat::Png)
+            .unwrap();
+        let made = make(file.path(), size(32, 32, true)).unwrap().unwrap();
+        let made = image::load_from_memory(&made).unwrap().into_rgb8();
+        assert_eq!(made.dimensions(), (32, 32));
+        assert!(made.pixels().all(|pixel| *pixel == Rgb([255, 0, 0])));
+        let made = make(file.path(), size(320, 240, false)).unwrap().unwrap();
+        assert_eq!(
+            image::load_from_memory(&made).unwrap().into_rgb8().dimensions(),
+            (320, 12)
+        );
+    }
+
+    #[test]
+    fn proportions_are_kept_within_what_is_given() {
+        assert_eq!(largest_within((320, 240), (1000, 500)), (320, 160));
+        assert_eq!(largest_within((320, 240), (500, 1000)), (120, 240));
+        assert_eq!(largest_within((1_500_000, 33), (32, 32)), (33, 33));
+        assert_eq!(largest_within((320, 240), (1_500_000, 33)), (320, 1));
+    }
+
+    #[test]
+    fn a_picture_that_lies_is_stood_up_in_its_thumbnail() {
+        let lying_size = lying(size(320, 240, false), Orientation::Rotate90);
+        assert_eq!(lying_size, size(240, 320, false));
+        assert_eq!(lying(size(320, 240, false), Orientation::Rotate180), size(320, 240, false));
+    }
+
+    /// The head of a PNG of this size and depth, and hardly anything else.
+    fn head_of_png(width: u32, height: u32, depth: u8, colour: u8) -> tempfile::NamedTempFile {
+        let mut png = vec![0x89, b'P', b'N', b'G', 13, 10, 26, 10, 0, 0, 0, 13];
+        let mut head = b"IHDR".to_vec();
+        head.extend(width.to_be_bytes());
+        head.extend(height.to_be_bytes());
+        head.extend([depth, colour, 0, 0, 0]);
+        let crc = head.iter().fold(!0_u32, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| crc >> 1 ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 })
+        });
+        png.extend(head);
+        png.extend((!crc).to_be_bytes());
+        png.extend([0, 0, 0, 1, b'I', b'D', b'A', b'T', 0, 0, 0, 0, 0]);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), png).unwrap();
+        file
+    }
+
+    #[test]
     fn what_is_no_picture_is_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), b"<script>").unwrap();
@@ -256,28 +345,12 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_that_promises_too_many_pixels_is_not_decoded() {
-        // The head of a PNG of 60,000 by 60,000 pixels, and hardly anything else.
-        let mut png = vec![0x89, b'P', b'N', b'G', 13, 10, 26, 10, 0, 0, 0, 13];
-        let mut head = b"IHDR".to_vec();
-        head.extend([0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60, 8, 2, 0, 0, 0]);
-        let mut crc = !0_u32;
-        for byte in &head {
-            crc ^= u32::from(*byte);
-            for _ in 0..8 {
-                crc = if crc & 1 == 1 {
-                    crc >> 1 ^ 0xedb8_8320
-                } else {
-                    crc >> 1
-                };
-            }
+    fn a_picture_that_promises_too_many_pixels_or_bytes_is_not_decoded() {
+        let (too_many_pixels, too_many_bytes) = ((60_000, 60_000, 8, 2), (1_500_000, 33, 16, 6));
+        for (width, height, depth, colour) in [too_many_pixels, too_many_bytes] {
+            let file = head_of_png(width, height, depth, colour);
+            let refused = make(file.path(), size(32, 32, true));
+            assert!(matches!(refused, Err(Refusal::TooLarge(_))), "{refused:?}");
         }
-        png.extend(head);
-        png.extend((!crc).to_be_bytes());
-        png.extend([0, 0, 0, 1, b'I', b'D', b'A', b'T', 0, 0, 0, 0, 0]);
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), png).unwrap();
-        let refused = make(file.path(), size(32, 32, true));
-        assert!(matches!(refused, Err(Refusal::TooLarge(_))), "{refused:?}");
     }
 }

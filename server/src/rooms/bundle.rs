@@ -50,7 +50,7 @@ impl Rooms {
         }
         let threads = self.threads_of(reader.user_id, &page, &counts).await?;
         let edits = self.edits_of(reader.user_id, &counts, &threads).await?;
-        let references = self.references_of(&counts).await?;
+        let references = self.references_of(reader.user_id, &counts).await?;
         let roots: HashSet<&OwnedEventId> = counts.iter().map(|count| &count.to).collect();
         for root in roots {
             let (thread, edit) = (threads.get(root), edits.get(root));
@@ -112,15 +112,25 @@ impl Rooms {
         Ok(edits.into_iter().filter_map(by_target).collect())
     }
 
+    /// The events that refer to events of the page, those that the user may see.
     async fn references_of(
         &self,
+        user_id: &UserId,
         counts: &[RelationCount],
     ) -> Result<HashMap<OwnedEventId, Vec<OwnedEventId>>, Refusal> {
         let referred = counts.iter().filter(|count| count.kind == "m.reference");
         let referred: Vec<String> = referred.map(|count| count.to.to_string()).collect();
         let mut references: HashMap<_, Vec<_>> = HashMap::new();
-        if !referred.is_empty() {
-            for (to, from) in self.store.references(referred).await? {
+        if referred.is_empty() {
+            return Ok(references);
+        }
+        let pairs = self.store.references(referred).await?;
+        let referring = pairs.iter().map(|(_, from)| from.to_string()).collect();
+        let referring = self.store.events_by_id(referring).await?;
+        let visible = self.visible_anywhere(user_id, referring).await?;
+        let visible: HashSet<_> = visible.iter().map(|stored| &stored.event.id).collect();
+        for (to, from) in pairs {
+            if visible.contains(&from) {
                 references.entry(to).or_default().push(from);
             }
         }
@@ -128,7 +138,7 @@ impl Rooms {
     }
 
     /// Those of some events, of any rooms, that a user may see.
-    async fn visible_anywhere(
+    pub(super) async fn visible_anywhere(
         &self,
         user_id: &UserId,
         events: Vec<Arc<StoredEvent>>,

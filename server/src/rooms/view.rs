@@ -51,7 +51,7 @@ pub struct View {
     now_ms: u64,
     /// State events that events of the page replaced.
     replaced: HashMap<EventNid, Arc<StoredEvent>>,
-    /// Redaction events, by their ids.
+    /// Redaction events that the reader may see, by their ids.
     redactions: HashMap<OwnedEventId, Arc<StoredEvent>>,
     /// The reader's own device's transaction ids, by event id.
     transactions: HashMap<String, String>,
@@ -77,7 +77,7 @@ impl Rooms {
         };
         let replaced: Vec<_> = events.iter().filter_map(|stored| stored.replaces).collect();
         view.replaced = self.events(&replaced).await?;
-        view.redactions = self.redactions_of(&events).await?;
+        view.redactions = self.redactions_of(reader, &events).await?;
         if recency == Recency::Live {
             return Ok(view);
         }
@@ -104,8 +104,11 @@ impl Rooms {
             .await?)
     }
 
+    /// The events that redacted some of these, those that the reader may see: who has left is not told what was done
+    /// and why since.
     async fn redactions_of(
         &self,
+        reader: Reader<'_>,
         events: &[&Arc<StoredEvent>],
     ) -> Result<HashMap<OwnedEventId, Arc<StoredEvent>>, Refusal> {
         let ids = events.iter().filter_map(|stored| stored.redacted_by.as_ref());
@@ -114,6 +117,7 @@ impl Rooms {
             return Ok(HashMap::new());
         }
         let redactions = self.store.events_by_id(ids).await?;
+        let redactions = self.visible_anywhere(reader.user_id, redactions).await?;
         Ok(redactions
             .into_iter()
             .map(|stored| (stored.event.id.clone(), stored))

@@ -8,6 +8,7 @@ use serde_json::json;
 
 on_both_engines!(
     what_is_uploaded_is_downloaded,
+    neither_type_nor_name_of_a_download_misleads,
     content_that_comes_later_is_waited_for,
     thumbnails_are_made_and_never_larger,
 );
@@ -86,6 +87,26 @@ async fn what_is_uploaded_is_downloaded(server: TestServer) {
     bob.get(&old).await.refused(404, "M_UNRECOGNIZED");
     let server = server.restart().await;
     assert_eq!(download(&bob.on(server.api()), &picture).await.body, body);
+}
+
+async fn neither_type_nor_name_of_a_download_misleads(server: TestServer) {
+    let alice = server.user("alice").await;
+    let two = put(&alice, "a", "text/plain;a=b, text/html", b"<script>").await;
+    let reply = download(&alice, &two).await;
+    assert_eq!(header(&reply, "content-disposition"), "attachment; filename=a");
+    assert_eq!(header(&reply, "content-type"), "application/octet-stream");
+    let one = put(&alice, "a", "text/plain; charset=utf-8", b"a").await;
+    let reply = download(&alice, &one).await;
+    assert_eq!(header(&reply, "content-disposition"), "inline; filename=a");
+    assert_eq!(header(&reply, "content-type"), "text/plain; charset=utf-8");
+    for (name, clean) in [
+        ("..%2f..%2fetc%2fpasswd", "_.._etc_passwd"),
+        ("gpj.%E2%80%AEexe", "gpj._exe"),
+    ] {
+        let reply = download(&alice, &format!("{one}/{name}")).await;
+        let shown = header(&reply, "content-disposition");
+        assert_eq!(shown, format!("inline; filename={clean}"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
