@@ -30,7 +30,11 @@ fn is_parameter(text: &str) -> bool {
     let text = text.trim_matches(' ');
     let quoted = |value: &str| {
         let inner = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
-        inner.is_some_and(|inner| inner.bytes().all(|byte| is_token_byte(byte) || b" /:=@?()".contains(&byte)))
+        inner.is_some_and(|inner| {
+            inner
+                .bytes()
+                .all(|byte| is_token_byte(byte) || b" /:=@?()".contains(&byte))
+        })
     };
     text.is_empty()
         || text

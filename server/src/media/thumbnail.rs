@@ -288,7 +288,13 @@ mod tests {
     #[test]
     fn a_long_picture_is_cut_in_its_middle() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let red_in_the_middle = |x, _| Rgb(if (450..550).contains(&x) { [255, 0, 0] } else { [0, 0, 255] });
+        let red_in_the_middle = |x, _| {
+            Rgb(if (450..550).contains(&x) {
+                [255, 0, 0]
+            } else {
+                [0, 0, 255]
+            })
+        };
         RgbImage::from_fn(1000, 40, red_in_the_middle)
             .save_with_format(file.path(), ImageFormat::Png)
             .unwrap();
@@ -315,7 +321,10 @@ mod tests {
     fn a_picture_that_lies_is_stood_up_in_its_thumbnail() {
         let lying_size = lying(size(320, 240, false), Orientation::Rotate90);
         assert_eq!(lying_size, size(240, 320, false));
-        assert_eq!(lying(size(320, 240, false), Orientation::Rotate180), size(320, 240, false));
+        assert_eq!(
+            lying(size(320, 240, false), Orientation::Rotate180),
+            size(320, 240, false)
+        );
     }
 
     /// The head of a PNG of this size and depth, and hardly anything else.
@@ -326,7 +335,9 @@ mod tests {
         head.extend(height.to_be_bytes());
         head.extend([depth, colour, 0, 0, 0]);
         let crc = head.iter().fold(!0_u32, |crc, byte| {
-            (0..8).fold(crc ^ u32::from(*byte), |crc, _| crc >> 1 ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 })
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+                crc >> 1 ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 }
+            })
         });
         png.extend(head);
         png.extend((!crc).to_be_bytes());

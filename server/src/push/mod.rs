@@ -3,14 +3,17 @@
 //! Every event is judged once, before it is stored: by the predefined rules for a member who is not mentioned, and
 //! beside that one by one for those to whom the answer may differ, who are the mentioned, the invited, and the members
 //! with rules of their own. A message in a room without such members costs a few microseconds, however many members
-//! there are; each member with own rules adds the matching of those rules.
+//! there are; each member with own rules adds the matching of those rules, up to a number of steps (`limits`). Much work
+//! is done off the async threads, with a fair share for each sender.
 
 mod compiled;
 mod facts;
+mod limits;
 mod own;
 mod pattern;
 mod rules;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use maru_protocol::event::Draft;
@@ -18,18 +21,26 @@ use ruma::{OwnedUserId, ServerName, UserId};
 
 use compiled::{Compiled, Scene, event_of};
 pub use facts::Facts;
+use limits::{STEPS_AT_ONCE, Steps};
 pub use own::OwnRules;
 pub use rules::{PUSH_RULES, find};
 
+use crate::fair_share::FairShare;
 use crate::refusal::Refusal;
+use crate::store::account_data::GLOBAL;
 use crate::store::events::Notify;
 use crate::store::{Store, StoreError};
+
+/// Events that make much work and are judged at once; of one sender or other server, one.
+const JUDGED_AT_ONCE: usize = 2;
 
 /// Everything that push rules need to work.
 #[derive(Debug)]
 pub struct Push {
     store: Arc<Store>,
     own: Arc<OwnRules>,
+    /// By who sends: a user of this server, or another server.
+    judging: FairShare<String>,
 }
 
 /// What push rules say of an event.
@@ -79,7 +90,11 @@ impl Push {
                 own.is_in(&user_id, room);
             }
         }
-        Ok(Self { store, own })
+        Ok(Self {
+            store,
+            own,
+            judging: FairShare::new(JUDGED_AT_ONCE, 1, usize::MAX),
+        })
     }
 
     /// Whether judging an event may ask for the sender's power.
@@ -113,18 +128,7 @@ impl Push {
         owners.sort_unstable();
         owners.dedup();
         if !owners.is_empty() {
-            let event = event_of(sent.draft);
-            for user_id in owners {
-                let rules = self.compiled(&user_id).await?;
-                let may_notify = |key: &str| (sent.may_notify)(key);
-                let scene = Scene {
-                    event: &event,
-                    members: sent.joined,
-                    may_notify: &may_notify,
-                };
-                let outcome = rules.judge(&scene);
-                exceptions.push((user_id, outcome));
-            }
+            exceptions.extend(self.by_own_rules(sent, owners).await?);
         }
         let sender = &sent.draft.sender;
         exceptions.retain(|(user_id, outcome)| *outcome != to_others && user_id != sender);
@@ -136,15 +140,65 @@ impl Push {
         })
     }
 
-    /// A user's rules, ready to be asked.
-    async fn compiled(&self, user_id: &UserId) -> Result<Arc<Compiled>, Refusal> {
-        if let Some(compiled) = self.own.compiled(user_id) {
-            return Ok(compiled);
+    /// What the rules of those who have their own say of an event. Takes a bounded number of steps.
+    async fn by_own_rules(
+        &self,
+        sent: &Sent<'_>,
+        owners: Vec<OwnedUserId>,
+    ) -> Result<Vec<(OwnedUserId, Notify)>, Refusal> {
+        let rules = self.compiled(owners).await?;
+        let keys: HashSet<&String> = rules.iter().flat_map(|(_, rules)| rules.keys()).collect();
+        let allowed = keys.into_iter().filter(|key| (sent.may_notify)(key));
+        let allowed: HashSet<String> = allowed.cloned().collect();
+        let bytes = sent.draft.content.as_str().len();
+        let share = Steps::share(rules.len());
+        let steps = rules.iter().map(|(_, rules)| rules.most_steps(bytes).min(share));
+        if steps.sum::<u64>() + bytes as u64 <= STEPS_AT_ONCE {
+            return Ok(ask(rules, sent.draft, sent.joined, &allowed));
         }
+        let sender = &sent.draft.sender;
+        let spender = match sender.server_name() {
+            server_name if server_name == sent.server_name => sender.to_string(),
+            server_name => server_name.to_string(),
+        };
+        let place = self.judging.place(spender).await.map_err(Refusal::internal)?;
+        let (draft, joined) = (sent.draft.clone(), sent.joined);
+        let asked = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            ask(rules, &draft, joined, &allowed)
+        });
+        asked.await.map_err(Refusal::internal)
+    }
+
+    /// The rules of some users, ready to be asked: one query for all that are not in memory.
+    async fn compiled(&self, users: Vec<OwnedUserId>) -> Result<Vec<(OwnedUserId, Arc<Compiled>)>, Refusal> {
         let changes = self.own.changes();
-        let compiled = Arc::new(Compiled::new(&self.rules(user_id).await?));
-        self.own.keep(user_id.to_owned(), Arc::clone(&compiled), changes);
-        Ok(compiled)
+        let (mut known, mut missing) = (Vec::with_capacity(users.len()), Vec::new());
+        for user_id in users {
+            match self.own.compiled(&user_id) {
+                Some(compiled) => known.push((user_id, compiled)),
+                None => missing.push(user_id),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(known);
+        }
+        let asked = missing.iter().map(ToString::to_string).collect();
+        let stored = self.store.account_data_of(asked, GLOBAL, PUSH_RULES).await?;
+        let compiled = tokio::task::spawn_blocking(move || {
+            let contents = stored.into_iter().map(|data| (data.user_id, data.content));
+            let contents: HashMap<_, _> = contents.collect();
+            let compile = |user_id: OwnedUserId| {
+                let rules = rules::read(&user_id, contents.get(&user_id).map(String::as_str));
+                (user_id, Arc::new(Compiled::new(&rules)))
+            };
+            missing.into_iter().map(compile).collect::<Vec<_>>()
+        });
+        for (user_id, compiled) in compiled.await.map_err(Refusal::internal)? {
+            self.own.keep(user_id.clone(), Arc::clone(&compiled), changes);
+            known.push((user_id, compiled));
+        }
+        Ok(known)
     }
 
     /// Notes that a user has rules of their own, and where the user is. Memberships that change meanwhile are followed
@@ -161,6 +215,23 @@ impl Push {
         }
         Ok(())
     }
+}
+
+/// Asks each user's rules about an event.
+fn ask(
+    rules: Vec<(OwnedUserId, Arc<Compiled>)>,
+    draft: &Draft,
+    joined: u64,
+    allowed: &HashSet<String>,
+) -> Vec<(OwnedUserId, Notify)> {
+    let event = event_of(draft);
+    let mut scene = Scene::new(&event, joined, allowed);
+    let share = Steps::share(rules.len());
+    let judge = |(user_id, rules): (OwnedUserId, Arc<Compiled>)| {
+        let outcome = rules.judge(&mut scene, &mut Steps::new(share));
+        (user_id, outcome)
+    };
+    rules.into_iter().map(judge).collect()
 }
 
 #[cfg(test)]

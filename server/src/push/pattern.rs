@@ -8,6 +8,9 @@ use std::collections::HashMap;
 /// Longest pattern, in characters; a longer one matches nothing.
 pub(super) const LONGEST: usize = 255;
 
+/// Steps that a pattern with wildcards takes for each character of a text.
+const STEPS_OF_WILDCARDS: u64 = 8;
+
 /// One bit for each prefix of a pattern, the whole one included.
 type Prefixes = [u64; LONGEST / 64 + 1];
 
@@ -148,6 +151,24 @@ impl Pattern {
             Kind::Literal(lower)
         };
         Self { kind, words }
+    }
+
+    /// Steps that matching takes for each byte of a text (`super::limits`).
+    pub(super) fn steps_a_byte(&self) -> u64 {
+        match &self.kind {
+            Kind::Never => 0,
+            // Another length is another text: nothing is read.
+            Kind::Literal(_) => u64::from(self.words),
+            Kind::Wild(_) => STEPS_OF_WILDCARDS,
+        }
+    }
+
+    /// How many characters and wildcards it has, if it has wildcards.
+    pub(super) fn wild_characters(&self) -> usize {
+        match &self.kind {
+            Kind::Wild(wild) => wild.length,
+            Kind::Literal(_) | Kind::Never => 0,
+        }
     }
 
     /// Whether a text, in lower case, matches.

@@ -11,21 +11,14 @@ use ruma::push::{
 use ruma::{OwnedUserId, UserId};
 
 use super::Push;
+use super::compiled::{is_own, size};
+use super::limits::{ALL_BYTES, CONDITIONS, PARTS_PER_RULE, RULES, TEXT_BYTES, WILD_CHARACTERS};
 use super::pattern::LONGEST;
 use crate::refusal::Refusal;
 use crate::store::account_data::GLOBAL;
 
 /// The type of account data that holds push rules.
 pub const PUSH_RULES: &str = "m.push_rules";
-
-/// Rules of one user, predefined ones included.
-const RULES_PER_USER: usize = 300;
-
-/// Conditions of one rule, and actions of one rule.
-const PARTS_PER_RULE: usize = 50;
-
-/// Longest rule id, pattern or key, in bytes.
-const TEXT_BYTES: usize = 1000;
 
 impl Push {
     /// A user's rules: the stored ones, or the predefined ones.
@@ -62,11 +55,7 @@ impl Push {
             rules
                 .insert(rule, after.as_deref(), before.as_deref())
                 .map_err(not_inserted)?;
-            if rules.iter().count() > RULES_PER_USER {
-                let why = format!("you may have {RULES_PER_USER} push rules");
-                return Err(Refusal::ResourceLimitExceeded(why));
-            }
-            Ok(())
+            check_all(rules)
         })
         .await
     }
@@ -114,7 +103,7 @@ impl Push {
     /// Changes what a rule does.
     ///
     /// # Errors
-    /// [`Refusal::NotFound`], or [`Refusal::TooLarge`] for too many actions.
+    /// [`Refusal::NotFound`], or [`Refusal::TooLarge`] for too many actions, or too long ones.
     pub async fn set_actions(
         &self,
         user_id: &UserId,
@@ -141,7 +130,12 @@ impl Push {
             .change_account_data(user_id, GLOBAL, PUSH_RULES, move |stored| {
                 let mut rules = read(&owner, stored.as_deref());
                 change(&mut rules)?;
-                write(rules)
+                let rules = write(rules)?;
+                if rules.len() > ALL_BYTES {
+                    let why = format!("your push rules have at most {ALL_BYTES} bytes together");
+                    return Err(Refusal::TooLarge(why));
+                }
+                Ok(rules)
             })
             .await??;
         self.note_owner(user_id).await
@@ -195,6 +189,30 @@ fn check_size(rule: &NewPushRule) -> Result<(), Refusal> {
         if too_long(&serde_json::to_string(condition).map_err(Refusal::internal)?) {
             return Err(too_large());
         }
+    }
+    Ok(())
+}
+
+/// Refuses more rules than one user may have, or rules that would make too much work.
+fn check_all(rules: &Ruleset) -> Result<(), Refusal> {
+    if rules.iter().count() > RULES {
+        return Err(Refusal::ResourceLimitExceeded(format!(
+            "you may have {RULES} push rules"
+        )));
+    }
+    let (mut conditions, mut wild) = (0, 0);
+    for rule in rules.iter().filter(|rule| is_own(*rule)) {
+        let (some, characters) = size(rule);
+        conditions += some;
+        wild += characters;
+    }
+    if conditions > CONDITIONS {
+        let why = format!("your push rules have at most {CONDITIONS} conditions together");
+        return Err(Refusal::TooLarge(why));
+    }
+    if wild > WILD_CHARACTERS {
+        let why = format!("your patterns with wildcards have at most {WILD_CHARACTERS} characters together");
+        return Err(Refusal::TooLarge(why));
     }
     Ok(())
 }

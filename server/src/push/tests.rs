@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::compiled::{Compiled, Scene, event_of};
 use super::facts::Facts;
+use super::limits::Steps;
 use crate::store::events::Notify;
 
 const SENDER: &str = "@sender:example.org";
@@ -24,6 +25,16 @@ fn draft(event_type: &str, state_key: Option<&str>, content: &Value) -> Draft {
         redacts: None,
         origin_server_ts: 0,
     }
+}
+
+/// What rules say, with as many steps as one user has; `allowed` are the keys of `notifications` that the sender may use.
+fn by_rules(compiled: &Compiled, draft: &Draft, members: u64, allowed: &[&str]) -> Notify {
+    let event = event_of(draft);
+    let allowed = allowed.iter().map(ToString::to_string).collect();
+    compiled.judge(
+        &mut Scene::new(&event, members, &allowed),
+        &mut Steps::new(Steps::share(1)),
+    )
 }
 
 /// Events of every kind that the predefined rules tell apart, and some that they do not expect.
@@ -86,8 +97,6 @@ fn the_quick_way_and_the_rules_say_the_same() {
     let me: OwnedUserId = owned_user_id!("@me:example.org");
     let rules = Ruleset::server_default(&me);
     let compiled = Compiled::new(&rules);
-    // Without power levels the library lets nobody notify the whole room.
-    let may_notify = |_: &str| false;
     for draft in events() {
         for members in [2, 3] {
             let facts = Facts::of(&draft);
@@ -100,13 +109,9 @@ fn the_quick_way_and_the_rules_say_the_same() {
                 facts.to_everybody(false)
             };
             assert_eq!(quick, expected, "quickly: {draft:?}");
-            let event = event_of(&draft);
-            let scene = Scene {
-                event: &event,
-                members,
-                may_notify: &may_notify,
-            };
-            assert_eq!(compiled.judge(&scene), expected, "by the rules: {draft:?}");
+            // Without power levels the library lets nobody notify the whole room.
+            let judged = by_rules(&compiled, &draft, members, &[]);
+            assert_eq!(judged, expected, "by the rules: {draft:?}");
         }
     }
 }
@@ -118,30 +123,15 @@ fn who_may_can_notify_the_whole_room() {
     assert_eq!(facts.to_everybody(true), Notify::Highlight);
     assert_eq!(facts.to_everybody(false), Notify::Notify);
     let compiled = Compiled::new(&Ruleset::server_default(user_id!("@me:example.org")));
-    let event = event_of(&draft);
-    let may_notify = |key: &str| key == "room";
-    let scene = Scene {
-        event: &event,
-        members: 9,
-        may_notify: &may_notify,
-    };
-    assert_eq!(compiled.judge(&scene), Notify::Highlight);
+    assert_eq!(by_rules(&compiled, &draft, 9, &["room"]), Notify::Highlight);
+    assert_eq!(by_rules(&compiled, &draft, 9, &[]), Notify::Notify);
 }
 
 #[test]
 fn rules_of_ones_own_are_obeyed() {
     use ruma::push::{Action, NewConditionalPushRule, NewPatternedPushRule, NewPushRule, NewSimplePushRule};
     let me = user_id!("@me:example.org");
-    let judge = |rules: &Ruleset, draft: &Draft| {
-        let event = event_of(draft);
-        let may_notify = |_: &str| false;
-        let scene = Scene {
-            event: &event,
-            members: 9,
-            may_notify: &may_notify,
-        };
-        Compiled::new(rules).judge(&scene)
-    };
+    let judge = |rules: &Ruleset, draft: &Draft| by_rules(&Compiled::new(rules), draft, 9, &[]);
     let hello = draft(
         "m.room.message",
         None,

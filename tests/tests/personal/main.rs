@@ -24,6 +24,7 @@ on_both_engines!(
     counts_follow_the_push_rules,
     own_push_rules_decide_for_their_owner_alone,
     push_rules_are_checked,
+    push_rules_that_make_too_much_work_are_refused,
     typing_is_told_and_ends,
     presence_is_for_those_who_share_a_room,
     a_client_finds_what_it_asks_for_first,
@@ -336,6 +337,43 @@ async fn push_rules_are_checked(server: TestServer) {
         .put("pushrules/global/content/d", long)
         .await
         .refused(413, "M_TOO_LARGE");
+}
+
+async fn push_rules_that_make_too_much_work_are_refused(server: TestServer) {
+    let [alice, bob] = [server.user("alice").await, server.user("bob").await];
+    let room = room_of(&[&alice, &bob]).await;
+    let condition =
+        |pattern: &str| json!({ "kind": "event_match", "key": "content.body", "pattern": pattern });
+    let rule = |conditions: Vec<Value>| json!({ "actions": ["notify"], "conditions": conditions });
+    let wild = rule(vec![condition("*?*?*?*?*?*?*?*?"); 50]);
+    let plain = rule(vec![condition("word"); 49]);
+    let mut long = rule(vec![condition("word")]);
+    long["actions"] = json!([{ "set_tweak": "sound", "value": "x".repeat(40_000) }]);
+    for (kind, rule, fitting) in [("wild", wild, 2), ("plain", plain, 18), ("long", long, 1)] {
+        let path = |n: usize| format!("pushrules/global/override/{kind}{n}");
+        for n in 0..fitting {
+            alice.put(&path(n), rule.clone()).await.ok();
+        }
+        alice
+            .put(&path(fitting), rule.clone())
+            .await
+            .refused(413, "M_TOO_LARGE");
+        alice.get(&path(fitting)).await.refused(404, "M_NOT_FOUND");
+    }
+    let changed = json!({ "actions": vec![json!({ "set_tweak": "sound", "value": "x".repeat(900) }); 50] });
+    alice
+        .put("pushrules/global/override/wild0/actions", changed)
+        .await
+        .refused(413, "M_TOO_LARGE");
+    // What the rules have no steps left for is judged by the others.
+    let since = alice.sync(None).await.next();
+    for (body, highlights) in [("x".repeat(100_000), 0), (format!("hello {}", alice.id), 0)] {
+        bob.send(&room, &body).await;
+        let synced = alice.sync(Some(&since)).await;
+        let counts = &synced.room(&room)["unread_notifications"];
+        assert_eq!(counts["highlight_count"], highlights);
+        assert!(counts["notification_count"].as_u64().unwrap() > 0);
+    }
 }
 
 async fn typing_is_told_and_ends(server: TestServer) {
