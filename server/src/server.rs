@@ -103,7 +103,7 @@ impl Server {
             Arc::clone(&push),
             limits.message_characters,
         ));
-        let account_data = ClientData::new(Arc::clone(&store), Arc::clone(&rooms));
+        let account_data = ClientData::new(Arc::clone(&store), Arc::clone(&rooms), Arc::clone(&push));
         let receipts = Receipts::new(
             Arc::clone(&clock),
             Arc::clone(&store),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use ruma::{RoomId, UserId};
 
+use crate::push::{IGNORED_USERS, Push};
 use crate::refusal::Refusal;
 use crate::rooms::{Room, Rooms};
 use crate::store::Store;
@@ -25,13 +26,14 @@ const TYPE_BYTES: usize = 255;
 pub struct ClientData {
     store: Arc<Store>,
     rooms: Arc<Rooms>,
+    push: Arc<Push>,
 }
 
 impl ClientData {
     /// Account data over a store.
     #[must_use]
-    pub fn new(store: Arc<Store>, rooms: Arc<Rooms>) -> Self {
-        Self { store, rooms }
+    pub fn new(store: Arc<Store>, rooms: Arc<Rooms>, push: Arc<Push>) -> Self {
+        Self { store, rooms, push }
     }
 
     /// One piece of a user's account data, of a room or (`None`) of the whole account, as a JSON object.
@@ -81,6 +83,9 @@ impl ClientData {
             content: content.to_owned(),
         };
         self.store.append(Change::from(Record::AccountData(data))).await?;
+        if room == GLOBAL && data_type == IGNORED_USERS {
+            self.push.note_owner(user_id).await?;
+        }
         Ok(())
     }
 

@@ -10,7 +10,8 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use super::RoomUnread;
-use crate::store::account_data::AccountData;
+use crate::push::{IGNORED_USERS, ignored_users};
+use crate::store::account_data::{AccountData, GLOBAL};
 use crate::store::events::{NewTransaction, StoredEvent};
 use crate::store::log::Record;
 use crate::store::notifications::NewNotification;
@@ -176,6 +177,12 @@ impl Inbox {
     pub(super) fn deliver(&self, position: Position, item: Item) {
         let mut contents = self.lock();
         self.count_unread(&mut contents.unread, &item);
+        if let Item::AccountData(data) = &item
+            && data.room == GLOBAL
+            && data.data_type == IGNORED_USERS
+        {
+            contents.ignored = Some(Arc::new(ignored_users(&data.content)));
+        }
         if contents.deliveries.len() >= DELIVERIES
             && let Some(dropped) = contents.deliveries.pop_front()
         {
@@ -216,9 +223,10 @@ impl Inbox {
         self.lock().ignored.clone()
     }
 
-    /// Remembers whom the user ignores.
-    pub fn remember_ignored(&self, ignored: Arc<HashSet<OwnedUserId>>) {
-        self.lock().ignored = Some(ignored);
+    /// Remembers whom the user ignores, as the database says, which what was delivered meanwhile has overtaken; who it is.
+    pub fn remember_ignored(&self, ignored: HashSet<OwnedUserId>) -> Arc<HashSet<OwnedUserId>> {
+        let mut contents = self.lock();
+        Arc::clone(contents.ignored.get_or_insert_with(|| Arc::new(ignored)))
     }
 
     /// The user's unread counts of a room, where they are known.

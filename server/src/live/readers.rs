@@ -9,7 +9,7 @@ use super::destinations::Destinations;
 use super::hub::Delivering;
 use super::inbox::Item;
 use super::{Awaited, Hub, Tail};
-use crate::push::{OwnRules, PUSH_RULES};
+use crate::push::{IGNORED_USERS, OwnRules, PUSH_RULES};
 use crate::rooms::RoomTable;
 use crate::store::events::StoredEvent;
 use crate::store::log::{CommitReader, Committed, Record};
@@ -71,7 +71,7 @@ impl Readers {
                 self.own_rules
                     .commit_membership(membership.room, &membership.user_id, is_joined);
             }
-            Record::AccountData(data) if data.data_type == PUSH_RULES => {
+            Record::AccountData(data) if [PUSH_RULES, IGNORED_USERS].contains(&&*data.data_type) => {
                 self.own_rules.commit_rules(&data.user_id);
             }
             _ => {}
@@ -111,10 +111,11 @@ impl Readers {
             return;
         }
         let position = committed.position;
-        // Of a room that this server is not in, its users hear through their own memberships alone.
+        // Of a room that this server is not in, or no longer, its users hear through their own memberships alone, by
+        // events that have no place in a timeline.
         if let Record::Membership(membership) = &committed.record
-            && self.table.get(membership.room).is_none()
             && let Some(stored) = self.table.events.get(&membership.event)
+            && (stored.place.is_none() || self.table.get(membership.room).is_none())
         {
             delivering.give(&membership.user_id, position, &Item::Event(stored));
         }

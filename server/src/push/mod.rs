@@ -2,12 +2,13 @@
 //!
 //! Every event is judged once, before it is stored: by the predefined rules for a member who is not mentioned, and
 //! beside that one by one for those to whom the answer may differ, who are the mentioned, the invited, and the members
-//! with rules of their own. A message in a room without such members costs a few microseconds, however many members
+//! with rules of their own or who ignore somebody. A message in a room without such members costs a few microseconds, however many members
 //! there are; each member with own rules adds the matching of those rules, up to a number of steps (`limits`). Much work
 //! is done off the async threads, with a fair share for each sender.
 
 mod compiled;
 mod facts;
+mod ignored;
 mod limits;
 mod own;
 mod pattern;
@@ -21,7 +22,9 @@ use ruma::{OwnedUserId, ServerName, UserId};
 
 use compiled::{Compiled, Scene, event_of};
 pub use facts::Facts;
+pub use ignored::{IGNORED_USERS, ignored_users};
 use limits::{STEPS_AT_ONCE, Steps};
+use own::Own;
 pub use own::OwnRules;
 pub use rules::{PUSH_RULES, find};
 
@@ -140,19 +143,38 @@ impl Push {
         })
     }
 
-    /// What the rules of those who have their own say of an event. Takes a bounded number of steps.
+    /// What the rules of those who have their own say of an event: of one by somebody whom they ignore, nothing. Takes a
+    /// bounded number of steps.
     async fn by_own_rules(
         &self,
         sent: &Sent<'_>,
         owners: Vec<OwnedUserId>,
     ) -> Result<Vec<(OwnedUserId, Notify)>, Refusal> {
-        let rules = self.compiled(owners).await?;
-        let keys: HashSet<&String> = rules.iter().flat_map(|(_, rules)| rules.keys()).collect();
+        let sender = &sent.draft.sender;
+        let (ignoring, asked): (Vec<_>, Vec<_>) = self
+            .compiled(owners)
+            .await?
+            .into_iter()
+            .partition(|(_, own)| own.ignored.contains(sender));
+        let nothing = ignoring.into_iter().map(|(user_id, _)| (user_id, Notify::Nothing));
+        let mut verdicts: Vec<_> = nothing.collect();
+        if !asked.is_empty() {
+            verdicts.extend(self.by_rules(sent, asked).await?);
+        }
+        Ok(verdicts)
+    }
+
+    async fn by_rules(
+        &self,
+        sent: &Sent<'_>,
+        rules: Vec<(OwnedUserId, Arc<Own>)>,
+    ) -> Result<Vec<(OwnedUserId, Notify)>, Refusal> {
+        let keys: HashSet<&String> = rules.iter().flat_map(|(_, own)| own.rules.keys()).collect();
         let allowed = keys.into_iter().filter(|key| (sent.may_notify)(key));
         let allowed: HashSet<String> = allowed.cloned().collect();
         let bytes = sent.draft.content.as_str().len();
         let share = Steps::share(rules.len());
-        let steps = rules.iter().map(|(_, rules)| rules.most_steps(bytes).min(share));
+        let steps = rules.iter().map(|(_, own)| own.rules.most_steps(bytes).min(share));
         if steps.sum::<u64>() + bytes as u64 <= STEPS_AT_ONCE {
             return Ok(ask(rules, sent.draft, sent.joined, &allowed));
         }
@@ -170,8 +192,8 @@ impl Push {
         asked.await.map_err(Refusal::internal)
     }
 
-    /// The rules of some users, ready to be asked: one query for all that are not in memory.
-    async fn compiled(&self, users: Vec<OwnedUserId>) -> Result<Vec<(OwnedUserId, Arc<Compiled>)>, Refusal> {
+    /// The rules of some users, ready to be asked: two queries for all that are not in memory.
+    async fn compiled(&self, users: Vec<OwnedUserId>) -> Result<Vec<(OwnedUserId, Arc<Own>)>, Refusal> {
         let changes = self.own.changes();
         let (mut known, mut missing) = (Vec::with_capacity(users.len()), Vec::new());
         for user_id in users {
@@ -183,14 +205,25 @@ impl Push {
         if missing.is_empty() {
             return Ok(known);
         }
-        let asked = missing.iter().map(ToString::to_string).collect();
-        let stored = self.store.account_data_of(asked, GLOBAL, PUSH_RULES).await?;
+        let asked: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        let stored = self
+            .store
+            .account_data_of(asked.clone(), GLOBAL, PUSH_RULES)
+            .await?;
+        let lists = self.store.account_data_of(asked, GLOBAL, IGNORED_USERS).await?;
         let compiled = tokio::task::spawn_blocking(move || {
             let contents = stored.into_iter().map(|data| (data.user_id, data.content));
             let contents: HashMap<_, _> = contents.collect();
+            let lists = lists.into_iter().map(|data| (data.user_id, data.content));
+            let lists: HashMap<_, _> = lists.collect();
             let compile = |user_id: OwnedUserId| {
                 let rules = rules::read(&user_id, contents.get(&user_id).map(String::as_str));
-                (user_id, Arc::new(Compiled::new(&rules)))
+                let list = lists.get(&user_id).map(|content| ignored_users(content));
+                let own = Own {
+                    rules: Compiled::new(&rules),
+                    ignored: list.unwrap_or_default(),
+                };
+                (user_id, Arc::new(own))
             };
             missing.into_iter().map(compile).collect::<Vec<_>>()
         });
@@ -201,9 +234,12 @@ impl Push {
         Ok(known)
     }
 
-    /// Notes that a user has rules of their own, and where the user is. Memberships that change meanwhile are followed
-    /// already.
-    async fn note_owner(&self, user_id: &UserId) -> Result<(), Refusal> {
+    /// Notes that a user has rules of their own or ignores others, and where the user is. Memberships that change meanwhile
+    /// are followed already.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn note_owner(&self, user_id: &UserId) -> Result<(), Refusal> {
         if self.own.has(user_id) {
             return Ok(());
         }
@@ -219,7 +255,7 @@ impl Push {
 
 /// Asks each user's rules about an event.
 fn ask(
-    rules: Vec<(OwnedUserId, Arc<Compiled>)>,
+    rules: Vec<(OwnedUserId, Arc<Own>)>,
     draft: &Draft,
     joined: u64,
     allowed: &HashSet<String>,
@@ -227,8 +263,8 @@ fn ask(
     let event = event_of(draft);
     let mut scene = Scene::new(&event, joined, allowed);
     let share = Steps::share(rules.len());
-    let judge = |(user_id, rules): (OwnedUserId, Arc<Compiled>)| {
-        let outcome = rules.judge(&mut scene, &mut Steps::new(share));
+    let judge = |(user_id, own): (OwnedUserId, Arc<Own>)| {
+        let outcome = own.rules.judge(&mut scene, &mut Steps::new(share));
         (user_id, outcome)
     };
     rules.into_iter().map(judge).collect()

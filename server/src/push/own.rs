@@ -1,4 +1,5 @@
-//! Who has push rules of their own, and in which rooms they are: the others need not be looked at one by one.
+//! Who has push rules of their own or ignores others, and in which rooms they are: the rest need not be looked at one by
+//! one.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,13 +13,22 @@ use crate::cache::Cache;
 /// Users whose rules are in memory, two generations of this many.
 const COMPILED: usize = 5_000;
 
-/// Users with rules of their own. Memory grows with them and the rooms they are in; kept current by the log's commits.
+/// Users with rules of their own, or who ignore others. Memory grows with them and the rooms they are in; kept current by the log's commits.
 #[derive(Debug)]
 pub struct OwnRules {
     places: RwLock<Places>,
-    compiled: Cache<OwnedUserId, Arc<Compiled>>,
+    compiled: Cache<OwnedUserId, Arc<Own>>,
     /// Raised with every change of rules, so that an answer of the database that was overtaken is not kept.
     changes: AtomicU64,
+}
+
+/// What is one user's own.
+#[derive(Debug)]
+pub(super) struct Own {
+    /// The rules.
+    pub(super) rules: Compiled,
+    /// Whose events do not count, whatever the rules say.
+    pub(super) ignored: HashSet<OwnedUserId>,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +65,7 @@ impl OwnRules {
         }
     }
 
-    /// Takes over a change of a user's rules that has become durable.
+    /// Takes over a change of a user's rules, or of whom the user ignores, that has become durable.
     pub(crate) fn commit_rules(&self, user_id: &UserId) {
         self.changes.fetch_add(1, Ordering::AcqRel);
         self.compiled.remove(user_id);
@@ -101,7 +111,7 @@ impl OwnRules {
     }
 
     /// A user's rules, if they are in memory.
-    pub(super) fn compiled(&self, user_id: &UserId) -> Option<Arc<Compiled>> {
+    pub(super) fn compiled(&self, user_id: &UserId) -> Option<Arc<Own>> {
         self.compiled.get(user_id)
     }
 
@@ -111,7 +121,7 @@ impl OwnRules {
     }
 
     /// Keeps a user's rules, unless any changed meanwhile.
-    pub(super) fn keep(&self, user_id: OwnedUserId, compiled: Arc<Compiled>, changes: u64) {
+    pub(super) fn keep(&self, user_id: OwnedUserId, compiled: Arc<Own>, changes: u64) {
         if self.changes() == changes {
             self.compiled.insert(user_id, compiled);
         }

@@ -111,6 +111,27 @@ impl Rooms {
         Ok(seen.into_iter().map(|seen| seen.stored).collect())
     }
 
+    /// The newest of some timeline events of a room, back to the last one that a user may not see; and whether there is one
+    /// such. What comes before it is for those who read on backwards: a timeline in the middle of which something is
+    /// left out would leave out changes of the room's state with it.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn visible_end(
+        &self,
+        user_id: &UserId,
+        room: &Room,
+        mut events: Vec<Arc<StoredEvent>>,
+    ) -> Result<(Vec<Arc<StoredEvent>>, bool), Refusal> {
+        events.retain(|stored| stored.outcome == Outcome::Accepted);
+        let visible = self.visible(user_id, room, events.clone()).await?;
+        let seen: HashSet<EventNid> = visible.iter().map(|stored| stored.nid).collect();
+        match events.iter().rposition(|stored| !seen.contains(&stored.nid)) {
+            Some(hidden) => Ok((events.split_off(hidden + 1), true)),
+            None => Ok((events, false)),
+        }
+    }
+
     /// Like [`Rooms::visible`], for a standing that is known, and with the user's membership at each event. At most
     /// two queries, however many events; none when the room's state did not change among them.
     ///

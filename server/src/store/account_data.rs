@@ -135,16 +135,16 @@ impl Store {
             .collect()
     }
 
-    /// The users who have push rules stored, with the rooms (rooms.nid) that they are joined to; none for a user without
+    /// The users who have push rules or a list of ignored users stored, with the rooms (rooms.nid) that they are joined to; none for a user without
     /// rooms. Read once, at the start: costs grow with the users and their rooms.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn owners_of_push_rules(&self) -> Result<Vec<(OwnedUserId, Option<i64>)>, StoreError> {
         let rows = query(
-            "SELECT a.user_id, m.room FROM account_data AS a \
+            "SELECT DISTINCT a.user_id, m.room FROM account_data AS a \
              LEFT JOIN memberships AS m ON m.user_id = a.user_id AND m.membership = 'join' \
-             WHERE a.type = 'm.push_rules' AND a.room = 0",
+             WHERE a.type IN ('m.push_rules', 'm.ignored_user_list') AND a.room = 0",
         );
         let read = |row: &Row| {
             let user_id = row.get::<String>(0)?.try_into();

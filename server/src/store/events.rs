@@ -522,35 +522,40 @@ impl Store {
         }
     }
 
-    /// The accepted timeline events of many rooms at once: for each pair (room, place), those at or above the place, of
-    /// which there are about `each`, in order of place. Costs grow with the events returned.
+    /// The accepted timeline events of many rooms at once: for each room, those from one place up to another, of which
+    /// there are about `each`, in order of place. Costs grow with the events returned.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn timelines(
         &self,
-        from: &[(i64, Place)],
+        ranges: &[(i64, Place, Place)],
         each: i64,
     ) -> Result<HashMap<i64, Vec<Arc<StoredEvent>>>, StoreError> {
         let sql = if self.is_sqlite() {
             select_events!(
-                "JOIN json_each($1) AS start ON events.room = json_extract(start.value, '$[0]') \
-                 AND events.place >= json_extract(start.value, '$[1]') \
+                "JOIN json_each($1) AS range ON events.room = json_extract(range.value, '$[0]') \
+                 AND events.place >= json_extract(range.value, '$[1]') \
+                 AND events.place <= json_extract(range.value, '$[2]') \
                  WHERE events.outcome = 0 ORDER BY events.room, events.place"
             )
         } else {
             select_events!(
-                "JOIN json_array_elements($1::json) AS start (value) ON events.room = (start.value->>0)::bigint \
-                 AND events.place >= (start.value->>1)::bigint \
+                "JOIN json_array_elements($1::json) AS range (value) ON events.room = (range.value->>0)::bigint \
+                 AND events.place >= (range.value->>1)::bigint \
+                 AND events.place <= (range.value->>2)::bigint \
                  WHERE events.outcome = 0 ORDER BY events.room, events.place"
             )
         };
         let rooms = packed::ROWS / usize::try_from(each).unwrap_or(0).clamp(1, packed::ROWS);
         let mut reads = Vec::new();
-        for part in from.chunks(rooms) {
-            let starts: Vec<(i64, i64)> = part.iter().map(|(room, place)| (*room, place.0)).collect();
-            let starts = serde_json::to_string(&starts).map_err(StoreError::encoding)?;
-            reads.push(self.read_events(query(sql).bind(starts)));
+        for part in ranges.chunks(rooms) {
+            let part: Vec<(i64, i64, i64)> = part
+                .iter()
+                .map(|(room, from, to)| (*room, from.0, to.0))
+                .collect();
+            let part = serde_json::to_string(&part).map_err(StoreError::encoding)?;
+            reads.push(self.read_events(query(sql).bind(part)));
         }
         let mut timelines: HashMap<i64, Vec<_>> = HashMap::new();
         for stored in side_by_side(reads).await? {

@@ -44,8 +44,8 @@ pub(super) async fn of(sync: &Sync, caller: &Caller, window: &Window) -> Result<
             }
         }
     }
-    for left in &window.left {
-        left.room
+    for seen in window.left.iter().filter_map(|left| left.seen.as_ref()) {
+        seen.room
             .for_each_member(|user_id| gone.extend([user_id.to_owned()]));
     }
     gone.remove(&caller.user_id);

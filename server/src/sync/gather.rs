@@ -1,12 +1,15 @@
 //! Fills a window from the database: first syncs, old cursors, and changes of the user's own memberships. A constant
 //! number of queries, whatever the number of rooms.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use maru_protocol::cursor::{Place, Position};
+use maru_protocol::state::EventNid;
+use ruma::OwnedUserId;
 
 use super::recent::last_of_each_slot;
+use super::shown::Shown;
 use super::window::{JoinedWindow, LeftWindow, Window};
 use super::{Sync, Wish, to_device};
 use crate::accounts::Caller;
@@ -14,10 +17,13 @@ use crate::live::Fresh;
 use crate::refusal::Refusal;
 use crate::store::account_data::{AccountData, GLOBAL};
 use crate::store::events::StoredEvent;
-use crate::store::rooms::StoredMembership;
+use crate::store::rooms::{Membership, StoredMembership};
 
 /// The account data that holds push rules.
 const PUSH_RULES: &str = "m.push_rules";
+
+/// How far back a timeline is looked through, in places, for events that are shown where few are.
+const LOOKED_THROUGH: i64 = 200;
 
 /// Gathers what a device has not seen since a position (`None`: anything). `fresh` brings what lives in memory only.
 pub(super) async fn window(
@@ -26,11 +32,13 @@ pub(super) async fn window(
     since: Option<Position>,
     fresh: Fresh,
     wish: &Wish,
+    ignored: &HashSet<OwnedUserId>,
 ) -> Result<Window, Refusal> {
     let until = fresh.position;
     let mut window = Window {
         since,
         until,
+        full_state: wish.full_state,
         gathered: true,
         presence: fresh.presence,
         ..Window::default()
@@ -53,26 +61,30 @@ pub(super) async fn window(
                     continue;
                 };
                 let mut joined = JoinedWindow::of(Arc::clone(room));
-                joined.entire =
-                    since.is_none() || is_new && has_newly_joined(sync, membership, after).await?;
+                let event = membership.membership.event;
+                joined.entire = since.is_none() || is_new && has_newly_joined(sync, event, after).await?;
                 window.joined.insert(membership.membership.room, joined);
             }
             "invite" | "knock" if is_new => window.outside.push(membership.clone()),
-            "leave" | "ban" if !membership.forgotten => {
-                let first_with_left = since.is_none() && wish.filter.include_leave;
-                if first_with_left || since.is_some() && is_new {
-                    left.push(membership.clone());
-                }
+            // A device that was away while the user left and forgot a room is told once that it is gone.
+            "leave" | "ban" if since.is_some() && is_new => left.push(membership.clone()),
+            "leave" | "ban" if since.is_none() && wish.filter.include_leave && !membership.forgotten => {
+                left.push(membership.clone());
             }
             _ => {}
         }
     }
-    let limit = i64::try_from(wish.filter.timeline_limit()).unwrap_or(i64::MAX);
-    fill_joined(sync, caller, &mut window, after, limit).await?;
+    drop_ignored_invitations(sync, &mut window, ignored).await?;
+    let shown = Shown {
+        wanted: &wish.filter.timeline,
+        ignored,
+    };
+    let limit = wish.filter.timeline_limit();
+    fill_joined(sync, caller, &mut window, after, shown, limit).await?;
     for membership in left {
         window
             .left
-            .extend(left_window(sync, &membership, since, limit).await?);
+            .extend(left_window(sync, &membership, since, shown, limit).await?);
     }
     fill_data(sync, caller, &mut window, since).await?;
     for nid in fresh.typing {
@@ -92,19 +104,41 @@ pub(super) async fn window(
             && joined.timeline.is_empty()
             && joined.receipts.is_empty()
             && joined.account_data.is_empty()
+            && joined.skipped_state.is_empty()
+            && !joined.limited
             && !joined.typing
     };
-    window.joined.retain(|_, joined| !is_idle(joined));
+    window
+        .joined
+        .retain(|_, joined| wish.full_state || !is_idle(joined));
     Ok(window)
 }
 
-/// Whether the user was not joined at `after`: looks back along the user's membership events.
-async fn has_newly_joined(
+/// Leaves out invitations by users who are ignored.
+async fn drop_ignored_invitations(
     sync: &Sync,
-    membership: &StoredMembership,
-    after: Position,
-) -> Result<bool, Refusal> {
-    let mut nid = membership.membership.event;
+    window: &mut Window,
+    ignored: &HashSet<OwnedUserId>,
+) -> Result<(), Refusal> {
+    if ignored.is_empty() || window.outside.is_empty() {
+        return Ok(());
+    }
+    let nids: Vec<_> = window
+        .outside
+        .iter()
+        .map(|outside| outside.membership.event)
+        .collect();
+    let events = sync.rooms.events(&nids).await?;
+    window.outside.retain(|outside| {
+        let stored = events.get(&outside.membership.event);
+        let is_ignored = stored.is_some_and(|stored| ignored.contains(&stored.event.sender));
+        outside.membership.membership != "invite" || !is_ignored
+    });
+    Ok(())
+}
+
+/// Whether the user was not joined at `after`: looks back along the user's membership events from one on.
+async fn has_newly_joined(sync: &Sync, mut nid: EventNid, after: Position) -> Result<bool, Refusal> {
     loop {
         let Some(stored) = sync.rooms.events(&[nid]).await?.remove(&nid) else {
             return Ok(true);
@@ -122,12 +156,22 @@ async fn has_newly_joined(
     }
 }
 
+/// Where the reading of a room's timeline starts.
+#[derive(Clone, Copy)]
+struct Start {
+    room: i64,
+    place: Place,
+    /// The first event that the device lacks.
+    first: Place,
+}
+
 async fn fill_joined(
     sync: &Sync,
     caller: &Caller,
     window: &mut Window,
     after: Position,
-    limit: i64,
+    shown: Shown<'_>,
+    limit: usize,
 ) -> Result<(), Refusal> {
     let until = window.until;
     let known: Vec<i64> = window
@@ -144,119 +188,158 @@ async fn fill_joined(
         joined.entire |= first_new
             .get(nid)
             .is_some_and(|first| first.begins_stretch() || first.next_stretch() <= newest.last_place);
-        let earliest = Place(newest.last_place.0 - limit + 1).max(newest.first_place);
-        let start = match first_new.get(nid) {
-            _ if joined.entire => earliest,
-            Some(first) => earliest.max(*first),
+        let first = match first_new.get(nid) {
+            _ if joined.entire => newest.first_place,
+            Some(first) => *first,
             None => continue,
         };
-        joined.limited = if joined.entire {
-            start > newest.first_place
-        } else {
-            first_new.get(nid) < Some(&start)
-        };
-        starts.push((*nid, start));
+        let earliest = newest.last_place.0.saturating_sub(places(limit)) + 1;
+        let place = Place(earliest).max(first);
+        starts.push(Start {
+            room: *nid,
+            place,
+            first,
+        });
     }
-    let mut timelines = sync.store.timelines(&starts, limit).await?;
-    for (nid, start) in starts {
-        let Some(joined) = window.joined.get_mut(&nid) else {
+    let mut timelines = read_timelines(sync, &mut starts, shown, limit).await?;
+    for Start { room, place, first } in starts {
+        let Some(joined) = window.joined.get_mut(&room) else {
             continue;
         };
-        let timeline = timelines.remove(&nid).unwrap_or_default();
+        let timeline = timelines.remove(&room).unwrap_or_default();
         let is_due = |stored: &Arc<StoredEvent>| stored.position().is_some_and(|position| position <= until);
         joined.timeline = timeline.into_iter().filter(is_due).collect();
-        joined.limited |= joined.timeline.first().is_some_and(|stored| stored.follows_gap());
+        joined.limited = place > first || joined.timeline.first().is_some_and(|stored| stored.follows_gap());
         joined.unread = !joined.timeline.is_empty() || joined.entire;
         if joined.entire {
-            let visible = sync
-                .rooms
-                .visible(
-                    &caller.user_id,
-                    &joined.room,
-                    std::mem::take(&mut joined.timeline),
-                )
-                .await?;
+            let timeline = std::mem::take(&mut joined.timeline);
+            let visible = sync.rooms.visible_end(&caller.user_id, &joined.room, timeline);
+            let (visible, is_cut) = visible.await?;
             joined.timeline = visible;
-        } else if let Some(first) = first_new.get(&nid).filter(|_| joined.limited) {
-            let skipped = sync.store.state_events_between(nid, *first, start).await?;
+            joined.limited |= is_cut;
+        } else if joined.limited {
+            let skipped = sync.store.state_events_between(room, first, place).await?;
             joined.skipped_state = last_of_each_slot(skipped);
         }
+        shown.cut(joined, limit);
     }
     Ok(())
 }
 
-/// What a user may still see of a room that the user has left.
+fn places(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+/// The timelines of rooms from their starts on. Where less than the limit is shown of one, it is read from further back,
+/// and its start moved there: one more query for all of these together.
+async fn read_timelines(
+    sync: &Sync,
+    starts: &mut [Start],
+    shown: Shown<'_>,
+    limit: usize,
+) -> Result<HashMap<i64, Vec<Arc<StoredEvent>>>, Refusal> {
+    let from: Vec<_> = starts
+        .iter()
+        .map(|start| (start.room, start.place, Place(i64::MAX)))
+        .collect();
+    let mut timelines = sync.store.timelines(&from, places(limit)).await?;
+    if shown.is_everything() {
+        return Ok(timelines);
+    }
+    let mut further = Vec::new();
+    for start in starts.iter_mut().filter(|start| start.place > start.first) {
+        let timeline = timelines.get(&start.room).map(Vec::as_slice).unwrap_or_default();
+        if timeline.iter().filter(|stored| shown.shows(stored)).count() < limit {
+            let place = Place(start.place.0 - LOOKED_THROUGH).max(start.first);
+            further.push((start.room, place, Place(start.place.0 - 1)));
+            start.place = place;
+        }
+    }
+    if !further.is_empty() {
+        for (room, mut earlier) in sync.store.timelines(&further, LOOKED_THROUGH).await? {
+            let timeline = timelines.entry(room).or_default();
+            earlier.append(timeline);
+            *timeline = earlier;
+        }
+    }
+    Ok(timelines)
+}
+
+/// What a user may still see of a room that the user has left, or of one that was never joined: that it is over.
 async fn left_window(
     sync: &Sync,
     membership: &StoredMembership,
     since: Option<Position>,
-    limit: i64,
+    shown: Shown<'_>,
+    limit: usize,
 ) -> Result<Option<LeftWindow>, Refusal> {
-    let nid = membership.membership.room;
-    let Some(room) = sync.rooms.room_by_nid(nid).await? else {
+    let Membership {
+        room: nid,
+        event,
+        ref user_id,
+        ..
+    } = membership.membership;
+    let Some(leave) = sync.rooms.events(&[event]).await?.remove(&event) else {
         return Ok(None);
     };
-    let leave = sync
-        .rooms
-        .events(&[membership.membership.event])
-        .await?
-        .remove(&membership.membership.event);
-    let Some((leave, end)) = leave.and_then(|leave| Some((leave.clone(), leave.place?))) else {
-        return Ok(None);
+    let mut left = LeftWindow {
+        room_id: membership.room_id.clone(),
+        seen: None,
+        leave: Arc::clone(&leave),
     };
-    if since.is_some() && never_joined(sync, &leave).await? {
-        // A rejected invitation: nothing of the room was ever seen.
-        return Ok(Some(LeftWindow {
-            room,
-            timeline: vec![leave],
-            limited: false,
-            skipped_state: Vec::new(),
-        }));
+    // An event without a place ends an invitation to, or a knock on, a room that this server is not in.
+    let Some(end) = leave.place.filter(|_| !membership.forgotten) else {
+        return Ok(Some(left));
+    };
+    let before = leave.replaces;
+    let (Some(before), Some(room)) = (before, sync.rooms.room_by_nid(nid).await?) else {
+        return Ok(Some(left));
+    };
+    if never_joined(sync, before).await? {
+        return Ok(Some(left));
     }
+    let mut seen = JoinedWindow::of(room);
+    seen.end = Some(leave);
     let first = match since {
         Some(since) => {
+            seen.entire = has_newly_joined(sync, before, since).await?;
             let firsts = sync
                 .store
                 .first_places_since(vec![nid], since, membership.position)
                 .await?;
             firsts.get(&nid).copied().unwrap_or(end)
         }
-        None => room.head().first_place,
+        None => {
+            seen.entire = true;
+            seen.room.head().first_place
+        }
     };
-    let start = first.max(Place(end.0 - limit + 1));
-    let events = sync
+    let start = first.max(Place(end.0.saturating_sub(places(limit)) + 1));
+    let timeline = sync
         .store
-        .timelines(&[(nid, start)], limit)
+        .timelines(&[(nid, start, end)], places(limit))
         .await?
         .remove(&nid)
         .unwrap_or_default();
-    let timeline: Vec<_> = events
-        .into_iter()
-        .filter(|stored| stored.place <= Some(end))
-        .collect();
-    let timeline = sync
-        .rooms
-        .visible(&membership.membership.user_id, &room, timeline)
-        .await?;
-    let limited = start > first;
-    let skipped = if limited {
-        sync.store.state_events_between(nid, first, start).await?
-    } else {
-        Vec::new()
-    };
-    Ok(Some(LeftWindow {
-        room,
-        timeline,
-        limited,
-        skipped_state: last_of_each_slot(skipped),
-    }))
+    let (timeline, is_cut) = sync.rooms.visible_end(user_id, &seen.room, timeline).await?;
+    seen.timeline = timeline;
+    seen.limited = start > first || is_cut;
+    if seen.limited && !seen.entire {
+        let shown_from = seen.timeline.first().and_then(|stored| stored.place);
+        let skipped = sync
+            .store
+            .state_events_between(nid, first, shown_from.unwrap_or(end))
+            .await?;
+        seen.skipped_state = last_of_each_slot(skipped);
+    }
+    shown.cut(&mut seen, limit);
+    left.seen = Some(seen);
+    Ok(Some(left))
 }
 
-async fn never_joined(sync: &Sync, leave: &StoredEvent) -> Result<bool, Refusal> {
-    let Some(replaced) = leave.replaces else {
-        return Ok(true);
-    };
-    let before = sync.rooms.events(&[replaced]).await?.remove(&replaced);
+/// Whether a membership event says that somebody is not in the room.
+async fn never_joined(sync: &Sync, event: EventNid) -> Result<bool, Refusal> {
+    let before = sync.rooms.events(&[event]).await?.remove(&event);
     Ok(before.is_none_or(|before| !super::members::is_join(&before.event)))
 }
 

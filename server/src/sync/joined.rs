@@ -17,6 +17,7 @@ use crate::live::RoomUnread;
 use crate::rooms::view::View;
 use crate::store::events::StoredEvent;
 use crate::store::notifications::Unread;
+use crate::store::receipts::Receipt;
 
 /// What a joined room's part is written from.
 pub(super) struct JoinedParts<'p> {
@@ -32,6 +33,8 @@ pub(super) struct JoinedParts<'p> {
     pub(super) heroes: Option<&'p [OwnedUserId]>,
     /// Who is typing, when that changed.
     pub(super) typing: Option<Vec<OwnedUserId>>,
+    /// Whether the device asks for whole states.
+    pub(super) whole: bool,
 }
 
 /// A timeline that is to be written.
@@ -52,7 +55,7 @@ impl Timeline {
     }
 }
 
-/// Appends `"<room id>":{…}`.
+/// Appends `"<room id>":{…}`, unless the device's filter lets nothing of it through.
 pub(super) fn write(
     out: &mut String,
     sync: &Sync,
@@ -62,6 +65,11 @@ pub(super) fn write(
     parts: &JoinedParts<'_>,
 ) {
     let joined = parts.joined;
+    let notices = notices(parts, caller, wish);
+    let data = room_data(joined, wish);
+    if notices.is_empty() && data.is_empty() && !is_news(parts, caller) {
+        return;
+    }
     write_comma(out);
     write_text(out, joined.room.room_id.as_str());
     out.push_str(":{\"timeline\":{");
@@ -93,35 +101,52 @@ pub(super) fn write(
     if let Some(unread) = parts.unread {
         write_unread(out, unread, wish.filter.unread_thread_notifications);
     }
-    let receipts = ephemeral::receipts(&joined.receipts, &caller.user_id);
-    let typing = parts
-        .typing
-        .as_ref()
-        .filter(|users| joined.typing || !users.is_empty())
-        .map(|users| ephemeral::typing(users.iter().map(|user_id| &**user_id)));
-    let notices = [("m.receipt", receipts), ("m.typing", typing)];
-    let wanted = notices
-        .iter()
-        .filter(|(kind, _)| wish.filter.ephemeral.wants(kind, None));
-    let notices: Vec<&str> = wanted.filter_map(|(_, notice)| notice.as_deref()).collect();
     if !notices.is_empty() {
         out.push_str(",\"ephemeral\":{");
-        write_events(out, notices);
+        write_events(out, notices.iter().map(String::as_str));
         out.push('}');
     }
-    let wanted = joined
-        .account_data
-        .iter()
-        .filter(|data| wish.filter.room_account_data.wants(&data.data_type, None));
-    let data: Vec<String> = wanted
-        .map(|data| account_data(&data.data_type, &data.content))
-        .collect();
     if !data.is_empty() {
         out.push_str(",\"account_data\":{");
         write_events(out, data.iter().map(String::as_str));
         out.push('}');
     }
     out.push('}');
+}
+
+/// Receipts and typing that the device wants to hear of, as events.
+fn notices(parts: &JoinedParts<'_>, caller: &Caller, wish: &Wish) -> Vec<String> {
+    let joined = parts.joined;
+    let wants = |kind| wish.filter.ephemeral.wants(kind, None);
+    let receipts = ephemeral::receipts(&joined.receipts, &caller.user_id).filter(|_| wants("m.receipt"));
+    let typing = parts
+        .typing
+        .as_ref()
+        .filter(|users| (joined.typing || !users.is_empty()) && wants("m.typing"))
+        .map(|users| ephemeral::typing(users.iter().map(|user_id| &**user_id)));
+    receipts.into_iter().chain(typing).collect()
+}
+
+/// Account data of the room that the device wants to hear of, as events.
+fn room_data(joined: &JoinedWindow, wish: &Wish) -> Vec<String> {
+    let data = joined.account_data.iter();
+    let wanted = data.filter(|data| wish.filter.room_account_data.wants(&data.data_type, None));
+    wanted
+        .map(|data| account_data(&data.data_type, &data.content))
+        .collect()
+}
+
+/// Whether a room is told though nobody types or reads there. That the counts of unread events have moved with events
+/// that the device does not want to hear of is not told for itself.
+fn is_news(parts: &JoinedParts<'_>, caller: &Caller) -> bool {
+    let joined = parts.joined;
+    let is_own = |receipt: &Receipt| receipt.user_id == caller.user_id;
+    joined.entire
+        || parts.whole
+        || joined.limited
+        || !joined.timeline.is_empty()
+        || !parts.state.is_empty()
+        || joined.receipts.iter().any(is_own)
 }
 
 fn write_timeline(out: &mut String, view: &View, joined: &JoinedWindow, events: &[Arc<StoredEvent>]) {

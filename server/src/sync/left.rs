@@ -13,25 +13,32 @@ use super::window::LeftWindow;
 use crate::rooms::view::View;
 use crate::store::events::StoredEvent;
 
-/// Appends `"<room id>":{…}`.
-pub(super) fn write(out: &mut String, left: &LeftWindow, view: &View, wish: &Wish) {
-    let wanted = |stored: &&Arc<StoredEvent>| wish.filter.timeline.wants_event(&stored.event);
-    let before = left
-        .timeline
-        .first()
-        .and_then(|first| first.place)
-        .map(|place| Place(place.0 - 1));
-    let before = PageToken::Place(before.unwrap_or_else(|| left.room.head().last_place));
+/// Appends `"<room id>":{…}`. Of a room that never let the user in, there is nothing to read further back.
+pub(super) fn write(
+    out: &mut String,
+    left: &LeftWindow,
+    state: &[Arc<StoredEvent>],
+    view: &View,
+    wish: &Wish,
+) {
     write_comma(out);
-    write_text(out, left.room.room_id.as_str());
+    write_text(out, left.room_id.as_str());
     out.push_str(":{\"timeline\":{");
-    write_seen(out, view, left.timeline.iter().filter(wanted));
-    let _ = write!(out, ",\"limited\":{},\"prev_batch\":\"{before}\"}}", left.limited);
+    write_seen(out, view, left.timeline());
+    match &left.seen {
+        Some(seen) => {
+            let first = seen.timeline.first().or(seen.end.as_ref());
+            let place = first.and_then(|first| first.place).unwrap_or_default();
+            let before = PageToken::Place(Place(place.0 - 1));
+            let _ = write!(out, ",\"limited\":{},\"prev_batch\":\"{before}\"}}", seen.limited);
+        }
+        None => out.push_str(",\"limited\":false}"),
+    }
     out.push_str(if wish.state_after {
         ",\"state_after\":{"
     } else {
         ",\"state\":{"
     });
-    write_seen(out, view, &left.skipped_state);
+    write_seen(out, view, state);
     out.push_str("}}");
 }

@@ -14,8 +14,10 @@ mod joined;
 mod lazy_members;
 mod left;
 mod members;
+mod presence;
 mod recent;
 mod session;
+mod shown;
 mod state;
 mod stripped;
 mod to_device;
@@ -23,6 +25,7 @@ mod told;
 mod unread;
 mod window;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use maru_protocol::cursor::{Position, SinceToken};
@@ -154,7 +157,15 @@ impl Sync {
             position: to.position.min(self.hub.position()),
             ..Fresh::default()
         };
-        let window = gather::window(self, caller, Some(since), until, &Wish::default()).await?;
+        let window = gather::window(
+            self,
+            caller,
+            Some(since),
+            until,
+            &Wish::default(),
+            &HashSet::new(),
+        )
+        .await?;
         device_lists::of(self, caller, &window).await
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use maru_protocol::cursor::Position;
 
-use super::filter::Filter;
+use super::shown::Shown;
 use super::window::{JoinedWindow, Window};
 use crate::accounts::Caller;
 use crate::live::{Fresh, Item};
@@ -13,13 +13,13 @@ use crate::rooms::RoomTable;
 use crate::store::account_data::GLOBAL;
 use crate::store::events::StoredEvent;
 
-/// The window that an inbox shows, or none where the database must be asked: when the user's own memberships changed,
+/// The window that an inbox shows, with up to `limit` events of each timeline; or none where the database must be asked: when the user's own memberships changed,
 /// when a room's timeline has a gap, or when a room is no longer in memory.
 pub(super) fn window(
     fresh: Fresh,
     since: Position,
     caller: &Caller,
-    filter: &Filter,
+    (shown, limit): (Shown<'_>, usize),
     table: &RoomTable,
 ) -> Option<Window> {
     let mut window = Window {
@@ -77,7 +77,7 @@ pub(super) fn window(
     window.device_lists.dedup();
     for joined in window.joined.values_mut() {
         take_redactions(joined, table);
-        cut(joined, filter.timeline_limit());
+        shown.cut(joined, limit);
     }
     Some(window)
 }
@@ -112,19 +112,6 @@ fn take_redactions(joined: &mut JoinedWindow, table: &RoomTable) {
                 .get(&stored.nid)
                 .unwrap_or_else(|| Arc::clone(stored));
         }
-    }
-}
-
-/// Keeps the newest events; the state events among the others are told as state.
-fn cut(joined: &mut JoinedWindow, limit: usize) {
-    let extra = joined.timeline.len().saturating_sub(limit);
-    if extra > 0 {
-        joined.limited = true;
-        let skipped = joined
-            .timeline
-            .drain(..extra)
-            .filter(|stored| stored.event.is_state());
-        joined.skipped_state = last_of_each_slot(skipped.collect());
     }
 }
 

@@ -10,21 +10,19 @@ use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, Draft, account_data, open, write_comma, write_events, write_json, write_name};
 use super::joined::{JoinedParts, Timeline};
+use super::lazy_members::GivenMembers;
+use super::shown::Shown;
+use super::state::Asking;
 use super::window::{JoinedWindow, Window};
-use super::{Sync, Wish, device_lists, gather, joined, left, members, recent, state, stripped, unread};
+use super::{Sync, Wish, device_lists, gather, joined, left, members, presence, recent, stripped, unread};
 use crate::accounts::Caller;
 use crate::keys::RememberedCounts;
 use crate::live::{Fresh, Inbox};
+use crate::push::{IGNORED_USERS, ignored_users};
 use crate::refusal::Refusal;
 use crate::rooms::view::{Reader, Recency, View};
 use crate::store::account_data::GLOBAL;
 use crate::store::events::StoredEvent;
-
-/// The account data that lists them.
-const IGNORED_USERS: &str = "m.ignored_user_list";
-
-/// The presence of members of larger rooms is not part of a first sync.
-const PRESENCE_MEMBERS: usize = 200;
 
 /// Members named in the summary of a room without a name.
 const HEROES: usize = 5;
@@ -35,12 +33,15 @@ pub struct Session<'s> {
     sync: &'s Sync,
     caller: Caller,
     wish: Wish,
+    /// What has been looked through.
     since: Option<SinceToken>,
+    /// What the device has: the cursor that it came with, or that of the last answer.
+    has: Option<Position>,
+    /// The members that the device has been given, if it loads them lazily.
+    given: Option<GivenMembers>,
     inbox: Arc<Inbox>,
     /// Users whose messages are not shown (`m.ignored_user_list`).
     ignored: Arc<HashSet<OwnedUserId>>,
-    /// Whether the list of ignored users has been read.
-    knows_ignored: bool,
     /// The device's keys on the server.
     key_counts: RememberedCounts,
     /// How often the user's sessions had been recalled when the device's token was looked at.
@@ -58,14 +59,17 @@ impl<'s> Session<'s> {
         let inbox = sync.hub.open(&caller.user_id);
         inbox.session_started();
         let recalls = inbox.recalls();
+        let lazily = wish.filter.lazy_load_members;
+        let given = lazily.then(|| sync.lazily_loaded.of(&caller));
         Self {
             sync,
             caller,
             wish,
             since,
+            has: since.map(|since| since.position),
+            given,
             inbox,
             ignored: Arc::default(),
-            knows_ignored: false,
             key_counts: RememberedCounts::default(),
             recalls,
         }
@@ -96,6 +100,8 @@ impl<'s> Session<'s> {
             return Ok(None);
         }
         let next_batch = self.since.unwrap_or_else(|| self.now());
+        self.answering(next_batch.position);
+        self.has = Some(next_batch.position);
         let mut draft = Draft::new(self.wish.opening, next_batch, 0);
         Box::pin(self.write_key_counts(&mut draft.out)).await?;
         Ok(Some(draft.finish()))
@@ -164,6 +170,7 @@ impl<'s> Session<'s> {
     /// When the database cannot be read.
     pub async fn look(&mut self) -> Result<Option<Answer>, Refusal> {
         let now = self.now();
+        self.ignored = self.ignored_users().await?;
         let window = match self.since {
             Some(since) if !self.wish.full_state => match self.recent(since, now).await? {
                 Some(window) => window,
@@ -173,15 +180,23 @@ impl<'s> Session<'s> {
         };
         let first = self.since.is_none() || self.wish.full_state;
         self.wish.full_state = false;
-        self.read_ignored(&window).await?;
+        self.answering(now.position);
         let mut draft = Draft::new(self.wish.opening, now, window.expected_bytes());
         self.write(&mut draft.out, &window).await?;
         self.since = Some(now);
         if draft.is_empty() && !first {
             return Ok(None);
         }
+        self.has = Some(now.position);
         self.write_key_counts(&mut draft.out).await?;
         Ok(Some(draft.finish()))
+    }
+
+    /// Notes that the device is being answered up to a position.
+    fn answering(&self, until: Position) {
+        if let Some(given) = &self.given {
+            given.answering(self.has, until);
+        }
     }
 
     /// The window since a cursor; none when there is nothing new.
@@ -203,11 +218,15 @@ impl<'s> Session<'s> {
             return Ok(None);
         }
         let filter = Arc::clone(&self.wish.filter);
+        let shown = Shown {
+            wanted: &filter.timeline,
+            ignored: &self.ignored,
+        };
         match recent::window(
             fresh,
             since.position,
             &self.caller,
-            &filter,
+            (shown, filter.timeline_limit()),
             self.sync.rooms.table(),
         ) {
             Some(window) => Ok(Some(window)),
@@ -230,48 +249,31 @@ impl<'s> Session<'s> {
             ephemeral: now.ephemeral,
             ..in_memory
         };
-        if since.is_none() {
-            self.sync.lazily_loaded.forget(&self.caller);
-        }
         gather::window(
             self.sync,
             &self.caller,
             since.map(|since| since.position),
             fresh,
             &self.wish,
+            &self.ignored,
         )
         .await
     }
 
-    /// Knows whom the user ignores: read once, and again when the list changes.
-    async fn read_ignored(&mut self, window: &Window) -> Result<(), Refusal> {
-        let has_changed = window
-            .account_data
-            .iter()
-            .any(|data| data.data_type == IGNORED_USERS);
-        if self.knows_ignored && !has_changed {
-            return Ok(());
+    /// Whom the user ignores: read once, and then kept current by the inbox.
+    async fn ignored_users(&self) -> Result<Arc<HashSet<OwnedUserId>>, Refusal> {
+        if let Some(known) = self.inbox.ignored() {
+            return Ok(known);
         }
-        let list = match self.inbox.ignored().filter(|_| !has_changed) {
-            Some(ignored) => ignored,
-            None => {
-                let stored = self
-                    .sync
-                    .store
-                    .account_data(&self.caller.user_id, GLOBAL, IGNORED_USERS)
-                    .await?;
-                let ignored = Arc::new(
-                    stored
-                        .map(|data| ignored_users(&data.content))
-                        .unwrap_or_default(),
-                );
-                self.inbox.remember_ignored(Arc::clone(&ignored));
-                ignored
-            }
-        };
-        self.ignored = list;
-        self.knows_ignored = true;
-        Ok(())
+        let stored = self
+            .sync
+            .store
+            .account_data(&self.caller.user_id, GLOBAL, IGNORED_USERS)
+            .await?;
+        let read = stored
+            .map(|data| ignored_users(&data.content))
+            .unwrap_or_default();
+        Ok(self.inbox.remember_ignored(read))
     }
 
     /// Appends the members of the answer's object.
@@ -298,7 +300,7 @@ impl<'s> Session<'s> {
             write_events(out, data.iter().map(String::as_str));
             out.push('}');
         }
-        let presence = self.presence(window);
+        let presence = presence::events(self.sync, &self.wish, window);
         if !presence.is_empty() {
             write_name(out, "presence");
             out.push('{');
@@ -330,34 +332,15 @@ impl<'s> Session<'s> {
         Ok(())
     }
 
-    /// Presence events of users whose presence is news, or, in a first sync, of all who share a room.
-    fn presence(&self, window: &Window) -> Vec<String> {
-        if window.since.is_some() && window.presence.is_empty() {
-            return Vec::new();
+    /// What the device's states are made from.
+    fn asking(&self, window: &Window) -> Asking<'_> {
+        Asking {
+            sync: self.sync,
+            caller: &self.caller,
+            wish: &self.wish,
+            given: self.given.as_ref(),
+            until: window.until,
         }
-        let mut users: HashSet<OwnedUserId> = window.presence.iter().cloned().collect();
-        if window.since.is_none() {
-            for joined in window
-                .joined
-                .values()
-                .filter(|joined| joined.room.member_count() <= PRESENCE_MEMBERS)
-            {
-                joined
-                    .room
-                    .for_each_member(|user_id| users.extend([user_id.to_owned()]));
-            }
-        }
-        let wanted = users.iter().filter(|user_id| {
-            self.wish
-                .filter
-                .presence
-                .wants("m.presence", Some(user_id.as_str()))
-        });
-        let known = self.sync.presence.presence_of(wanted.map(|user_id| &**user_id));
-        let event = |(sender, content)| {
-            serde_json::json!({ "type": "m.presence", "sender": sender, "content": content }).to_string()
-        };
-        known.into_iter().map(event).collect()
     }
 
     async fn write_rooms(&self, out: &mut String, window: &Window) -> Result<(), Refusal> {
@@ -387,7 +370,10 @@ impl<'s> Session<'s> {
 
     async fn write_joined(&self, out: &mut String, window: &Window) -> Result<(), Refusal> {
         let sync = self.sync;
-        let states = state::of_rooms(sync, &self.caller, &window.joined, &self.wish).await?;
+        let states = self
+            .asking(window)
+            .of_rooms(window.joined.values(), window.full_state)
+            .await?;
         let changed_counts = window.joined.values().filter(|joined| joined.unread);
         let unread = unread::counts(sync, &self.caller.user_id, &self.inbox, changed_counts).await?;
         let heroes = self.heroes(window).await?;
@@ -409,6 +395,7 @@ impl<'s> Session<'s> {
                 unread: unread.get(nid).filter(|_| joined.unread),
                 heroes: heroes.get(nid).map(Vec::as_slice),
                 typing: (joined.typing || joined.entire).then(|| sync.typing.typing_users(*nid)),
+                whole: window.full_state,
             };
             joined::write(out, sync, &self.caller, &self.wish, &view, &parts);
         }
@@ -427,20 +414,20 @@ impl<'s> Session<'s> {
         if is_for_all && let Some(told) = self.sync.told.get(joined, now_ms) {
             return Timeline::Told(told);
         }
-        let shown = |stored: &&Arc<StoredEvent>| filter.wants_event(&stored.event) && !self.ignores(stored);
-        let events = joined.timeline.iter().filter(shown).cloned().collect();
-        Timeline::Own(events, is_for_all)
+        Timeline::Own(joined.timeline.clone(), is_for_all)
     }
 
     async fn write_left(&self, out: &mut String, window: &Window) -> Result<(), Refusal> {
-        let events = window
-            .left
-            .iter()
-            .flat_map(|left| left.timeline.iter().chain(&left.skipped_state))
-            .collect();
-        let view = self.view(window, events).await?;
+        let seen = window.left.iter().filter_map(|left| left.seen.as_ref());
+        let states = self.asking(window).of_rooms(seen, false).await?;
+        let timelines = window.left.iter().flat_map(|left| left.timeline());
+        let view = self
+            .view(window, timelines.chain(states.values().flatten()).collect())
+            .await?;
         for left in &window.left {
-            left::write(out, left, &view, &self.wish);
+            let state = left.seen.as_ref().and_then(|seen| states.get(&seen.room.nid));
+            let state = state.map(Vec::as_slice).unwrap_or_default();
+            left::write(out, left, state, &view, &self.wish);
         }
         Ok(())
     }
@@ -478,21 +465,4 @@ impl<'s> Session<'s> {
         }
         Ok(view)
     }
-
-    /// Whether an event comes from somebody whom the user ignores. State is always shown.
-    fn ignores(&self, stored: &StoredEvent) -> bool {
-        !stored.event.is_state() && self.ignored.contains(&stored.event.sender)
-    }
-}
-
-/// The users in an `m.ignored_user_list`.
-fn ignored_users(content: &str) -> HashSet<OwnedUserId> {
-    #[derive(serde::Deserialize)]
-    struct Content {
-        #[serde(default)]
-        ignored_users: HashMap<OwnedUserId, serde::de::IgnoredAny>,
-    }
-    serde_json::from_str::<Content>(content)
-        .map(|content| content.ignored_users.into_keys().collect())
-        .unwrap_or_default()
 }

@@ -1,14 +1,17 @@
-//! The state part of joined rooms: what a device must know besides the timeline.
+//! The state part of rooms: what a device must know besides the timeline.
 //!
 //! Given before the timeline by default, and after it on `use_state_after`. For a room that the device knows, it is
 //! the state events that the timeline leaves out; for one it does not know, the whole state.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use maru_protocol::auth::StateSlot;
+use maru_protocol::cursor::{Place, Position};
 use maru_protocol::state::{EventNid, State, StateNid};
 
+use super::lazy_members::GivenMembers;
+use super::recent::last_of_each_slot;
 use super::window::JoinedWindow;
 use super::{Sync, Wish};
 use crate::accounts::Caller;
@@ -19,131 +22,160 @@ use crate::store::events::StoredEvent;
 /// out what is no membership.
 const LOAD_WHOLE: usize = 256;
 
-/// The state events to send, by room.
-pub(super) async fn of_rooms(
-    sync: &Sync,
-    caller: &Caller,
-    rooms: &BTreeMap<i64, JoinedWindow>,
-    wish: &Wish,
-) -> Result<HashMap<i64, Vec<Arc<StoredEvent>>>, Refusal> {
-    let mut needed: HashMap<i64, Vec<EventNid>> = HashMap::new();
-    let mut given: HashMap<i64, Vec<Arc<StoredEvent>>> = HashMap::new();
-    for (nid, joined) in rooms {
-        if joined.entire || wish.full_state {
-            let state = state_for(sync, joined, wish.state_after).await?;
-            needed.insert(*nid, whole(sync, caller, joined, &state, wish).await?);
-        } else {
-            let mut events = joined.skipped_state.clone();
-            if wish.state_after {
-                let in_timeline = joined.timeline.iter().filter(|stored| stored.event.is_state());
-                events.extend(in_timeline.cloned());
-                events = super::recent::last_of_each_slot(events);
-            }
-            if wish.filter.lazy_load_members {
-                needed.insert(*nid, speakers(sync, caller, joined, &events, wish));
-            }
-            if !events.is_empty() {
-                given.insert(*nid, events);
+/// Whose state is asked for, and what of it.
+#[derive(Clone, Copy)]
+pub(super) struct Asking<'a> {
+    pub(super) sync: &'a Sync,
+    pub(super) caller: &'a Caller,
+    pub(super) wish: &'a Wish,
+    /// What the device has been given, if it loads members lazily.
+    pub(super) given: Option<&'a GivenMembers>,
+    /// The cursor that the answer takes the device to.
+    pub(super) until: Position,
+}
+
+impl Asking<'_> {
+    /// The state events to send, by room. With `whole` the device is told whole states.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub(super) async fn of_rooms(
+        &self,
+        rooms: impl Iterator<Item = &JoinedWindow> + Send,
+        whole: bool,
+    ) -> Result<HashMap<i64, Vec<Arc<StoredEvent>>>, Refusal> {
+        let mut needed: HashMap<i64, Vec<EventNid>> = HashMap::new();
+        let mut told: HashMap<i64, Vec<Arc<StoredEvent>>> = HashMap::new();
+        for joined in rooms {
+            let nid = joined.room.nid;
+            if joined.entire || whole {
+                let (state, edge) = self.state_for(joined).await?;
+                needed.insert(nid, self.whole(joined, &state).await?);
+                // What changed after that and is not shown in the timeline.
+                let mut beyond = joined.skipped_state.clone();
+                beyond.retain(|stored| stored.place > edge);
+                told.insert(nid, beyond);
+            } else {
+                let mut events = joined.skipped_state.clone();
+                if self.wish.state_after {
+                    events.extend(
+                        joined
+                            .timeline
+                            .iter()
+                            .filter(|stored| stored.event.is_state())
+                            .cloned(),
+                    );
+                    events.sort_by_key(|stored| stored.place);
+                    events = last_of_each_slot(events);
+                }
+                if let Some(given) = self.given.filter(|_| joined.end.is_none()) {
+                    needed.insert(nid, self.speakers(given, joined, &events));
+                }
+                told.insert(nid, events);
             }
         }
+        let all: Vec<EventNid> = needed.values().flatten().copied().collect();
+        let loaded = match all[..] {
+            [] => HashMap::new(),
+            _ => self.sync.rooms.events(&all).await?,
+        };
+        for (nid, events) in needed {
+            let mut whole: Vec<_> = events
+                .iter()
+                .filter_map(|event| loaded.get(event).cloned())
+                .collect();
+            let told = told.entry(nid).or_default();
+            if whole.is_empty() {
+                continue;
+            }
+            whole.append(told);
+            *told = last_of_each_slot(whole);
+        }
+        for events in told.values_mut() {
+            events.retain(|stored| self.wish.filter.state.wants_event(&stored.event));
+        }
+        told.retain(|_, events| !events.is_empty());
+        Ok(told)
     }
-    if needed.is_empty() && given.is_empty() {
-        return Ok(given);
-    }
-    let all: Vec<EventNid> = needed.values().flatten().copied().collect();
-    let loaded = sync.rooms.events(&all).await?;
-    for (nid, events) in needed {
-        let events = events.iter().filter_map(|event| loaded.get(event).cloned());
-        given.entry(nid).or_default().extend(events);
-    }
-    for events in given.values_mut() {
-        events.retain(|stored| wish.filter.state.wants_event(&stored.event));
-    }
-    Ok(given)
-}
 
-/// The state before or after a window's timeline.
-async fn state_for(sync: &Sync, joined: &JoinedWindow, after: bool) -> Result<State, Refusal> {
-    let Some(first) = joined.timeline.first() else {
-        return Ok(joined.room.head().state.clone());
-    };
-    let edge = if after {
-        joined.timeline.last().unwrap_or(first)
-    } else {
-        first
-    };
-    let at_edge = match edge.state {
-        Some(nid) if joined.room.head().state.nid() == Some(nid) => joined.room.head().state.clone(),
-        Some(nid) => sync.store.state(nid).await?,
-        None => State::default(),
-    };
-    // The state before a state event is the one after it with the replaced event back in its slot.
-    match StateSlot::of(&first.event) {
-        Some(slot) if !after => Ok(at_edge.with(StateNid(first.nid.0), [(slot.hash(), first.replaces)])),
-        _ => Ok(at_edge),
+    /// The state before or after a window's timeline, and the place of the newest event whose change may be in it. Where
+    /// the timeline shows nothing it is the one in the end: the room's present one, or that in which the user left.
+    async fn state_for(&self, joined: &JoinedWindow) -> Result<(State, Option<Place>), Refusal> {
+        let after = self.wish.state_after;
+        let edge = if after {
+            joined.timeline.last()
+        } else {
+            joined.timeline.first()
+        };
+        let Some(edge) = edge.or(joined.end.as_ref()) else {
+            return Ok((joined.room.head().state.clone(), Some(Place(i64::MAX))));
+        };
+        let at_edge = match edge.state {
+            Some(nid) if joined.room.head().state.nid() == Some(nid) => joined.room.head().state.clone(),
+            Some(nid) => self.sync.store.state(nid).await?,
+            None => State::default(),
+        };
+        // The state before a state event is the one after it with the replaced event back in its slot.
+        let state = match StateSlot::of(&edge.event) {
+            Some(slot) if !after && !joined.timeline.is_empty() => {
+                at_edge.with(StateNid(edge.nid.0), [(slot.hash(), edge.replaces)])
+            }
+            _ => at_edge,
+        };
+        Ok((state, edge.place))
     }
-}
 
-/// The events of a whole state, without members who do not speak if the device loads them lazily.
-async fn whole(
-    sync: &Sync,
-    caller: &Caller,
-    joined: &JoinedWindow,
-    state: &State,
-    wish: &Wish,
-) -> Result<Vec<EventNid>, Refusal> {
-    let mut events = state.events();
-    if !wish.filter.lazy_load_members {
-        return Ok(events);
+    /// The events of a whole state, without members who do not speak if the device loads them lazily.
+    async fn whole(&self, joined: &JoinedWindow, state: &State) -> Result<Vec<EventNid>, Refusal> {
+        let mut events = state.events();
+        let Some(given) = self.given else {
+            return Ok(events);
+        };
+        if events.len() > LOAD_WHOLE {
+            events = self.sync.store.without_members(&events).await?;
+        } else {
+            let loaded = self.sync.rooms.events(&events).await?;
+            events.retain(|nid| {
+                loaded
+                    .get(nid)
+                    .is_some_and(|stored| &*stored.event.event_type != "m.room.member")
+            });
+        }
+        let members = self.member_events(joined, state, true);
+        given.remember(&members, self.until);
+        events.extend(members);
+        Ok(events)
     }
-    if events.len() > LOAD_WHOLE {
-        events = sync.store.without_members(&events).await?;
-    } else {
-        let loaded = sync.rooms.events(&events).await?;
-        events.retain(|nid| {
-            loaded
-                .get(nid)
-                .is_some_and(|stored| &*stored.event.event_type != "m.room.member")
-        });
-    }
-    let mut members = member_events(joined, state, caller);
-    if !wish.filter.include_redundant_members {
-        sync.lazily_loaded.not_given(caller, &mut members);
-    }
-    events.extend(members);
-    Ok(events)
-}
 
-/// The membership events of those who speak in a timeline, as far as the device lacks them.
-fn speakers(
-    sync: &Sync,
-    caller: &Caller,
-    joined: &JoinedWindow,
-    given: &[Arc<StoredEvent>],
-    wish: &Wish,
-) -> Vec<EventNid> {
-    let mut members = member_events(joined, &joined.room.head().state, caller);
-    let here: HashSet<EventNid> = given
-        .iter()
-        .chain(&joined.timeline)
-        .map(|stored| stored.nid)
-        .collect();
-    members.retain(|nid| !here.contains(nid));
-    if !wish.filter.include_redundant_members {
-        sync.lazily_loaded.not_given(caller, &mut members);
+    /// The membership events of those who speak in a timeline, as far as the device lacks them. Where events were left
+    /// out, the device may have dropped what it knew: then all of them, and the user's own.
+    fn speakers(
+        &self,
+        given: &GivenMembers,
+        joined: &JoinedWindow,
+        told: &[Arc<StoredEvent>],
+    ) -> Vec<EventNid> {
+        let mut members = self.member_events(joined, &joined.room.head().state, joined.limited);
+        let here: HashSet<EventNid> = told
+            .iter()
+            .chain(&joined.timeline)
+            .map(|stored| stored.nid)
+            .collect();
+        members.retain(|nid| !here.contains(nid));
+        if !joined.limited && !self.wish.filter.include_redundant_members {
+            given.keep_new(&mut members);
+        }
+        given.remember(&members, self.until);
+        members
     }
-    members
-}
 
-fn member_events(joined: &JoinedWindow, state: &State, caller: &Caller) -> Vec<EventNid> {
-    let mut senders: Vec<_> = joined
-        .timeline
-        .iter()
-        .map(|stored| stored.event.sender.as_str())
-        .collect();
-    senders.push(caller.user_id.as_str());
-    senders.sort_unstable();
-    senders.dedup();
-    let of = |sender: &str| state.get(&StateSlot::new("m.room.member", sender).hash());
-    senders.into_iter().filter_map(of).collect()
+    fn member_events(&self, joined: &JoinedWindow, state: &State, with_own: bool) -> Vec<EventNid> {
+        let senders = joined.timeline.iter().map(|stored| stored.event.sender.as_str());
+        let own = with_own.then_some(self.caller.user_id.as_str());
+        let mut senders: Vec<_> = senders.chain(own).collect();
+        senders.sort_unstable();
+        senders.dedup();
+        let of = |sender: &str| state.get(&StateSlot::new("m.room.member", sender).hash());
+        senders.into_iter().filter_map(of).collect()
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use maru_protocol::cursor::Position;
-use ruma::{OwnedEventId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 
 use crate::rooms::Room;
 use crate::store::account_data::AccountData;
@@ -19,6 +19,8 @@ pub(super) struct Window {
     pub(super) since: Option<Position>,
     /// Where it ends.
     pub(super) until: Position,
+    /// Whether the device asks for whole states, though it has a cursor.
+    pub(super) full_state: bool,
     /// Whether it comes from the database rather than from the user's inbox.
     pub(super) gathered: bool,
     /// Joined rooms with something new, by local number.
@@ -48,18 +50,20 @@ impl Window {
     }
 }
 
-/// What happened in a room that the user is in.
+/// What happened in a room that the user is in, or was in until it ends.
 #[derive(Debug)]
 pub(super) struct JoinedWindow {
     /// The room.
     pub(super) room: Arc<Room>,
     /// Whether the device knows nothing of it yet.
     pub(super) entire: bool,
+    /// The event by which the user left; none for a room that the user is in.
+    pub(super) end: Option<Arc<StoredEvent>>,
     /// The newest events, oldest first.
     pub(super) timeline: Vec<Arc<StoredEvent>>,
     /// Whether there are more between the cursor and the timeline.
     pub(super) limited: bool,
-    /// State events between the cursor and the timeline, oldest first.
+    /// State events after the cursor that the timeline does not show, oldest first; the last of each slot.
     pub(super) skipped_state: Vec<Arc<StoredEvent>>,
     /// New receipts.
     pub(super) receipts: Vec<Receipt>,
@@ -77,6 +81,7 @@ impl JoinedWindow {
         Self {
             room,
             entire: false,
+            end: None,
             timeline: Vec::new(),
             limited: false,
             skipped_state: Vec::new(),
@@ -98,12 +103,20 @@ impl JoinedWindow {
 /// What happened in a room up to the user's leaving.
 #[derive(Debug)]
 pub(super) struct LeftWindow {
-    /// The room.
-    pub(super) room: Arc<Room>,
+    /// The room's id.
+    pub(super) room_id: OwnedRoomId,
+    /// What the user may know of it; none for one whom it never let in.
+    pub(super) seen: Option<JoinedWindow>,
+    /// The event that ended it, for a room of which no more is told.
+    pub(super) leave: Arc<StoredEvent>,
+}
+
+impl LeftWindow {
     /// The newest events up to the leave, oldest first.
-    pub(super) timeline: Vec<Arc<StoredEvent>>,
-    /// Whether there are more between the cursor and the timeline.
-    pub(super) limited: bool,
-    /// State events between the cursor and the timeline, oldest first.
-    pub(super) skipped_state: Vec<Arc<StoredEvent>>,
+    pub(super) fn timeline(&self) -> &[Arc<StoredEvent>] {
+        match &self.seen {
+            Some(seen) => &seen.timeline,
+            None => std::slice::from_ref(&self.leave),
+        }
+    }
 }

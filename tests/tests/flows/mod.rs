@@ -2,7 +2,11 @@
 
 mod chat;
 mod devices;
+mod filtered;
+mod lazy_members;
+mod leaving;
 mod limits;
+mod newcomers;
 mod redaction;
 mod sync;
 mod websocket;
