@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use maru_protocol::canonical::{CanonicalError, Content};
 use ruma::api::client::message::send_message_event::v3 as send_message_event;
@@ -11,12 +12,14 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::call::{Answer, Call, Reply};
+use super::error::ApiError;
 use super::router::{Endpoints, Routes};
 use crate::accounts::Caller;
 use crate::limits::Budget;
 use crate::refusal::Refusal;
 use crate::rooms::{Room, Transaction};
 use crate::server::Server;
+use crate::sync::Sending;
 
 /// `PUT` of state with an empty state key, which leaves the key out of the path.
 const STATE_WITHOUT_KEY: [&str; 4] = [
@@ -36,11 +39,15 @@ pub(super) fn routes() -> Routes {
     })
 }
 
+/// An answer that the device's own sync waits for.
+type Sent<T> = Result<(Extension<Sending>, Answer<T>), ApiError>;
+
 async fn send(
     State(server): State<Arc<Server>>,
     call: Call<send_message_event::Request>,
-) -> Reply<send_message_event::Response> {
+) -> Sent<send_message_event::Response> {
     let (request, caller) = (call.request, call.caller);
+    let unanswered = server.sync.sending(&caller);
     let room = server.rooms.room(&request.room_id).await?;
     let content = content(request.body.json().get())?;
     let event_type = request.event_type.to_string();
@@ -49,14 +56,16 @@ async fn send(
         .rooms
         .send(&room, &caller.user_id, &event_type, content, Some(&transaction))
         .await?;
-    Ok(Answer(send_message_event::Response::new(stored.event.id.clone())))
+    let answer = Answer(send_message_event::Response::new(stored.event.id.clone()));
+    Ok((Extension(unanswered), answer))
 }
 
 async fn redact(
     State(server): State<Arc<Server>>,
     call: Call<redact_event::Request>,
-) -> Reply<redact_event::Response> {
+) -> Sent<redact_event::Response> {
     let (request, caller) = (call.request, call.caller);
+    let unanswered = server.sync.sending(&caller);
     let room = server.rooms.room(&request.room_id).await?;
     let content = match &request.reason {
         Some(reason) => Content::of(&json!({ "reason": reason })).map_err(Refusal::internal)?,
@@ -74,7 +83,8 @@ async fn redact(
             Some(&transaction),
         )
         .await?;
-    Ok(Answer(redact_event::Response::new(stored.event.id.clone())))
+    let answer = Answer(redact_event::Response::new(stored.event.id.clone()));
+    Ok((Extension(unanswered), answer))
 }
 
 async fn set_state(

@@ -83,6 +83,13 @@ impl Hub {
         }
     }
 
+    /// Has the sessions of a user look for news.
+    pub fn wake(&self, user_id: &UserId) {
+        if let Some(inbox) = self.get(user_id) {
+            inbox.wake();
+        }
+    }
+
     /// How many users are listening.
     pub fn len(&self) -> usize {
         self.inboxes.read().unwrap_or_else(PoisonError::into_inner).len()

@@ -16,6 +16,7 @@ mod left;
 mod members;
 mod presence;
 mod recent;
+mod sending;
 mod session;
 mod shown;
 mod state;
@@ -34,6 +35,7 @@ use ruma::OwnedUserId;
 pub use answer::Answer;
 pub use device_lists::DeviceLists;
 pub use filter::{Filter, KnownFilters, Wanted};
+pub use sending::Sending;
 pub use session::Session;
 
 use crate::accounts::Caller;
@@ -64,6 +66,7 @@ pub struct Sync {
     /// Devices for which no to-device message is kept: their cursors need no look at the database.
     acknowledged: Cache<(OwnedUserId, String), ()>,
     lazily_loaded: lazy_members::LazyMembers,
+    unanswered: Arc<sending::Unanswered>,
     told: told::ToldTimelines,
     /// Filters of devices that listen.
     pub filters: KnownFilters,
@@ -119,6 +122,7 @@ impl Sync {
             push: sources.push,
             acknowledged: Cache::new(DEVICES),
             lazily_loaded: lazy_members::LazyMembers::new(DEVICES),
+            unanswered: Arc::default(),
             told: told::ToldTimelines::new(),
             filters: KnownFilters::default(),
         }
@@ -130,6 +134,13 @@ impl Sync {
     pub fn session(&self, caller: Caller, since: Option<SinceToken>, wish: Wish) -> Session<'_> {
         let since = since.filter(|since| !self.is_gone(since));
         Session::new(self, caller, since, wish)
+    }
+
+    /// Notes that a device begins to send an event, of which it is to hear after the answer: to be held until the response
+    /// is handed on.
+    #[must_use]
+    pub fn sending(&self, caller: &Caller) -> Sending {
+        Sending::begin(&self.unanswered, &self.hub, caller)
     }
 
     /// Whether a cursor belongs to another log, or is ahead of this one.

@@ -124,7 +124,11 @@ impl<'s> Session<'s> {
             return true;
         }
         if !self.is_stopping() {
-            changed.await;
+            match self.sync.unanswered.hold(&self.caller) {
+                None => changed.await,
+                // Boxed, since it happens to few who wait.
+                Some(hold) => drop(Box::pin(timeout_at(hold.until, changed)).await),
+            }
         }
         !self.is_stopping()
     }
@@ -159,9 +163,14 @@ impl<'s> Session<'s> {
         self.inbox.recalls() != self.recalls
     }
 
+    /// How far the device may read.
     fn now(&self) -> SinceToken {
-        self.sync
-            .token(self.sync.hub.position(), self.sync.hub.ephemeral())
+        let (mut position, ephemeral) = (self.sync.hub.position(), self.sync.hub.ephemeral());
+        if let Some(hold) = self.sync.unanswered.hold(&self.caller) {
+            let since = self.since.map_or(Position::START, |since| since.position);
+            position = position.min(hold.position).max(since);
+        }
+        self.sync.token(position, ephemeral)
     }
 
     /// What there is for the device now, if anything. Moves the cursor past what was looked at.

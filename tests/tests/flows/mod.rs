@@ -2,6 +2,7 @@
 
 mod chat;
 mod devices;
+mod echo;
 mod filtered;
 mod lazy_members;
 mod leaving;

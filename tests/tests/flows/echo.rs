@@ -1,0 +1,90 @@
+//! What a device hears of its own events, and when.
+
+use axum::body::Body;
+use http::{Request, Response};
+use maru_tests::user::encode;
+use maru_tests::{Api, Synced, TestServer, User, on_both_engines};
+use serde_json::json;
+use tower::ServiceExt;
+
+on_both_engines!(
+    a_device_hears_of_its_event_after_the_answer,
+    a_device_waits_for_an_answer_that_nobody_takes_no_longer_than_a_moment,
+);
+
+/// What is new for a device but presence, waiting for up to ten seconds.
+async fn wait(user: &User, since: &str) -> Synced {
+    let filter = encode(&json!({ "presence": { "types": [] } }).to_string());
+    let since = encode(since);
+    user.sync_with(&format!("timeout=10000&filter={filter}&since={since}"))
+        .await
+}
+
+/// Sends a text message, or redacts one, and keeps the answer: nobody has taken it from the server.
+async fn send_and_keep(
+    server: &TestServer,
+    user: &User,
+    path: &str,
+    body: serde_json::Value,
+) -> Response<Body> {
+    let Api::InProcess(router) = server.api() else {
+        panic!("the server is not in this process");
+    };
+    let request = Request::put(format!("/_matrix/client/v3/{path}"))
+        .header("Authorization", format!("Bearer {}", user.token))
+        .body(Body::from(body.to_string()))
+        .unwrap();
+    let answer = router.clone().oneshot(request).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    answer
+}
+
+async fn a_device_hears_of_its_event_after_the_answer(server: TestServer) {
+    let [alice, bob] = [server.user("alice").await, server.user("bob").await];
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    let other = alice.second_device().await;
+    let target = alice.send(&room, "to be removed").await;
+    let path = |what: &str| format!("rooms/{}/{what}", encode(&room));
+    let text = json!({ "msgtype": "m.text", "body": "hello" });
+    let requests = [
+        (path("send/m.room.message/one"), text),
+        (path(&format!("redact/{}/two", encode(&target))), json!({})),
+    ];
+    for (path, body) in requests {
+        let since = alice.sync(None).await.next();
+        let others = other.sync(None).await.next();
+        let hers = bob.sync(None).await.next();
+        let waiting = {
+            let (alice, since) = (alice.clone(), since.clone());
+            tokio::spawn(async move { wait(&alice, &since).await })
+        };
+        let answer = send_and_keep(&server, &alice, &path, body).await;
+        assert_eq!(
+            wait(&other, &others).await.timeline(&room).len(),
+            1,
+            "the other device"
+        );
+        assert_eq!(wait(&bob, &hers).await.timeline(&room).len(), 1, "everybody else");
+        let synced = alice.sync(Some(&since)).await;
+        assert!(synced.timeline(&room).is_empty(), "it is being answered");
+        assert!(alice.sync(None).await.timeline(&room).len() < bob.sync(None).await.timeline(&room).len());
+        assert!(!waiting.is_finished());
+        drop(answer);
+        let synced = alice.sync(Some(&synced.next())).await;
+        assert_eq!(synced.timeline(&room).len(), 1, "it has been answered");
+        assert_eq!(waiting.await.unwrap().timeline(&room).len(), 1);
+    }
+}
+
+async fn a_device_waits_for_an_answer_that_nobody_takes_no_longer_than_a_moment(server: TestServer) {
+    let alice = server.user("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let since = alice.sync(None).await.next();
+    let path = format!("rooms/{}/send/m.room.message/one", encode(&room));
+    let text = json!({ "msgtype": "m.text", "body": "hello" });
+    let answer = send_and_keep(&server, &alice, &path, text).await;
+    let synced = wait(&alice, &since).await;
+    assert_eq!(synced.texts(&room), ["hello"]);
+    drop(answer);
+}
