@@ -156,7 +156,9 @@ impl Push {
             .await?
             .into_iter()
             .partition(|(_, own)| own.ignored.contains(sender));
-        let nothing = ignoring.into_iter().map(|(user_id, _)| (user_id, Notify::Nothing));
+        let nothing = ignoring
+            .into_iter()
+            .map(|(user_id, _)| (user_id, Notify::Nothing));
         let mut verdicts: Vec<_> = nothing.collect();
         if !asked.is_empty() {
             verdicts.extend(self.by_rules(sent, asked).await?);
@@ -174,7 +176,9 @@ impl Push {
         let allowed: HashSet<String> = allowed.cloned().collect();
         let bytes = sent.draft.content.as_str().len();
         let share = Steps::share(rules.len());
-        let steps = rules.iter().map(|(_, own)| own.rules.most_steps(bytes).min(share));
+        let steps = rules
+            .iter()
+            .map(|(_, own)| own.rules.most_steps(bytes).min(share));
         if steps.sum::<u64>() + bytes as u64 <= STEPS_AT_ONCE {
             return Ok(ask(rules, sent.draft, sent.joined, &allowed));
         }
