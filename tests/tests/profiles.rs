@@ -14,6 +14,7 @@ on_both_engines!(
     a_new_name_is_told_to_every_room,
     fields_of_ones_own_are_kept_within_limits,
     people_are_found_by_name_where_they_may_be_known,
+    people_in_rooms_that_are_open_to_everybody_are_found,
 );
 
 async fn set(user: &User, field: &str, value: Value) -> maru_tests::Reply {
@@ -112,6 +113,51 @@ async fn fields_of_ones_own_are_kept_within_limits(server: TestServer) {
     set(&alice, "org.example.odd", json!("a\0b")).await.ok();
     assert_eq!(profile(&alice).await["org.example.odd"], "a\0b");
     alice.get("profile/%00").await.refused(400, "M_INVALID_PARAM");
+}
+
+async fn people_in_rooms_that_are_open_to_everybody_are_found(server: TestServer) {
+    let alice = server.user("alice").await;
+    let search = async |alice: &User| {
+        let found = alice.post("user_directory/search", json!({ "search_term": "o" }));
+        let found = found.await.ok();
+        let ids = found["results"].as_array().unwrap().iter();
+        ids.map(|user| user["user_id"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let bob = server.user("bob").await;
+    let carol = server.user("carol").await;
+    let oscar = server.user("oscar").await;
+    let visibility = |visibility: &str| json!({ "history_visibility": visibility });
+    let readable = json!([{ "type": "m.room.history_visibility", "content": visibility("world_readable") }]);
+    let open = bob.create_room(json!({ "preset": "public_chat" })).await;
+    let shown = carol.create_room(json!({ "initial_state": readable })).await;
+    let own = oscar.create_room(json!({})).await;
+    assert_eq!(search(&alice).await, [bob.id.clone(), carol.id.clone()]);
+    alice.join(&open).await;
+    assert_eq!(search(&alice).await, [bob.id.clone(), carol.id.clone()]);
+    let rule = |rule: &str| json!({ "join_rule": rule });
+    oscar
+        .set_state(&own, "m.room.join_rules", "", rule("public"))
+        .await;
+    let found = search(&alice).await;
+    assert_eq!(
+        found,
+        [oscar.id.clone(), bob.id.clone(), carol.id.clone()],
+        "names that begin with it first"
+    );
+
+    let server = server.restart().await;
+    let alice = alice.on(server.api());
+    assert_eq!(search(&alice).await, found, "of rooms that are not in memory too");
+    oscar
+        .on(server.api())
+        .set_state(&own, "m.room.join_rules", "", rule("invite"))
+        .await;
+    carol
+        .on(server.api())
+        .set_state(&shown, "m.room.history_visibility", "", visibility("shared"))
+        .await;
+    assert_eq!(search(&alice).await, [bob.id]);
 }
 
 async fn people_are_found_by_name_where_they_may_be_known(server: TestServer) {

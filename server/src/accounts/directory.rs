@@ -4,9 +4,14 @@ use ruma::{OwnedUserId, UserId};
 
 use super::Accounts;
 use crate::refusal::Refusal;
+use crate::store::user_directory::FoundUser;
 
 /// Most users found at once.
 const MOST: u64 = 100;
+
+/// Users whose rooms are looked at one by one in one search, because the caller shares none with them, and their rooms.
+const LOOKED_AT: i64 = 200;
+const ROOMS_LOOKED_AT: i64 = 2_000;
 
 /// Longest term, in bytes.
 const TERM_BYTES: usize = 256;
@@ -33,7 +38,8 @@ pub struct DirectoryPage {
 
 impl Accounts {
     /// Finds users by a part of their local part or display name, whatever the case: those who share a room with
-    /// `caller`, and those in rooms of the public directory.
+    /// `caller`, and those in rooms that anybody may join, read, or find in the public directory. Costs grow with the
+    /// accounts; of those who are in no room of the caller's or the directory's, the first are looked at.
     ///
     /// # Errors
     /// [`Refusal::InvalidParam`] for an impossible term.
@@ -54,7 +60,10 @@ impl Accounts {
         let limit = i64::try_from(limit.clamp(1, MOST)).unwrap_or(1);
         let mut found = self.store.search_users(caller, &term, limit + 1).await?;
         let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
-        let limited = found.len() > wanted;
+        let mut limited = found.len() > wanted;
+        if !limited {
+            limited = self.add_strangers(&mut found, caller, &term).await? || found.len() > wanted;
+        }
         found.truncate(wanted);
         let text = |json: Option<String>| serde_json::from_str(&json?).ok();
         let users = found.into_iter().map(|user| DirectoryUser {
@@ -66,6 +75,31 @@ impl Accounts {
             users: users.collect(),
             limited,
         })
+    }
+
+    /// Adds those who share no room with the caller and are in one that is open to everybody; whether some were not
+    /// looked at.
+    async fn add_strangers(
+        &self,
+        found: &mut Vec<FoundUser>,
+        caller: &UserId,
+        term: &str,
+    ) -> Result<bool, Refusal> {
+        let mut strangers = self.store.search_strangers(caller, term, LOOKED_AT).await?;
+        if strangers.is_empty() {
+            return Ok(false);
+        }
+        let names = strangers.iter().map(|user| user.user_id.to_string()).collect();
+        let rooms = self.store.joined_rooms_of(names, ROOMS_LOOKED_AT).await?;
+        let open = self.rooms.open_among(rooms.values().flatten().copied()).await?;
+        let is_limited = i64::try_from(strangers.len()).is_ok_and(|count| count >= LOOKED_AT);
+        strangers.retain(|user| {
+            let rooms = rooms.get(&user.user_id);
+            rooms.is_some_and(|rooms| rooms.iter().any(|room| open.contains(room)))
+        });
+        found.append(&mut strangers);
+        found.sort_by(|a, b| (b.begins, &a.user_id).cmp(&(a.begins, &b.user_id)));
+        Ok(is_limited)
     }
 
     /// The term without the parts of a user id that all users here have in common.

@@ -1,6 +1,6 @@
 //! What a room shows of itself to those outside (client-server API, "Published room directory" and "Room previews").
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use maru_protocol::auth::{SlotHash, StateSlot};
@@ -55,17 +55,43 @@ impl Rooms {
         Ok(summaries.collect())
     }
 
+    /// Those of some rooms (rooms.nid) that anybody may join or read. However many rooms: at most one query each for
+    /// heads, states and events.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn open_among(&self, rooms: impl IntoIterator<Item = i64>) -> Result<HashSet<i64>, Refusal> {
+        let heads = self.heads_of(rooms.into_iter().collect()).await?;
+        let slots = ["m.room.join_rules", "m.room.history_visibility"];
+        let slots = slots.map(|event_type| StateSlot::new(event_type, "").hash());
+        let deciding = |head: &Arc<RoomHead>| slots.map(|slot| head.state.get(&slot));
+        let nids: Vec<EventNid> = heads.values().flat_map(deciding).flatten().collect();
+        let events = self.events(&nids).await?;
+        let is_open = |head: &Arc<RoomHead>| {
+            let [rule, visibility] = deciding(head).map(|nid| events.get(&nid?));
+            let rule = content::<JoinRule>(rule);
+            let visibility = visibility.map(|stored| HistoryVisibility::of(&stored.event));
+            rule == Some(JoinRule::Public) || visibility == Some(HistoryVisibility::WorldReadable)
+        };
+        let open = heads.iter().filter(|(_, head)| is_open(head));
+        Ok(open.map(|(room, _)| *room).collect())
+    }
+
     /// The committed heads of rooms, from memory or in one query.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub(super) async fn heads(&self, rooms: &[StoredRoom]) -> Result<HashMap<i64, Arc<RoomHead>>, Refusal> {
+        self.heads_of(rooms.iter().map(|room| room.nid).collect()).await
+    }
+
+    async fn heads_of(&self, rooms: HashSet<i64>) -> Result<HashMap<i64, Arc<RoomHead>>, Refusal> {
         let mut heads = HashMap::with_capacity(rooms.len());
         let mut missing = Vec::new();
-        for room in rooms {
-            match self.table.get(room.nid) {
-                Some(room) => drop(heads.insert(room.nid, room.head())),
-                None => missing.push(room.nid),
+        for nid in rooms {
+            match self.table.get(nid) {
+                Some(room) => drop(heads.insert(nid, room.head())),
+                None => missing.push(nid),
             }
         }
         if !missing.is_empty() {

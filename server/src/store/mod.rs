@@ -43,6 +43,7 @@ mod since;
 pub mod sizes;
 pub mod state;
 pub mod to_device;
+pub mod user_directory;
 pub mod users;
 mod writer;
 

@@ -5,22 +5,10 @@ use std::collections::BTreeMap;
 use ruma::{OwnedUserId, UserId};
 
 use super::engine::{On, query};
-use super::users::user_id;
 use super::{Store, StoreError};
 
 /// A profile: JSON texts by the names of their fields.
 pub type Profile = BTreeMap<String, String>;
-
-/// A user whom the directory found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundUser {
-    /// The user.
-    pub user_id: OwnedUserId,
-    /// A JSON string.
-    pub displayname: Option<String>,
-    /// A JSON string.
-    pub avatar_url: Option<String>,
-}
 
 /// A change of one field.
 #[derive(Clone, Debug)]
@@ -120,48 +108,6 @@ impl Store {
             })
         })
         .await
-    }
-
-    /// Up to `limit` open accounts whose local part or display name contains `term`, which is in lower case, among
-    /// those who share a room with `caller` or are in a room of the public directory. Those come first whose name
-    /// begins with the term; the caller is not among them. Costs grow with the accounts.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn search_users(
-        &self,
-        caller: &UserId,
-        term: &str,
-        limit: i64,
-    ) -> Result<Vec<FoundUser>, StoreError> {
-        let escaped = term.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-        let rows = query(
-            "SELECT users.user_id, names.value, avatars.value FROM users \
-             LEFT JOIN profiles AS names ON names.user_id = users.user_id AND names.field = 'displayname' \
-             LEFT JOIN profiles AS avatars ON avatars.user_id = users.user_id AND avatars.field = 'avatar_url' \
-             WHERE users.deactivated = 0 AND users.user_id <> $2 AND users.search_text LIKE $1 ESCAPE '\\' AND EXISTS ( \
-                 SELECT 1 FROM memberships AS theirs \
-                 WHERE theirs.user_id = users.user_id AND theirs.membership = 'join' AND ( \
-                     EXISTS (SELECT 1 FROM rooms WHERE rooms.nid = theirs.room AND rooms.published = 1) \
-                     OR EXISTS (SELECT 1 FROM memberships AS mine WHERE mine.room = theirs.room \
-                                AND mine.user_id = $2 AND mine.membership = 'join'))) \
-             ORDER BY CASE WHEN users.search_text LIKE $3 ESCAPE '\\' THEN 0 ELSE 1 END, users.user_id LIMIT $4",
-        );
-        let rows = rows
-            .bind(format!("%{escaped}%"))
-            .bind(caller.as_str())
-            .bind(format!("{escaped}%"))
-            .bind(limit)
-            .all(&self.readers)
-            .await?;
-        let found = |row: &super::engine::Row| {
-            Ok(FoundUser {
-                user_id: user_id(row, 0, "users")?,
-                displayname: row.get(1)?,
-                avatar_url: row.get(2)?,
-            })
-        };
-        rows.iter().map(found).collect()
     }
 }
 
