@@ -1,12 +1,13 @@
 //! Media (client-server API, "Content repository"). Downloads need a token; the old paths without one are not served.
 
+use std::io::SeekFrom;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use ruma::api::client::authenticated_media::{
     get_content::v1 as get_content, get_content_as_filename::v1 as get_content_as_filename,
     get_content_thumbnail::v1 as get_content_thumbnail, get_media_config::v1 as get_media_config,
@@ -17,10 +18,13 @@ use ruma::api::client::media::{
 };
 use ruma::http_headers::{ContentDisposition, ContentDispositionType};
 use ruma::{MilliSecondsSinceUnixEpoch, UInt};
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
 use super::call::{Answer, Call, Reply};
-use super::error::ApiError;
+use super::error::{ApiError, plain};
+use super::range::Part;
 use super::router::{Endpoints, Routes};
 use super::upload::Upload;
 use crate::media::{About, Opened, ThumbnailSize};
@@ -94,6 +98,7 @@ async fn upload_created(
 
 async fn download(
     State(server): State<Arc<Server>>,
+    headers: HeaderMap,
     call: Call<get_content::Request>,
 ) -> Result<Response, ApiError> {
     let request = call.request;
@@ -101,11 +106,12 @@ async fn download(
         .media
         .open(&request.server_name, &request.media_id, request.timeout_ms)
         .await?;
-    answer(opened)
+    answer_part(opened, &headers, &request.media_id).await
 }
 
 async fn download_as(
     State(server): State<Arc<Server>>,
+    headers: HeaderMap,
     call: Call<get_content_as_filename::Request>,
 ) -> Result<Response, ApiError> {
     let request = call.request;
@@ -113,7 +119,7 @@ async fn download_as(
         .media
         .open(&request.server_name, &request.media_id, request.timeout_ms)
         .await?;
-    answer(opened.named(&request.filename))
+    answer_part(opened.named(&request.filename), &headers, &request.media_id).await
 }
 
 async fn thumbnail(
@@ -132,7 +138,8 @@ async fn thumbnail(
         .media
         .thumbnail(&request.server_name, &request.media_id, size, wait)
         .await?;
-    answer(opened)
+    let (headers, size) = (describe(&opened)?, opened.size);
+    Ok((headers, stream(opened.file, size)).into_response())
 }
 
 async fn config(
@@ -152,15 +159,51 @@ async fn config_v3(
     Ok(Answer(get_media_config_v3::Response::new(largest)))
 }
 
-/// A content as a stream, with the headers that keep it from doing harm in a browser.
-fn answer(opened: Opened) -> Result<Response, ApiError> {
+/// A content, or the part of it that is asked for. Content never changes, so its id is its version too.
+async fn answer_part(mut opened: Opened, asked: &HeaderMap, media_id: &str) -> Result<Response, ApiError> {
+    let etag = format!("\"{media_id}\"");
+    let size = opened.size;
+    let (status, bytes) = match Part::asked(asked, size, &etag) {
+        Part::Whole => (StatusCode::OK, 0..size),
+        Part::Bytes(bytes) => (StatusCode::PARTIAL_CONTENT, bytes),
+        Part::Unsatisfiable => {
+            let why = format!("the content has {size} bytes");
+            let mut response = plain(StatusCode::RANGE_NOT_SATISFIABLE, "M_UNKNOWN", &why);
+            let range = value(&format!("bytes */{size}"))?;
+            response.headers_mut().insert(header::CONTENT_RANGE, range);
+            return Ok(response);
+        }
+    };
+    let mut headers = describe(&opened)?;
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::ETAG, value(&etag)?);
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.end - bytes.start));
+    if status == StatusCode::PARTIAL_CONTENT {
+        let range = format!("bytes {}-{}/{size}", bytes.start, bytes.end - 1);
+        headers.insert(header::CONTENT_RANGE, value(&range)?);
+        let from = SeekFrom::Start(bytes.start);
+        opened.file.seek(from).await.map_err(Refusal::internal)?;
+    }
+    Ok((status, headers, stream(opened.file, bytes.end - bytes.start)).into_response())
+}
+
+/// The next `length` bytes of a file, read as they are sent.
+fn stream(file: File, length: u64) -> Body {
+    Body::from_stream(ReaderStream::with_capacity(file.take(length), PIECE))
+}
+
+fn value(text: &str) -> Result<HeaderValue, Refusal> {
+    HeaderValue::from_str(text).map_err(Refusal::internal)
+}
+
+/// The headers of a content, with those that keep it from doing harm in a browser.
+fn describe(opened: &Opened) -> Result<HeaderMap, Refusal> {
     let disposition = if opened.is_safe_to_show() {
         ContentDispositionType::Inline
     } else {
         ContentDispositionType::Attachment
     };
-    let disposition = ContentDisposition::new(disposition).with_filename(opened.file_name);
-    let value = |text: &str| HeaderValue::from_str(text).map_err(Refusal::internal);
+    let disposition = ContentDisposition::new(disposition).with_filename(opened.file_name.clone());
     let headers = [
         (header::CONTENT_TYPE, value(&opened.content_type)?),
         (header::CONTENT_LENGTH, HeaderValue::from(opened.size)),
@@ -179,6 +222,5 @@ fn answer(opened: Opened) -> Result<Response, ApiError> {
             HeaderValue::from_static("private, max-age=604800, immutable"),
         ),
     ];
-    let body = Body::from_stream(ReaderStream::with_capacity(opened.file, PIECE));
-    Ok((headers, body).into_response())
+    Ok(headers.into_iter().collect())
 }

@@ -22,6 +22,7 @@ mod media;
 mod presence;
 mod profile;
 mod push_rules;
+mod range;
 mod receipts;
 mod register;
 mod relations;

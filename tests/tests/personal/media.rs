@@ -9,6 +9,7 @@ use serde_json::json;
 on_both_engines!(
     what_is_uploaded_is_downloaded,
     neither_type_nor_name_of_a_download_misleads,
+    a_part_is_downloaded_where_one_is_asked_for,
     content_that_comes_later_is_waited_for,
     thumbnails_are_made_and_never_larger,
 );
@@ -131,6 +132,65 @@ async fn an_upload_has_a_limit() {
     refused.refused(413, "M_TOO_LARGE");
     let unfinished = server.data().folder().join("media-unfinished");
     assert_eq!(std::fs::read_dir(unfinished).unwrap().count(), 0);
+}
+
+async fn a_part_is_downloaded_where_one_is_asked_for(server: TestServer) {
+    let alice = server.user("alice").await;
+    let body: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+    let video = put(&alice, "sea.mp4", "video/mp4", &body).await;
+    let path = format!("/_matrix/client/v1/media/download/{video}");
+    let get = async |path: &str, headers: &[(header::HeaderName, &str)]| {
+        let mut request = Request::builder().uri(path);
+        request = request.header(header::AUTHORIZATION, format!("Bearer {}", alice.token));
+        for (name, value) in headers {
+            request = request.header(name, *value);
+        }
+        alice.api.send(request.body(Bytes::new()).unwrap()).await.unwrap()
+    };
+    let whole = get(&path, &[]).await;
+    assert_eq!(
+        (whole.status.as_u16(), header(&whole, "accept-ranges")),
+        (200, "bytes")
+    );
+    let version = header(&whole, "etag").to_owned();
+    let range = |range| (header::RANGE, range);
+    for (asked, from, to) in [
+        ("bytes=0-0", 0, 1),
+        ("bytes=100000-199999", 100_000, 200_000),
+        ("bytes=299990-", 299_990, 300_000),
+        ("bytes=-70000", 230_000, 300_000),
+        ("bytes=5-900000", 5, 300_000),
+    ] {
+        for path in [&path, &format!("{path}/sea.mp4")] {
+            let part = get(path, &[range(asked)]).await;
+            assert_eq!(part.status, 206, "{asked}");
+            assert_eq!(part.body[..], body[from..to], "{asked}");
+            let (first, last) = (from, to - 1);
+            assert_eq!(
+                header(&part, "content-range"),
+                format!("bytes {first}-{last}/300000")
+            );
+            assert_eq!(header(&part, "content-length"), (to - from).to_string());
+            assert_eq!(header(&part, "content-type"), "video/mp4");
+            assert_eq!(header(&part, "etag"), version);
+        }
+    }
+    for (asked, condition, status) in [
+        ("bytes=1-2", Some(&*version), 206),
+        ("bytes=1-2", Some("\"another\""), 200),
+        ("bytes=1-2,5-6", None, 200),
+        ("pages=1-2", None, 200),
+    ] {
+        let condition = condition.map(|version| (header::IF_RANGE, version));
+        let headers: Vec<_> = condition.into_iter().chain([range(asked)]).collect();
+        let part = get(&path, &headers).await;
+        assert_eq!(part.status, status, "{headers:?}");
+        let length = if status == 206 { 2 } else { body.len() };
+        assert_eq!(part.body.len(), length, "{headers:?}");
+    }
+    let beyond = get(&path, &[range("bytes=300000-")]).await;
+    beyond.refused(416, "M_UNKNOWN");
+    assert_eq!(header(&beyond, "content-range"), "bytes */300000");
 }
 
 async fn content_that_comes_later_is_waited_for(server: TestServer) {
