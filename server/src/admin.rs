@@ -235,7 +235,7 @@ async fn try_execute(server: &Server, command: AdminCommand) -> Result<AdminRepl
         }
         AdminCommand::UserDeactivate { name } => {
             let user_id = named(&name)?;
-            accounts.deactivate(&user_id).await?;
+            accounts.deactivate(&user_id, false).await?;
             done("deactivated", user_id)
         }
         AdminCommand::UserList { after } => {

@@ -103,6 +103,7 @@ impl Server {
             Arc::clone(&push),
             limits.message_characters,
         ));
+        rooms.load_erased().await.map_err(unopened)?;
         let account_data = ClientData::new(Arc::clone(&store), Arc::clone(&rooms), Arc::clone(&push));
         let receipts = Receipts::new(
             Arc::clone(&clock),

@@ -25,6 +25,7 @@ on_both_engines!(
     a_refreshed_pair_replaces_the_old_one_once_it_is_used,
     a_logged_out_token_is_refused_at_once,
     devices_are_listed_named_and_deleted_with_the_password,
+    the_transaction_ids_of_a_device_go_with_it,
     a_new_password_replaces_the_old_one,
     a_closed_account_is_gone_from_everywhere,
 );
@@ -512,6 +513,62 @@ async fn devices_are_listed_named_and_deleted_with_the_password(server: TestServ
         &alice.post("delete_devices", of_another).await,
         "m.login.password",
     );
+}
+
+async fn the_transaction_ids_of_a_device_go_with_it(server: TestServer) {
+    let alice = server.user("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let log_in = async || {
+        let login = json!({
+            "type": "m.login.password", "user": "alice", "password": alice.password, "device_id": "PHONE",
+        });
+        let session = post(&server, "login", login).await.ok();
+        User::from_session(alice.api.clone(), "alice", &alice.password, &session)
+    };
+    let say = async |user: &User, text: &str| {
+        let content = json!({ "msgtype": "m.text", "body": text });
+        let sent = user.send_as(&room, "m.room.message", "one", content).await.ok();
+        sent["event_id"].as_str().unwrap().to_owned()
+    };
+    let mut sent = Vec::new();
+    for end in ["log out", "delete", "log out everywhere"] {
+        let phone = log_in().await;
+        let event = say(&phone, end).await;
+        assert_eq!(say(&phone, "a retry").await, event);
+        let logged_in_again = log_in().await;
+        assert_eq!(
+            say(&logged_in_again, "a retry").await,
+            event,
+            "it is the same device"
+        );
+        sent.push(event);
+        match end {
+            "log out" => logged_in_again.post("logout", json!({})).await.ok(),
+            "delete" => {
+                let body = json!({ "devices": ["PHONE"], "auth": password_proof(&alice, None) });
+                alice.post("delete_devices", body).await.ok()
+            }
+            _ => logged_in_again.post("logout/all", json!({})).await.ok(),
+        };
+    }
+    // A device that sent much is forgotten as well, piece by piece.
+    let phone = log_in().await;
+    for n in 0..2_100 {
+        let path = format!("sendToDevice/org.example/{n}");
+        phone.put(&path, json!({ "messages": {} })).await.ok();
+    }
+    sent.push(say(&phone, "much").await);
+    let change = json!({ "new_password": "quite another", "auth": password_proof(&alice, None) });
+    let desk = alice.second_device().await;
+    desk.post("account/password", change).await.ok();
+    let login = json!({
+        "type": "m.login.password", "user": "alice", "password": "quite another", "device_id": "PHONE",
+    });
+    let session = post(&server, "login", login).await.ok();
+    let phone = User::from_session(alice.api.clone(), "alice", "quite another", &session);
+    sent.push(say(&phone, "after the password").await);
+    let unique: std::collections::BTreeSet<_> = sent.iter().collect();
+    assert_eq!(unique.len(), sent.len(), "every device has its own message");
 }
 
 async fn a_new_password_replaces_the_old_one(server: TestServer) {

@@ -46,13 +46,16 @@ impl Accounts {
     }
 
     /// Closes an account for good: nobody can log in to it, its devices are logged out, its profile is gone, and it
-    /// leaves its rooms.
+    /// leaves its rooms. With `erase`, those who come into these rooms later do not read what it said.
     ///
     /// # Errors
     /// [`Refusal::NotFound`] when there is no such account.
-    pub async fn deactivate(&self, user_id: &UserId) -> Result<(), Refusal> {
-        if !self.store.deactivate_user(user_id).await? {
+    pub async fn deactivate(&self, user_id: &UserId, erase: bool) -> Result<(), Refusal> {
+        let Some(at) = self.store.deactivate_user(user_id, erase).await? else {
             return Err(Refusal::not_found("there is no such account"));
+        };
+        if erase {
+            self.rooms.note_erased(user_id.to_owned(), at);
         }
         self.remove_devices(user_id, Devices::All).await?;
         self.leave_rooms(user_id).await

@@ -157,13 +157,14 @@ impl Accounts {
     }
 
     /// Nobody learns anything where registration is closed, except who comes with a token. As long as there is no
-    /// account at all, somebody holds the one-time admin token and is asked for it.
+    /// account at all, somebody holds the one-time admin token: whoever asks is asked for it.
     async fn check_open(&self, attempt: Option<&Attempt>) -> Result<(), Refusal> {
-        let has_token = attempt.is_some_and(|attempt| matches!(attempt.proof, Proof::RegistrationToken(_)));
-        if self.rules.registration != Registration::Closed || has_token {
-            return Ok(());
-        }
-        match self.store.users_after("", 1).await?.is_empty() {
+        let may_go_on = self.rules.registration != Registration::Closed
+            || match attempt {
+                Some(attempt) => matches!(attempt.proof, Proof::RegistrationToken(_)),
+                None => self.store.users_after("", 1).await?.is_empty(),
+            };
+        match may_go_on {
             true => Ok(()),
             false => Err(Refusal::forbidden("registration is closed on this server")),
         }

@@ -45,7 +45,7 @@ async fn close(
 ) -> Reply<deactivate::Response> {
     let (WithToken(Provable(request)), caller) = (call.request, call.caller);
     confirm(&server, &caller, "deactivate", request.auth).await?;
-    server.accounts.deactivate(&caller.user_id).await?;
+    server.accounts.deactivate(&caller.user_id, request.erase).await?;
     let no_identity_server = ThirdPartyIdRemovalStatus::NoSupport;
     Ok(Answer(deactivate::Response::new(no_identity_server)))
 }

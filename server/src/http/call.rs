@@ -244,13 +244,17 @@ pub async fn read_body(body: axum::body::Body, limits: &Limits) -> Result<Bytes,
     })
 }
 
-/// Every body but those of media is a JSON object or empty. Looks at its ends only: what stands between is read once, as
-/// the type that is wanted, which would take a list for an object whose members are all optional.
+/// Every body but those of media is a JSON object in UTF-8, or empty. Looks at its ends only: what stands between is read
+/// once, as the type that is wanted, which would take a list for an object whose members are all optional.
 #[expect(
     clippy::result_large_err,
     reason = "axum takes rejections as responses; this one is rare"
 )]
 fn check_object(body: &[u8]) -> Result<(), Response> {
+    if std::str::from_utf8(body).is_err() {
+        let why = "the request's body is not UTF-8";
+        return Err(plain(StatusCode::BAD_REQUEST, "M_NOT_JSON", why));
+    }
     let text = body.trim_ascii();
     if body.is_empty() || text.starts_with(b"{") && text.ends_with(b"}") {
         return Ok(());

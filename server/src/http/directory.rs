@@ -16,7 +16,7 @@ use super::asker::Asker;
 use super::call::{Answer, Call, Reply};
 use super::router::{Endpoints, Routes};
 use crate::refusal::Refusal;
-use crate::rooms::{DirectoryPage, DirectoryQuery};
+use crate::rooms::{DirectoryPage, DirectoryQuery, PageToken};
 use crate::server::Server;
 
 pub(super) fn routes() -> Routes {
@@ -48,7 +48,7 @@ async fn list(
     }
     let page = server
         .rooms
-        .directory(&query(request.limit, request.since)?)
+        .directory(&query(request.limit, request.since.as_deref())?)
         .await?;
     (response.next_batch, response.prev_batch) = around(&page);
     response.total_room_count_estimate = UInt::try_from(page.total).ok();
@@ -80,7 +80,7 @@ async fn search(
         response.chunk = theirs.rooms.into_iter().filter(wanted).collect();
         return Ok(Answer(response));
     }
-    let mut asked = query(request.limit, request.since)?;
+    let mut asked = query(request.limit, request.since.as_deref())?;
     (asked.term, asked.room_types) = (term, room_types);
     let page = server.rooms.directory(&asked).await?;
     (response.next_batch, response.prev_batch) = around(&page);
@@ -126,20 +126,16 @@ fn count(limit: UInt) -> usize {
     usize::try_from(u64::from(limit)).unwrap_or(usize::MAX)
 }
 
-/// A page of the directory is named by how many rooms come before it.
-fn query(limit: Option<UInt>, since: Option<String>) -> Result<DirectoryQuery, Refusal> {
-    let from = since.map_or(Ok(0), |since| since.parse());
+fn query(limit: Option<UInt>, since: Option<&str>) -> Result<DirectoryQuery, Refusal> {
     Ok(DirectoryQuery {
         limit: limit.map(count),
-        from: from.map_err(|_| Refusal::invalid("since is not a token of this directory"))?,
+        from: since.map(str::parse).transpose()?.unwrap_or_default(),
         ..DirectoryQuery::default()
     })
 }
 
 /// Tokens for the next and the previous page.
 fn around(page: &DirectoryPage) -> (Option<String>, Option<String>) {
-    let next = (page.range.end < page.total).then(|| page.range.end.to_string());
-    let step = page.range.len().max(1);
-    let previous = (page.range.start > 0).then(|| page.range.start.saturating_sub(step).to_string());
-    (next, previous)
+    let text = |token: PageToken| token.to_string();
+    (page.next().map(text), page.previous().map(text))
 }

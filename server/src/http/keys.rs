@@ -14,7 +14,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use super::call::{Answer, Call, Reply};
-use super::interactive_auth::confirm;
+use super::interactive_auth::{Provable, confirm};
 use super::router::{Endpoints, Routes};
 use super::sync::cursor;
 use crate::keys::{NewCrossSigningKeys, NewDeviceKeys};
@@ -146,9 +146,9 @@ async fn changes(
 
 async fn upload_signing(
     State(server): State<Arc<Server>>,
-    call: Call<upload_signing_keys::Request>,
+    call: Call<Provable<upload_signing_keys::Request>>,
 ) -> Reply<upload_signing_keys::Response> {
-    let (request, caller) = (call.request, call.caller);
+    let (Provable(request), caller) = (call.request, call.caller);
     let new = NewCrossSigningKeys {
         master: request.master_key.map(text),
         self_signing: request.self_signing_key.map(text),

@@ -10,9 +10,12 @@ use ruma::api::client::push::{
     set_pushrule::v3 as set_pushrule, set_pushrule_actions::v3 as set_pushrule_actions,
     set_pushrule_enabled::v3 as set_pushrule_enabled,
 };
+use serde_json::Value;
 
-use super::call::{Answer, Call, Reply};
+use super::call::{Answer, Call, JsonAnswer, Reply};
+use super::error::ApiError;
 use super::router::{Endpoints, Routes};
+use super::written::Written;
 use crate::push::find;
 use crate::server::Server;
 
@@ -32,17 +35,17 @@ pub(super) fn routes() -> Routes {
 async fn all(
     State(server): State<Arc<Server>>,
     call: Call<get_pushrules_all::Request>,
-) -> Reply<get_pushrules_all::Response> {
-    let rules = server.push.rules(&call.caller.user_id).await?;
-    Ok(Answer(get_pushrules_all::Response::new(rules)))
+) -> Result<Written, ApiError> {
+    let rules = server.push.account_data(&call.caller.user_id).await?;
+    Ok(Written::from(rules))
 }
 
 async fn global(
     State(server): State<Arc<Server>>,
     call: Call<get_pushrules_global_scope::Request>,
-) -> Reply<get_pushrules_global_scope::Response> {
-    let rules = server.push.rules(&call.caller.user_id).await?;
-    Ok(Answer(get_pushrules_global_scope::Response::new(rules)))
+) -> Result<JsonAnswer<Value>, ApiError> {
+    let rules = server.push.by_kind(&call.caller.user_id).await?;
+    Ok(JsonAnswer(rules))
 }
 
 async fn get(

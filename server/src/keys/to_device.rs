@@ -26,7 +26,7 @@ const WAITING_FOR_SERVER: QueueLimits = QueueLimits {
 const RECEIVERS: usize = 10_000;
 
 impl Keys {
-    /// Sends a message to devices, once per transaction id. Each receiver is a user, a device id or `*` for all of the
+    /// Sends a message to devices, once per type and transaction id. Each receiver is a user, a device id or `*` for all of the
     /// user's devices, and the content. Devices that do not exist are passed over, and so are users of other servers who
     /// share no room with the caller: nobody makes this server keep messages for whom it does not know.
     ///
@@ -83,6 +83,7 @@ impl Keys {
         let sending = Sending {
             sender: caller.user_id.clone(),
             sender_device: caller.device_id.clone(),
+            event_type: event_type.to_owned(),
             transaction_id,
             messages,
             elsewhere,

@@ -68,6 +68,7 @@ impl Peers {
                 user_id,
                 own: false,
                 tell: tell.into(),
+                for_one: false,
                 servers: [].into(),
             })
         };

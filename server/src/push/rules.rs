@@ -9,6 +9,7 @@ use ruma::push::{
     Ruleset,
 };
 use ruma::{OwnedUserId, UserId};
+use serde_json::{Value, json};
 
 use super::Push;
 use super::compiled::{is_own, size};
@@ -19,6 +20,9 @@ use crate::store::account_data::GLOBAL;
 
 /// The type of account data that holds push rules.
 pub const PUSH_RULES: &str = "m.push_rules";
+
+/// The kinds of rules, most important first.
+const KINDS: [&str; 5] = ["override", "content", "room", "sender", "underride"];
 
 impl Push {
     /// A user's rules: the stored ones, or the predefined ones.
@@ -35,7 +39,15 @@ impl Push {
     /// # Errors
     /// When the database cannot be read.
     pub async fn account_data(&self, user_id: &UserId) -> Result<String, Refusal> {
-        write(self.rules(user_id).await?)
+        write(&self.rules(user_id).await?)
+    }
+
+    /// A user's rules by kind, all five kinds there: `{"override":[…],"content":[…],…}`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn by_kind(&self, user_id: &UserId) -> Result<Value, Refusal> {
+        all_kinds(&self.rules(user_id).await?)
     }
 
     /// Makes a rule, or replaces the user's own rule of the same kind and id.
@@ -120,7 +132,7 @@ impl Push {
         .await
     }
 
-    async fn change(
+    pub(super) async fn change(
         &self,
         user_id: &UserId,
         change: impl FnOnce(&mut Ruleset) -> Result<(), Refusal> + Send + 'static,
@@ -130,7 +142,7 @@ impl Push {
             .change_account_data(user_id, GLOBAL, PUSH_RULES, move |stored| {
                 let mut rules = read(&owner, stored.as_deref());
                 change(&mut rules)?;
-                let rules = write(rules)?;
+                let rules = write(&rules)?;
                 if rules.len() > ALL_BYTES {
                     let why = format!("your push rules have at most {ALL_BYTES} bytes together");
                     return Err(Refusal::TooLarge(why));
@@ -163,8 +175,19 @@ pub(super) fn read(user_id: &UserId, content: Option<&str>) -> Ruleset {
     }
 }
 
-fn write(rules: Ruleset) -> Result<String, Refusal> {
-    serde_json::to_string(&PushRulesEventContent::new(rules)).map_err(Refusal::internal)
+fn write(rules: &Ruleset) -> Result<String, Refusal> {
+    Ok(json!({ "global": all_kinds(rules)? }).to_string())
+}
+
+/// Rules by kind. Kinds without rules are there too: clients read them without asking whether they are.
+fn all_kinds(rules: &Ruleset) -> Result<Value, Refusal> {
+    let mut kinds = serde_json::to_value(rules).map_err(Refusal::internal)?;
+    for kind in KINDS {
+        if kinds.get(kind).is_none() {
+            kinds[kind] = json!([]);
+        }
+    }
+    Ok(kinds)
 }
 
 fn check_size(rule: &NewPushRule) -> Result<(), Refusal> {
@@ -194,7 +217,7 @@ fn check_size(rule: &NewPushRule) -> Result<(), Refusal> {
 }
 
 /// Refuses more rules than one user may have, or rules that would make too much work.
-fn check_all(rules: &Ruleset) -> Result<(), Refusal> {
+pub(super) fn check_all(rules: &Ruleset) -> Result<(), Refusal> {
     if rules.iter().count() > RULES {
         return Err(Refusal::ResourceLimitExceeded(format!(
             "you may have {RULES} push rules"
@@ -259,7 +282,7 @@ mod tests {
         rules.override_.shift_remove(".m.rule.reaction");
         let own = NewSimplePushRule::new(owned_room_id!("!r:example.org"), vec![]);
         rules.insert(NewPushRule::Room(own), None, None).unwrap();
-        let again = read(user, Some(&write(rules).unwrap()));
+        let again = read(user, Some(&write(&rules).unwrap()));
         assert!(!again.override_.get(".m.rule.suppress_notices").unwrap().enabled);
         assert!(again.override_.contains(".m.rule.reaction"));
         assert_eq!(again.room.len(), 1);

@@ -65,7 +65,9 @@ impl Rooms {
         let mut held = self.held_after(room, &events, visibility, &[]).await?;
         let shared = audience == Audience::Present && self.all_shared(&events, &held).await?;
         if shared {
-            return Ok(events.iter().map(|stored| Arc::clone(&stored.event)).collect());
+            let mut told: Vec<_> = events.iter().map(|stored| Arc::clone(&stored.event)).collect();
+            self.withhold_erased(room, server_name, &mut told).await?;
+            return Ok(told);
         }
         let users = self.store.members_of_server(room.nid, server_name).await?;
         let slots: Vec<SlotHash> = users
@@ -124,6 +126,7 @@ impl Rooms {
                 ));
             }
         }
+        self.withhold_erased(room, server_name, &mut told).await?;
         Ok(told)
     }
 

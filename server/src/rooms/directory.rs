@@ -1,7 +1,9 @@
 //! The public directory (client-server API, "Published room directory").
 
 use std::cmp::Reverse;
+use std::fmt;
 use std::ops::Range;
+use std::str::FromStr;
 
 use ruma::UserId;
 use ruma::room::RoomSummary;
@@ -22,8 +24,45 @@ pub struct DirectoryQuery {
     pub room_types: Vec<Option<String>>,
     /// How many.
     pub limit: Option<usize>,
-    /// How many to skip.
-    pub from: usize,
+    /// Where the page stands.
+    pub from: PageToken,
+}
+
+/// Where a page of the directory stands among all rooms. On the wire a number: `12` is the page after the first twelve
+/// rooms, `-12` the one that ends with the twelfth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageToken {
+    /// After so many rooms.
+    After(usize),
+    /// The last ones among so many.
+    UpTo(usize),
+}
+
+impl Default for PageToken {
+    fn default() -> Self {
+        Self::After(0)
+    }
+}
+
+impl FromStr for PageToken {
+    type Err = Refusal;
+
+    fn from_str(text: &str) -> Result<Self, Refusal> {
+        let token = match text.strip_prefix('-') {
+            Some(count) => count.parse().map(Self::UpTo),
+            None => text.parse().map(Self::After),
+        };
+        token.map_err(|_| Refusal::invalid("since is not a token of this directory"))
+    }
+}
+
+impl fmt::Display for PageToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::After(count) => write!(f, "{count}"),
+            Self::UpTo(count) => write!(f, "-{count}"),
+        }
+    }
 }
 
 impl DirectoryQuery {
@@ -47,9 +86,17 @@ impl DirectoryQuery {
 
     /// The part of a list of `total` rooms that is asked for.
     fn page(&self, total: usize) -> Range<usize> {
-        let from = self.from.min(total);
         let limit = self.limit.unwrap_or(LONGEST_PAGE).min(LONGEST_PAGE);
-        from..from.saturating_add(limit).min(total)
+        match self.from {
+            PageToken::After(from) => {
+                let from = from.min(total);
+                from..from.saturating_add(limit).min(total)
+            }
+            PageToken::UpTo(to) => {
+                let to = to.min(total);
+                to.saturating_sub(limit)..to
+            }
+        }
     }
 }
 
@@ -62,6 +109,20 @@ pub struct DirectoryPage {
     pub total: usize,
     /// Where they stand among all.
     pub range: Range<usize>,
+}
+
+impl DirectoryPage {
+    /// The page after this one, if there is more.
+    #[must_use]
+    pub fn next(&self) -> Option<PageToken> {
+        (self.range.end < self.total).then_some(PageToken::After(self.range.end))
+    }
+
+    /// The page before this one, if there is one.
+    #[must_use]
+    pub fn previous(&self) -> Option<PageToken> {
+        (self.range.start > 0).then_some(PageToken::UpTo(self.range.start))
+    }
 }
 
 impl Rooms {
@@ -149,17 +210,30 @@ mod tests {
 
     #[test]
     fn pages_stay_within_the_list() {
-        let page = |from, limit| {
+        let page = |from: &str, limit| {
             DirectoryQuery {
-                from,
+                from: from.parse().unwrap(),
                 limit,
                 ..DirectoryQuery::default()
             }
             .page(10)
         };
-        assert_eq!(page(0, Some(3)), 0..3);
-        assert_eq!(page(9, Some(3)), 9..10);
-        assert_eq!(page(99, None), 10..10);
-        assert_eq!(page(0, Some(usize::MAX)), 0..10);
+        assert_eq!(page("0", Some(3)), 0..3);
+        assert_eq!(page("9", Some(3)), 9..10);
+        assert_eq!(page("99", None), 10..10);
+        assert_eq!(page("0", Some(usize::MAX)), 0..10);
+        assert_eq!(page("-9", Some(3)), 6..9);
+        assert_eq!(page("-2", Some(3)), 0..2);
+        assert_eq!(page("-99", Some(3)), 7..10);
+    }
+
+    #[test]
+    fn a_token_is_a_number() {
+        for token in [PageToken::After(0), PageToken::After(12), PageToken::UpTo(12)] {
+            assert_eq!(token.to_string().parse::<PageToken>().unwrap(), token);
+        }
+        for odd in ["", "-", "--1", "x", "1.5"] {
+            assert!(odd.parse::<PageToken>().is_err(), "{odd}");
+        }
     }
 }

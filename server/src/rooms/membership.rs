@@ -223,7 +223,10 @@ impl Rooms {
     ) -> Result<(), Refusal> {
         match self.membership(room, target).await? {
             Some(Membership::Join | Membership::Invite | Membership::Knock) => {}
-            Some(Membership::Ban) => return Err(Refusal::BadState("that user is banned".into())),
+            Some(Membership::Ban) => {
+                let why = "that user is banned, and stays out until the ban is lifted";
+                return Err(Refusal::forbidden(why));
+            }
             Some(Membership::Leave) | None => return Err(not_in_room()),
         }
         let content = member_content(Membership::Leave, None, reason);

@@ -11,6 +11,7 @@ mod bundle;
 mod chain;
 mod create;
 mod directory;
+mod erased;
 mod first_state;
 mod hierarchy;
 pub mod history;
@@ -44,7 +45,7 @@ use maru_protocol::state::State;
 
 pub use append::Effects;
 pub use create::{NewRoomRequest, Preset, StateDraft};
-pub use directory::{DirectoryPage, DirectoryQuery};
+pub use directory::{DirectoryPage, DirectoryQuery, PageToken};
 pub use hierarchy::{TreeChild, TreeRoom};
 pub use room::Room;
 pub use table::RoomTable;
@@ -68,6 +69,7 @@ pub struct Rooms {
     /// Longest `body` of a local message, in characters.
     message_characters: usize,
     transactions: transactions::Transactions,
+    erased: erased::Erased,
     /// Held while rooms are read from the database.
     loading: tokio::sync::Mutex<()>,
 }
@@ -91,6 +93,7 @@ impl Rooms {
             push,
             message_characters,
             transactions: transactions::Transactions::default(),
+            erased: erased::Erased::default(),
             loading: tokio::sync::Mutex::default(),
         }
     }

@@ -124,12 +124,12 @@ impl Rooms {
         mut events: Vec<Arc<StoredEvent>>,
     ) -> Result<(Vec<Arc<StoredEvent>>, bool), Refusal> {
         events.retain(|stored| stored.outcome == Outcome::Accepted);
-        let visible = self.visible(user_id, room, events.clone()).await?;
+        let mut visible = self.visible(user_id, room, events.clone()).await?;
         let seen: HashSet<EventNid> = visible.iter().map(|stored| stored.nid).collect();
-        match events.iter().rposition(|stored| !seen.contains(&stored.nid)) {
-            Some(hidden) => Ok((events.split_off(hidden + 1), true)),
-            None => Ok((events, false)),
-        }
+        let hidden = events.iter().rposition(|stored| !seen.contains(&stored.nid));
+        let after = events.len() - hidden.map_or(0, |hidden| hidden + 1);
+        // Not the given ones: some are seen in another form.
+        Ok((visible.split_off(visible.len().saturating_sub(after)), hidden.is_some()))
     }
 
     /// Like [`Rooms::visible`], for a standing that is known, and with the user's membership at each event. At most
@@ -193,7 +193,9 @@ impl Rooms {
                 membership: Some(sight.membership.after),
             })
         };
-        Ok(events.into_iter().filter_map(see).collect())
+        let mut seen: Vec<Seen> = events.into_iter().filter_map(see).collect();
+        self.hide_erased(user_id, room, &mut seen).await?;
+        Ok(seen)
     }
 
     /// What the two slots held in the state after each event, by state.

@@ -1,9 +1,11 @@
 //! Public keys of devices and users, and the signatures between them. A change of them is a record of the log.
 
+use std::collections::BTreeSet;
+
 use ruma::{OwnedUserId, UserId};
 
 use super::engine::{Connection, Row, query};
-use super::shared_rooms::push_device_list;
+use super::shared_rooms::{push_device_list, push_keys_for_one};
 use super::{Store, StoreError};
 
 /// The keys of a device as they are read back.
@@ -143,10 +145,15 @@ impl Store {
         let user_id = user_id.to_owned();
         self.transact(move |tx| {
             Box::pin(async move {
+                let seen_by_others = keys.iter().any(|key| key.usage != "user_signing");
                 for key in keys {
                     put_cross_signing_key(&mut tx.connection, key).await?;
                 }
-                push_device_list(tx, user_id).await
+                if seen_by_others {
+                    return push_device_list(tx, user_id).await;
+                }
+                push_keys_for_one(tx, user_id.clone(), user_id);
+                Ok(())
             })
         })
         .await
@@ -180,11 +187,10 @@ impl Store {
     pub async fn put_key_signatures(&self, signatures: Vec<KeySignature>) -> Result<(), StoreError> {
         self.transact(move |tx| {
             Box::pin(async move {
-                let mut changed = Vec::new();
+                // A signature is seen by who made it, and by everybody where it is over the signer's own keys.
+                let mut changed = BTreeSet::new();
                 for signature in signatures {
-                    if !changed.contains(&signature.target_user) {
-                        changed.push(signature.target_user.clone());
-                    }
+                    changed.insert((signature.target_user.clone(), signature.signer.clone()));
                     query(
                         "INSERT INTO key_signatures \
                          (target_user_id, target_key, signer_user_id, signer_key_id, signature) \
@@ -200,8 +206,12 @@ impl Store {
                     .run(&mut tx.connection)
                     .await?;
                 }
-                for user_id in changed {
-                    push_device_list(tx, user_id).await?;
+                for (user_id, signer) in changed {
+                    if user_id == signer {
+                        push_device_list(tx, user_id).await?;
+                    } else {
+                        push_keys_for_one(tx, signer, user_id);
+                    }
                 }
                 Ok(())
             })

@@ -54,14 +54,18 @@ pub struct Seen {
     pub address: String,
 }
 
+/// Transaction ids that are forgotten in one commit.
+const TOGETHER: i64 = 1_000;
+
 /// Everything that goes with a device.
-const REMOVE: [&str; 7] = [
+const REMOVE: [&str; 8] = [
     "DELETE FROM access_tokens WHERE user_id = $1 AND device_id = ANY($2)",
     "DELETE FROM device_keys WHERE user_id = $1 AND device_id = ANY($2)",
     "DELETE FROM one_time_keys WHERE user_id = $1 AND device_id = ANY($2)",
     "DELETE FROM fallback_keys WHERE user_id = $1 AND device_id = ANY($2)",
     "DELETE FROM key_signatures WHERE target_user_id = $1 AND target_key = ANY($2)",
     "DELETE FROM to_device WHERE user_id = $1 AND device_id = ANY($2)",
+    "DELETE FROM transactions WHERE user_id = $1 AND device_id = ANY($2)",
     "DELETE FROM devices WHERE user_id = $1 AND device_id = ANY($2)",
 ];
 
@@ -114,8 +118,9 @@ impl Store {
         .await
     }
 
-    /// Removes devices with their tokens, keys and messages, and tells those who share rooms with the user. The
-    /// access tokens that ended, none when the user has no such device.
+    /// Removes devices with their tokens, keys, messages and transaction ids, and tells those who share rooms with the
+    /// user. The access tokens that ended, none when the user has no such device. Costs grow with what the devices have
+    /// sent lately; in the transaction itself they do not.
     ///
     /// # Errors
     /// When it was not stored.
@@ -125,6 +130,11 @@ impl Store {
         devices: Devices,
     ) -> Result<Vec<TokenHash>, StoreError> {
         let user_id = user_id.to_owned();
+        for device in self.devices(&user_id).await? {
+            if devices.include(&device.device_id) {
+                self.thin_transactions(&user_id, &device.device_id).await?;
+            }
+        }
         self.transact(move |tx| {
             Box::pin(async move {
                 let rows = query("SELECT device_id FROM devices WHERE user_id = $1").bind(user_id.as_str());
@@ -144,6 +154,28 @@ impl Store {
             })
         })
         .await
+    }
+
+    /// Forgets transaction ids of a device, a piece a commit, until a piece or less is left: nobody else has to wait
+    /// for a device that sent much.
+    async fn thin_transactions(&self, user_id: &UserId, device_id: &str) -> Result<(), StoreError> {
+        loop {
+            let last = query(
+                "SELECT scope, transaction_id FROM transactions WHERE user_id = $1 AND device_id = $2 \
+                 ORDER BY scope, transaction_id LIMIT 1 OFFSET $3",
+            );
+            let last = last.bind(user_id.as_str()).bind(device_id).bind(TOGETHER);
+            let Some(last) = last.optional(&self.readers).await? else {
+                return Ok(());
+            };
+            let delete = query(
+                "DELETE FROM transactions WHERE user_id = $1 AND device_id = $2 AND (scope, transaction_id) <= ($3, $4)",
+            );
+            let delete = delete.bind(user_id.as_str()).bind(device_id);
+            let delete = delete.bind(last.get::<String>(0)?).bind(last.get::<String>(1)?);
+            self.transact(|tx| Box::pin(async move { delete.run(&mut tx.connection).await }))
+                .await?;
+        }
     }
 
     /// Notes when devices were last heard of.

@@ -121,6 +121,19 @@ impl StoredEvent {
         self.place.is_some_and(Place::begins_stretch) && !self.event.prev_events.is_empty()
     }
 
+    /// The same event in another form, as some of its readers get it.
+    #[must_use]
+    pub fn with_event(&self, event: Arc<Event>) -> Self {
+        Self {
+            event,
+            redacted_by: self.redacted_by.clone(),
+            thread: self.thread.clone(),
+            relation: None,
+            position: self.position.clone(),
+            ..*self
+        }
+    }
+
     /// The same event after a redaction.
     #[must_use]
     pub fn redacted(&self, event: Arc<Event>, by: OwnedEventId) -> Self {

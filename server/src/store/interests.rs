@@ -249,6 +249,22 @@ impl Store {
         row.map(|row| Ok(Position(row.get(0)?))).transpose()
     }
 
+    /// When a server was first in a room.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn first_interest(
+        &self,
+        room: i64,
+        server_name: &ServerName,
+    ) -> Result<Option<Position>, StoreError> {
+        let row = query("SELECT MIN(from_position) FROM interests WHERE server_name = $1 AND room = $2");
+        let row = row.bind(server_name.as_str()).bind(room);
+        let row = row.optional(&self.readers).await?;
+        let first = row.map_or(Ok(None), |row| row.get::<Option<i64>>(0))?;
+        Ok(first.map(Position))
+    }
+
     /// The rooms in which any other server is interested now.
     ///
     /// # Errors

@@ -82,8 +82,10 @@ pub struct DeviceListChange {
     pub user_id: ruma::OwnedUserId,
     /// Whether it is a user of this server.
     pub own: bool,
-    /// Users of this server who share a room with that user, and the user.
+    /// Users of this server who share a room with that user, and the user; or the one who alone can see what changed.
     pub tell: Arc<[ruma::OwnedUserId]>,
+    /// Whether only the one who is told can see what changed.
+    pub for_one: bool,
     /// Other servers that share a room with a user of this server; empty for a user of another one.
     pub servers: Arc<[ruma::OwnedServerName]>,
 }
@@ -107,7 +109,7 @@ impl Record {
     pub(super) fn is_for_peers(&self) -> bool {
         match self {
             Self::Receipt(receipt) => receipt.own,
-            Self::DeviceList(change) => change.own,
+            Self::DeviceList(change) => change.own && !change.for_one,
             Self::PeerMessage(_) => true,
             _ => false,
         }

@@ -9,7 +9,7 @@ use super::engine::{Connection, query};
 use super::log::{Committed, Record};
 use super::{
     StoreError, account_data, events, gaps, inbox, interests, notifications, peer_messages, receipts, rooms,
-    state, to_device,
+    shared_rooms, state, to_device,
 };
 
 /// Keeps the last item of each key, in order of first appearance of no importance.
@@ -124,6 +124,10 @@ pub(super) async fn store(connection: &mut Connection, batch: &[Committed]) -> R
         to_device::store(connection, messages).await?;
     }
     for (position, change) in pick!(batch, Record::DeviceList) {
+        if change.for_one {
+            shared_rooms::store_for_one(connection, position, change).await?;
+            continue;
+        }
         query("INSERT INTO device_lists (user_id, position, own) VALUES ($1, $2, $3) ON CONFLICT (user_id) DO UPDATE SET position = excluded.position")
             .bind(change.user_id.as_str())
             .bind(position)

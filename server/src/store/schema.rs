@@ -7,6 +7,7 @@ use super::engine::{Connection, query};
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_first.sql"),
     include_str!("../../migrations/0002_federation.sql"),
+    include_str!("../../migrations/0003_who_may_see.sql"),
 ];
 
 /// The oldest program (by the schema version it was made for) that can use a database of the newest version.

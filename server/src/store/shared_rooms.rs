@@ -16,7 +16,6 @@ fn read(row: &Row) -> Result<OwnedUserId, StoreError> {
 }
 
 /// Tells everybody who shares rooms with a user, here and on other servers, that the user's devices or keys changed.
-/// What changed of another server's user is what this server's users have signed: no other server hears of that.
 pub(super) async fn push_device_list(tx: &mut Transaction, user_id: OwnedUserId) -> Result<(), StoreError> {
     let tell = users::sharing_rooms(&mut tx.connection, &user_id).await?;
     let account = query("SELECT user_id FROM users WHERE user_id = $1").bind(user_id.as_str());
@@ -30,8 +29,38 @@ pub(super) async fn push_device_list(tx: &mut Transaction, user_id: OwnedUserId)
         user_id,
         own,
         tell: tell.into(),
+        for_one: false,
         servers: servers.into(),
     }));
+    Ok(())
+}
+
+/// Tells `reader` that keys of a user look different to that reader alone: a signature over them is the reader's, or they
+/// are the reader's own user-signing key.
+pub(super) fn push_keys_for_one(tx: &mut Transaction, reader: OwnedUserId, user_id: OwnedUserId) {
+    tx.push(Record::DeviceList(DeviceListChange {
+        user_id,
+        own: false,
+        tell: [reader].into(),
+        for_one: true,
+        servers: [].into(),
+    }));
+}
+
+/// Stores a change that one reader can see.
+pub(super) async fn store_for_one(
+    connection: &mut Connection,
+    position: i64,
+    change: &DeviceListChange,
+) -> Result<(), StoreError> {
+    for reader in change.tell.iter() {
+        let upsert = query(
+            "INSERT INTO key_changes (reader, user_id, position) VALUES ($1, $2, $3) \
+             ON CONFLICT (reader, user_id) DO UPDATE SET position = excluded.position",
+        );
+        let upsert = upsert.bind(reader.as_str()).bind(change.user_id.as_str());
+        upsert.bind(position).run(&mut *connection).await?;
+    }
     Ok(())
 }
 

@@ -62,7 +62,8 @@ impl Store {
         read_all(&rows.bind(room).bind(from.0).bind(to.0).all(&self.readers).await?)
     }
 
-    /// Users who share a joined room with the caller, or are the caller, and whose devices changed after a position.
+    /// Users who share a joined room with the caller, or are the caller, and whose devices changed after a position; and
+    /// those whose keys look different to the caller alone.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -76,7 +77,9 @@ impl Store {
             "SELECT d.user_id FROM device_lists AS d WHERE d.position > $2 AND d.position <= $3 AND (d.user_id = $1 \
              OR EXISTS (SELECT 1 FROM memberships AS theirs JOIN memberships AS mine ON mine.room = theirs.room \
                WHERE theirs.user_id = d.user_id AND theirs.membership = 'join' \
-               AND mine.user_id = $1 AND mine.membership = 'join')) ORDER BY d.user_id",
+               AND mine.user_id = $1 AND mine.membership = 'join')) \
+             UNION SELECT k.user_id FROM key_changes AS k WHERE k.reader = $1 AND k.position > $2 AND k.position <= $3 \
+             ORDER BY 1",
         );
         let rows = rows
             .bind(user_id.as_str())

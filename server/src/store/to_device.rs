@@ -39,7 +39,9 @@ pub struct Sending {
     pub sender: OwnedUserId,
     /// On which device.
     pub sender_device: String,
-    /// Unique to the device.
+    /// What kind of event is sent. A transaction id belongs to its path, which names the type.
+    pub event_type: String,
+    /// Unique to the device and type.
     pub transaction_id: String,
     /// To users of this server.
     pub messages: Vec<Addressed>,
@@ -195,14 +197,15 @@ impl Store {
 async fn note_transaction(connection: &mut Connection, sending: &Sending) -> Result<bool, StoreError> {
     let insert = query(
         "INSERT INTO transactions (user_id, device_id, scope, transaction_id, event_id, position, used_at) \
-         SELECT $1, $2, 'sendToDevice', $3, '', position, $4 FROM log WHERE one = 1 \
+         SELECT $1, $2, $5, $3, '', position, $4 FROM log WHERE one = 1 \
          ON CONFLICT (user_id, device_id, scope, transaction_id) DO NOTHING",
     );
     let insert = insert
         .bind(sending.sender.as_str())
         .bind(&sending.sender_device)
         .bind(&sending.transaction_id)
-        .bind(sending.now_ms);
+        .bind(sending.now_ms)
+        .bind(format!("sendToDevice/{}", sending.event_type));
     Ok(insert.execute(connection).await? == 1)
 }
 

@@ -1,5 +1,8 @@
 //! Accounts: who they are, and who shares rooms with whom.
 
+use std::collections::HashMap;
+
+use maru_protocol::cursor::Position;
 use ruma::{OwnedUserId, UserId};
 
 use super::engine::{On, Row, query};
@@ -33,6 +36,13 @@ pub struct StoredUser {
     /// Milliseconds since 1970.
     pub created_at: i64,
 }
+
+/// What goes of an account that is erased, and the mark that it is.
+const ERASE: [&str; 3] = [
+    "DELETE FROM account_data WHERE user_id = $1",
+    "DELETE FROM filters WHERE user_id = $1",
+    "UPDATE users SET erased_at = (SELECT position FROM log WHERE one = 1) WHERE user_id = $1",
+];
 
 /// A user id as a column holds it.
 pub(super) fn user_id(row: &Row, index: usize, table: &'static str) -> Result<OwnedUserId, StoreError> {
@@ -151,11 +161,16 @@ impl Store {
     }
 
     /// Closes an account: no password, no profile, not found in the directory. Its devices are removed apart from this.
-    /// False when there is no such account.
+    /// Where it is erased, its account data and filters go too, and from the position that is answered on its messages
+    /// are not for those who come. `None` when there is no such account.
     ///
     /// # Errors
     /// When it was not stored.
-    pub async fn deactivate_user(&self, user_id: &UserId) -> Result<bool, StoreError> {
+    pub async fn deactivate_user(
+        &self,
+        user_id: &UserId,
+        erase: bool,
+    ) -> Result<Option<Position>, StoreError> {
         let user_id = user_id.to_string();
         self.transact(move |tx| {
             Box::pin(async move {
@@ -169,10 +184,29 @@ impl Store {
                 ] {
                     query(private).bind(&user_id).run(&mut tx.connection).await?;
                 }
-                Ok(closed > 0)
+                if erase {
+                    for private in ERASE {
+                        query(private).bind(&user_id).run(&mut tx.connection).await?;
+                    }
+                }
+                let now = query("SELECT position FROM log WHERE one = 1");
+                let now = now.optional(&mut tx.connection).await?;
+                let now = now.map(|row| row.get(0)).transpose()?.map(Position);
+                Ok(now.filter(|_| closed > 0))
             })
         })
         .await
+    }
+
+    /// The users whose messages are erased, and from which position on. Costs grow with them.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn erased_users(&self) -> Result<HashMap<OwnedUserId, Position>, StoreError> {
+        let rows = query("SELECT user_id, erased_at FROM users WHERE erased_at IS NOT NULL");
+        let rows = rows.all(&self.readers).await?;
+        let erased = |row: &Row| Ok((user_id(row, 0, "users")?, Position(row.get(1)?)));
+        rows.iter().map(erased).collect()
     }
 
     /// The local users who are joined to a room that this user is joined to, and the user: who must hear of a change

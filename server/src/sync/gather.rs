@@ -350,9 +350,10 @@ async fn fill_data(
     window: &mut Window,
     since: Option<Position>,
 ) -> Result<(), Refusal> {
-    let stored = sync.store.account_data_after(&caller.user_id, since).await?;
-    if since.is_none() && !stored.iter().any(|data| data.data_type == PUSH_RULES) {
-        // A user who changed no rule has the default ones, and clients count by them.
+    let mut stored = sync.store.account_data_after(&caller.user_id, since).await?;
+    if since.is_none() {
+        // A user who changed no rule has the default ones, and who did has the newest of them: clients count by them.
+        stored.retain(|data| data.data_type != PUSH_RULES);
         let content = sync.push.account_data(&caller.user_id).await?;
         let (user_id, data_type) = (caller.user_id.clone(), PUSH_RULES.to_owned());
         window.account_data.push(AccountData {

@@ -24,7 +24,12 @@ async fn the_directory_of_another_server_is_read_page_by_page_and_searched() {
     let second = bob.get(&format!("{path}&since={next}")).await.ok();
     assert_eq!(second["chunk"].as_array().unwrap().len(), 1);
     assert!(second["next_batch"].is_null());
-    assert!(second["prev_batch"].is_string());
+    let previous = second["prev_batch"].as_str().unwrap();
+    let before = bob.get(&format!("{path}&since={previous}")).await.ok();
+    assert_eq!(
+        before["chunk"], first["chunk"],
+        "the last room does not come again"
+    );
     let search = json!({ "filter": { "generic_search_term": "coff" } });
     let found = bob
         .post(&format!("publicRooms?server={}", a.name()), search)

@@ -233,3 +233,30 @@ async fn a_large_state_comes_once(engine: Engine) {
         assert!(state_of(here) == state_of(there), "another state at {event}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_comes_later_is_given_no_erased_messages() {
+    let (a, b, alice, bob) = two().await;
+    let c = TestServer::start().await;
+    federate(&[&a, &b, &c]).await;
+    let (erin, carol) = (a.user("erin").await, c.user("carol").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    erin.join(&room).await;
+    erin.send(&room, "a secret").await;
+    bob.join_via(&room, a.name()).await.ok();
+    bob.send(&room, "here").await;
+    alice.hears(&room, "here").await;
+    let auth = json!({ "type": "m.login.password", "user": erin.name, "password": erin.password });
+    let close = json!({ "auth": auth, "erase": true });
+    erin.post("account/deactivate", close).await.ok();
+    // Who was there has it and keeps it; who comes gets what remains of it.
+    carol.join_via(&room, a.name()).await.ok();
+    assert_eq!(texts(&bob.history(&room).await), ["a secret", "here"]);
+    assert_eq!(texts(&alice.history(&room).await), ["a secret", "here"]);
+    let history = carol.history(&room).await;
+    assert_eq!(texts(&history), ["here"]);
+    let of_erin = |event: &&Value| event["sender"] == erin.id.as_str() && event["type"] == "m.room.message";
+    let remains: Vec<_> = history.iter().filter(of_erin).collect();
+    assert_eq!(remains.len(), 1);
+    assert_eq!(remains[0]["content"], json!({}));
+}

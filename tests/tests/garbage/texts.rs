@@ -11,7 +11,8 @@ use super::none;
 
 on_both_engines!(
     no_value_of_any_request_makes_the_server_fail,
-    a_nul_is_refused_or_kept_whole
+    a_nul_is_refused_or_kept_whole,
+    a_body_is_text_in_utf_8,
 );
 
 /// Where a replacement goes.
@@ -116,6 +117,27 @@ async fn no_value_of_any_request_makes_the_server_fail(server: TestServer) {
     let eve = server.user("eve").await;
     let room = eve.create_room(json!({})).await;
     eve.send(&room, "still here").await;
+}
+
+async fn a_body_is_text_in_utf_8(server: TestServer) {
+    let alice = server.user("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let send = format!("rooms/{}/send/m.room.message/1", maru_tests::user::encode(&room));
+    let typing = format!("rooms/{}/typing/{}", maru_tests::user::encode(&room), alice.id);
+    for (method, path) in [
+        (http::Method::PUT, &*send),
+        (http::Method::PUT, &*typing),
+        (http::Method::POST, "login"),
+        (http::Method::POST, "register"),
+        (http::Method::POST, "createRoom"),
+        (http::Method::POST, "keys/device_signing/upload"),
+    ] {
+        let body: &[u8] = b"{\"body\":\"\xff\xfe\",\"type\":\"m.login.password\",\"typing\":true}";
+        let sent = alice
+            .api
+            .try_request(method, path, Some(&alice.token), Some(body.into()));
+        sent.await.unwrap().refused(400, "M_NOT_JSON");
+    }
 }
 
 async fn a_nul_is_refused_or_kept_whole(server: TestServer) {

@@ -13,6 +13,7 @@ on_both_engines!(
     a_one_time_key_goes_out_once,
     cross_signing_keys_are_replaced_by_their_user_alone,
     signatures_reach_who_may_see_them,
+    who_sees_no_change_of_keys_is_not_told_of_one,
     messages_to_devices_arrive_once,
 );
 
@@ -180,6 +181,10 @@ async fn cross_signing_keys_are_replaced_by_their_user_alone(server: TestServer)
         "identifier": { "type": "m.id.user", "user": alice.name },
     });
     alice.post(path, second).await.ok();
+    let mut second = cross_signing(&alice, "second");
+    second["self_signing_key"]["keys"] = json!({ "ed25519:other": "other" });
+    second["auth"] = json!({ "type": "m.login.password", "user": alice.name, "password": alice.password });
+    alice.post(path, second).await.ok();
     let seen = query(&bob, &alice).await;
     assert_eq!(
         seen["master_keys"][&alice.id]["keys"],
@@ -235,6 +240,54 @@ async fn signatures_reach_who_may_see_them(server: TestServer) {
     assert_eq!(failure["errcode"], "M_INVALID_SIGNATURE");
 }
 
+async fn who_sees_no_change_of_keys_is_not_told_of_one(server: TestServer) {
+    let [alice, bob, carol] = [
+        server.user("alice").await,
+        server.user("bob").await,
+        server.user("carol").await,
+    ];
+    room_of(&[&alice, &bob, &carol]).await;
+    let upload = async |user: &User, keys: Value| {
+        user.post("keys/device_signing/upload", keys).await.ok();
+    };
+    let mut keys = cross_signing(&alice, "alice");
+    let user_signing = keys.as_object_mut().unwrap().remove("user_signing_key").unwrap();
+    upload(&alice, keys.clone()).await;
+    upload(&bob, cross_signing(&bob, "bob")).await;
+    let phone = alice.second_device().await;
+    let readers = [&phone, &bob, &carol];
+    let mut since = Vec::new();
+    for reader in readers {
+        since.push(reader.sync(None).await.next());
+    }
+    let auth = json!({ "type": "m.login.password", "user": alice.name, "password": alice.password });
+    upload(&alice, json!({ "user_signing_key": user_signing, "auth": auth })).await;
+    let mut master = keys["master_key"].clone();
+    master["signatures"] = json!({ bob.id.clone(): { "ed25519:user": "trust" } });
+    let signed = json!({ alice.id.clone(): { "alice": master } });
+    let done = bob.post("keys/signatures/upload", signed).await.ok();
+    assert_eq!(done, json!({}));
+    // From memory, and by the database.
+    let server = {
+        check_changed(&readers, &since, &alice.id).await;
+        server.restart().await
+    };
+    let readers = readers.map(|reader| reader.on(server.api()));
+    check_changed(&readers.each_ref(), &since, &alice.id).await;
+}
+
+/// The owner's other device and the signer hear of what they alone see, carol of nothing.
+async fn check_changed(readers: &[&User; 3], since: &[String], owner: &str) {
+    for (at, reader) in readers.iter().enumerate() {
+        let synced = reader.sync(Some(&since[at])).await.0;
+        let changed = &synced["device_lists"]["changed"];
+        match at {
+            2 => assert!(changed.is_null() || *changed == json!([]), "{synced}"),
+            _ => assert_eq!(*changed, json!([owner]), "{}: {synced}", reader.name),
+        }
+    }
+}
+
 async fn messages_to_devices_arrive_once(server: TestServer) {
     let [alice, bob] = [server.user("alice").await, server.user("bob").await];
     let phone = bob.second_device().await;
@@ -246,9 +299,13 @@ async fn messages_to_devices_arrive_once(server: TestServer) {
     alice.put(path, to).await.ok();
     let one = json!({ "messages": { bob.id.clone(): { phone.device.clone(): { "n": 2 }, "NONE": {} } } });
     alice.put("sendToDevice/org.example.hello/t2", one).await.ok();
+    // Another path is another request, whatever its transaction id.
+    let other = json!({ "messages": { bob.id.clone(): { bob.device.clone(): { "n": 3 } } } });
+    alice.put("sendToDevice/org.example.bye/t1", other).await.ok();
     let message = |n: u64| json!({ "type": "org.example.hello", "sender": alice.id, "content": { "n": n } });
     let synced = bob.sync(Some(&since)).await;
-    assert_eq!(synced.0["to_device"]["events"], json!([message(1)]));
+    let bye = json!({ "type": "org.example.bye", "sender": alice.id, "content": { "n": 3 } });
+    assert_eq!(synced.0["to_device"]["events"], json!([message(1), bye]));
     let synced_phone = phone.sync(Some(&since_phone)).await;
     assert_eq!(
         synced_phone.0["to_device"]["events"],

@@ -7,6 +7,7 @@
     reason = "a test may stop where something cannot be"
 )]
 
+mod erased;
 mod keys;
 mod media;
 
@@ -25,6 +26,7 @@ on_both_engines!(
     own_push_rules_decide_for_their_owner_alone,
     push_rules_are_checked,
     push_rules_that_make_too_much_work_are_refused,
+    every_kind_of_push_rule_is_there,
     typing_is_told_and_ends,
     presence_is_for_those_who_share_a_room,
     a_client_finds_what_it_asks_for_first,
@@ -376,6 +378,32 @@ async fn push_rules_that_make_too_much_work_are_refused(server: TestServer) {
     }
 }
 
+async fn every_kind_of_push_rule_is_there(server: TestServer) {
+    let alice = server.user("alice").await;
+    let changed = async || {
+        let rule = json!({ "actions": ["notify"], "pattern": "tea" });
+        alice.put("pushrules/global/content/tea", rule).await.ok();
+        alice.delete("pushrules/global/content/tea").await.ok();
+    };
+    let path = of_user(&alice, "account_data/m.push_rules");
+    for round in 0..2 {
+        let since = alice.sync(None).await.next();
+        let rules = alice.get("pushrules/").await.ok()["global"].clone();
+        for kind in ["override", "content", "room", "sender", "underride"] {
+            assert!(rules[kind].is_array(), "round {round}: no {kind} in {rules}");
+        }
+        assert_eq!(alice.get("pushrules/global/").await.ok(), rules);
+        assert_eq!(alice.get(&path).await.ok()["global"], rules);
+        let synced = alice.sync(None).await.0;
+        let told = content(&synced["account_data"]["events"], "m.push_rules").unwrap();
+        assert_eq!(told["global"], rules);
+        changed().await;
+        let synced = alice.sync(Some(&since)).await.0;
+        let told = content(&synced["account_data"]["events"], "m.push_rules").unwrap();
+        assert_eq!(told["global"], alice.get("pushrules/").await.ok()["global"]);
+    }
+}
+
 async fn typing_is_told_and_ends(server: TestServer) {
     let [alice, bob] = [server.user("alice").await, server.user("bob").await];
     let room = room_of(&[&alice, &bob]).await;
@@ -394,6 +422,13 @@ async fn typing_is_told_and_ends(server: TestServer) {
     bob.put(&path, json!({ "typing": false })).await.ok();
     let synced = alice.wait(&synced.next()).await;
     assert_eq!(typing(&synced), Some(json!({ "user_ids": [] })));
+    // For how long need not be said.
+    bob.put(&path, json!({ "typing": true })).await.ok();
+    let synced = alice.wait(&synced.next()).await;
+    assert_eq!(typing(&synced), Some(json!({ "user_ids": [bob.id] })));
+    bob.put(&path, json!({ "typing": false })).await.ok();
+    let synced = alice.wait(&synced.next()).await;
+    bob.put(&path, json!({})).await.refused(400, "M_BAD_JSON");
     // What is not ended by hand ends by itself.
     bob.put(&path, json!({ "typing": true, "timeout": 1 })).await.ok();
     let mut synced = alice.wait(&synced.next()).await;

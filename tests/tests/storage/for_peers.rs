@@ -40,6 +40,7 @@ async fn send(server: &TestServer, transaction: &str, contents: &[&str], limits:
     let sending = Sending {
         sender: alice(server),
         sender_device: "DESK".into(),
+        event_type: "org.example".to_owned(),
         transaction_id: transaction.to_owned(),
         messages: Vec::new(),
         elsewhere: contents.iter().enumerate().map(message).collect(),
@@ -110,6 +111,7 @@ async fn what_waits_is_read_in_order_and_page_by_page(server: TestServer) {
             user_id: alice(&server),
             own: true,
             tell: [].into(),
+            for_one: false,
             servers: [].into(),
         }))
     };

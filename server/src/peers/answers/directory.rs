@@ -11,7 +11,7 @@ use super::refused;
 use crate::peers::Peers;
 use crate::peers::tree::written;
 use crate::refusal::Refusal;
-use crate::rooms::DirectoryQuery;
+use crate::rooms::{DirectoryQuery, PageToken};
 
 /// Most bytes of JSON in one answer, so that it fits a frame.
 const MOST_BYTES: usize = 4 << 20;
@@ -29,9 +29,9 @@ impl Peers {
         Ok(AliasTarget { room_id, servers })
     }
 
-    /// A page of the directory. A token is how many rooms come before the page.
+    /// A page of the directory.
     pub(super) async fn give_public_rooms(&self, call: PublicRooms) -> Result<RoomList, Refusal> {
-        let from = call.since.as_deref().map_or(Ok(0), str::parse);
+        let from = call.since.as_deref().map(str::parse).transpose()?;
         let asked = DirectoryQuery {
             term: call.search.map(|search| search.to_string()),
             limit: Some(
@@ -39,13 +39,13 @@ impl Peers {
                     .unwrap_or(LONGEST_PAGE)
                     .min(LONGEST_PAGE),
             ),
-            from: from.map_err(|_| Refusal::invalid("since is not a token of this directory"))?,
+            from: from.unwrap_or_default(),
             ..DirectoryQuery::default()
         };
-        let page = self.rooms.directory(&asked).await?;
+        let mut page = self.rooms.directory(&asked).await?;
         let mut rooms = Vec::with_capacity(page.rooms.len());
         let mut bytes = 0;
-        for room in page.rooms {
+        for room in std::mem::take(&mut page.rooms) {
             let json = serde_json::to_string(&PublicRoomsChunk::from(room)).map_err(Refusal::internal)?;
             bytes += json.len();
             if bytes > MOST_BYTES && !rooms.is_empty() {
@@ -53,13 +53,11 @@ impl Peers {
             }
             rooms.push(Json::from(&*json));
         }
-        let (start, end) = (page.range.start, page.range.start + rooms.len());
-        let token = |place: usize| Some(Text::cut(&place.to_string()));
+        page.range.end = page.range.start + rooms.len();
+        let token = |token: PageToken| Text::cut(&token.to_string());
         Ok(RoomList {
-            next: (end < page.total).then(|| token(end)).flatten(),
-            previous: (start > 0)
-                .then(|| token(start.saturating_sub(rooms.len().max(1))))
-                .flatten(),
+            next: page.next().map(token),
+            previous: page.previous().map(token),
             total: u64::try_from(page.total).ok(),
             rooms,
         })
