@@ -61,7 +61,12 @@ impl Peers {
         let mut why = Refusal::not_found("no server is known that is in that room");
         for server in &servers {
             match self.join_through(server, &wish).await {
-                Ok(()) => return Ok(room_id),
+                Ok(()) => {
+                    if let Some(room) = self.present(&room_id).await? {
+                        self.rooms.settle_in(&room, user_id).await;
+                    }
+                    return Ok(room_id);
+                }
                 Err(refusal) => why = weightier(why, refusal),
             }
         }

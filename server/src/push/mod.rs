@@ -6,6 +6,7 @@
 //! there are; each member with own rules adds the matching of those rules, up to a number of steps (`limits`). Much work
 //! is done off the async threads, with a fair share for each sender.
 
+mod carried;
 mod compiled;
 mod facts;
 mod ignored;

@@ -119,7 +119,12 @@ impl Rooms {
         if let Some(authoriser) = self.authoriser(room, user_id).await? {
             content.insert("join_authorised_via_users_server".into(), json!(authoriser));
         }
-        self.set_member(room, user_id, user_id, content).await
+        let was_joined = room.is_joined(user_id);
+        let joined = self.set_member(room, user_id, user_id, content).await?;
+        if !was_joined {
+            self.settle_in(room, user_id).await;
+        }
+        Ok(joined)
     }
 
     /// Asks to be invited.

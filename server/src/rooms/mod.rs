@@ -30,6 +30,7 @@ mod server_acl;
 mod show_profile;
 mod state_checks;
 mod stripped;
+mod successor;
 mod summary;
 mod table;
 mod transactions;

@@ -35,7 +35,7 @@ const NOT_CARRIED_OVER: [&str; 4] = ["creator", "room_version", "predecessor", "
 
 impl Rooms {
     /// Replaces a room: makes the new one with the old one's settings, points from the old to the new, moves names and
-    /// directory entry, and silences the old room.
+    /// directory entry, and silences the old room. Who comes into the new one keeps tags and the like ([`Rooms::settle_in`]).
     ///
     /// # Errors
     /// [`Refusal::Forbidden`] for those who may not end the room, or what making the new one met.
@@ -68,6 +68,7 @@ impl Rooms {
         }
         self.store.move_aliases(old.nid, new.nid).await?;
         self.close_down(old, user_id).await?;
+        self.settle_in(&new, user_id).await;
         Ok(new)
     }
 

@@ -129,7 +129,10 @@ impl Rooms {
         let hidden = events.iter().rposition(|stored| !seen.contains(&stored.nid));
         let after = events.len() - hidden.map_or(0, |hidden| hidden + 1);
         // Not the given ones: some are seen in another form.
-        Ok((visible.split_off(visible.len().saturating_sub(after)), hidden.is_some()))
+        Ok((
+            visible.split_off(visible.len().saturating_sub(after)),
+            hidden.is_some(),
+        ))
     }
 
     /// Like [`Rooms::visible`], for a standing that is known, and with the user's membership at each event. At most

@@ -10,6 +10,7 @@
 mod erased;
 mod keys;
 mod media;
+mod upgrade;
 
 use maru_tests::user::encode;
 use maru_tests::{Synced, TestServer, User, on_both_engines};
