@@ -230,12 +230,14 @@ async fn try_execute(server: &Server, command: AdminCommand) -> Result<AdminRepl
         } => done("made", accounts.create_user(&name, password, admin).await?),
         AdminCommand::UserPassword { name, password } => {
             let user_id = named(&name)?;
-            accounts.set_password(&user_id, password, Devices::All).await?;
+            accounts
+                .set_password(&user_id, password, None, Devices::All)
+                .await?;
             done("changed the password of", user_id)
         }
         AdminCommand::UserDeactivate { name } => {
             let user_id = named(&name)?;
-            accounts.deactivate(&user_id, false).await?;
+            accounts.deactivate(&user_id, None, false).await?;
             done("deactivated", user_id)
         }
         AdminCommand::UserList { after } => {

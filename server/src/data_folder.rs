@@ -3,9 +3,10 @@
 
 mod keys;
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use maru_protocol::record::MAX_SIGNING_KEYS;
@@ -25,6 +26,9 @@ const ADMIN_SOCKET: &str = "admin.sock";
 const UNFINISHED: &str = "restore-unfinished";
 /// Locked by the process that uses the folder.
 const LOCK: &str = "lock";
+
+/// What nobody but its owner may do in a data folder: write as the group, or anything as anybody.
+const OPEN_TO_OTHERS: u32 = 0o027;
 
 /// Why a data folder cannot be used. Each is one line for the admin.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +91,10 @@ impl DataFolder {
     /// [`DataFolderError::InUse`] when another process has it; else what went wrong with a file.
     pub fn open(path: &Path) -> Result<Self, DataFolderError> {
         make_folder(path)?;
+        close_to_others(path).map_err(|cause| DataFolderError::Io {
+            path: path.to_owned(),
+            cause,
+        })?;
         let lock = lock(path)?.ok_or_else(|| DataFolderError::InUse(path.to_owned()))?;
         if path.join(UNFINISHED).exists() {
             return Err(DataFolderError::Unfinished(path.to_owned()));
@@ -220,6 +228,40 @@ fn make_folder(path: &Path) -> Result<(), DataFolderError> {
     })
 }
 
+/// Takes from others what they may do in a folder that was there before: whoever can write there can put other keys
+/// in place. The group may go on reading it, as backups do. A folder that holds something else is only warned of.
+fn close_to_others(path: &Path) -> io::Result<()> {
+    let mode = fs::metadata(path)?.permissions().mode() & 0o7777;
+    let closed = mode & !OPEN_TO_OTHERS;
+    if closed == mode {
+        return Ok(());
+    }
+    let folder = path.display();
+    let mut entries = fs::read_dir(path)?;
+    let is_own = entries.all(|entry| entry.is_ok_and(|entry| is_ours(&entry.file_name())));
+    if is_own && fs::set_permissions(path, Permissions::from_mode(closed)).is_ok() {
+        tracing::warn!(%folder, "the data folder was open to others, mode {mode:o}; it is {closed:o} now");
+    } else {
+        tracing::warn!(%folder, "the data folder is open to others, mode {mode:o}; {closed:o} would be right");
+    }
+    Ok(())
+}
+
+/// Whether a name in a data folder is one of this program's.
+fn is_ours(name: &OsStr) -> bool {
+    let names = [
+        MEDIA,
+        ADMIN_SOCKET,
+        UNFINISHED,
+        LOCK,
+        ROOT_KEY,
+        SIGNING_KEY,
+        OLD_SIGNING_KEYS,
+        TLS_KEY,
+    ];
+    names.iter().any(|ours| name == *ours) || name.to_string_lossy().starts_with(DATABASE)
+}
+
 /// Locks the folder; `None` when another process has.
 fn lock(folder: &Path) -> Result<Option<File>, DataFolderError> {
     let path = folder.join(LOCK);
@@ -264,6 +306,26 @@ mod tests {
             .unwrap()
             .filter(|f| f.as_ref().unwrap().path().display().to_string().contains(".new-"));
         assert_eq!(left_over.count(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_is_open_to_others_is_closed_unless_it_is_somebody_else_s() {
+        let mode = |folder: &Path| fs::metadata(folder).unwrap().permissions().mode() & 0o777;
+        let open = || {
+            let folder = tempfile::tempdir().unwrap();
+            fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+            folder
+        };
+        let (own, shared) = (open(), open());
+        fs::write(shared.path().join("letter"), "").unwrap();
+        for folder in [&own, &shared] {
+            drop(DataFolder::open(folder.path()).unwrap());
+        }
+        assert_eq!(mode(own.path()), 0o750);
+        assert_eq!(mode(shared.path()), 0o777, "it holds what is none of ours");
+        fs::set_permissions(own.path(), Permissions::from_mode(0o755)).unwrap();
+        drop(DataFolder::open(own.path()).unwrap());
+        assert_eq!(mode(own.path()), 0o750);
     }
 
     #[test]

@@ -66,9 +66,6 @@ pub enum Refusal {
     /// The user name cannot be used.
     #[error("{0}")]
     InvalidUsername(String),
-    /// The account is closed.
-    #[error("this account has been deactivated")]
-    UserDeactivated,
     /// The password is too easy to guess.
     #[error("{0}")]
     WeakPassword(String),
@@ -130,6 +127,11 @@ impl Refusal {
     /// A parameter has a value that makes no sense.
     pub fn invalid(what: impl Into<String>) -> Self {
         Self::InvalidParam(what.into())
+    }
+
+    /// What somebody proved does not hold any more: the password has changed meanwhile, or everything was logged out.
+    pub fn outdated_proof() -> Self {
+        Self::forbidden("this account was changed or logged out meanwhile; begin again")
     }
 
     /// The reason with what only the server's own log and admin may know.

@@ -137,6 +137,8 @@ impl Server {
             AccountRules {
                 registration: config.registration,
                 devices_per_user: limits.devices_per_user,
+                password_characters: limits.password_characters,
+                reserved_names: config.reserved_names.clone(),
             },
         );
         let accounts = Arc::new(accounts);

@@ -2,62 +2,92 @@
 
 use ruma::{OwnedUserId, UserId};
 
-use super::{Accounts, password};
+use super::{Accounts, Share, password};
 use crate::refusal::Refusal;
+use crate::store::credentials::Credentials;
 use crate::store::devices::Devices;
 use crate::store::users::StoredUser;
 
 /// Accounts read at once for a list.
 const PAGE: i64 = 1000;
 
+/// Why nothing became of what was asked for an account.
+fn nothing_done(proved: Option<Credentials>) -> Refusal {
+    match proved {
+        Some(_) => Refusal::outdated_proof(),
+        None => Refusal::not_found("there is no such account"),
+    }
+}
+
 impl Accounts {
     /// Makes an account without asking for anything.
     ///
     /// # Errors
-    /// [`Refusal::InvalidUsername`], [`Refusal::UserInUse`], or an empty password.
+    /// [`Refusal::InvalidUsername`], [`Refusal::UserInUse`], [`Refusal::WeakPassword`].
     pub async fn create_user(
         &self,
         localpart: &str,
         password: String,
         admin: bool,
     ) -> Result<OwnedUserId, Refusal> {
-        password::check_usable(&password)?;
+        self.check_new_password(&password)?;
         let user_id = self.check_available(localpart).await?;
-        self.make(user_id.clone(), password, admin, None).await?;
+        self.make(user_id.clone(), password, Share::Admin, admin, None)
+            .await?;
         Ok(user_id)
     }
 
-    /// Gives an account another password and logs these of its devices out.
+    /// Gives an account another password and logs these of its devices out. Whatever the old password could still have
+    /// become is over. The owner has proved to be that; the admin need not.
     ///
     /// # Errors
-    /// [`Refusal::NotFound`] when there is no such account, or an empty password.
+    /// [`Refusal::WeakPassword`], [`Refusal::NotFound`] when there is no such account, [`Refusal::Forbidden`] when what
+    /// was proved does not hold any more.
     pub async fn set_password(
         &self,
         user_id: &UserId,
         password: String,
+        proved: Option<Credentials>,
         log_out: Devices,
     ) -> Result<(), Refusal> {
-        password::check_usable(&password)?;
-        let hash = self.passwords.hash(password).await?;
-        if !self.store.set_password(user_id, hash).await? {
-            return Err(Refusal::not_found("there is no such account"));
-        }
-        self.remove_devices(user_id, log_out).await
+        self.check_new_password(&password)?;
+        let share = match proved {
+            Some(_) => Share::Account(user_id.to_owned()),
+            None => Share::Admin,
+        };
+        let hash = self.passwords.hash(share, password).await?;
+        let set = self.end_sessions(user_id, |store, user_id| async move {
+            let set = store.set_password(&user_id, hash, proved, log_out).await?;
+            Ok(set.map(|ended| (ended, ())))
+        });
+        set.await?.ok_or_else(|| nothing_done(proved))
+    }
+
+    /// Checks a password that is to be set.
+    pub(super) fn check_new_password(&self, password: &str) -> Result<(), Refusal> {
+        password::check_strength(password, self.rules.password_characters)
     }
 
     /// Closes an account for good: nobody can log in to it, its devices are logged out, its profile is gone, and it
     /// leaves its rooms. With `erase`, those who come into these rooms later do not read what it said.
     ///
     /// # Errors
-    /// [`Refusal::NotFound`] when there is no such account.
-    pub async fn deactivate(&self, user_id: &UserId, erase: bool) -> Result<(), Refusal> {
-        let Some(at) = self.store.deactivate_user(user_id, erase).await? else {
-            return Err(Refusal::not_found("there is no such account"));
-        };
+    /// [`Refusal::NotFound`] when there is no such account, [`Refusal::Forbidden`] when what was proved does not hold any
+    /// more.
+    pub async fn deactivate(
+        &self,
+        user_id: &UserId,
+        proved: Option<Credentials>,
+        erase: bool,
+    ) -> Result<(), Refusal> {
+        let closed = self.end_sessions(user_id, |store, user_id| async move {
+            let closed = store.deactivate_user(&user_id, proved, erase).await?;
+            Ok(closed.map(|closed| (closed.ended, closed.at)))
+        });
+        let at = closed.await?.ok_or_else(|| nothing_done(proved))?;
         if erase {
             self.rooms.note_erased(user_id.to_owned(), at);
         }
-        self.remove_devices(user_id, Devices::All).await?;
         self.leave_rooms(user_id).await
     }
 

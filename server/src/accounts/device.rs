@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use ruma::UserId;
+use ruma::{OwnedUserId, UserId};
 
-use super::{Accounts, Caller};
+use super::{Accounts, Caller, TokenHash};
 use crate::refusal::Refusal;
-use crate::store::StoreError;
+use crate::store::credentials::Credentials;
 use crate::store::devices::{Devices, StoredDevice};
+use crate::store::{Store, StoreError};
 
 /// Longest device id, in bytes.
 const ID_BYTES: usize = 255;
@@ -73,20 +74,45 @@ impl Accounts {
         renamed.then_some(()).ok_or_else(unknown_device)
     }
 
-    /// Logs devices out and removes all that belongs to them. Their access tokens are refused from now on.
+    /// Logs devices out and removes all that belongs to them. Their access tokens are refused from now on. `proved`
+    /// where the user had to prove to be the owner of the account.
     ///
     /// # Errors
-    /// When it was not stored.
-    pub async fn remove_devices(&self, user_id: &UserId, devices: Devices) -> Result<(), Refusal> {
-        let (store, ending) = (Arc::clone(&self.store), self.sessions.ending(user_id));
-        let user_id = user_id.to_owned();
-        // Not given up when the client hangs up: what ends in the database must end in memory.
-        let removing = tokio::spawn(async move {
-            let ended = store.remove_devices(&user_id, devices).await?;
-            ending.ended(&ended);
-            Ok::<_, StoreError>(())
+    /// [`Refusal::Forbidden`] when what was proved does not hold any more.
+    pub async fn remove_devices(
+        &self,
+        user_id: &UserId,
+        devices: Devices,
+        proved: Option<Credentials>,
+    ) -> Result<(), Refusal> {
+        let removed = self.end_sessions(user_id, |store, user_id| async move {
+            let removed = store.remove_devices(&user_id, devices, proved).await?;
+            Ok(removed.map(|ended| (ended, ())))
         });
-        Ok(removing.await.map_err(Refusal::internal)??)
+        removed.await?.ok_or_else(Refusal::outdated_proof)
+    }
+
+    /// Ends sessions of a user in the database and then in memory: what else came of it, `None` when nothing was done.
+    /// Not given up when the client hangs up: what ends in the one must end in the other.
+    pub(super) async fn end_sessions<F, T>(
+        &self,
+        user_id: &UserId,
+        end: impl FnOnce(Arc<Store>, OwnedUserId) -> F,
+    ) -> Result<Option<T>, Refusal>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<Option<(Vec<TokenHash>, T)>, StoreError>> + Send + 'static,
+    {
+        let ending = self.sessions.ending(user_id);
+        let stored = end(Arc::clone(&self.store), user_id.to_owned());
+        let ended = tokio::spawn(async move {
+            let ended = stored.await?;
+            if let Some((tokens, _)) = &ended {
+                ending.ended(tokens);
+            }
+            Ok::<_, StoreError>(ended.map(|(_, outcome)| outcome))
+        });
+        Ok(ended.await.map_err(Refusal::internal)??)
     }
 
     /// Logs the caller's device out.
@@ -95,6 +121,6 @@ impl Accounts {
     /// When it was not stored.
     pub async fn log_out(&self, caller: &Caller) -> Result<(), Refusal> {
         let this = Devices::These(vec![caller.device_id.clone()]);
-        self.remove_devices(&caller.user_id, this).await
+        self.remove_devices(&caller.user_id, this, None).await
     }
 }

@@ -5,15 +5,17 @@
 //! once and never kept. A session that has served stays open until it expires: a client whose answer got lost makes the
 //! same request again, with the same proof.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+//!
+//! Nothing is kept of an open session: its id says until when it is open, and carries a seal that only this server makes,
+//! over what it was opened for. So no number of strangers closes anybody's session, and one that was opened for an
+//! account ends with the credentials that it was opened under.
 
-use super::token::new_secret;
-use super::{Accounts, Caller};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use super::{Accounts, Caller, Share};
 use crate::refusal::Refusal;
-
-/// Sessions that may be open at once; the oldest one goes when there are more.
-const OPEN_SESSIONS: usize = 10_000;
+use crate::store::credentials::Credentials;
 
 /// How long a session stays open, in milliseconds.
 const SESSION_MS: u64 = 15 * 60_000;
@@ -73,46 +75,51 @@ pub struct Challenge {
     pub error: Option<Box<Refusal>>,
 }
 
-/// The open sessions, and what each was opened for.
-#[derive(Debug, Default)]
-pub(super) struct Sessions(Mutex<OpenSessions>);
-
-#[derive(Debug, Default)]
-struct OpenSessions {
-    by_id: HashMap<String, Open>,
-    /// Oldest first; all live equally long.
-    order: VecDeque<String>,
+/// Makes and knows the ids of sessions, until the server stops.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    key: [u8; 64],
 }
 
-#[derive(Debug)]
-struct Open {
-    purpose: String,
-    until_ms: u64,
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { key: rand::random() }
+    }
 }
 
 impl Sessions {
-    fn open(&self, purpose: String, now_ms: u64) -> String {
-        let id = new_secret("uia");
-        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let OpenSessions { by_id, order } = &mut *sessions;
-        while let Some(oldest) = order.front() {
-            let alive = by_id.get(oldest).is_some_and(|open| open.until_ms > now_ms);
-            if alive && order.len() < OPEN_SESSIONS {
-                break;
-            }
-            by_id.remove(oldest);
-            order.pop_front();
-        }
-        let until_ms = now_ms + SESSION_MS;
-        by_id.insert(id.clone(), Open { purpose, until_ms });
-        order.push_back(id.clone());
-        id
+    fn open(&self, purpose: &str, now_ms: u64) -> String {
+        let number = rand::random::<u64>();
+        let head = format!("uia_{:x}_{number:016x}", now_ms + SESSION_MS);
+        let seal = self.seal(&head, purpose).finalize().into_bytes();
+        seal.iter()
+            .fold(head + "_", |id, byte| id + &format!("{byte:02x}"))
     }
 
     fn is_open(&self, id: &str, purpose: &str, now_ms: u64) -> bool {
-        let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = sessions.by_id.get(id);
-        open.is_some_and(|open| open.purpose == purpose && open.until_ms > now_ms)
+        let Some((head, seal)) = id.rsplit_once('_') else {
+            return false;
+        };
+        let until = head.strip_prefix("uia_").and_then(|rest| rest.split_once('_'));
+        let until = until.and_then(|(until, _)| u64::from_str_radix(until, 16).ok());
+        let bytes = (0..seal.len()).step_by(2).map(|at| {
+            let digits = seal.get(at..at + 2)?;
+            u8::from_str_radix(digits, 16).ok()
+        });
+        let Some(seal) = bytes.collect::<Option<Vec<u8>>>() else {
+            return false;
+        };
+        let is_ours = self.seal(head, purpose).verify_slice(&seal).is_ok();
+        is_ours && until.is_some_and(|until| until > now_ms)
+    }
+
+    /// The seal of a session's id. No purpose holds a NUL, so none can be taken for another.
+    fn seal(&self, head: &str, purpose: &str) -> Hmac<Sha256> {
+        let mut seal = Hmac::<Sha256>::new(&self.key.into());
+        for part in [head, "\0", purpose] {
+            seal.update(part.as_bytes());
+        }
+        seal
     }
 }
 
@@ -144,7 +151,7 @@ impl Gate<'_> {
     /// Asks for a proof, in the same session where there is one.
     pub(super) fn ask(&self, session: Option<String>, error: Option<Refusal>) -> Refusal {
         let now = self.accounts.clock.now_ms();
-        let open = || self.accounts.interactive.open(self.purpose.clone(), now);
+        let open = || self.accounts.interactive.open(&self.purpose, now);
         Refusal::InteractiveAuth(Box::new(Challenge {
             session: session.unwrap_or_else(open),
             flows: self.flows,
@@ -155,7 +162,8 @@ impl Gate<'_> {
 
 impl Accounts {
     /// Makes sure that it is the user who calls, not only somebody with the user's access token: asks for the
-    /// password. `operation` is what for; a session opened for one operation is not good for another.
+    /// password. `operation` is what for; a session opened for one operation is not good for another. What that proves,
+    /// until the password changes.
     ///
     /// # Errors
     /// [`Refusal::InteractiveAuth`] until the password is given.
@@ -164,10 +172,12 @@ impl Accounts {
         caller: &Caller,
         operation: &'static str,
         attempt: Option<Attempt>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Credentials, Refusal> {
+        let user = self.store.user(&caller.user_id).await?;
+        let credentials = user.map_or(Credentials::FIRST, |user| user.credentials);
         let gate = Gate {
             accounts: self,
-            purpose: format!("{operation} {}", caller.user_id),
+            purpose: format!("{operation} {} {credentials}", caller.user_id),
             flows: &[Stage::Password],
         };
         let (proof, session) = gate.proof(attempt)?;
@@ -180,8 +190,9 @@ impl Accounts {
             let why = Refusal::forbidden("the proof is of another account");
             return Err(gate.ask(session, Some(why)));
         }
-        match self.check_password(&caller.user_id, password).await {
-            Ok(()) => Ok(()),
+        let share = Share::Account(caller.user_id.clone());
+        match self.check_password(&caller.user_id, password, share).await {
+            Ok(proved) => Ok(proved),
             Err(why @ Refusal::Forbidden(_)) => Err(gate.ask(session, Some(why))),
             Err(other) => Err(other),
         }
@@ -195,27 +206,34 @@ mod tests {
     #[test]
     fn a_session_is_good_for_its_purpose_and_for_a_while() {
         let sessions = Sessions::default();
-        let id = sessions.open("register".into(), 1000);
+        let id = sessions.open("register", 1000);
         assert!(sessions.is_open(&id, "register", 1000));
-        assert!(!sessions.is_open(&id, "delete_device @a:b", 1000));
-        assert!(!sessions.is_open("other", "register", 1000));
+        assert!(!sessions.is_open(&id, "delete_device @a:b 0", 1000));
         assert!(!sessions.is_open(&id, "register", 1000 + SESSION_MS));
+        assert!(!Sessions::default().is_open(&id, "register", 1000));
+        assert_ne!(id, sessions.open("register", 1000));
     }
 
     #[test]
-    fn strangers_cannot_make_the_table_grow() {
+    fn nobody_else_makes_a_session() {
         let sessions = Sessions::default();
-        let first = sessions.open("register".into(), 0);
-        for _ in 0..OPEN_SESSIONS + 100 {
-            sessions.open("register".into(), 0);
+        let id = sessions.open("register", 1000);
+        let (head, seal) = id.rsplit_once('_').unwrap();
+        let later = head.replacen("uia_", "uia_f", 1);
+        for made_up in [
+            "",
+            "other",
+            "uia_",
+            "uia_ffffffff_0_",
+            head,
+            &seal[..8],
+            &format!("{head}_"),
+            &format!("{head}_{}", &seal[..32]),
+            &format!("{head}_{}x", &seal[..63]),
+            &format!("{head}_ä{seal}"),
+            &format!("{later}_{seal}"),
+        ] {
+            assert!(!sessions.is_open(made_up, "register", 1000), "{made_up}");
         }
-        assert!(!sessions.is_open(&first, "register", 0));
-        let count = |sessions: &Sessions| {
-            let open = sessions.0.lock().unwrap();
-            (open.by_id.len(), open.order.len())
-        };
-        assert_eq!(count(&sessions), (OPEN_SESSIONS, OPEN_SESSIONS));
-        sessions.open("register".into(), SESSION_MS);
-        assert_eq!(count(&sessions), (1, 1), "what has expired goes");
     }
 }

@@ -33,6 +33,7 @@ use crate::store::Store;
 
 pub use directory::{DirectoryPage, DirectoryUser};
 pub use interactive_auth::{Attempt, Challenge, Proof, Stage};
+pub use password::Share;
 pub use register::{NewAccount, Registered};
 pub use session::{NewDevice, Session, WatchedToken};
 pub use token::TokenHash;
@@ -46,13 +47,17 @@ pub struct Caller {
     pub device_id: String,
 }
 
-/// Who may register, and with how many devices.
-#[derive(Clone, Copy, Debug)]
+/// Who may register, and what accounts may have.
+#[derive(Clone, Debug)]
 pub struct AccountRules {
     /// Who may make an account.
     pub registration: Registration,
     /// Most devices of one user.
     pub devices_per_user: u32,
+    /// Fewest characters of a password that is set.
+    pub password_characters: usize,
+    /// Names that only admins have.
+    pub reserved_names: Vec<String>,
 }
 
 /// Everything that accounts need to work.

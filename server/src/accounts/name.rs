@@ -32,6 +32,31 @@ impl Accounts {
         }
     }
 
+    /// Checks that somebody who is no admin may have a user name: those that are reserved look as if the server or its
+    /// admin spoke. Punctuation does not tell names apart.
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidUsername`].
+    pub(super) fn check_not_reserved(&self, localpart: &str) -> Result<(), Refusal> {
+        if is_reserved(localpart, &self.rules.reserved_names) {
+            return Err(Refusal::InvalidUsername("this user name is reserved".into()));
+        }
+        Ok(())
+    }
+
+    /// Checks that somebody could register with a user name. Whoever makes the first account is an admin and may have
+    /// any.
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidUsername`], [`Refusal::UserInUse`].
+    pub async fn check_may_be_had(&self, localpart: &str) -> Result<(), Refusal> {
+        self.check_available(localpart).await?;
+        if self.store.users_after("", 1).await?.is_empty() {
+            return Ok(());
+        }
+        self.check_not_reserved(localpart)
+    }
+
     /// The account that a name means: a whole user id of this server, or its local part. It need not exist.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<OwnedUserId> {
@@ -47,9 +72,39 @@ fn is_valid(localpart: &str) -> bool {
     !localpart.is_empty() && localpart.chars().all(allowed)
 }
 
+/// Whether a name is among the reserved ones; `*` at the end of one stands for any rest.
+fn is_reserved(localpart: &str, reserved: &[String]) -> bool {
+    let letters = |name: &str| -> String { name.chars().filter(|c| c.is_ascii_alphanumeric()).collect() };
+    reserved.iter().any(|name| match name.strip_suffix('*') {
+        Some(beginning) => localpart.starts_with(beginning),
+        None => letters(localpart) == letters(name),
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::is_valid;
+    use super::{is_reserved, is_valid};
+    use crate::config::Config;
+
+    #[test]
+    fn names_of_the_server_and_its_admin_are_reserved() {
+        let reserved = Config::default().reserved_names;
+        for name in [
+            "admin",
+            "ad.min",
+            "_admin_",
+            "maru",
+            "server",
+            "_bridge_x",
+            "post-master",
+        ] {
+            assert!(is_reserved(name, &reserved), "{name}");
+        }
+        for name in ["alice", "adminton", "marut", "a_bridge", "observer"] {
+            assert!(!is_reserved(name, &reserved), "{name}");
+        }
+        assert!(!is_reserved("admin", &[]));
+    }
 
     #[test]
     fn only_the_characters_of_the_specification_make_a_name() {

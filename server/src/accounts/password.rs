@@ -4,27 +4,36 @@ use std::sync::Arc;
 
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
-use tokio::sync::Semaphore;
+use ruma::OwnedUserId;
 
+use crate::limits::{ClientNetwork, Turns};
 use crate::refusal::Refusal;
-
-/// Shortest password that somebody may register with, in characters. An admin may set any that is not empty.
-const SHORTEST: usize = 8;
 
 /// Longest password, in bytes: hashing takes time by length.
 const LONGEST: usize = 1024;
 
+/// Who has passwords hashed. Each has a fair share of it: who has many hashed waits behind who has one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Share {
+    /// A stranger, by where they are.
+    Address(ClientNetwork),
+    /// Somebody who is logged in.
+    Account(OwnedUserId),
+    /// The admin, on this machine.
+    Admin,
+}
+
 /// Hashes passwords. Each hash takes 19 MiB for as long as it runs, so as many run at once as there are cores.
 #[derive(Debug)]
 pub(super) struct Hasher {
-    permits: Arc<Semaphore>,
+    turns: Arc<Turns<Share>>,
 }
 
 impl Default for Hasher {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            permits: Arc::new(Semaphore::new(cores)),
+            turns: Turns::new(cores),
         }
     }
 }
@@ -42,50 +51,49 @@ fn make(password: &str) -> Result<String, argon2::password_hash::Error> {
 
 impl Hasher {
     /// Hashes a password into PHC form.
-    pub(super) async fn hash(&self, password: String) -> Result<String, Refusal> {
-        let made = self.work(move || make(&password)).await?;
+    pub(super) async fn hash(&self, share: Share, password: String) -> Result<String, Refusal> {
+        let made = self.work(share, move || make(&password)).await?;
         made.map_err(Refusal::internal)
     }
 
     /// Whether a password is the one that was hashed. Without a hash it takes as long and says no, so that the time
     /// does not tell which accounts exist.
-    pub(super) async fn verify(&self, password: String, hash: Option<String>) -> Result<bool, Refusal> {
+    pub(super) async fn verify(
+        &self,
+        share: Share,
+        password: String,
+        hash: Option<String>,
+    ) -> Result<bool, Refusal> {
         let check = move || match hash {
             Some(hash) => PasswordHash::new(&hash)
                 .is_ok_and(|hash| argon2().verify_password(password.as_bytes(), &hash).is_ok()),
             None => make(&password).is_err(),
         };
-        self.work(check).await
+        self.work(share, check).await
     }
 
-    async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
-        let permits = Arc::clone(&self.permits);
-        let permit = permits.acquire_owned().await.map_err(Refusal::internal)?;
-        let permitted = move || {
+    async fn work<T: Send + 'static>(
+        &self,
+        share: Share,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let turn = self.turns.take(share).await;
+        let in_turn = move || {
             let done = work();
-            drop(permit);
+            drop(turn);
             done
         };
-        tokio::task::spawn_blocking(permitted)
+        tokio::task::spawn_blocking(in_turn)
             .await
             .map_err(Refusal::internal)
     }
 }
 
-/// Checks a password that somebody chose for themselves.
-pub(super) fn check_strength(password: &str) -> Result<(), Refusal> {
-    check_usable(password)?;
-    if password.chars().count() < SHORTEST {
-        let text = format!("a password has at least {SHORTEST} characters");
+/// Checks a password that is to be set, which has at least so many characters.
+pub(super) fn check_strength(password: &str, shortest: usize) -> Result<(), Refusal> {
+    if password.chars().count() < shortest {
+        let text = format!("a password has at least {shortest} characters");
         return Err(Refusal::WeakPassword(text));
-    }
-    Ok(())
-}
-
-/// Checks a password that the admin chose.
-pub(super) fn check_usable(password: &str) -> Result<(), Refusal> {
-    if password.is_empty() {
-        return Err(Refusal::WeakPassword("the password is empty".into()));
     }
     if password.len() > LONGEST {
         return Err(Refusal::invalid(format!(
@@ -102,9 +110,10 @@ mod tests {
     #[tokio::test]
     async fn only_the_same_password_verifies() {
         let hasher = Hasher::default();
-        let hash = hasher.hash("correct horse".into()).await.unwrap();
+        let hash = hasher.hash(Share::Admin, "correct horse".into()).await.unwrap();
         assert!(hash.starts_with("$argon2id$"), "{hash}");
-        let verify = |password: &str, hash: Option<String>| hasher.verify(password.into(), hash);
+        let verify =
+            |password: &str, hash: Option<String>| hasher.verify(Share::Admin, password.into(), hash);
         assert!(verify("correct horse", Some(hash.clone())).await.unwrap());
         assert!(!verify("correct horse ", Some(hash.clone())).await.unwrap());
         assert!(!verify("", Some(hash)).await.unwrap());
@@ -113,11 +122,13 @@ mod tests {
     }
 
     #[test]
-    fn empty_short_and_endless_passwords_are_refused() {
-        assert!(matches!(check_usable(""), Err(Refusal::WeakPassword(_))));
-        assert!(check_usable("x").is_ok());
-        assert!(matches!(check_strength("1234567"), Err(Refusal::WeakPassword(_))));
-        assert!(check_strength("ääääääää").is_ok());
-        assert!(check_strength(&"x".repeat(1025)).is_err());
+    fn short_and_endless_passwords_are_refused() {
+        assert!(matches!(check_strength("", 1), Err(Refusal::WeakPassword(_))));
+        assert!(matches!(
+            check_strength("1234567", 8),
+            Err(Refusal::WeakPassword(_))
+        ));
+        assert!(check_strength("ääääääää", 8).is_ok());
+        assert!(check_strength(&"x".repeat(1025), 8).is_err());
     }
 }

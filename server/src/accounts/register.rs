@@ -7,11 +7,13 @@ use tokio::sync::OnceCell;
 
 use super::interactive_auth::{Attempt, Gate, Proof, Stage};
 use super::token::{new_device_id, new_name};
-use super::{Accounts, TokenHash, password};
+use super::{Accounts, Share, TokenHash};
 use crate::cache::Cache;
 use crate::config::Registration;
+use crate::limits::ClientNetwork;
 use crate::refusal::Refusal;
 use crate::store::StoreError;
+use crate::store::credentials::Credentials;
 use crate::store::users::NewUser;
 
 /// Sessions of interactive authentication whose account is remembered, two generations of this many.
@@ -26,6 +28,17 @@ pub struct NewAccount {
     pub password: Option<String>,
     /// The first device's id; one is made up where it is missing.
     pub device_id: Option<String>,
+    /// Where the request comes from.
+    pub from: ClientNetwork,
+}
+
+/// What allows somebody to register.
+#[derive(Clone, Copy, Debug)]
+struct Admission {
+    /// The registration token that is used up by it.
+    token: Option<TokenHash>,
+    /// Whether the account becomes an admin's.
+    makes_admin: bool,
 }
 
 impl std::fmt::Debug for NewAccount {
@@ -78,10 +91,10 @@ impl Accounts {
         self: &Arc<Self>,
         wanted: NewAccount,
         attempt: Option<Attempt>,
-    ) -> Result<Registered, Refusal> {
+    ) -> Result<(Registered, Credentials), Refusal> {
         self.check_open(attempt.as_ref()).await?;
         if let Some(password) = &wanted.password {
-            password::check_strength(password)?;
+            self.check_new_password(password)?;
         }
         let gate = self.registration_gate();
         if let (None, Some(localpart)) = (&attempt, &wanted.localpart) {
@@ -104,10 +117,11 @@ impl Accounts {
             Ok::<_, Refusal>((made.await?.clone(), is_new))
         });
         let (made, is_new) = registering.await.map_err(Refusal::internal)??;
-        if !is_new {
-            self.check_same(&made, &wanted, password).await?;
-        }
-        Ok(made)
+        let proved = match is_new {
+            true => Credentials::FIRST,
+            false => self.check_same(&made, &wanted, password).await?,
+        };
+        Ok((made, proved))
     }
 
     /// Makes the account that somebody wants who has shown a proof.
@@ -118,7 +132,7 @@ impl Accounts {
         session: Option<String>,
     ) -> Result<Registered, Refusal> {
         let gate = self.registration_gate();
-        let Some(token) = self.judge(&proof).await? else {
+        let Some(admission) = self.judge(&proof).await? else {
             let why = Refusal::forbidden(match proof {
                 Proof::RegistrationToken(_) => "this registration token is not valid",
                 _ => "this does not allow to register here",
@@ -126,9 +140,14 @@ impl Accounts {
             return Err(gate.ask(session, Some(why)));
         };
         let localpart = wanted.localpart.unwrap_or_else(new_name);
+        if !admission.makes_admin {
+            self.check_not_reserved(&localpart)?;
+        }
         let user_id = self.check_available(&localpart).await?;
         let password = wanted.password.unwrap_or_default();
-        if !self.make(user_id.clone(), password, false, token).await? {
+        let share = Share::Address(wanted.from);
+        let made = self.make(user_id.clone(), password, share, false, admission.token);
+        if !made.await? {
             let why = Refusal::forbidden("this registration token has just been used up");
             return Err(gate.ask(session, Some(why)));
         }
@@ -142,7 +161,7 @@ impl Accounts {
         made: &Registered,
         wanted: &NewAccount,
         password: String,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Credentials, Refusal> {
         let other_name = wanted
             .localpart
             .as_ref()
@@ -153,7 +172,8 @@ impl Accounts {
                 "this session has made another account; begin again",
             ));
         }
-        self.check_password(&made.user_id, password).await
+        let share = Share::Address(wanted.from);
+        self.check_password(&made.user_id, password, share).await
     }
 
     /// Nobody learns anything where registration is closed, except who comes with a token. As long as there is no
@@ -181,10 +201,13 @@ impl Accounts {
         }
     }
 
-    /// Whether a proof allows to register, and with which token: `None` when it does not.
-    async fn judge(&self, proof: &Proof) -> Result<Option<Option<TokenHash>>, Refusal> {
+    /// What a proof allows: `None` when it does not allow to register.
+    async fn judge(&self, proof: &Proof) -> Result<Option<Admission>, Refusal> {
         match proof {
-            Proof::Dummy if self.rules.registration == Registration::Open => Ok(Some(None)),
+            Proof::Dummy if self.rules.registration == Registration::Open => Ok(Some(Admission {
+                token: None,
+                makes_admin: false,
+            })),
             Proof::RegistrationToken(token) => {
                 let hash = TokenHash::of(token);
                 let makes_admin = self.store.registration_token(hash, self.now()).await?;
@@ -192,7 +215,10 @@ impl Accounts {
                     Registration::Closed => makes_admin == Some(true),
                     Registration::Open | Registration::Token => makes_admin.is_some(),
                 };
-                Ok(good.then_some(Some(hash)))
+                Ok(good.then_some(Admission {
+                    token: Some(hash),
+                    makes_admin: makes_admin == Some(true),
+                }))
             }
             _ => Ok(None),
         }
@@ -203,12 +229,13 @@ impl Accounts {
         &self,
         user_id: OwnedUserId,
         password: String,
+        share: Share,
         admin: bool,
         token: Option<TokenHash>,
     ) -> Result<bool, Refusal> {
         let user = NewUser {
             user_id,
-            password_hash: Some(self.passwords.hash(password).await?),
+            password_hash: Some(self.passwords.hash(share, password).await?),
             admin,
             created_at: self.now(),
         };

@@ -12,6 +12,7 @@ use super::known_sessions::Known;
 use super::token::{TokenHash, new_device_id, new_secret};
 use super::{Accounts, Caller};
 use crate::refusal::Refusal;
+use crate::store::credentials::Credentials;
 use crate::store::sessions::{NewSession, NewTokens, Started};
 
 /// How long an access token is good for that comes with a refresh token. Others do not expire.
@@ -177,12 +178,17 @@ impl Accounts {
         Ok(known)
     }
 
-    /// Starts a session on a device, new or known.
+    /// Starts a session on a device, new or known, for somebody who proved to be the owner of the account.
     ///
     /// # Errors
-    /// [`Refusal::ResourceLimitExceeded`] when the user has too many devices, [`Refusal::InvalidParam`] for an
+    /// [`Refusal::Forbidden`] when what was proved does not hold any more, [`Refusal::ResourceLimitExceeded`] when the user has too many devices, [`Refusal::InvalidParam`] for an
     /// impossible device id or name.
-    pub async fn start_session(&self, user_id: &UserId, device: NewDevice) -> Result<Session, Refusal> {
+    pub async fn start_session(
+        &self,
+        user_id: &UserId,
+        proved: Credentials,
+        device: NewDevice,
+    ) -> Result<Session, Refusal> {
         device.check()?;
         let now = self.now();
         let device_id = device.device_id.unwrap_or_else(new_device_id);
@@ -194,6 +200,7 @@ impl Accounts {
             tokens,
             created_at: now,
             devices_allowed: i64::from(self.rules.devices_per_user),
+            proved,
         };
         let (store, ending) = (Arc::clone(&self.store), self.sessions.ending(user_id));
         // Not given up when the client hangs up: what ends in the database must end in memory.
@@ -206,7 +213,7 @@ impl Accounts {
         });
         match starting.await.map_err(Refusal::internal)?? {
             Started::Running(_) => {}
-            Started::Deactivated => return Err(Refusal::UserDeactivated),
+            Started::Outdated => return Err(Refusal::outdated_proof()),
             Started::TooManyDevices => {
                 let limit = self.rules.devices_per_user;
                 let text = format!("this account has {limit} devices; log one out before the next comes in");

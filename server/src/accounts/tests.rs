@@ -8,7 +8,7 @@ use std::time::Duration;
 use ruma::OwnedUserId;
 use tempfile::TempDir;
 
-use super::{NewDevice, TokenHash};
+use super::{NewDevice, Share, TokenHash};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::data_folder::Keys;
@@ -16,6 +16,10 @@ use crate::identity::Identity;
 use crate::refusal::Refusal;
 use crate::server::Server;
 use crate::store::Database;
+use crate::store::credentials::Credentials;
+use crate::store::devices::Devices;
+
+const PASSWORD: &str = "long enough";
 
 struct Moving {
     server: Arc<Server>,
@@ -37,7 +41,7 @@ impl Moving {
         let server = Server::open(Config::default(), database, identity, clock)
             .await
             .unwrap();
-        let made = server.accounts.create_user("alice", "secret".into(), false).await;
+        let made = server.accounts.create_user("alice", PASSWORD.into(), false).await;
         Self {
             user: made.unwrap(),
             server,
@@ -62,7 +66,10 @@ async fn an_access_token_expires_where_it_can_be_renewed() {
             refreshable,
             ..NewDevice::default()
         };
-        accounts.start_session(&moving.user, device).await.unwrap()
+        accounts
+            .start_session(&moving.user, Credentials::FIRST, device)
+            .await
+            .unwrap()
     };
     let (lasting, renewable) = (log_in(false).await, log_in(true).await);
     assert!(lasting.refresh_token.is_none() && lasting.expires_in.is_none());
@@ -95,16 +102,23 @@ async fn login_and_registration_tokens_expire() {
     let moving = Moving::start().await;
     let accounts = &moving.server.accounts;
     let session = accounts
-        .start_session(&moving.user, NewDevice::default())
+        .start_session(&moving.user, Credentials::FIRST, NewDevice::default())
         .await
         .unwrap();
     let caller = accounts
         .caller(TokenHash::of(&session.access_token))
         .await
         .unwrap();
-    let (in_time, lifetime) = accounts.create_login_token(&caller).await.unwrap();
-    let (late, _) = accounts.create_login_token(&caller).await.unwrap();
-    assert_eq!(accounts.take_login_token(&in_time).await.unwrap(), moving.user);
+    let (in_time, lifetime) = accounts
+        .create_login_token(&caller, Credentials::FIRST)
+        .await
+        .unwrap();
+    let (late, _) = accounts
+        .create_login_token(&caller, Credentials::FIRST)
+        .await
+        .unwrap();
+    let (user, _) = accounts.take_login_token(&in_time).await.unwrap();
+    assert_eq!(user, moving.user);
     moving.pass(lifetime);
     assert!(matches!(
         accounts.take_login_token(&late).await,
@@ -126,7 +140,7 @@ async fn a_device_is_seen_without_a_write_per_request() {
     let moving = Moving::start().await;
     let (accounts, store) = (&moving.server.accounts, &moving.server.store);
     let session = accounts
-        .start_session(&moving.user, NewDevice::default())
+        .start_session(&moving.user, Credentials::FIRST, NewDevice::default())
         .await
         .unwrap();
     let address: IpAddr = "192.0.2.7".parse().unwrap();
@@ -150,4 +164,57 @@ async fn a_device_is_seen_without_a_write_per_request() {
     use_it().await;
     let shown = accounts.devices(&moving.user).await.unwrap().remove(0);
     assert_eq!(shown.last_seen_at, Some(1_700_000_061_000));
+}
+
+#[tokio::test]
+async fn what_was_proved_is_worth_nothing_once_the_password_changes_or_all_is_logged_out() {
+    let moving = Moving::start().await;
+    let (accounts, user) = (&moving.server.accounts, &moving.user);
+    let prove = async |password: &str| {
+        let proved = accounts.check_password(user, password.into(), Share::Admin).await;
+        proved.unwrap()
+    };
+    let first = accounts
+        .start_session(user, prove(PASSWORD).await, NewDevice::default())
+        .await
+        .unwrap();
+    let caller = accounts.caller(TokenHash::of(&first.access_token)).await.unwrap();
+    let keeping = || Devices::AllBut(first.device_id.clone());
+    let mut password = PASSWORD.to_owned();
+    for round in 0..2 {
+        let proved = prove(&password).await;
+        let (unused, _) = accounts.create_login_token(&caller, proved).await.unwrap();
+        let (used, _) = accounts.create_login_token(&caller, proved).await.unwrap();
+        let (_, by_token) = accounts.take_login_token(&used).await.unwrap();
+        if round == 0 {
+            password = "long enough too".into();
+            let set = accounts.set_password(user, password.clone(), Some(proved), keeping());
+            set.await.unwrap();
+        } else {
+            let all = accounts.remove_devices(user, Devices::All, None);
+            all.await.unwrap();
+        }
+        let forbidden = |outcome: Result<(), Refusal>| assert!(matches!(outcome, Err(Refusal::Forbidden(_))));
+        for proved in [proved, by_token] {
+            let login = accounts.start_session(user, proved, NewDevice::default());
+            forbidden(login.await.map(drop));
+        }
+        forbidden(accounts.take_login_token(&unused).await.map(drop));
+        forbidden(accounts.create_login_token(&caller, proved).await.map(drop));
+        let other = "of whoever knew the old one".to_owned();
+        forbidden(accounts.set_password(user, other, Some(proved), keeping()).await);
+        forbidden(accounts.remove_devices(user, Devices::All, Some(proved)).await);
+        forbidden(accounts.deactivate(user, Some(proved), false).await);
+        let now = accounts
+            .start_session(user, prove(&password).await, NewDevice::default())
+            .await
+            .unwrap();
+        accounts.caller(TokenHash::of(&now.access_token)).await.unwrap();
+    }
+    let ended = accounts.caller(TokenHash::of(&first.access_token)).await;
+    assert!(matches!(ended, Err(Refusal::UnknownToken { .. })));
+    let proved = prove(&password).await;
+    accounts.deactivate(user, None, false).await.unwrap();
+    let login = accounts.start_session(user, proved, NewDevice::default()).await;
+    assert!(matches!(login, Err(Refusal::Forbidden(_))));
 }

@@ -10,6 +10,32 @@ use ruma::OwnedServerName;
 use super::{AddressRange, BaseUrl, ConfiguredPeers, Database, LogFormat, LogLevel, Registration};
 use crate::limits::{Budget, Rate, Rates};
 
+/// User names by which somebody would be taken for the server, its admin, or a bridge to elsewhere.
+const RESERVED_NAMES: [&str; 22] = [
+    "abuse",
+    "admin",
+    "administrator",
+    "anonymous",
+    "everyone",
+    "homeserver",
+    "hostmaster",
+    "maru",
+    "matrix",
+    "moderator",
+    "noreply",
+    "notices",
+    "official",
+    "postmaster",
+    "root",
+    "security",
+    "server",
+    "serveradmin",
+    "support",
+    "system",
+    "webmaster",
+    "_*",
+];
+
 section! {
     /// The whole configuration. `Config::default()` is what a start without file, variables and flags gets.
     pub struct Config {
@@ -27,9 +53,11 @@ section! {
         database: Database = Database::Sqlite;
         /// Who may register: `open` (anybody), `token` (who has a registration token), `closed` (nobody but the one-time admin token of the first start).
         registration: Registration = Registration::Closed;
-        /// Whether the rates below apply. `off` is for load tests.
+        /// User names that only admins may have, since others would take their owner for the server or its admin; `*` at the end stands for any rest, and punctuation does not count.
+        reserved_names: Vec<String> = RESERVED_NAMES.map(str::to_owned).to_vec();
+        /// Whether the rates below apply, and connections are counted by address. `off` is for load tests.
         rate_limits: bool = true;
-        /// Where clients reach the server from outside, for `.well-known` and the printed address. Unset: the bound address.
+        /// Where clients reach the server from outside, for `.well-known` and the printed address. Unset: there is no `.well-known/matrix/client`, and the bound address is printed.
         public_base_url: Option<BaseUrl> = None;
         /// Proxies whose `X-Forwarded-For` is believed, as addresses or ranges.
         trusted_proxies: Vec<AddressRange> = Vec::new();
@@ -69,16 +97,22 @@ section! {
         upload_bytes: u64 = 100 * 1024 * 1024;
         /// Devices of one user; the login that would exceed it is refused.
         devices_per_user: u32 = 100;
+        /// Fewest characters of a password that is set.
+        password_characters: usize = 8;
         /// Most changes that share one commit.
         commit_changes: usize = 512;
         /// Most bytes that share one commit.
         commit_bytes: usize = 4 * 1024 * 1024;
         /// Open connections to the client API; further ones wait.
         connections: usize = 50_000;
+        /// Open connections of one address (an IPv6 network of 64 bits counts as one) that is no trusted proxy, and never more than half of all; further ones are refused.
+        connections_per_address: usize = 2_000;
         /// Time in which a client must have sent the whole head of a request, in seconds.
         request_head_seconds: u32 = 30;
         /// Time in which a client must have sent the whole body of a request other than media, in seconds.
         request_body_seconds: u32 = 120;
+        /// The same for a request that nobody is logged in for, in seconds.
+        stranger_body_seconds: u32 = 10;
         /// Time in which a client must take some of what is sent to it, or send more of the media that it uploads, in seconds; its connection is closed then.
         stalled_seconds: u32 = 30;
         /// Time that requests in progress get to finish when the server stops, in seconds.

@@ -246,6 +246,11 @@ impl Config {
             ("limits.message_characters", self.limits.message_characters),
             ("limits.request_body_bytes", self.limits.request_body_bytes),
             ("limits.devices_per_user", self.limits.devices_per_user as usize),
+            ("limits.password_characters", self.limits.password_characters),
+            (
+                "limits.connections_per_address",
+                self.limits.connections_per_address,
+            ),
             ("limits.commit_changes", self.limits.commit_changes),
             ("limits.commit_bytes", self.limits.commit_bytes),
             ("limits.connections", self.limits.connections),

@@ -26,7 +26,7 @@ async fn set_password(
     call: Call<WithToken<Provable<change_password::Request>>>,
 ) -> Reply<change_password::Response> {
     let (WithToken(Provable(request)), caller) = (call.request, call.caller);
-    confirm(&server, &caller, "change_password", request.auth).await?;
+    let proved = confirm(&server, &caller, "change_password", request.auth).await?;
     let log_out = if request.logout_devices {
         Devices::AllBut(caller.device_id)
     } else {
@@ -34,7 +34,7 @@ async fn set_password(
     };
     server
         .accounts
-        .set_password(&caller.user_id, request.new_password, log_out)
+        .set_password(&caller.user_id, request.new_password, Some(proved), log_out)
         .await?;
     Ok(Answer(change_password::Response::new()))
 }
@@ -44,8 +44,11 @@ async fn close(
     call: Call<WithToken<Provable<deactivate::Request>>>,
 ) -> Reply<deactivate::Response> {
     let (WithToken(Provable(request)), caller) = (call.request, call.caller);
-    confirm(&server, &caller, "deactivate", request.auth).await?;
-    server.accounts.deactivate(&caller.user_id, request.erase).await?;
+    let proved = confirm(&server, &caller, "deactivate", request.auth).await?;
+    server
+        .accounts
+        .deactivate(&caller.user_id, Some(proved), request.erase)
+        .await?;
     let no_identity_server = ThirdPartyIdRemovalStatus::NoSupport;
     Ok(Answer(deactivate::Response::new(no_identity_server)))
 }

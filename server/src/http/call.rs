@@ -193,7 +193,10 @@ where
         // What stands in the body of a GET has no meaning (RFC 9110, section 9.3.1), so nobody is turned away for it.
         let body = match judged.parts.method {
             Method::GET => Bytes::new(),
-            _ => read_body(judged.body, &server.limits).await?,
+            _ => {
+                let known = R::Authentication::account(&judged.caller).is_some();
+                read_body(judged.body, &server.limits, known).await?
+            }
         };
         check_object(&body)?;
         // Clients send nothing where they have nothing to say: to an endpoint that takes JSON this is an empty object.
@@ -213,8 +216,8 @@ where
     }
 }
 
-/// Reads a whole body within the limits of size and time.
-pub async fn read_body(body: axum::body::Body, limits: &Limits) -> Result<Bytes, Response> {
+/// Reads a whole body within the limits of size and time; of time there is little for somebody who is not known.
+pub async fn read_body(body: axum::body::Body, limits: &Limits, known: bool) -> Result<Bytes, Response> {
     let limit = limits.request_body_bytes;
     let too_large = || {
         ApiError(Refusal::TooLarge(format!(
@@ -225,7 +228,12 @@ pub async fn read_body(body: axum::body::Body, limits: &Limits) -> Result<Bytes,
     if http_body::Body::size_hint(&body).lower() > limit as u64 {
         return Err(too_large());
     }
-    let patience = Duration::from_secs(limits.request_body_seconds.into());
+    let seconds = if known {
+        limits.request_body_seconds
+    } else {
+        limits.stranger_body_seconds.min(limits.request_body_seconds)
+    };
+    let patience = Duration::from_secs(seconds.into());
     let read = tokio::time::timeout(patience, axum::body::to_bytes(body, limit)).await;
     let Ok(read) = read else {
         let why = "the request's body did not arrive in time";
@@ -276,7 +284,7 @@ impl<T: serde::de::DeserializeOwned> FromRequest<Arc<Server>> for JsonBody<T> {
     async fn from_request(request: Request, server: &Arc<Server>) -> Result<Self, Response> {
         let spent = spend(server, request.extensions(), None);
         spent.map_err(|refusal| ApiError(refusal).into_response())?;
-        let body = read_body(request.into_body(), &server.limits).await?;
+        let body = read_body(request.into_body(), &server.limits, false).await?;
         check_object(&body)?;
         serde_json::from_slice(&body).map(Self).map_err(|error| {
             let errcode = if error.is_data() {

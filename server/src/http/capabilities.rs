@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use http::HeaderMap;
 use maru_protocol::version::RoomVersion;
 use ruma::api::client::discovery::discover_homeserver;
 use ruma::api::client::discovery::get_capabilities::v3 as get_capabilities;
@@ -31,28 +30,14 @@ async fn capabilities(_: Call<get_capabilities::Request>) -> Reply<get_capabilit
     Ok(Answer(get_capabilities::Response::new(capabilities)))
 }
 
-/// Where clients reach this server: the configured address, or else the one this request came to.
+/// Where clients reach this server, as configured. Never what a request claims: a cache would tell it to others.
 async fn homeserver(
     State(server): State<Arc<Server>>,
-    headers: HeaderMap,
     _: Call<discover_homeserver::Request>,
 ) -> Reply<discover_homeserver::Response> {
-    let base_url = match &server.config.public_base_url {
-        Some(url) => url.as_str().to_owned(),
-        None => {
-            let host = headers
-                .get(http::header::HOST)
-                .and_then(|host| host.to_str().ok());
-            let host = host.ok_or_else(|| Refusal::not_found("this server has no public address"))?;
-            let scheme = if server.config.tls.certificate.is_some() {
-                "https"
-            } else {
-                "http"
-            };
-            format!("{scheme}://{host}")
-        }
-    };
-    let info = discover_homeserver::HomeserverInfo::new(base_url);
+    let base_url = server.config.public_base_url.as_ref();
+    let base_url = base_url.ok_or_else(|| Refusal::not_found("this server has no public address"))?;
+    let info = discover_homeserver::HomeserverInfo::new(base_url.as_str().to_owned());
     Ok(Answer(discover_homeserver::Response::new(info)))
 }
 

@@ -15,13 +15,12 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
 use super::client_address::TrustedProxies;
-use super::listener::ConnectionLimits;
+use super::listener::{ConnectionLimits, Place};
 use super::rest::{Exchange, Resting, Wire};
 use super::stall::Stall;
 use crate::observe::metrics;
@@ -171,11 +170,11 @@ impl<S: Socket> Socket for Counted<S> {
 pub(super) struct Counted<S> {
     stream: S,
     stall: Stall,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl<S> Counted<S> {
-    pub(super) fn new(stream: S, place: OwnedSemaphorePermit, limits: ConnectionLimits) -> Self {
+    pub(super) fn new(stream: S, place: Place, limits: ConnectionLimits) -> Self {
         metrics::CONNECTIONS_OPEN.add(1);
         metrics::CONNECTIONS.add(1);
         Self {

@@ -61,9 +61,12 @@ async fn delete(
     call: Call<Provable<delete_device::Request>>,
 ) -> Reply<delete_device::Response> {
     let Provable(request) = call.request;
-    confirm(&server, &call.caller, "delete_device", request.auth).await?;
+    let proved = confirm(&server, &call.caller, "delete_device", request.auth).await?;
     let this = Devices::These(vec![request.device_id.to_string()]);
-    server.accounts.remove_devices(&call.caller.user_id, this).await?;
+    server
+        .accounts
+        .remove_devices(&call.caller.user_id, this, Some(proved))
+        .await?;
     Ok(Answer(delete_device::Response::new()))
 }
 
@@ -72,11 +75,11 @@ async fn delete_several(
     call: Call<Provable<delete_devices::Request>>,
 ) -> Reply<delete_devices::Response> {
     let Provable(request) = call.request;
-    confirm(&server, &call.caller, "delete_devices", request.auth).await?;
+    let proved = confirm(&server, &call.caller, "delete_devices", request.auth).await?;
     let these = request.devices.iter().map(ToString::to_string).collect();
     server
         .accounts
-        .remove_devices(&call.caller.user_id, Devices::These(these))
+        .remove_devices(&call.caller.user_id, Devices::These(these), Some(proved))
         .await?;
     Ok(Answer(delete_devices::Response::new()))
 }

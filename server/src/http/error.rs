@@ -36,7 +36,6 @@ pub(super) fn on_the_wire(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::UnknownKind(_) => (StatusCode::BAD_REQUEST, "M_UNKNOWN"),
         Refusal::UserInUse => (StatusCode::BAD_REQUEST, "M_USER_IN_USE"),
         Refusal::InvalidUsername(_) => (StatusCode::BAD_REQUEST, "M_INVALID_USERNAME"),
-        Refusal::UserDeactivated => (StatusCode::FORBIDDEN, "M_USER_DEACTIVATED"),
         Refusal::WeakPassword(_) => (StatusCode::BAD_REQUEST, "M_WEAK_PASSWORD"),
         Refusal::RoomInUse(_) => (StatusCode::BAD_REQUEST, "M_ROOM_IN_USE"),
         Refusal::AliasTaken => (StatusCode::CONFLICT, "M_UNKNOWN"),

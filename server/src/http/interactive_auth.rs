@@ -13,6 +13,7 @@ use crate::accounts::{Attempt, Caller, Proof};
 use crate::limits::Budget;
 use crate::refusal::Refusal;
 use crate::server::Server;
+use crate::store::credentials::Credentials;
 
 /// What a request's `auth` presents.
 pub(super) fn attempt(auth: AuthData) -> Attempt {
@@ -98,15 +99,15 @@ fn with_identifier(body: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Makes sure that the user makes a request, not only somebody with the user's access token. `operation` names what is
-/// asked for.
+/// asked for. What that proves, until the password changes.
 pub(super) async fn confirm(
     server: &Server,
     caller: &Caller,
     operation: &'static str,
     auth: Option<AuthData>,
-) -> Result<(), Refusal> {
+) -> Result<Credentials, Refusal> {
     if auth.is_some() {
-        server.budgets.spend(Budget::LoginsToAccount, &caller.user_id)?;
+        server.budgets.spend(Budget::ProofsOfDevice, caller)?;
     }
     server
         .accounts

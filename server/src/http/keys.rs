@@ -154,10 +154,14 @@ async fn upload_signing(
         self_signing: request.self_signing_key.map(text),
         user_signing: request.user_signing_key.map(text),
     };
-    if server.keys.replaces_cross_signing(&caller.user_id, &new).await? {
-        confirm(&server, &caller, "upload cross-signing keys", request.auth).await?;
-    }
-    server.keys.upload_cross_signing(&caller.user_id, new).await?;
+    let proved = match server.keys.replaces_cross_signing(&caller.user_id, &new).await? {
+        true => Some(confirm(&server, &caller, "upload cross-signing keys", request.auth).await?),
+        false => None,
+    };
+    server
+        .keys
+        .upload_cross_signing(&caller.user_id, new, proved)
+        .await?;
     Ok(Answer(upload_signing_keys::Response::new()))
 }
 

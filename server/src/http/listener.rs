@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(super) use self::places::Place;
+use self::places::Places;
 use super::client_address::TrustedProxies;
 use super::connection::{Counted, Service, serve_http1, serve_http2};
 use super::tls::Certificates;
@@ -35,6 +37,8 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(200);
 pub struct ListenerOptions {
     /// Most open connections, upgraded ones included. Further ones wait to be accepted.
     pub connections: usize,
+    /// Most open connections of one address that is no trusted proxy. Further ones are refused.
+    pub connections_per_address: usize,
     /// Time in which the whole head of a request must have arrived; also how long a connection may be idle.
     pub request_head: Duration,
     /// Time in which a client must take some of what is sent to it.
@@ -52,8 +56,15 @@ impl ListenerOptions {
     /// The configured options.
     pub fn configured(config: &Config) -> Self {
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        let connections = config.limits.connections.min(MOST_CONNECTIONS);
+        // Without rates a load test brings everything from one address.
+        let of_one = match config.rate_limits {
+            true => config.limits.connections_per_address.min(connections.div_ceil(2)),
+            false => connections,
+        };
         Self {
-            connections: config.limits.connections.min(MOST_CONNECTIONS),
+            connections,
+            connections_per_address: of_one,
             request_head: seconds(config.limits.request_head_seconds),
             stalled: seconds(config.limits.stalled_seconds),
             rests_after: RESTS_AFTER,
@@ -135,6 +146,10 @@ impl Listener {
         drain: &CancellationToken,
         tasks: &TaskTracker,
     ) {
+        let of_addresses = Places::new(
+            self.options.connections_per_address,
+            self.options.trusted_proxies.clone(),
+        );
         loop {
             let Ok(place) = places.clone().acquire_owned().await else {
                 return;
@@ -146,6 +161,11 @@ impl Listener {
                     tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
                     continue;
                 }
+            };
+            let Some(place) = of_addresses.take(peer.ip(), place) else {
+                metrics::CONNECTIONS_REFUSED.add(1);
+                refuse(&stream, self.certificates.is_some());
+                continue;
             };
             let service = Service::new(router.clone(), peer.ip(), self.options.trusted_proxies.clone());
             let limits = ConnectionLimits {
@@ -174,6 +194,20 @@ impl Listener {
     }
 }
 
+/// What a client is told whose address has too many connections.
+const TOO_MANY: &[u8] =
+    b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nRetry-After: 1\r\n\
+    Connection: close\r\nContent-Length: 83\r\n\r\n\
+    {\"errcode\":\"M_LIMIT_EXCEEDED\",\"error\":\"too many connections from your address now\"}";
+
+/// Tells a client that its address has too many connections, where that can be said without a handshake. Nothing is
+/// waited for: the buffer of a new socket holds this.
+fn refuse(stream: &TcpStream, encrypted: bool) {
+    if !encrypted {
+        let _ = rustix::io::write(stream, TOO_MANY);
+    }
+}
+
 /// The limits of one connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectionLimits {
@@ -187,7 +221,7 @@ pub(super) struct ConnectionLimits {
 async fn shake_hands(
     acceptor: tokio_rustls::TlsAcceptor,
     stream: TcpStream,
-    place: OwnedSemaphorePermit,
+    place: Place,
     service: Service,
     limits: ConnectionLimits,
     drain: CancellationToken,
@@ -210,5 +244,6 @@ async fn shake_hands(
     }
 }
 
+mod places;
 #[cfg(test)]
 mod tests;

@@ -3,21 +3,22 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use ruma::OwnedUserId;
 use ruma::api::client::session::get_login_token::v1 as get_login_token;
 use ruma::api::client::session::get_login_types::v3 as get_login_types;
 use ruma::api::client::session::login::v3 as login;
 use ruma::api::client::session::refresh_token::v3 as refresh_token;
+use ruma::{OwnedUserId, UserId};
 use serde::Deserialize;
 
 use super::call::{Answer, Call, JsonBody, Reply};
 use super::client_address::ClientAddress;
 use super::interactive_auth::{Provable, confirm};
 use super::router::{Endpoints, Routes};
-use crate::accounts::NewDevice;
-use crate::limits::Budget;
+use crate::accounts::{NewDevice, Share};
+use crate::limits::{Budget, ClientNetwork};
 use crate::refusal::Refusal;
 use crate::server::Server;
+use crate::store::credentials::Credentials;
 
 pub(super) fn routes() -> Routes {
     Routes::new()
@@ -81,31 +82,37 @@ async fn log_in(
     address: ClientAddress,
     JsonBody(login): JsonBody<Login>,
 ) -> Reply<login::Response> {
-    let user_id = who(&server, &login).await?;
+    let (user_id, proved) = who(&server, &login, address).await?;
     let device = NewDevice {
         device_id: login.device_id,
         display_name: login.initial_device_display_name,
         refreshable: login.refresh_token,
         address: Some(address.0),
     };
-    let session = server.accounts.start_session(&user_id, device).await?;
+    let session = server.accounts.start_session(&user_id, proved, device).await?;
     let mut response = login::Response::new(user_id, session.access_token, session.device_id.into());
     response.refresh_token = session.refresh_token;
     response.expires_in = session.expires_in;
     Ok(Answer(response))
 }
 
-/// Whose login it is, once that is proved.
-async fn who(server: &Server, login: &Login) -> Result<OwnedUserId, Refusal> {
+/// Whose login it is, once that is proved, and what was proved.
+async fn who(
+    server: &Server,
+    login: &Login,
+    address: ClientAddress,
+) -> Result<(OwnedUserId, Credentials), Refusal> {
     let missing = |what| Refusal::MissingParam(format!("{what} is missing"));
     match login.kind.as_str() {
         "m.login.password" => {
             let password = login.password.clone().ok_or_else(|| missing("password"))?;
             let named = server.accounts.named(login.name()?);
             let user_id = named.ok_or_else(|| Refusal::forbidden("the user name or password is wrong"))?;
-            server.budgets.spend(Budget::LoginsToAccount, &user_id)?;
-            server.accounts.check_password(&user_id, password).await?;
-            Ok(user_id)
+            let network = address.for_limits();
+            spend_attempt(server, &user_id, network).await?;
+            let share = Share::Address(network);
+            let proved = server.accounts.check_password(&user_id, password, share).await?;
+            Ok((user_id, proved))
         }
         "m.login.token" => {
             let token = login.token.as_deref().ok_or_else(|| missing("token"))?;
@@ -117,12 +124,24 @@ async fn who(server: &Server, login: &Login) -> Result<OwnedUserId, Refusal> {
     }
 }
 
+/// Spends an attempt to log in to an account. Strangers together have few, but spend nothing of those who try where the
+/// account is at home.
+async fn spend_attempt(server: &Server, user_id: &UserId, network: ClientNetwork) -> Result<(), Refusal> {
+    server
+        .budgets
+        .spend(Budget::LoginsToAccountFromAddress, (user_id, network))?;
+    if !server.accounts.is_seen_at(user_id, network).await? {
+        server.budgets.spend(Budget::LoginsToAccount, user_id)?;
+    }
+    Ok(())
+}
+
 async fn login_token(
     State(server): State<Arc<Server>>,
     call: Call<Provable<get_login_token::Request>>,
 ) -> Reply<get_login_token::Response> {
-    confirm(&server, &call.caller, "get_login_token", call.request.0.auth).await?;
-    let (token, expires_in) = server.accounts.create_login_token(&call.caller).await?;
+    let proved = confirm(&server, &call.caller, "get_login_token", call.request.0.auth).await?;
+    let (token, expires_in) = server.accounts.create_login_token(&call.caller, proved).await?;
     Ok(Answer(get_login_token::Response::new(expires_in, token)))
 }
 

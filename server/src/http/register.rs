@@ -53,8 +53,9 @@ async fn register(
         localpart: request.username,
         password: request.password,
         device_id,
+        from: address.for_limits(),
     };
-    let made = server
+    let (made, proved) = server
         .accounts
         .register(wanted, request.auth.map(attempt))
         .await?;
@@ -67,7 +68,10 @@ async fn register(
             device_id: Some(made.device_id),
             ..device
         };
-        let session = server.accounts.start_session(&answer.user_id, device).await?;
+        let session = server
+            .accounts
+            .start_session(&answer.user_id, proved, device)
+            .await?;
         answer.session = Some(FirstSession {
             access_token: session.access_token,
             device_id: session.device_id,
@@ -104,7 +108,7 @@ async fn is_available(
     State(server): State<Arc<Server>>,
     call: Call<username_availability::Request>,
 ) -> Reply<username_availability::Response> {
-    server.accounts.check_available(&call.request.username).await?;
+    server.accounts.check_may_be_had(&call.request.username).await?;
     Ok(Answer(username_availability::Response::new(true)))
 }
 

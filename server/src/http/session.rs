@@ -35,6 +35,9 @@ async fn log_out_all(
     call: Call<logout_all::Request>,
 ) -> Reply<logout_all::Response> {
     let user_id = &call.caller.user_id;
-    server.accounts.remove_devices(user_id, Devices::All).await?;
+    server
+        .accounts
+        .remove_devices(user_id, Devices::All, None)
+        .await?;
     Ok(Answer(logout_all::Response::new()))
 }

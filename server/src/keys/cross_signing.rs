@@ -11,6 +11,7 @@ use super::query::has_key;
 use super::{Keys, check_key_size, check_name};
 use crate::accounts::Caller;
 use crate::refusal::Refusal;
+use crate::store::credentials::Credentials;
 use crate::store::device_keys::{CrossSigningKey, KeySignature};
 
 /// Signatures in one request.
@@ -56,15 +57,17 @@ impl Keys {
             || differs("user_signing", &new.user_signing))
     }
 
-    /// Takes a user's cross-signing keys.
+    /// Takes a user's cross-signing keys. `proved` where the user had to prove to be the owner of the account.
     ///
     /// # Errors
+    /// [`Refusal::Forbidden`] when what was proved does not hold any more;
     /// [`Refusal::InvalidParam`] and [`Refusal::BadJson`] for keys of somebody else, of another usage, or that the
     /// master key has not signed; [`Refusal::MissingParam`] when there is no master key to sign them.
     pub async fn upload_cross_signing(
         &self,
         user_id: &UserId,
         new: NewCrossSigningKeys,
+        proved: Option<Credentials>,
     ) -> Result<(), Refusal> {
         let stored = self.store.cross_signing_keys(vec![user_id.to_string()]).await?;
         let stored = stored
@@ -96,10 +99,10 @@ impl Keys {
                 json,
             });
         }
-        if !keys.is_empty() {
-            self.store.put_cross_signing_keys(user_id, keys).await?;
+        if keys.is_empty() || self.store.put_cross_signing_keys(user_id, keys, proved).await? {
+            return Ok(());
         }
-        Ok(())
+        Err(Refusal::outdated_proof())
     }
 
     /// Takes signatures that the caller made: over the caller's own devices and master key, and over the master keys of

@@ -46,6 +46,12 @@ pub const AMOUNTS: &[Amount] = &[
         "403 `M_RESOURCE_LIMIT_EXCEEDED`",
     ),
     amount(
+        "limits.password_characters",
+        "characters",
+        By::Account,
+        "400 `M_WEAK_PASSWORD`, for fewer",
+    ),
+    amount(
         "limits.commit_changes",
         "changes",
         By::Server,
@@ -63,9 +69,21 @@ pub const AMOUNTS: &[Amount] = &[
         By::Server,
         "waits to be accepted",
     ),
+    amount(
+        "limits.connections_per_address",
+        "connections",
+        By::Address,
+        "429, and closed",
+    ),
     amount("limits.request_head_seconds", "seconds", By::Connection, "closed"),
     amount(
         "limits.request_body_seconds",
+        "seconds",
+        By::Request,
+        "408 `M_UNKNOWN`",
+    ),
+    amount(
+        "limits.stranger_body_seconds",
         "seconds",
         By::Request,
         "408 `M_UNKNOWN`",

@@ -74,8 +74,12 @@ macro_rules! rates {
 rates! {
     /// Attempts to log in from one address, and questions whether a name is free
     LoginsFromAddress, login_per_address, Address, 0.5, 20;
-    /// Attempts to log in to one account
-    LoginsToAccount, login_per_account, Account, 0.2, 10;
+    /// Attempts to log in to one account from one address
+    LoginsToAccountFromAddress, login_per_account_and_address, AccountAndAddress, 0.2, 10;
+    /// Attempts to log in to one account from all addresses together at which none of its devices was last seen
+    LoginsToAccount, login_per_account, Account, 0.1, 100;
+    /// Proofs of the password by one device that is logged in
+    ProofsOfDevice, proofs_per_device, Device, 0.2, 10;
     /// Registrations from one address, and questions whether a registration token is good
     RegistrationsFromAddress, registration_per_address, Address, 0.1, 10;
     /// Requests to register from one address, with a proof or without

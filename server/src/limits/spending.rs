@@ -4,8 +4,9 @@
 use super::Budget;
 use super::Budget::{
     AccountChanges, Acknowledgements, DirectoryChanges, Events, Invites, Joins, Keys, LoginsFromAddress,
-    LoginsToAccount, Presence, ProfileChanges, Receipts, RefreshesFromAddress, RegistrationRequests,
-    RegistrationsFromAddress, Rooms, Searches, Settings, ToDevice, Typing, Uploads,
+    LoginsToAccount, LoginsToAccountFromAddress, Presence, ProfileChanges, ProofsOfDevice, Receipts,
+    RefreshesFromAddress, RegistrationRequests, RegistrationsFromAddress, Rooms, Searches, Settings,
+    ToDevice, Typing, Uploads,
 };
 
 /// What an endpoint spends.
@@ -58,24 +59,24 @@ pub static ENDPOINTS: &[Spending] = &[
         "register/org.matrix.msc3231.login.registration_token/validity",
         &[RegistrationsFromAddress],
     ),
-    and("POST", "login", &[LoginsFromAddress], &[LoginsToAccount]),
-    row("POST", "refresh", &[RefreshesFromAddress]),
-    and("POST", "login/get_token", &[AccountChanges], &[LoginsToAccount]),
-    row("POST", "logout", &[AccountChanges]),
-    row("POST", "logout/all", &[AccountChanges]),
-    and("POST", "account/password", &[AccountChanges], &[LoginsToAccount]),
     and(
         "POST",
-        "account/deactivate",
-        &[AccountChanges],
-        &[LoginsToAccount],
+        "login",
+        &[LoginsFromAddress],
+        &[LoginsToAccountFromAddress, LoginsToAccount],
     ),
-    and("POST", "delete_devices", &[AccountChanges], &[LoginsToAccount]),
+    row("POST", "refresh", &[RefreshesFromAddress]),
+    and("POST", "login/get_token", &[AccountChanges], &[ProofsOfDevice]),
+    row("POST", "logout", &[AccountChanges]),
+    row("POST", "logout/all", &[AccountChanges]),
+    and("POST", "account/password", &[AccountChanges], &[ProofsOfDevice]),
+    and("POST", "account/deactivate", &[AccountChanges], &[ProofsOfDevice]),
+    and("POST", "delete_devices", &[AccountChanges], &[ProofsOfDevice]),
     and(
         "DELETE",
         "devices/{device_id}",
         &[AccountChanges],
-        &[LoginsToAccount],
+        &[ProofsOfDevice],
     ),
     row("PUT", "devices/{device_id}", &[Settings]),
     row("PUT", "profile/{user_id}/{field}", &[ProfileChanges]),
@@ -128,7 +129,7 @@ pub static ENDPOINTS: &[Spending] = &[
     row("POST", "keys/upload", &[Keys]),
     row("POST", "keys/query", &[Keys]),
     row("POST", "keys/claim", &[Keys]),
-    and("POST", "keys/device_signing/upload", &[Keys], &[LoginsToAccount]),
+    and("POST", "keys/device_signing/upload", &[Keys], &[ProofsOfDevice]),
     row("POST", "keys/signatures/upload", &[Keys]),
     row("PUT", "user/{user_id}/account_data/{event_type}", &[Settings]),
     row(

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use ruma::{OwnedUserId, UserId};
 
+use super::credentials::{self, Credentials};
 use super::engine::{Connection, Row, query};
 use super::shared_rooms::{push_device_list, push_keys_for_one};
 use super::{Store, StoreError};
@@ -133,7 +134,7 @@ impl Store {
             .collect()
     }
 
-    /// Stores keys of a user as a whole, all or none.
+    /// Stores keys of a user as a whole, all or none; false when what was proved does not hold any more.
     ///
     /// # Errors
     /// When it was not stored.
@@ -141,19 +142,24 @@ impl Store {
         &self,
         user_id: &UserId,
         keys: Vec<CrossSigningKey>,
-    ) -> Result<(), StoreError> {
+        proved: Option<Credentials>,
+    ) -> Result<bool, StoreError> {
         let user_id = user_id.to_owned();
         self.transact(move |tx| {
             Box::pin(async move {
+                if !credentials::hold(&mut tx.connection, &user_id, proved).await? {
+                    return Ok(false);
+                }
                 let seen_by_others = keys.iter().any(|key| key.usage != "user_signing");
                 for key in keys {
                     put_cross_signing_key(&mut tx.connection, key).await?;
                 }
                 if seen_by_others {
-                    return push_device_list(tx, user_id).await;
+                    push_device_list(tx, user_id).await?;
+                } else {
+                    push_keys_for_one(tx, user_id.clone(), user_id);
                 }
-                push_keys_for_one(tx, user_id.clone(), user_id);
-                Ok(())
+                Ok(true)
             })
         })
         .await

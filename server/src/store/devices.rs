@@ -2,8 +2,10 @@
 
 use ruma::{OwnedUserId, UserId};
 
+use super::credentials::{self, Credentials};
 use super::engine::{Row, query};
 use super::shared_rooms::push_device_list;
+use super::writer::Transaction;
 use super::{Store, StoreError, sessions};
 use crate::accounts::TokenHash;
 
@@ -78,6 +80,28 @@ fn read(row: &Row) -> Result<StoredDevice, StoreError> {
     })
 }
 
+/// Removes devices with all that goes with them; the access tokens that ended.
+pub(super) async fn remove(
+    tx: &mut Transaction,
+    user_id: OwnedUserId,
+    devices: Devices,
+) -> Result<Vec<TokenHash>, StoreError> {
+    let rows = query("SELECT device_id FROM devices WHERE user_id = $1").bind(user_id.as_str());
+    let rows = rows.all(&mut tx.connection).await?;
+    let ids: Result<Vec<String>, _> = rows.iter().map(|row| row.get(0)).collect();
+    let ids: Vec<_> = ids?.into_iter().filter(|id| devices.include(id)).collect();
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ended = sessions::tokens_of(&mut tx.connection, &user_id, ids.clone()).await?;
+    for statement in REMOVE {
+        let statement = query(statement).bind(user_id.as_str()).bind(ids.clone());
+        statement.run(&mut tx.connection).await?;
+    }
+    push_device_list(tx, user_id).await?;
+    Ok(ended)
+}
+
 impl Store {
     /// A user's devices.
     ///
@@ -119,8 +143,9 @@ impl Store {
     }
 
     /// Removes devices with their tokens, keys, messages and transaction ids, and tells those who share rooms with the
-    /// user. The access tokens that ended, none when the user has no such device. Costs grow with what the devices have
-    /// sent lately; in the transaction itself they do not.
+    /// user. The access tokens that ended, none when the user has no such device; `None` when what was proved does not
+    /// hold any more. Who removes all of them ends logins under way too. Costs grow with what the devices have sent
+    /// lately; in the transaction itself they do not.
     ///
     /// # Errors
     /// When it was not stored.
@@ -128,32 +153,32 @@ impl Store {
         &self,
         user_id: &UserId,
         devices: Devices,
-    ) -> Result<Vec<TokenHash>, StoreError> {
+        proved: Option<Credentials>,
+    ) -> Result<Option<Vec<TokenHash>>, StoreError> {
         let user_id = user_id.to_owned();
-        for device in self.devices(&user_id).await? {
-            if devices.include(&device.device_id) {
-                self.thin_transactions(&user_id, &device.device_id).await?;
-            }
-        }
+        self.thin(&user_id, &devices).await?;
         self.transact(move |tx| {
             Box::pin(async move {
-                let rows = query("SELECT device_id FROM devices WHERE user_id = $1").bind(user_id.as_str());
-                let rows = rows.all(&mut tx.connection).await?;
-                let ids: Result<Vec<String>, _> = rows.iter().map(|row| row.get(0)).collect();
-                let ids: Vec<_> = ids?.into_iter().filter(|id| devices.include(id)).collect();
-                if ids.is_empty() {
-                    return Ok(Vec::new());
+                if !credentials::hold(&mut tx.connection, &user_id, proved).await? {
+                    return Ok(None);
                 }
-                let ended = sessions::tokens_of(&mut tx.connection, &user_id, ids.clone()).await?;
-                for statement in REMOVE {
-                    let statement = query(statement).bind(user_id.as_str()).bind(ids.clone());
-                    statement.run(&mut tx.connection).await?;
+                if matches!(devices, Devices::All) {
+                    credentials::renew(&mut tx.connection, &user_id).await?;
                 }
-                push_device_list(tx, user_id).await?;
-                Ok(ended)
+                remove(tx, user_id, devices).await.map(Some)
             })
         })
         .await
+    }
+
+    /// Makes devices light that are about to be removed.
+    pub(super) async fn thin(&self, user_id: &UserId, devices: &Devices) -> Result<(), StoreError> {
+        for device in self.devices(user_id).await? {
+            if devices.include(&device.device_id) {
+                self.thin_transactions(user_id, &device.device_id).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Forgets transaction ids of a device, a piece a commit, until a piece or less is left: nobody else has to wait

@@ -6,6 +6,7 @@
 pub mod account_data;
 pub mod backup;
 pub mod cached_media;
+pub mod credentials;
 pub mod device_keys;
 pub mod devices;
 mod engine;

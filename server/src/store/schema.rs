@@ -8,6 +8,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_first.sql"),
     include_str!("../../migrations/0002_federation.sql"),
     include_str!("../../migrations/0003_who_may_see.sql"),
+    include_str!("../../migrations/0004_credentials.sql"),
 ];
 
 /// The oldest program (by the schema version it was made for) that can use a database of the newest version.

@@ -2,6 +2,7 @@
 
 use ruma::{OwnedUserId, UserId};
 
+use super::credentials::{self, Credentials};
 use super::engine::{Connection, Row, query};
 use super::users::user_id;
 use super::{Store, StoreError};
@@ -33,6 +34,8 @@ pub struct NewSession {
     pub created_at: i64,
     /// How many devices the user may have, this one included.
     pub devices_allowed: i64,
+    /// When its user proved to be the owner of the account.
+    pub proved: Credentials,
 }
 
 /// What came of starting a session.
@@ -42,8 +45,9 @@ pub enum Started {
     Running(Vec<TokenHash>),
     /// The user has as many devices as allowed.
     TooManyDevices,
-    /// The account is closed.
-    Deactivated,
+    /// What was proved does not hold any more: the password has changed, everything was logged out, or the account is
+    /// closed.
+    Outdated,
 }
 
 /// A session as it is read back.
@@ -163,17 +167,16 @@ async fn make_device(connection: &mut Connection, session: &NewSession) -> Resul
 }
 
 impl Store {
-    /// Starts a session on a device; the sessions that the device had end.
+    /// Starts a session on a device, if what was proved still holds; the sessions that the device had end.
     ///
     /// # Errors
     /// When it was not stored.
     pub async fn start_session(&self, session: NewSession) -> Result<Started, StoreError> {
         self.transact(move |tx| {
             Box::pin(async move {
-                let open = query("SELECT 1 FROM users WHERE user_id = $1 AND deactivated = 0");
-                let open = open.bind(session.user_id.as_str()).all(&mut tx.connection);
-                if open.await?.is_empty() {
-                    return Ok(Started::Deactivated);
+                let holds = credentials::hold(&mut tx.connection, &session.user_id, Some(session.proved));
+                if !holds.await? {
+                    return Ok(Started::Outdated);
                 }
                 if !make_device(&mut tx.connection, &session).await? {
                     return Ok(Started::TooManyDevices);
@@ -254,7 +257,8 @@ impl Store {
         .await
     }
 
-    /// Stores a login token, and drops those that have expired by `now`.
+    /// Stores a login token, and drops those that have expired by `now`; false when what was proved does not hold any
+    /// more.
     ///
     /// # Errors
     /// When it was not stored.
@@ -262,26 +266,31 @@ impl Store {
         &self,
         token: TokenHash,
         user_id: &UserId,
+        proved: Credentials,
         expires_at: i64,
         now: i64,
-    ) -> Result<(), StoreError> {
-        let user_id = user_id.to_string();
+    ) -> Result<bool, StoreError> {
+        let user_id = user_id.to_owned();
         self.transact(move |tx| {
             Box::pin(async move {
+                if !credentials::hold(&mut tx.connection, &user_id, Some(proved)).await? {
+                    return Ok(false);
+                }
                 let expired = query("DELETE FROM login_tokens WHERE expires_at <= $1").bind(now);
                 expired.run(&mut tx.connection).await?;
                 query("INSERT INTO login_tokens (token_hash, user_id, expires_at) VALUES ($1, $2, $3)")
                     .bind(&token.0[..])
-                    .bind(user_id)
+                    .bind(user_id.as_str())
                     .bind(expires_at)
                     .run(&mut tx.connection)
-                    .await
+                    .await?;
+                Ok(true)
             })
         })
         .await
     }
 
-    /// Uses a login token up: whose it is, if it is valid at this time.
+    /// Uses a login token up: whose it is and what it proves, if it is valid at this time.
     ///
     /// # Errors
     /// When it was not stored.
@@ -289,17 +298,22 @@ impl Store {
         &self,
         token: TokenHash,
         now: i64,
-    ) -> Result<Option<OwnedUserId>, StoreError> {
+    ) -> Result<Option<(OwnedUserId, Credentials)>, StoreError> {
         self.transact(move |tx| {
             Box::pin(async move {
-                let row = query("SELECT user_id FROM login_tokens WHERE token_hash = $1 AND expires_at > $2");
+                let row = query(
+                    "SELECT users.user_id, users.credentials FROM login_tokens \
+                     JOIN users ON users.user_id = login_tokens.user_id \
+                     WHERE login_tokens.token_hash = $1 AND login_tokens.expires_at > $2",
+                );
                 let row = row.bind(&token.0[..]).bind(now);
                 let found = row.optional(&mut tx.connection).await?;
                 query("DELETE FROM login_tokens WHERE token_hash = $1")
                     .bind(&token.0[..])
                     .run(&mut tx.connection)
                     .await?;
-                found.map(|row| user_id(&row, 0, "login_tokens")).transpose()
+                let whose = |row| Ok((user_id(&row, 0, "login_tokens")?, Credentials::read(&row, 1)?));
+                found.map(whose).transpose()
             })
         })
         .await

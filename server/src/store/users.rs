@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use maru_protocol::cursor::Position;
 use ruma::{OwnedUserId, UserId};
 
+use super::credentials::{self, Credentials};
+use super::devices::{Devices, remove};
 use super::engine::{On, Row, query};
 use super::{Store, StoreError};
 use crate::accounts::TokenHash;
@@ -35,6 +37,17 @@ pub struct StoredUser {
     pub deactivated: bool,
     /// Milliseconds since 1970.
     pub created_at: i64,
+    /// What a proof of its password is worth until they change.
+    pub credentials: Credentials,
+}
+
+/// An account that was closed.
+#[derive(Clone, Debug)]
+pub struct Closed {
+    /// Access tokens that are not valid any more.
+    pub ended: Vec<TokenHash>,
+    /// Where the log stood: where it is erased, its messages are not for those who come after.
+    pub at: Position,
 }
 
 /// What goes of an account that is erased, and the mark that it is.
@@ -58,6 +71,7 @@ fn read(row: &Row) -> Result<StoredUser, StoreError> {
         admin: row.get(2)?,
         deactivated: row.get(3)?,
         created_at: row.get(4)?,
+        credentials: Credentials::read(row, 5)?,
     })
 }
 
@@ -124,7 +138,8 @@ impl Store {
     /// When the database cannot be read.
     pub async fn user(&self, user_id: &UserId) -> Result<Option<StoredUser>, StoreError> {
         let row = query(
-            "SELECT user_id, password_hash, admin, deactivated, created_at FROM users WHERE user_id = $1",
+            "SELECT user_id, password_hash, admin, deactivated, created_at, credentials FROM users \
+             WHERE user_id = $1",
         );
         let row = row.bind(user_id.as_str()).optional(&self.readers).await?;
         row.as_ref().map(read).transpose()
@@ -136,63 +151,88 @@ impl Store {
     /// When the database cannot be read.
     pub async fn users_after(&self, after: &str, limit: i64) -> Result<Vec<StoredUser>, StoreError> {
         let rows = query(
-            "SELECT user_id, password_hash, admin, deactivated, created_at FROM users \
+            "SELECT user_id, password_hash, admin, deactivated, created_at, credentials FROM users \
              WHERE user_id > $1 ORDER BY user_id LIMIT $2",
         );
         let rows = rows.bind(after).bind(limit).all(&self.readers).await?;
         rows.iter().map(read).collect()
     }
 
-    /// Gives an open account another password; false when there is no such account.
+    /// Gives an open account another password, ends what the old one could still become, and logs these of its devices
+    /// out: the access tokens that ended. `None` when there is no such account, or what was proved does not hold any
+    /// more.
     ///
     /// # Errors
     /// When it was not stored.
-    pub async fn set_password(&self, user_id: &UserId, password_hash: String) -> Result<bool, StoreError> {
-        let user_id = user_id.to_string();
+    pub async fn set_password(
+        &self,
+        user_id: &UserId,
+        password_hash: String,
+        proved: Option<Credentials>,
+        log_out: Devices,
+    ) -> Result<Option<Vec<TokenHash>>, StoreError> {
+        let user_id = user_id.to_owned();
+        self.thin(&user_id, &log_out).await?;
         self.transact(move |tx| {
             Box::pin(async move {
+                if !credentials::hold(&mut tx.connection, &user_id, proved).await? {
+                    return Ok(None);
+                }
                 let update =
                     query("UPDATE users SET password_hash = $1 WHERE user_id = $2 AND deactivated = 0");
-                let update = update.bind(password_hash).bind(user_id);
-                Ok(update.execute(&mut tx.connection).await? > 0)
+                let update = update.bind(password_hash).bind(user_id.as_str());
+                if update.execute(&mut tx.connection).await? == 0 {
+                    return Ok(None);
+                }
+                credentials::renew(&mut tx.connection, &user_id).await?;
+                remove(tx, user_id, log_out).await.map(Some)
             })
         })
         .await
     }
 
-    /// Closes an account: no password, no profile, not found in the directory. Its devices are removed apart from this.
-    /// Where it is erased, its account data and filters go too, and from the position that is answered on its messages
-    /// are not for those who come. `None` when there is no such account.
+    /// Closes an account: no password, no profile, not found in the directory, no devices. Where it is erased, its account
+    /// data and filters go too, and its messages are not for those who come from now on. `None` when there is no such
+    /// account, or what was proved does not hold any more.
     ///
     /// # Errors
     /// When it was not stored.
     pub async fn deactivate_user(
         &self,
         user_id: &UserId,
+        proved: Option<Credentials>,
         erase: bool,
-    ) -> Result<Option<Position>, StoreError> {
-        let user_id = user_id.to_string();
+    ) -> Result<Option<Closed>, StoreError> {
+        let user_id = user_id.to_owned();
+        self.thin(&user_id, &Devices::All).await?;
         self.transact(move |tx| {
             Box::pin(async move {
+                if !credentials::hold(&mut tx.connection, &user_id, proved).await? {
+                    return Ok(None);
+                }
                 let closed = query(
                     "UPDATE users SET deactivated = 1, password_hash = NULL, search_text = '' WHERE user_id = $1",
                 );
-                let closed = closed.bind(&user_id).execute(&mut tx.connection).await?;
-                for private in [
-                    "DELETE FROM profiles WHERE user_id = $1",
-                    "DELETE FROM login_tokens WHERE user_id = $1",
-                ] {
-                    query(private).bind(&user_id).run(&mut tx.connection).await?;
+                let closed = closed.bind(user_id.as_str()).execute(&mut tx.connection);
+                if closed.await? == 0 {
+                    return Ok(None);
                 }
+                let profile = query("DELETE FROM profiles WHERE user_id = $1").bind(user_id.as_str());
+                profile.run(&mut tx.connection).await?;
                 if erase {
                     for private in ERASE {
-                        query(private).bind(&user_id).run(&mut tx.connection).await?;
+                        let private = query(private).bind(user_id.as_str());
+                        private.run(&mut tx.connection).await?;
                     }
                 }
                 let now = query("SELECT position FROM log WHERE one = 1");
-                let now = now.optional(&mut tx.connection).await?;
-                let now = now.map(|row| row.get(0)).transpose()?.map(Position);
-                Ok(now.filter(|_| closed > 0))
+                let Some(now) = now.optional(&mut tx.connection).await? else {
+                    return Err(StoreError::corrupt("log", "no position"));
+                };
+                let at = Position(now.get(0)?);
+                credentials::renew(&mut tx.connection, &user_id).await?;
+                let ended = remove(tx, user_id, Devices::All).await?;
+                Ok(Some(Closed { ended, at }))
             })
         })
         .await

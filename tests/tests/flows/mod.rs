@@ -1,6 +1,7 @@
 //! Stories of people who use the server, on both engines.
 
 mod chat;
+mod credentials;
 mod devices;
 mod echo;
 mod filtered;

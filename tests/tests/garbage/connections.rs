@@ -104,6 +104,29 @@ async fn heads_and_bodies_that_never_end_are_cut_and_others_served_meanwhile() {
     }
 }
 
+#[tokio::test]
+async fn the_body_of_who_is_not_logged_in_has_little_time() {
+    let server = TestServer::start_with(Engine::Sqlite, |config: &mut Config| {
+        config.limits.stranger_body_seconds = 1;
+        config.limits.request_head_seconds = 600;
+        config.limits.request_body_seconds = 600;
+    })
+    .await;
+    let listening = server.listen().await;
+    for path in ["login", "register", "refresh"] {
+        let head = format!(
+            "POST /_matrix/client/v3/{path} HTTP/1.1\r\nhost: maru\r\ncontent-length: 100000\r\n\r\n{{"
+        );
+        let said = dripping(connect(&listening.base).await, &head);
+        let said = tokio::time::timeout(PATIENCE, said).await.unwrap();
+        // The answer may be lost to what is still dripping.
+        assert!(
+            said.is_empty() || said.starts_with("HTTP/1.1 408"),
+            "{path}: {said}"
+        );
+    }
+}
+
 /// Waits until a client that reads nothing finds its connection gone.
 async fn is_cut(stream: &mut TcpStream) {
     let waited = tokio::time::timeout(PATIENCE, async {

@@ -34,6 +34,7 @@ const NO_LIMITS: &[&str] = &[
     "LENGTH_BYTES",
     "NOT_YET",
     "NOW",
+    "OPEN_TO_OTHERS",
     "OVERHEAD",
     "PROTOCOL_VIOLATED",
     "READABLE_BY",

@@ -23,6 +23,7 @@ struct Running {
 fn options() -> ListenerOptions {
     ListenerOptions {
         connections: 100,
+        connections_per_address: 100,
         request_head: Duration::from_secs(30),
         stalled: Duration::from_secs(30),
         rests_after: Duration::from_secs(30),
@@ -394,4 +395,54 @@ async fn a_client_that_never_shakes_hands_does_not_hold_up_the_end() {
     running.stop.send(()).unwrap();
     running.served.await.unwrap();
     drop(silent);
+}
+
+#[tokio::test]
+async fn an_address_with_too_many_connections_is_told_so_and_others_are_not() {
+    let options = ListenerOptions {
+        connections: 100,
+        connections_per_address: 2,
+        trusted_proxies: TrustedProxies::default(),
+        ..options()
+    };
+    let running = start(options, None, router()).await;
+    let request = b"GET /path HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        stream
+            .write_all(b"POST /length HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 9\r\n\r\n{")
+            .await
+            .unwrap();
+        held.push(stream);
+    }
+    let refused = read_all(TcpStream::connect(running.address).await.unwrap()).await;
+    assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
+    assert!(
+        refused.ends_with(r#""too many connections from your address now"}"#),
+        "{refused}"
+    );
+    let body = refused.split_once("\r\n\r\n").unwrap().1;
+    assert!(
+        refused.contains(&format!("Content-Length: {}\r\n", body.len())),
+        "{refused}"
+    );
+
+    let elsewhere = tokio::net::TcpSocket::new_v4().unwrap();
+    elsewhere.bind(([127, 0, 0, 2], 0).into()).unwrap();
+    let mut stream = elsewhere.connect(running.address).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    assert!(read_all(stream).await.starts_with("HTTP/1.1 200"));
+
+    let mut first = held.pop().unwrap();
+    first.write_all(b"12345678").await.unwrap();
+    assert!(read_all(first).await.starts_with("HTTP/1.1 200"));
+    // Its place is free as soon as its task has ended.
+    loop {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        let asked = stream.write_all(request).await;
+        if asked.is_ok() && read_all(stream).await.starts_with("HTTP/1.1 200") {
+            break;
+        }
+    }
 }
