@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use maru_protocol::cursor::Position;
 use ruma::{OwnedUserId, UserId};
+use tokio::sync::Notify;
 
 use super::inbox::{Inbox, Item};
 
@@ -17,7 +18,12 @@ const KEEP_INBOX_MS: u64 = 120_000;
 pub struct Hub {
     inboxes: RwLock<HashMap<OwnedUserId, Arc<Inbox>>>,
     position: AtomicI64,
+    /// Wakes who waits for the position to move.
+    moved: Notify,
     ephemeral: AtomicU64,
+    /// Held while inboxes are told of one change of what lives in memory only, so that each has its own counter, and
+    /// the counter moves past a change only after all inboxes know of it.
+    telling: Mutex<()>,
     stopping: AtomicBool,
 }
 
@@ -46,6 +52,19 @@ impl Hub {
     /// Where the log stood when the server started.
     pub fn start_at(&self, position: Position) {
         self.position.store(position.0, Ordering::Release);
+    }
+
+    /// Waits until the log has been handed out up to a position at which a record is durable already: a moment.
+    pub async fn reached(&self, position: Position) {
+        loop {
+            let moved = self.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            if self.position() >= position {
+                return;
+            }
+            moved.await;
+        }
     }
 
     /// The inbox of a user who is listening.
@@ -119,13 +138,15 @@ impl Hub {
 
     fn tell<'u>(&self, users: impl IntoIterator<Item = &'u UserId>, note: impl Fn(&Inbox, u64)) {
         let inboxes = self.inboxes.read().unwrap_or_else(PoisonError::into_inner);
+        let telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
         let counter = self.ephemeral.load(Ordering::Acquire) + 1;
         let told: Vec<_> = users
             .into_iter()
             .filter_map(|user_id| inboxes.get(user_id))
             .collect();
         told.iter().for_each(|inbox| note(inbox, counter));
-        self.ephemeral.fetch_max(counter, Ordering::AcqRel);
+        self.ephemeral.store(counter, Ordering::Release);
+        drop(telling);
         told.iter().for_each(|inbox| inbox.wake());
     }
 
@@ -165,8 +186,54 @@ impl Delivering<'_> {
     pub(super) fn finish(mut self, position: Position) {
         self.hub.position.store(position.0, Ordering::Release);
         drop(self.inboxes);
+        self.hub.moved.notify_waiters();
         self.touched.sort_unstable_by_key(Arc::as_ptr);
         self.touched.dedup_by_key(|inbox| Arc::as_ptr(inbox));
         self.touched.iter().for_each(|inbox| inbox.wake());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use ruma::user_id;
+
+    use super::*;
+
+    /// Rooms in which each of two threads tells that somebody types.
+    const ROOMS: u16 = 2_000;
+
+    #[test]
+    fn of_changes_at_once_none_is_lost() {
+        let hub = Hub::default();
+        let alice = user_id!("@alice:example.org");
+        let inbox = hub.open(alice);
+        let telling = AtomicI64::new(2);
+        let mut told = HashSet::new();
+        std::thread::scope(|scope| {
+            for first in [0, ROOMS] {
+                let (hub, telling) = (&hub, &telling);
+                scope.spawn(move || {
+                    for room in first..first + ROOMS {
+                        hub.typing_changed(i64::from(room), [alice]);
+                    }
+                    telling.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+            let mut since = 0;
+            loop {
+                let is_over = telling.load(Ordering::SeqCst) == 0;
+                let now = hub.ephemeral();
+                let fresh = inbox.after(Position::START, since, Position::START, now);
+                told.extend(fresh.unwrap_or_default().typing);
+                since = now;
+                if is_over {
+                    break;
+                }
+            }
+        });
+        assert_eq!(told.len(), 2 * usize::from(ROOMS));
+        assert_eq!(hub.ephemeral(), 2 * u64::from(ROOMS));
     }
 }
