@@ -72,6 +72,13 @@ impl Fresh {
     }
 }
 
+/// When somebody began to count in the database: see [`Inbox::remember_unread`].
+#[derive(Clone, Copy, Debug)]
+pub struct CountingSince {
+    unread_lost: u64,
+    newest: Position,
+}
+
 #[derive(Debug, Default)]
 struct Contents {
     deliveries: VecDeque<Delivery>,
@@ -82,6 +89,8 @@ struct Contents {
     /// The newest counter in `typing` and `presence`.
     latest_ephemeral: u64,
     unread: HashMap<i64, RoomUnread>,
+    /// How often counts became unknown.
+    unread_lost: u64,
     ignored: Option<Arc<HashSet<OwnedUserId>>>,
 }
 
@@ -176,7 +185,7 @@ impl Inbox {
     /// Adds a durable item.
     pub(super) fn deliver(&self, position: Position, item: Item) {
         let mut contents = self.lock();
-        self.count_unread(&mut contents.unread, &item);
+        self.count_unread(&mut contents, &item);
         if let Item::AccountData(data) = &item
             && data.room == GLOBAL
             && data.data_type == IGNORED_USERS
@@ -191,26 +200,32 @@ impl Inbox {
         contents.deliveries.push_back(Delivery { position, item });
     }
 
-    /// Keeps the unread counts current. A receipt of the user's own makes those of its room unknown.
-    fn count_unread(&self, unread: &mut HashMap<i64, RoomUnread>, item: &Item) {
-        match item {
+    /// Keeps the unread counts current. What moves the place from which the user counts makes those of the room unknown:
+    /// a receipt of the user's own, or that the user comes or goes. So does a redaction.
+    fn count_unread(&self, contents: &mut Contents, item: &Item) {
+        let lost = match item {
             // What was redacted counts no more, wherever it stood.
-            Item::Event(stored) if &*stored.event.event_type == "m.room.redaction" => {
-                unread.remove(&stored.room);
+            Item::Event(stored) if &*stored.event.event_type == "m.room.redaction" => stored.room,
+            Item::Event(stored) if stored.event.is_state_at("m.room.member", self.user_id.as_str()) => {
+                stored.room
             }
+            Item::Receipt(receipt) if receipt.user_id == self.user_id => receipt.room,
             Item::Event(stored) => {
-                if let Some(room) = unread.get_mut(&stored.room) {
+                if let Some(room) = contents.unread.get_mut(&stored.room) {
                     room.count(stored, stored.event.sender != self.user_id);
                 }
+                return;
             }
             Item::Notified(notification) => {
-                if let Some(room) = unread.get_mut(&notification.room) {
+                if let Some(room) = contents.unread.get_mut(&notification.room) {
                     room.correct(notification.place, notification.notify);
                 }
+                return;
             }
-            Item::Receipt(receipt) if receipt.user_id == self.user_id => drop(unread.remove(&receipt.room)),
-            _ => {}
-        }
+            _ => return,
+        };
+        contents.unread.remove(&lost);
+        contents.unread_lost += 1;
     }
 
     /// Everything after this position is in the inbox.
@@ -234,8 +249,19 @@ impl Inbox {
         self.lock().unread.get(&room).cloned()
     }
 
-    /// Remembers unread counts from the database, which may lack what was delivered meanwhile.
-    pub fn remember_unread(&self, room: i64, mut counts: RoomUnread) -> RoomUnread {
+    /// To be called before unread counts are read from the database.
+    pub fn begin_counting(&self) -> CountingSince {
+        let contents = self.lock();
+        let newest = contents.deliveries.back();
+        CountingSince {
+            unread_lost: contents.unread_lost,
+            newest: newest.map_or(contents.floor, |delivery| delivery.position),
+        }
+    }
+
+    /// Adds to unread counts from the database what was delivered meanwhile, and remembers them, unless counts became
+    /// unknown since they began to be read: they may be from before that.
+    pub fn remember_unread(&self, room: i64, mut counts: RoomUnread, since: CountingSince) -> RoomUnread {
         let mut contents = self.lock();
         for delivery in &contents.deliveries {
             match &delivery.item {
@@ -246,7 +272,9 @@ impl Inbox {
                 _ => {}
             }
         }
-        contents.unread.insert(room, counts.clone());
+        if contents.unread_lost == since.unread_lost && contents.floor <= since.newest {
+            contents.unread.insert(room, counts.clone());
+        }
         counts
     }
 
@@ -314,5 +342,70 @@ impl Item {
             Record::DeviceList(change) => Self::DeviceList(change.user_id.clone()),
             _ => return None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use maru_protocol::cursor::Place;
+    use ruma::{event_id, user_id};
+
+    use super::*;
+    use crate::store::notifications::Unread;
+
+    const ROOM: i64 = 7;
+
+    fn unread(notifications: u64) -> RoomUnread {
+        let highlights = 0;
+        let counts = Unread {
+            notifications,
+            highlights,
+        };
+        RoomUnread::new(Place(3), HashMap::from([(None, counts)]))
+    }
+
+    fn receipt_of(user_id: &ruma::UserId) -> Item {
+        Item::Receipt(Arc::new(Receipt {
+            room: ROOM,
+            user_id: user_id.to_owned(),
+            receipt_type: "m.read".to_owned(),
+            thread: String::new(),
+            event_id: event_id!("$event").to_owned(),
+            place: Place(3),
+            ts: 0,
+            own: true,
+        }))
+    }
+
+    #[test]
+    fn counts_from_before_a_receipt_are_not_remembered() {
+        let (alice, bob) = (user_id!("@alice:example.org"), user_id!("@bob:example.org"));
+        let inbox = Inbox::new(alice.to_owned(), Position::START);
+        let since = inbox.begin_counting();
+        inbox.deliver(Position(1), receipt_of(alice));
+        inbox.remember_unread(ROOM, unread(3), since);
+        assert!(inbox.unread(ROOM).is_none());
+        // What others read does not matter.
+        let since = inbox.begin_counting();
+        inbox.deliver(Position(2), receipt_of(bob));
+        inbox.remember_unread(ROOM, unread(0), since);
+        assert_eq!(
+            inbox.unread(ROOM).map(|counts| counts.main),
+            Some(Unread::default())
+        );
+    }
+
+    #[test]
+    fn counts_are_not_remembered_without_all_that_came_meanwhile() {
+        let (alice, bob) = (user_id!("@alice:example.org"), user_id!("@bob:example.org"));
+        let inbox = Inbox::new(alice.to_owned(), Position::START);
+        let since = inbox.begin_counting();
+        for position in (1..).take(DELIVERIES + 1) {
+            inbox.deliver(Position(position), receipt_of(bob));
+        }
+        inbox.remember_unread(ROOM, unread(3), since);
+        assert!(inbox.unread(ROOM).is_none());
     }
 }

@@ -23,8 +23,11 @@ struct Thread {
 }
 
 impl Rooms {
-    /// Fills `view.relations` for a page of events. One query when nothing relates to any of them.
-    pub(super) async fn bundle(
+    /// Fills a view's relations for a page of events. One query when nothing relates to any of them.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn bundle(
         &self,
         view: &mut View,
         reader: Reader<'_>,

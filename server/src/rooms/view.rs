@@ -32,6 +32,8 @@ pub enum Recency {
     /// They have just become durable, or they are state: nothing relates to them, and who sent them knows by
     /// [`View::sent_as`]. Costs no query, except for redactions and for a replaced state event that is not in memory.
     Live,
+    /// The reader is told of all that relates to them anyway: transaction ids are looked up, relations are not.
+    Followed,
     /// They may be old: relations and transaction ids are looked up too.
     Stored,
 }
@@ -82,7 +84,9 @@ impl Rooms {
             return Ok(view);
         }
         view.transactions = self.own_transactions(reader, &events).await?;
-        self.bundle(&mut view, reader, &events).await?;
+        if recency == Recency::Stored {
+            self.bundle(&mut view, reader, &events).await?;
+        }
         Ok(view)
     }
 

@@ -40,7 +40,7 @@ mod script;
 pub mod server_records;
 pub mod sessions;
 mod shared_rooms;
-mod since;
+pub mod since;
 pub mod sizes;
 pub mod state;
 pub mod to_device;

@@ -54,7 +54,7 @@ impl WaitingReceipt {
 
 impl Receipt {
     /// What a newer receipt replaces.
-    pub(super) fn key(&self) -> (i64, &UserId, &str, &str) {
+    pub(crate) fn key(&self) -> (i64, &UserId, &str, &str) {
         (self.room, &self.user_id, &self.receipt_type, &self.thread)
     }
 }

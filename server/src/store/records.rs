@@ -68,12 +68,7 @@ pub(super) async fn store(connection: &mut Connection, batch: &[Committed]) -> R
     if !heads.is_empty() {
         rooms::store_heads(connection, heads).await?;
     }
-    let memberships: HashMap<_, _> = pick!(batch, Record::Membership)
-        .map(|(position, m)| ((m.room, &m.user_id), (position, m)))
-        .collect();
-    if !memberships.is_empty() {
-        rooms::store_memberships(connection, memberships.into_values().collect()).await?;
-    }
+    rooms::store_memberships(connection, pick!(batch, Record::Membership)).await?;
     let transactions: Vec<_> = pick!(batch, Record::Transaction).collect();
     if !transactions.is_empty() {
         events::store_transactions(connection, transactions).await?;

@@ -13,7 +13,7 @@ use ruma::{
     ServerName, UserId,
 };
 
-use super::engine::{Connection, Insert, Kind, Row, query};
+use super::engine::{Connection, Insert, Kind, Row, Value, query};
 use super::log::{Change, Record};
 use super::{Store, StoreError};
 
@@ -79,6 +79,8 @@ pub struct StoredMembership {
     pub room_id: OwnedRoomId,
     /// When this server learnt of it.
     pub position: Position,
+    /// When the user joined last, who has been joined from then on, or was until something ended it; 0 for never.
+    pub joined_at: Position,
     /// Whether the user has forgotten the room.
     pub forgotten: bool,
 }
@@ -146,9 +148,12 @@ static UPSERT_MEMBERSHIP: Insert = Insert {
         ("position", Kind::Int),
         ("forgotten", Kind::Int),
         ("stripped_state", Kind::Text),
+        ("joined_at", Kind::Int),
     ],
     on_conflict: "ON CONFLICT (room, user_id) DO UPDATE SET membership = excluded.membership, event = excluded.event, \
-                  position = excluded.position, forgotten = 0, stripped_state = excluded.stripped_state",
+                  position = excluded.position, forgotten = 0, stripped_state = excluded.stripped_state, \
+                  joined_at = CASE WHEN excluded.membership = 'join' AND memberships.membership <> 'join' \
+                  THEN excluded.joined_at ELSE memberships.joined_at END",
 };
 
 static INSERT_ALIAS: Insert = Insert {
@@ -203,22 +208,52 @@ pub(super) async fn store_heads(
     UPSERT_HEAD.rows(connection, rows?).await
 }
 
+/// Stores memberships, in log order: of each user in each room the last one. One statement, and one more for each time
+/// that somebody comes and goes within the batch, since who was not joined for a moment has joined anew.
 pub(super) async fn store_memberships(
     connection: &mut Connection,
-    memberships: Vec<(i64, &Membership)>,
+    memberships: impl Iterator<Item = (i64, &Membership)> + Send,
 ) -> Result<(), StoreError> {
-    let rows = memberships.into_iter().map(|(position, membership)| {
-        vec![
-            membership.room.into(),
-            membership.user_id.as_str().into(),
-            membership.membership.as_str().into(),
-            membership.event.0.into(),
-            position.into(),
-            false.into(),
-            membership.stripped_state.clone().into(),
-        ]
-    });
-    UPSERT_MEMBERSHIP.rows(connection, rows.collect()).await
+    let mut rounds: Vec<HashMap<_, (i64, i64, &Membership)>> = Vec::new();
+    let mut last: HashMap<_, (usize, bool)> = HashMap::new();
+    for (position, membership) in memberships {
+        let key = (membership.room, &*membership.user_id);
+        let is_join = membership.membership == "join";
+        let round = match last.get(&key) {
+            Some((round, was_join)) => round + usize::from(*was_join != is_join),
+            None => 0,
+        };
+        last.insert(key, (round, is_join));
+        if rounds.len() == round {
+            rounds.push(HashMap::new());
+        }
+        if let Some(rows) = rounds.get_mut(round) {
+            let first = rows.get(&key).map_or(position, |(first, ..)| *first);
+            rows.insert(key, (first, position, membership));
+        }
+    }
+    for rows in rounds {
+        let rows = rows
+            .into_values()
+            .map(|(first, position, membership)| membership_row(first, position, membership));
+        UPSERT_MEMBERSHIP.rows(&mut *connection, rows.collect()).await?;
+    }
+    Ok(())
+}
+
+/// `first` is the position of the first of several equal memberships in a row.
+fn membership_row(first: i64, position: i64, membership: &Membership) -> Vec<Value> {
+    let is_join = membership.membership == "join";
+    vec![
+        membership.room.into(),
+        membership.user_id.as_str().into(),
+        membership.membership.as_str().into(),
+        membership.event.0.into(),
+        position.into(),
+        false.into(),
+        membership.stripped_state.clone().into(),
+        (if is_join { first } else { 0 }).into(),
+    ]
 }
 
 pub(super) async fn store_aliases(
@@ -258,6 +293,7 @@ fn read_membership(row: &Row) -> Result<StoredMembership, StoreError> {
             stripped_state: row.get(6)?,
         },
         position: Position(row.get(4)?),
+        joined_at: Position(row.get(8)?),
         forgotten: row.get(5)?,
         room_id: row.get::<String>(7)?.try_into().map_err(bad)?,
     })
@@ -438,7 +474,7 @@ impl Store {
     ) -> Result<Vec<StoredMembership>, StoreError> {
         let memberships: Vec<String> = memberships.iter().map(|text| (*text).to_owned()).collect();
         let rows = query(
-            "SELECT m.room, m.user_id, m.membership, m.event, m.position, m.forgotten, m.stripped_state, rooms.room_id \
+            "SELECT m.room, m.user_id, m.membership, m.event, m.position, m.forgotten, m.stripped_state, rooms.room_id, m.joined_at \
              FROM memberships AS m JOIN rooms ON rooms.nid = m.room \
              WHERE m.room = $1 AND m.membership = ANY($2) ORDER BY m.position",
         );
@@ -482,7 +518,7 @@ impl Store {
         user_id: &UserId,
     ) -> Result<Option<StoredMembership>, StoreError> {
         let row = query(
-            "SELECT m.room, m.user_id, m.membership, m.event, m.position, m.forgotten, m.stripped_state, rooms.room_id \
+            "SELECT m.room, m.user_id, m.membership, m.event, m.position, m.forgotten, m.stripped_state, rooms.room_id, m.joined_at \
              FROM memberships AS m JOIN rooms ON rooms.nid = m.room WHERE m.room = $1 AND m.user_id = $2",
         );
         let row = row.bind(room).bind(user_id.as_str());
@@ -499,7 +535,7 @@ impl Store {
     /// When the database cannot be read.
     pub async fn memberships_of(&self, user_id: &UserId) -> Result<Vec<StoredMembership>, StoreError> {
         let rows = query(
-            "SELECT m.room, m.user_id, m.membership, m.event, m.position, m.forgotten, m.stripped_state, rooms.room_id \
+            "SELECT m.room, m.user_id, m.membership, m.event, m.position, m.forgotten, m.stripped_state, rooms.room_id, m.joined_at \
              FROM memberships AS m JOIN rooms ON rooms.nid = m.room WHERE m.user_id = $1 ORDER BY m.position",
         );
         rows.bind(user_id.as_str())

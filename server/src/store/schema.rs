@@ -9,10 +9,11 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0002_federation.sql"),
     include_str!("../../migrations/0003_who_may_see.sql"),
     include_str!("../../migrations/0004_credentials.sql"),
+    include_str!("../../migrations/0005_joined_at.sql"),
 ];
 
 /// The oldest program (by the schema version it was made for) that can use a database of the newest version.
-const READABLE_BY: i64 = 2;
+const READABLE_BY: i64 = 5;
 
 /// The schema version that this program makes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;

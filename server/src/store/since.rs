@@ -11,23 +11,38 @@ use super::engine::query;
 use super::events::{StoredEvent, read_all, select_events};
 use super::{Store, StoreError};
 
+/// A part of a room's timeline, as one position saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// Where it begins; none when it is empty.
+    pub first: Option<Place>,
+    /// Where the room's live timeline ended.
+    pub last: Place,
+}
+
 impl Store {
-    /// For each room with live timeline events after `since` and up to `until`: the place of the first. One index search a
-    /// room.
+    /// Which part of each room's timeline came after `since` and up to `until`, and where the timeline ended then. Rooms
+    /// without a live event by then are left out. Two index searches a room.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn first_places_since(
+    pub async fn stretches(
         &self,
         rooms: Vec<i64>,
         since: Position,
         until: Position,
-    ) -> Result<HashMap<i64, Place>, StoreError> {
+    ) -> Result<HashMap<i64, Stretch>, StoreError> {
+        if rooms.is_empty() {
+            return Ok(HashMap::new());
+        }
         // Live in the words of `Place::is_live`.
         let rows = query(
             "SELECT r.nid, (SELECT e.place FROM events AS e WHERE e.room = r.nid AND e.position > $2 \
                AND e.position <= $3 AND e.place >= 1 AND (e.place - 1) % 4294967296 < 2147483648 \
-               ORDER BY e.position LIMIT 1) AS place \
+               ORDER BY e.position LIMIT 1) AS first, \
+             (SELECT e.place FROM events AS e WHERE e.room = r.nid \
+               AND e.position <= $3 AND e.place >= 1 AND (e.place - 1) % 4294967296 < 2147483648 \
+               ORDER BY e.position DESC LIMIT 1) AS last \
              FROM rooms AS r WHERE r.nid = ANY($1)",
         );
         let rows = rows
@@ -36,12 +51,15 @@ impl Store {
             .bind(until.0)
             .all(&self.readers)
             .await?;
-        let pair = |row: &super::engine::Row| Ok((row.get::<i64>(0)?, row.get::<Option<i64>>(1)?));
-        let pairs: Vec<(i64, Option<i64>)> = rows.iter().map(pair).collect::<Result<_, StoreError>>()?;
-        Ok(pairs
-            .into_iter()
-            .filter_map(|(room, place)| Some((room, Place(place?))))
-            .collect())
+        let mut stretches = HashMap::new();
+        for row in rows {
+            if let Some(last) = row.get::<Option<i64>>(2)? {
+                let first = row.get::<Option<i64>>(1)?.map(Place);
+                let last = Place(last);
+                stretches.insert(row.get(0)?, Stretch { first, last });
+            }
+        }
+        Ok(stretches)
     }
 
     /// The accepted state events of a room from one place up to, and without, another, oldest first. Costs grow with
@@ -63,7 +81,8 @@ impl Store {
     }
 
     /// Users who share a joined room with the caller, or are the caller, and whose devices changed after a position; and
-    /// those whose keys look different to the caller alone.
+    /// those whose keys look different to the caller alone. Who changed again meanwhile is among them, since only the
+    /// newest change of each user is kept.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -71,20 +90,18 @@ impl Store {
         &self,
         user_id: &UserId,
         since: Position,
-        until: Position,
     ) -> Result<Vec<OwnedUserId>, StoreError> {
         let rows = query(
-            "SELECT d.user_id FROM device_lists AS d WHERE d.position > $2 AND d.position <= $3 AND (d.user_id = $1 \
+            "SELECT d.user_id FROM device_lists AS d WHERE d.position > $2 AND (d.user_id = $1 \
              OR EXISTS (SELECT 1 FROM memberships AS theirs JOIN memberships AS mine ON mine.room = theirs.room \
                WHERE theirs.user_id = d.user_id AND theirs.membership = 'join' \
                AND mine.user_id = $1 AND mine.membership = 'join')) \
-             UNION SELECT k.user_id FROM key_changes AS k WHERE k.reader = $1 AND k.position > $2 AND k.position <= $3 \
+             UNION SELECT k.user_id FROM key_changes AS k WHERE k.reader = $1 AND k.position > $2 \
              ORDER BY 1",
         );
         let rows = rows
             .bind(user_id.as_str())
             .bind(since.0)
-            .bind(until.0)
             .all(&self.readers)
             .await?;
         read_users(&rows)
@@ -104,7 +121,7 @@ impl Store {
             .collect()
     }
 
-    /// Where in each room's timeline a user's present membership stands.
+    /// Where in each room's timeline a user joined who has been there since. One index search a room.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -113,9 +130,12 @@ impl Store {
         user_id: &UserId,
         rooms: Vec<i64>,
     ) -> Result<Vec<(i64, Place)>, StoreError> {
+        // Live in the words of `Place::is_live`.
         let rows = query(
-            "SELECT m.room, e.place FROM memberships AS m JOIN events AS e ON e.nid = m.event \
-             WHERE m.user_id = $1 AND m.room = ANY($2) AND e.place IS NOT NULL",
+            "SELECT m.room, COALESCE((SELECT e.place FROM events AS e WHERE e.room = m.room \
+               AND e.position <= m.joined_at AND e.place >= 1 AND (e.place - 1) % 4294967296 < 2147483648 \
+               ORDER BY e.position DESC LIMIT 1), 0) \
+             FROM memberships AS m WHERE m.user_id = $1 AND m.room = ANY($2) AND m.membership = 'join'",
         );
         let rows = rows.bind(user_id.as_str()).bind(rooms).all(&self.readers).await?;
         rows.iter()

@@ -18,6 +18,7 @@ use crate::refusal::Refusal;
 use crate::store::account_data::{AccountData, GLOBAL};
 use crate::store::events::StoredEvent;
 use crate::store::rooms::{Membership, StoredMembership};
+use crate::store::since::Stretch;
 
 /// The account data that holds push rules.
 const PUSH_RULES: &str = "m.push_rules";
@@ -25,7 +26,8 @@ const PUSH_RULES: &str = "m.push_rules";
 /// How far back a timeline is looked through, in places, for events that are shown where few are.
 const LOOKED_THROUGH: i64 = 200;
 
-/// Gathers what a device has not seen since a position (`None`: anything). `fresh` brings what lives in memory only.
+/// Gathers what a device has not seen since a position (`None`: anything). `fresh` brings what lives in memory only. The
+/// window ends at the position of `fresh`, or after it: see [`memberships_now`].
 pub(super) async fn window(
     sync: &Sync,
     caller: &Caller,
@@ -34,7 +36,7 @@ pub(super) async fn window(
     wish: &Wish,
     ignored: &HashSet<OwnedUserId>,
 ) -> Result<Window, Refusal> {
-    let until = fresh.position;
+    let (memberships, until) = memberships_now(sync, caller, fresh.position).await?;
     let mut window = Window {
         since,
         until,
@@ -44,8 +46,7 @@ pub(super) async fn window(
         ..Window::default()
     };
     let after = since.unwrap_or(Position::START);
-    let memberships = sync.store.memberships_of(&caller.user_id).await?;
-    let wanted = |m: &&StoredMembership| m.position <= until && wish.filter.wants_room(m.room_id.as_str());
+    let wanted = |m: &&StoredMembership| wish.filter.wants_room(m.room_id.as_str());
     let mut left = Vec::new();
     let joined = memberships.iter().filter(wanted).map(|m| &m.membership);
     let joined: Vec<i64> = joined
@@ -61,8 +62,7 @@ pub(super) async fn window(
                     continue;
                 };
                 let mut joined = JoinedWindow::of(Arc::clone(room));
-                let event = membership.membership.event;
-                joined.entire = since.is_none() || is_new && has_newly_joined(sync, event, after).await?;
+                joined.entire = since.is_none() || membership.joined_at > after;
                 window.joined.insert(membership.membership.room, joined);
             }
             "invite" | "knock" if is_new => window.outside.push(membership.clone()),
@@ -93,10 +93,7 @@ pub(super) async fn window(
         }
     }
     if let Some(since) = since {
-        window.device_lists = sync
-            .store
-            .device_lists_since(&caller.user_id, since, until)
-            .await?;
+        window.device_lists = sync.store.device_lists_since(&caller.user_id, since).await?;
     }
     window.to_device = to_device::stored(sync, caller, after, until).await?;
     let is_idle = |joined: &JoinedWindow| {
@@ -137,23 +134,20 @@ async fn drop_ignored_invitations(
     Ok(())
 }
 
-/// Whether the user was not joined at `after`: looks back along the user's membership events from one on.
-async fn has_newly_joined(sync: &Sync, mut nid: EventNid, after: Position) -> Result<bool, Refusal> {
-    loop {
-        let Some(stored) = sync.rooms.events(&[nid]).await?.remove(&nid) else {
-            return Ok(true);
-        };
-        if !super::members::is_join(&stored.event) {
-            return Ok(true);
-        }
-        if stored.position().is_none_or(|position| position <= after) {
-            return Ok(false);
-        }
-        match stored.replaces {
-            Some(replaced) => nid = replaced,
-            None => return Ok(true),
-        }
-    }
+/// All memberships of the user, and the position, at `until` or after it, up to which they are the user's memberships.
+///
+/// A membership that changed after `until` has left no trace of what it was. A window that ended at `until` would pass
+/// over its room, so the window ends at the newest change instead: what was read at once is what held there.
+async fn memberships_now(
+    sync: &Sync,
+    caller: &Caller,
+    until: Position,
+) -> Result<(Vec<StoredMembership>, Position), Refusal> {
+    let memberships = sync.store.memberships_of(&caller.user_id).await?;
+    let newest = memberships.iter().map(|membership| membership.position).max();
+    let until = newest.map_or(until, |newest| newest.max(until));
+    sync.hub.reached(until).await;
+    Ok((memberships, until))
 }
 
 /// Where the reading of a room's timeline starts.
@@ -174,26 +168,27 @@ async fn fill_joined(
     limit: usize,
 ) -> Result<(), Refusal> {
     let until = window.until;
-    let known: Vec<i64> = window
-        .joined
-        .values()
-        .filter(|joined| !joined.entire)
-        .map(|joined| joined.room.nid)
-        .collect();
-    let first_new = sync.store.first_places_since(known, after, until).await?;
+    let rooms: Vec<i64> = window.joined.keys().copied().collect();
+    let stretches = sync.store.stretches(rooms, after, until).await?;
     let mut starts = Vec::new();
     for (nid, joined) in &mut window.joined {
-        let newest = joined.room.head();
+        let head = joined.room.head();
+        let oldest = head.first_place;
+        // Where the head says that the timeline ends may be after the window.
+        let stretch = stretches.get(nid).copied().unwrap_or(Stretch {
+            first: None,
+            last: head.last_place,
+        });
         // What happened in a gap is in the state after it alone, so the device is told the room as if it were new.
-        joined.entire |= first_new
-            .get(nid)
-            .is_some_and(|first| first.begins_stretch() || first.next_stretch() <= newest.last_place);
-        let first = match first_new.get(nid) {
-            _ if joined.entire => newest.first_place,
-            Some(first) => *first,
+        joined.entire |= stretch
+            .first
+            .is_some_and(|first| first.begins_stretch() || first.next_stretch() <= stretch.last);
+        let first = match stretch.first {
+            _ if joined.entire => oldest,
+            Some(first) => first,
             None => continue,
         };
-        let earliest = newest.last_place.0.saturating_sub(places(limit)) + 1;
+        let earliest = stretch.last.0.saturating_sub(places(limit)) + 1;
         let place = Place(earliest).max(first);
         starts.push(Start {
             room: *nid,
@@ -302,12 +297,15 @@ async fn left_window(
     seen.end = Some(leave);
     let first = match since {
         Some(since) => {
-            seen.entire = has_newly_joined(sync, before, since).await?;
-            let firsts = sync
+            seen.entire = membership.joined_at > since;
+            let stretches = sync
                 .store
-                .first_places_since(vec![nid], since, membership.position)
+                .stretches(vec![nid], since, membership.position)
                 .await?;
-            firsts.get(&nid).copied().unwrap_or(end)
+            stretches
+                .get(&nid)
+                .and_then(|stretch| stretch.first)
+                .unwrap_or(end)
         }
         None => {
             seen.entire = true;

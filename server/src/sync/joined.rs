@@ -203,7 +203,8 @@ fn write_unread(out: &mut String, unread: &RoomUnread, by_thread: bool) {
     );
     if by_thread {
         let opened = open(out, "unread_thread_notifications");
-        for (root, unread) in &unread.threads {
+        let has_some = |unread: &Unread| *unread != Unread::default();
+        for (root, unread) in unread.threads.iter().filter(|(_, unread)| has_some(unread)) {
             write_comma(out);
             write_text(out, root);
             let _ = write!(

@@ -1,10 +1,11 @@
 //! Fills a window from the user's inbox: no query at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use maru_protocol::cursor::Position;
+use maru_protocol::cursor::{Place, Position};
 
+use super::filter::Filter;
 use super::shown::Shown;
 use super::window::{JoinedWindow, Window};
 use crate::accounts::Caller;
@@ -12,14 +13,16 @@ use crate::live::{Fresh, Item};
 use crate::rooms::RoomTable;
 use crate::store::account_data::GLOBAL;
 use crate::store::events::StoredEvent;
+use crate::store::receipts::Receipt;
 
-/// The window that an inbox shows, with up to `limit` events of each timeline; or none where the database must be asked: when the user's own memberships changed,
-/// when a room's timeline has a gap, or when a room is no longer in memory.
+/// The window that an inbox shows, or none where the database must be asked:
+/// when the user's own memberships changed, when a room's timeline has a gap, or when a room, or what an event is without
+/// its content, is no longer in memory.
 pub(super) fn window(
     fresh: Fresh,
     since: Position,
     caller: &Caller,
-    (shown, limit): (Shown<'_>, usize),
+    (shown, filter): (Shown<'_>, &Filter),
     table: &RoomTable,
 ) -> Option<Window> {
     let mut window = Window {
@@ -75,9 +78,15 @@ pub(super) fn window(
     }
     window.device_lists.sort_unstable();
     window.device_lists.dedup();
+    // Account data may be of rooms that the user is not in.
+    let is_meant = |joined: &JoinedWindow| {
+        joined.room.is_joined(&caller.user_id) && filter.wants_room(joined.room.room_id.as_str())
+    };
+    window.joined.retain(|_, joined| is_meant(joined));
     for joined in window.joined.values_mut() {
-        take_redactions(joined, table);
-        shown.cut(joined, limit);
+        keep_furthest(&mut joined.receipts);
+        take_redactions(joined, table)?;
+        shown.cut(joined, filter.timeline_limit());
     }
     Some(window)
 }
@@ -99,20 +108,31 @@ fn room<'w>(
     }
 }
 
+/// Of several receipts of a user for one thing, only the furthest counts, whatever the order in which they came.
+fn keep_furthest(receipts: &mut Vec<Receipt>) {
+    if receipts.len() < 2 {
+        return;
+    }
+    let mut furthest: HashMap<_, Place> = HashMap::new();
+    for receipt in &*receipts {
+        let place = furthest.entry(receipt.key()).or_default();
+        *place = receipt.place.max(*place);
+    }
+    let is_furthest = |receipt: &Receipt| furthest.get(&receipt.key()) == Some(&receipt.place);
+    let kept: Vec<bool> = receipts.iter().map(is_furthest).collect();
+    let mut kept = kept.into_iter();
+    receipts.retain(|_| kept.next() == Some(true));
+}
+
 /// An event that was redacted meanwhile is shown without its content: its redaction is in the same window.
-fn take_redactions(joined: &mut JoinedWindow, table: &RoomTable) {
-    if joined
-        .timeline
-        .iter()
-        .any(|stored| &*stored.event.event_type == "m.room.redaction")
-    {
+fn take_redactions(joined: &mut JoinedWindow, table: &RoomTable) -> Option<()> {
+    let is_redaction = |stored: &Arc<StoredEvent>| &*stored.event.event_type == "m.room.redaction";
+    if joined.timeline.iter().any(is_redaction) {
         for stored in &mut joined.timeline {
-            *stored = table
-                .events
-                .get(&stored.nid)
-                .unwrap_or_else(|| Arc::clone(stored));
+            *stored = table.events.get(&stored.nid)?;
         }
     }
+    Some(())
 }
 
 /// Of several events for one slot of the state, only the last counts.

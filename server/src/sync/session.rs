@@ -178,7 +178,7 @@ impl<'s> Session<'s> {
     /// # Errors
     /// When the database cannot be read.
     pub async fn look(&mut self) -> Result<Option<Answer>, Refusal> {
-        let now = self.now();
+        let mut now = self.now();
         self.ignored = self.ignored_users().await?;
         let window = match self.since {
             Some(since) if !self.wish.full_state => match self.recent(since, now).await? {
@@ -187,6 +187,7 @@ impl<'s> Session<'s> {
             },
             since => self.gathered(since, now).await?,
         };
+        now.position = window.until;
         let first = self.since.is_none() || self.wish.full_state;
         self.wish.full_state = false;
         self.answering(now.position);
@@ -235,7 +236,7 @@ impl<'s> Session<'s> {
             fresh,
             since.position,
             &self.caller,
-            (shown, filter.timeline_limit()),
+            (shown, &filter),
             self.sync.rooms.table(),
         ) {
             Some(window) => Ok(Some(window)),
@@ -418,8 +419,11 @@ impl<'s> Session<'s> {
             let mut events = joined.timeline.iter();
             !window.sent.is_empty() && events.any(|stored| window.sent.contains_key(&stored.event.id))
         };
-        let is_for_all =
-            !window.gathered && filter.is_everything() && self.ignored.is_empty() && !sent_here();
+        let is_for_all = !window.gathered
+            && !joined.limited
+            && filter.is_everything()
+            && self.ignored.is_empty()
+            && !sent_here();
         if is_for_all && let Some(told) = self.sync.told.get(joined, now_ms) {
             return Timeline::Told(told);
         }
@@ -464,11 +468,19 @@ impl<'s> Session<'s> {
             device_id: Some(&self.caller.device_id),
         };
         let recency = if window.gathered {
-            Recency::Stored
+            Recency::Followed
         } else {
             Recency::Live
         };
         let mut view = self.sync.rooms.view(reader, events, recency).await?;
+        // What relates to an event stands after it, so a client that follows the room has it all unless something is left
+        // out (client-server API, "Server behaviour" of aggregations).
+        let joined = window.joined.values();
+        let joined = joined.filter(|joined| joined.limited || joined.entire);
+        let joined = joined.flat_map(|joined| &joined.timeline);
+        let left = window.left.iter().flat_map(|left| left.timeline());
+        let limited: Vec<&Arc<StoredEvent>> = joined.chain(left).collect();
+        self.sync.rooms.bundle(&mut view, reader, &limited).await?;
         for (event_id, transaction_id) in &window.sent {
             view.sent_as(event_id, transaction_id);
         }

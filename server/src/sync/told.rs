@@ -19,7 +19,7 @@ const LONGEST: usize = 64 * 1024;
 /// For how long it is told to others, in milliseconds: it says how old its events are.
 const TOLD_FOR_MS: u64 = 1000;
 
-/// A timeline as everybody is told it who may see all of it and sent none of it.
+/// A timeline as everybody is told it who may see all of it, sent none of it, and lacks nothing before it.
 #[derive(Debug)]
 pub(super) struct Told {
     events: Range,
@@ -34,7 +34,6 @@ struct Range {
     first: EventNid,
     last: EventNid,
     count: usize,
-    limited: bool,
 }
 
 impl Range {
@@ -43,7 +42,6 @@ impl Range {
             first: joined.timeline.first()?.nid,
             last: joined.timeline.last()?.nid,
             count: joined.timeline.len(),
-            limited: joined.limited,
         })
     }
 }

@@ -19,6 +19,7 @@ pub(super) async fn counts<'w>(
     rooms: impl Iterator<Item = &'w JoinedWindow> + Send,
 ) -> Result<HashMap<i64, RoomUnread>, Refusal> {
     let mut counts = HashMap::new();
+    let since = inbox.begin_counting();
     let mut unknown: HashMap<i64, (ReadUpTo, Place)> = HashMap::new();
     for joined in rooms {
         let nid = joined.room.nid;
@@ -34,7 +35,10 @@ pub(super) async fn counts<'w>(
     let mut stored = sync.store.unread(user_id, &unknown).await?;
     for (nid, (_, up_to)) in unknown {
         let threads = stored.remove(&nid).unwrap_or_default();
-        counts.insert(nid, inbox.remember_unread(nid, RoomUnread::new(up_to, threads)));
+        counts.insert(
+            nid,
+            inbox.remember_unread(nid, RoomUnread::new(up_to, threads), since),
+        );
     }
     Ok(counts)
 }

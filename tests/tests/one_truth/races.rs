@@ -1,0 +1,75 @@
+//! Syncs while something changes: what a database keeps only the newest of must not be passed over.
+
+use maru_tests::user::encode;
+use maru_tests::{Engine, TestServer, User, on_both_engines};
+use serde_json::{Value, json};
+
+on_both_engines!(
+    a_first_sync_has_the_rooms_whose_member_changes_the_name,
+    a_new_name_leaves_unread_counts_as_they_are,
+    unread_counts_outlive_the_schema_that_did_not_know_who_joined_when,
+);
+
+/// First syncs beside changes of the name.
+const SYNCS: usize = 60;
+
+async fn a_first_sync_has_the_rooms_whose_member_changes_the_name(server: TestServer) {
+    let alice = server.user("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let naming = alice.clone();
+    let names = tokio::spawn(async move {
+        let path = format!("profile/{}/displayname", encode(&naming.id));
+        for name in 0..2 * SYNCS {
+            let body = json!({ "displayname": format!("name {name}") });
+            naming.put(&path, body).await.ok();
+        }
+    });
+    for _ in 0..SYNCS {
+        let synced = alice.sync(None).await;
+        let shown = synced.room(&room);
+        assert!(shown["timeline"]["events"].is_array(), "{:#}", synced.0);
+    }
+    names.await.unwrap();
+}
+
+/// Bob's unread notifications of a room in a first sync.
+async fn unread(bob: &User, room: &str) -> Value {
+    bob.sync(None).await.room(room)["unread_notifications"]["notification_count"].clone()
+}
+
+/// A room in which Bob, who has been away from it, has three unread messages and a new name.
+async fn with_unread(server: &TestServer) -> (User, String) {
+    let [alice, bob] = [server.user("alice").await, server.user("bob").await];
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    alice.send(&room, "before").await;
+    bob.leave(&room).await;
+    bob.join(&room).await;
+    for text in ["one", "two", "three"] {
+        alice.send(&room, text).await;
+    }
+    let path = format!("profile/{}/displayname", encode(&bob.id));
+    bob.put(&path, json!({ "displayname": "Bob" })).await.ok();
+    (bob, room)
+}
+
+async fn a_new_name_leaves_unread_counts_as_they_are(server: TestServer) {
+    let (bob, room) = with_unread(&server).await;
+    assert_eq!(unread(&bob, &room).await, 3);
+    let server = server.restart().await;
+    assert_eq!(unread(&bob.on(server.api()), &room).await, 3);
+}
+
+async fn unread_counts_outlive_the_schema_that_did_not_know_who_joined_when(server: TestServer) {
+    let (bob, room) = with_unread(&server).await;
+    let data = server.data();
+    data.run("ALTER TABLE memberships DROP COLUMN joined_at").await;
+    let int = match data.engine() {
+        Engine::Sqlite => "INTEGER",
+        Engine::Postgres => "BIGINT",
+    };
+    let migration = include_str!("../../../server/migrations/0005_joined_at.sql");
+    data.run(&migration.replace("{int}", int)).await;
+    let server = server.restart().await;
+    assert_eq!(unread(&bob.on(server.api()), &room).await, 3);
+}
