@@ -19,20 +19,27 @@
 //! What stands at a gap that was bridged before is no news, and no walk goes there: it is the past, which is fetched a
 //! [page](page) at a time.
 //!
+//! - [`missing`]: what a gap of the timeline stands for.
 //! - [`page`]: the past before a gap, a page at a time.
+//! - [`timeline`]: where events and gaps stand, and what is written of them in which change.
+//! - [`schedule`]: which room's past is fetched next.
 //! - [`work`]: what there is to do in a room, one thing at a time, and what waits for its ancestors.
 //! - [`order`]: events in an order in which each comes after those it names.
 
 mod auth;
+pub mod missing;
 pub mod order;
 pub mod page;
+pub mod schedule;
 #[cfg(test)]
 mod tests;
+pub mod timeline;
 mod walk;
 pub mod work;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ruma::{OwnedEventId, OwnedServerName};
 
@@ -60,6 +67,23 @@ const OFFERS: usize = 3;
 
 /// Most ancestors that are left out of one gap.
 const MOST_LEFT_OUT: usize = 8;
+
+/// How long one gap, or one page of the past, may take: others wait for its turn.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// How long one of its questions may take, answer and all, other than for a state, which may be large.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a question may take, answer and all, for a gap or a page that has been worked on for so long. Then the peer has
+/// refused, and another one is asked: who answers slowly, or not at all, holds up nothing that others have.
+#[must_use]
+pub fn patience(question: &Question, since: Duration) -> Duration {
+    let left = LONGEST.saturating_sub(since);
+    match question {
+        Question::State(_) => left / 2,
+        _ => left.min(PATIENCE),
+    }
+}
 
 /// What is to be done next.
 #[derive(Clone, Debug)]

@@ -84,9 +84,24 @@ fn unrest(world: &World, core: &[usize], found: &mut Vec<String>) {
     }
 }
 
-/// No event stands twice in a log, and what users were told is sent is there.
+/// No event stands twice in a log, no two at one place of the timeline, and what users were told is sent is there.
 fn own_log(server: &Server, found: &mut Vec<String>) {
     let at = server.index;
+    let mut places = BTreeMap::new();
+    for stored in server
+        .disk
+        .log
+        .values()
+        .filter_map(|nid| server.disk.events.get(nid))
+    {
+        if let Some(other) = stored
+            .place
+            .and_then(|place| places.insert(place, &stored.event.id))
+        {
+            let id = &stored.event.id;
+            found.push(format!("s{at} has {id} at the place of {other}"));
+        }
+    }
     for id in &server.disk.doubled {
         found.push(format!("s{at} has {id} at two positions of its log"));
     }
@@ -226,7 +241,7 @@ fn core(world: &World, found: &mut Vec<String>) -> Vec<usize> {
             if !counts(at, other) {
                 continue;
             }
-            if !server.is_in() && may_not_hear_it_go(world, at, other) {
+            if !server.is_in() && (may_not_hear_it_go(world, at, other) || are_split(world, at, other)) {
                 continue;
             }
             if !server.is_in() {
@@ -262,6 +277,22 @@ fn may_not_hear_it_go(world: &World, at: usize, gone: usize) -> bool {
     let own_ends = one.disk.room.iter().flat_map(Room::ends);
     ends.iter().all(|id| one.disk.event(id).is_some())
         && own_ends.into_iter().all(|id| other.event(&id).is_some())
+}
+
+/// Whether a server and one that has left by its own account hold different states, though each has all that the other's
+/// replica ends with: the one failed softly an event of the other's and does not build on it, the other does. Somebody has to
+/// build on both to join them, and who is out of the room may say nothing in it.
+fn are_split(world: &World, at: usize, gone: usize) -> bool {
+    let (one, other) = (&world.servers[at].disk, &world.servers[gone].disk);
+    let ends = |disk: &Database| disk.room.iter().flat_map(Room::ends).collect::<Vec<_>>();
+    let built_upon = graph(world, at);
+    let failed_softly = |id: &OwnedEventId| {
+        let stored = one.event(id).filter(|_| !built_upon.contains(id));
+        stored.is_some_and(|stored| stored.outcome == Outcome::SoftFailed)
+    };
+    ends(one).iter().all(|id| other.event(id).is_some())
+        && ends(other).iter().all(|id| one.event(id).is_some())
+        && ends(other).iter().any(failed_softly)
 }
 
 fn room(world: &World, at: usize) -> Option<(&Database, &Room)> {

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use maru_protocol::cursor::LogId;
+use maru_protocol::cursor::{LogId, Place};
 use maru_protocol::event::Event;
 use maru_protocol::gap::Here;
+use maru_protocol::gap::missing::{Found, Missing};
 use maru_protocol::ingest::{After, Facts, Head, Known, Outcome, Wanted};
 use maru_protocol::interest::{self, Census, Interested};
 use maru_protocol::state::{EventNid, State};
@@ -23,12 +24,17 @@ pub(crate) struct Stored {
     pub(crate) event: Arc<Event>,
     pub(crate) nid: EventNid,
     pub(crate) outcome: Outcome,
+    /// Where it stands in the timeline, if it is accepted.
+    pub(crate) place: Option<Place>,
     /// The state after it; none for an outlier.
     pub(crate) state: Option<State>,
     /// What it replaced in its slot.
     pub(crate) replaces: Option<EventNid>,
     /// Whether this server sends it.
     pub(crate) own: bool,
+    /// The current state when it was stored, before and after. Of what was made on an older head, which is what another
+    /// server had to agree to, the states around it say something else.
+    pub(crate) current: [State; 2],
 }
 
 impl Stored {
@@ -36,6 +42,15 @@ impl Stored {
     pub(crate) fn is_placed(&self) -> bool {
         self.outcome == Outcome::Accepted && self.state.is_some()
     }
+}
+
+/// A gap in the timeline.
+#[derive(Clone, Debug)]
+pub(crate) struct Gap {
+    /// The place of the event after it.
+    pub(crate) before: Place,
+    /// What is missing there.
+    pub(crate) missing: Vec<OwnedEventId>,
 }
 
 /// A room with its head.
@@ -46,6 +61,8 @@ pub(crate) struct Room {
     pub(crate) head: Head,
     pub(crate) census: Census,
     pub(crate) depth: u64,
+    /// Where its timeline ends.
+    pub(crate) last_place: Place,
 }
 
 impl Room {
@@ -98,6 +115,10 @@ pub(crate) enum Waiting<'a> {
 #[derive(Clone, Debug)]
 pub(crate) enum Record {
     Event(Stored),
+    /// Something is missing before this place.
+    Opened(Gap),
+    /// Nothing is any more.
+    Closed(Place),
     /// An event that hung nowhere, or that the head did not let in, finds its place: it makes room for the one after.
     Placed(EventNid),
     Interest(OwnedServerName, Interested),
@@ -121,6 +142,7 @@ pub(crate) struct Database {
     pub(crate) log: BTreeMap<i64, EventNid>,
     pub(crate) events: BTreeMap<EventNid, Stored>,
     ids: BTreeMap<OwnedEventId, EventNid>,
+    pub(crate) gaps: BTreeMap<Place, Vec<OwnedEventId>>,
     pub(crate) room: Option<Room>,
     pub(crate) interests: Vec<Interval>,
     pub(crate) inbox: BTreeMap<i64, Arrived>,
@@ -145,6 +167,7 @@ impl Database {
             log: BTreeMap::new(),
             events: BTreeMap::new(),
             ids: BTreeMap::new(),
+            gaps: BTreeMap::new(),
             room: None,
             interests: Vec::new(),
             inbox: BTreeMap::new(),
@@ -189,6 +212,10 @@ impl Database {
                 }
                 self.log.retain(|_, placed| placed != nid);
             }
+            Record::Opened(gap) => {
+                self.gaps.insert(gap.before, gap.missing.clone());
+            }
+            Record::Closed(before) => drop(self.gaps.remove(before)),
             Record::Interest(server, change) => self.interest(server, *change),
             Record::Room(room) => {
                 self.use_number_of(Some(&room.head.state));
@@ -335,16 +362,48 @@ impl Database {
         self.events.get(self.ids.get(id)?)
     }
 
-    /// What is missing before the events that are here: their state was told.
-    pub(crate) fn at_gaps(&self) -> BTreeSet<OwnedEventId> {
-        let placed = self.log.values().filter_map(|nid| self.events.get(nid));
-        let accepted = placed.filter(|stored| stored.outcome == Outcome::Accepted);
-        let named = accepted.flat_map(|stored| stored.event.prev_events.iter());
-        let is_here = |id: &EventId| {
-            let stored = self.event(id);
-            stored.is_some_and(|stored| stored.state.is_some() || stored.outcome == Outcome::Rejected)
-        };
-        named.filter(|id| !is_here(id)).cloned().collect()
+    /// What is missing at the gaps of the timeline.
+    fn at_gaps(&self) -> BTreeSet<OwnedEventId> {
+        let named = self.gaps.values().flatten().cloned();
+        self.missing_of(named).into_iter().collect()
+    }
+
+    /// The newest gap at a place or further back, with what is missing there now, which may be nothing.
+    pub(crate) fn gap_back_from(&self, place: Place) -> Option<Gap> {
+        let (before, named) = self.gaps.range(..=place).next_back()?;
+        Some(Gap {
+            before: *before,
+            missing: self.missing_of(named.iter().cloned()),
+        })
+    }
+
+    /// What is missing before an accepted event, where no gap stands for it yet.
+    pub(crate) fn missing_before(&self, event: &Event) -> Vec<OwnedEventId> {
+        let mut missing = self.missing_of(event.prev_events.iter().cloned());
+        missing.retain(|id| !self.gaps.values().any(|named| named.contains(id)));
+        missing
+    }
+
+    /// What is missing of events that accepted ones name, as `server/src/rooms/ingest/missing.rs` finds it.
+    pub(crate) fn missing_of(&self, named: impl IntoIterator<Item = OwnedEventId>) -> Vec<OwnedEventId> {
+        let mut missing = Missing::of(named);
+        while let Some(ids) = missing.next() {
+            for id in ids {
+                let found = self.found(&id);
+                missing.found(id, found);
+            }
+        }
+        missing.end()
+    }
+
+    fn found(&self, id: &EventId) -> Found {
+        match self.event(id) {
+            Some(stored) if stored.is_placed() => Found::Accepted,
+            Some(stored) if stored.state.is_some() || stored.outcome == Outcome::Rejected => {
+                Found::TurnedDown(stored.event.prev_events.clone())
+            }
+            _ => Found::Not,
+        }
     }
 
     /// Which of some events are here, and which stand at a gap.

@@ -1,10 +1,13 @@
 //! Federation, simulated: 2 to 7 servers in one thread, all chance from one seed, time that costs nothing.
 //!
 //! What decides is the code of the server itself, as pure state machines: the peer [`Session`], [`ingest`], the [`gap`]
-//! machine with its [`work`], and [`interest`]. Only what surrounds them is a model: a [database] that forgets what was not
+//! machine with its [`work`], and [`interest`]; and the machines of the [timeline] and of the [schedule] by which its past is
+//! fetched, of which the server still has its own. Only what surrounds them is a model: a [database] that forgets what was not
 //! committed, a [network](world) that is slow, reorders, breaks and splits, and [people](plan) who change power levels, ban,
-//! invite and join on both sides of a split. Servers crash, are restored from older backups, or never come back; clocks are
-//! up to ten minutes wrong; rooms are of versions 10, 11 and 12.
+//! invite and join on both sides of a split. Servers crash, most of all in the middle of a commit, a page of the past, a gap or
+//! a join, with a part of what was on its way on disk; they are restored from older backups, never come back, or stall: they
+//! are there and answer nothing. Whoever waits for a join or a page gives up in the middle of it. Clocks are up to ten minutes
+//! wrong; rooms are of versions 10, 11 and 12.
 //!
 //! # Running
 //!
@@ -26,13 +29,14 @@
 //! - all servers that are entitled to the room have the same current state;
 //! - they have the same events that are not rejected, back to the first: every gap is filled;
 //! - what was acknowledged, to a user or to a peer, is there: events, and messages to devices of other servers;
-//! - no event is at two positions of a log.
+//! - no event is at two positions of a log, and no two are at one place of a timeline.
 //!
 //! And before anybody says that further event, where one server counts another in, that one has all that the first one's
 //! replica ends with: the exchange of extremities does not wait for somebody to speak. All through a run nobody is sent an
-//! event of a room that it is in neither by the state before the event nor by the one after it. At the end whoever takes
+//! event of a room that it is in neither by the states around the event nor by the current ones when it was stored. At the end whoever takes
 //! itself to be in the room has all that was made elsewhere while it was, the event by which it went above all; who left is
-//! counted in nowhere but where that may not be told; and who was invited from another server knows it, and when it is over.
+//! counted in nowhere but where that may not be told, or where an event that others failed softly keeps the two apart and who
+//! is out may say nothing that joins them; and who was invited from another server knows it, and when it is over.
 //!
 //! What does not is printed as one line each, with servers by number (`s0` made the room) and events by id. With `-v`, look
 //! for the first line that names the id: who sent it, then who took it in and how, and for the time at which the servers
@@ -41,7 +45,8 @@
 //! # How to break it
 //!
 //! A check that nothing fails proves nothing. Each of these faults, made by hand and alone, is found by some of the first
-//! 300 seeds, the last two by some of the first 3000; whoever changes plan or checks tries them again.
+//! 300 seeds, those of who left by some of the first 3000; whoever changes plan or checks tries them again. All but the last
+//! two were last tried with an earlier plan, of which their seeds are.
 //!
 //! | fault | where | a seed | what it says |
 //! |---|---|---|---|
@@ -56,11 +61,15 @@
 //! | the end of an invitation is not sent | `interest::recount` answers nothing for `Once` | 28 | never heard that … is over by … |
 //! | who left says nothing to a stray | `World::ingest` notes none where the server is outside | 354 | is out of the room by its own account |
 //! | who left heeds nobody who was in the room | `entering::heeds` forgets `was_in` | 2904 | is out of the room by its own account |
+//! | a peer may take any time to answer for a gap or a page | `gap::patience` answers a million seconds | 5 | waits in the inbox of … |
+//! | what a page of the past names is forgotten | `timeline::Filling::took` keeps no names | 4 | is not on … |
 //!
 //! [`Session`]: maru_federation::peer::Session
 //! [`ingest`]: maru_protocol::ingest
 //! [`gap`]: maru_protocol::gap
 //! [`work`]: maru_protocol::gap::work
+//! [timeline]: maru_protocol::gap::timeline
+//! [schedule]: maru_protocol::gap::schedule
 //! [`interest`]: maru_protocol::interest
 //! [database]: database
 //! [network]: world

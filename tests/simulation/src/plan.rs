@@ -15,7 +15,7 @@ use crate::check;
 use crate::random::Random;
 use crate::replica;
 use crate::replica::sending::{self, Act};
-use crate::server::Server;
+use crate::server::{Doom, Server};
 use crate::world::{Happening, World};
 
 /// How long things go on before everything heals.
@@ -178,7 +178,8 @@ fn heal(world: &mut World) {
     world.cut.clear();
     world.slowest_ms = 50;
     for at in 0..world.servers.len() {
-        world.servers[at].doomed = false;
+        world.servers[at].doom = None;
+        world.servers[at].stalls = false;
         world.start(at);
     }
 }
@@ -295,8 +296,27 @@ fn joins(world: &mut World, at: usize) {
             let act = membership(world, at, &user, &user, "leave");
             return world.decline(at, via, act);
         }
+        is_disturbed(world, at);
         let act = membership(world, at, &user, &user, "join");
         world.join(at, via, act);
+    }
+}
+
+/// What a server does to come into the room, and to make its replica whole after that, may end in the middle.
+fn is_disturbed(world: &mut World, at: usize) {
+    if world.servers[at].is_in() {
+        return;
+    }
+    if world.random.chance(30) {
+        let dooms = [Doom::Past, Doom::Gap, Doom::Join];
+        world.servers[at].doom = world.random.pick(&dooms).copied();
+    }
+    if world.random.chance(20) {
+        let (pause, run) = (
+            world.random.span(0, 4 * world.slowest_ms + 200),
+            world.servers[at].run,
+        );
+        world.after(pause, Happening::GiveUp { at, run });
     }
 }
 
@@ -321,7 +341,9 @@ fn happens(world: &mut World) {
                 println!("{:>10.3} the partition heals", world.now.as_secs_f64());
             }
         }
-        84..90 => stops(world, at, false),
+        84..89 => stops(world, at, false),
+        // Whom it is asked of notices nothing: its connections stay.
+        89 => world.servers[at].stalls = !world.servers[at].stalls,
         90..95 => {
             let server = &mut world.servers[at];
             if server.up {
@@ -356,8 +378,14 @@ fn stops(world: &mut World, at: usize, restored: bool) {
         return;
     }
     if !restored && world.random.chance(50) {
-        // In the middle of a commit, for whatever reason that comes: mostly since others have sent something.
-        world.servers[at].doomed = true;
+        // In the middle of something that it comes to by itself.
+        let dooms = [Doom::Commit, Doom::Past, Doom::Gap, Doom::Join];
+        let doom = world.random.pick(&dooms).copied();
+        world.servers[at].doom = doom;
+        if doom != Some(Doom::Commit) {
+            return;
+        }
+        // For whatever reason that comes: mostly since others have sent something.
         for from in (0..world.servers.len()).filter(|from| *from != at) {
             if world.servers[from].up && world.random.chance(70) {
                 world.send_message(from, at);

@@ -9,6 +9,7 @@ use maru_protocol::cursor::LogId;
 use maru_protocol::entering::{self, Standing};
 use maru_protocol::event::Event;
 use maru_protocol::gap::page::Page;
+use maru_protocol::gap::schedule::Schedule;
 use maru_protocol::gap::work::Work;
 use maru_protocol::gap::{Effect, Gap};
 use maru_protocol::key::SigningKey;
@@ -16,7 +17,7 @@ use maru_protocol::record::SignedRecord;
 use maru_protocol::version::RoomVersion;
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId};
 
-use crate::database::{Database, Record};
+use crate::database::{self, Database, Record};
 use crate::replica::Writer;
 
 /// What follows once a change is on disk.
@@ -75,6 +76,7 @@ pub(crate) enum Target {
 pub(crate) struct Filling {
     pub(crate) gap: Gap,
     pub(crate) target: Target,
+    pub(crate) begun: Duration,
     /// Whether anything was taken in.
     pub(crate) moved: bool,
     /// Rows whose events lack something, to be filled next.
@@ -82,6 +84,29 @@ pub(crate) struct Filling {
     /// The request that is answered next.
     pub(crate) request: Option<u64>,
     pub(crate) effect: Option<Effect>,
+}
+
+/// A page of the past that is being fetched.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    pub(crate) page: Page,
+    pub(crate) gap: database::Gap,
+    pub(crate) begun: Duration,
+    /// The request that is answered next.
+    pub(crate) request: Option<u64>,
+}
+
+/// What a server is in the middle of when it stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doom {
+    /// It is about to commit something, or just has.
+    Commit,
+    /// A page of the past is on its way to the disk.
+    Past,
+    /// A gap is being filled.
+    Gap,
+    /// A user of it comes into the room through another server.
+    Join,
 }
 
 /// How far a user of this server is on the way into the room.
@@ -118,14 +143,18 @@ pub(crate) struct Server {
     /// With what is on its way there.
     pub(crate) memory: Database,
     pending: Vec<(Vec<Record>, Option<Then>)>,
+    /// A change that is being put together.
+    together: Option<Vec<Record>>,
     pub(crate) commit_due: bool,
     pub(crate) backup: Option<Database>,
     /// Whether it ever went back to one.
     pub(crate) restored: bool,
     pub(crate) up: bool,
     pub(crate) gone: bool,
-    /// Whether it stops when it is about to commit something the next time, or just has.
-    pub(crate) doomed: bool,
+    /// In the middle of what it stops the next time.
+    pub(crate) doom: Option<Doom>,
+    /// Whether it answers nothing that it is asked.
+    pub(crate) stalls: bool,
     /// How often it was started: what was ordered before means nothing after.
     pub(crate) run: u64,
     /// How far its clock is off, in milliseconds, ahead of the slowest.
@@ -136,10 +165,10 @@ pub(crate) struct Server {
     pub(crate) storing: BTreeSet<usize>,
     pub(crate) work: Work,
     pub(crate) worker: Worker,
-    /// The page of the past that is being fetched, with the request that is answered next.
-    pub(crate) reading: Option<(Page, Option<u64>)>,
-    /// How often in a row the past was asked for in vain.
-    pub(crate) past_failures: u32,
+    /// The page of the past that is being fetched.
+    pub(crate) reading: Option<Reading>,
+    /// When the next one is.
+    pub(crate) schedule: Schedule<()>,
     /// Servers that go on in the room without being in it, and are to be told.
     pub(crate) strays: BTreeSet<usize>,
     /// The join that is under way. Nothing is taken in meanwhile where the server is not in the room yet.
@@ -164,7 +193,21 @@ impl Writer for Server {
     }
 
     fn write(&mut self, change: Vec<Record>) {
-        self.enqueue(change, None);
+        match &mut self.together {
+            Some(together) => {
+                self.memory.apply(&change);
+                together.extend(change);
+            }
+            None => self.enqueue(change, None),
+        }
+    }
+
+    fn together(&mut self, is_one: bool) {
+        match (is_one, self.together.take()) {
+            (true, together) => self.together = Some(together.unwrap_or_default()),
+            (false, Some(change)) if !change.is_empty() => self.pending.push((change, None)),
+            (false, _) => {}
+        }
     }
 
     fn own(&self) -> &OwnedServerName {
@@ -191,12 +234,14 @@ impl Server {
             disk: Database::new(log_id),
             memory: Database::new(log_id),
             pending: Vec::new(),
+            together: None,
             commit_due: false,
             backup: None,
             restored: false,
             up: true,
             gone: false,
-            doomed: false,
+            doom: None,
+            stalls: false,
             run: 0,
             skew_ms,
             last_ms: 0,
@@ -205,7 +250,7 @@ impl Server {
             work: Work::default(),
             worker: Worker::Idle,
             reading: None,
-            past_failures: 0,
+            schedule: Schedule::default(),
             strays: BTreeSet::new(),
             joining: None,
             sent: BTreeSet::new(),
@@ -245,20 +290,30 @@ impl Server {
         self.pending.is_empty()
     }
 
-    /// Loses everything that is not on disk.
-    pub(crate) fn crash(&mut self) {
+    /// How many changes are on their way to the disk.
+    pub(crate) fn on_their_way(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Loses everything that is not on disk; so many of the changes on their way have come there still.
+    pub(crate) fn crash(&mut self, stored: usize) {
+        for (change, _) in self.pending.drain(..).take(stored) {
+            self.disk.apply(&change);
+        }
         self.up = false;
-        self.doomed = false;
+        self.doom = None;
+        self.stalls = false;
         self.run += 1;
         self.memory = self.disk.clone();
         self.pending.clear();
+        self.together = None;
         self.commit_due = false;
         self.sessions.clear();
         self.storing.clear();
         self.work = Work::default();
         self.worker = Worker::Idle;
         self.reading = None;
-        self.past_failures = 0;
+        self.schedule = Schedule::default();
         self.strays.clear();
         self.joining = None;
     }

@@ -12,8 +12,8 @@ use ruma::{EventId, OwnedEventId, OwnedServerName};
 
 use crate::database::{Database, Stored};
 
-/// Most events of one answer.
-const MOST_EVENTS: usize = 500;
+/// Most events of a page of the past: so few that the past of a room is several pages.
+const PAGE: usize = 16;
 
 /// Answers a peer what it asks about the room, if it has or had a user there; none is a refusal.
 pub(crate) fn answer(
@@ -33,7 +33,7 @@ pub(crate) fn answer(
             state: Vec::new(),
         }),
         Question::Ancestors(latest) => {
-            let mut events = ancestors(database, latest, earliest);
+            let mut events = ancestors(database, latest, earliest, AT_ONCE as usize);
             events.retain(|event| database.event(&event.id).as_ref().is_some_and(may_see));
             Some(Answer {
                 events,
@@ -43,7 +43,7 @@ pub(crate) fn answer(
         Question::Past(from) => {
             let here = given(database, from).filter(may_see);
             let here: Vec<_> = here.map(|stored| Arc::clone(&stored.event)).collect();
-            let mut events = ancestors(database, from, earliest);
+            let mut events = ancestors(database, from, earliest, PAGE);
             events.retain(|event| database.event(&event.id).as_ref().is_some_and(may_see));
             events.extend(here);
             Some(Answer {
@@ -72,8 +72,12 @@ fn given<'a>(database: &'a Database, ids: &'a [OwnedEventId]) -> impl Iterator<I
 }
 
 /// From some events on towards the past, a generation at a time.
-fn ancestors(database: &Database, latest: &[OwnedEventId], earliest: &[OwnedEventId]) -> Vec<Arc<Event>> {
-    let limit = usize::try_from(AT_ONCE).unwrap_or(MOST_EVENTS);
+fn ancestors(
+    database: &Database,
+    latest: &[OwnedEventId],
+    earliest: &[OwnedEventId],
+    limit: usize,
+) -> Vec<Arc<Event>> {
     let stop: BTreeSet<_> = earliest.iter().chain(latest).cloned().collect();
     let mut found = BTreeMap::new();
     let named = |events: &[&Stored]| -> BTreeSet<OwnedEventId> {

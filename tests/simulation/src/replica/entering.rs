@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use maru_protocol::cursor::Place;
 use maru_protocol::event::{Event, Links};
 use maru_protocol::gap::Answer;
 use maru_protocol::ingest::{Head, Outcome, Received};
@@ -14,7 +15,7 @@ use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName};
 use super::answers::state_before;
 use super::sending::{Act, built, links};
 use super::{Writer, judge, told_state};
-use crate::database::{Database, Record, Room, Stored};
+use crate::database::{Database, Gap, Record, Room, Stored};
 
 /// What a peer needs to build a membership event.
 #[derive(Clone, Debug)]
@@ -105,6 +106,11 @@ pub(crate) fn begin(
             .map_or(join, |stored| &stored.event);
         interest::recount(&mut census, None, Some(event));
     }
+    let before_it = on.database().room.as_ref().map(|room| room.head.state.clone());
+    let before_it = before_it.unwrap_or_default();
+    // What happened before the join, or since this server was last in the room, is missing.
+    let last = on.database().room.as_ref().map(|room| room.last_place);
+    let place = last.map_or(Place::FIRST_LIVE, Place::next_stretch);
     let own = on.own().clone();
     let anew = interest::anew(&census, &on.database().interested(), &own);
     let mut change: Vec<_> = here.map(|here| Record::Placed(here.nid)).into_iter().collect();
@@ -112,20 +118,27 @@ pub(crate) fn begin(
         event: Arc::clone(join),
         nid,
         outcome: Outcome::Accepted,
+        place: Some(place),
         state: Some(done.state_after.clone()),
         replaces: done.replaces,
         own: true,
+        current: [before_it, done.state_after.clone()],
     }));
     change.extend(
         anew.into_iter()
             .map(|(server, how)| Record::Interest(server, how)),
     );
+    change.push(Record::Opened(Gap {
+        before: place,
+        missing: join.prev_events.clone(),
+    }));
     change.push(Record::Room(Room {
         room_id: join.room_id.clone(),
         version,
         head: Head::at(join.id.clone(), done.state_after),
         census,
         depth: join.depth,
+        last_place: place,
     }));
     on.write(change);
     true

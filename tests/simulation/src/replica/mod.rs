@@ -13,7 +13,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use maru_protocol::auth::StateSlot;
+use maru_protocol::cursor::Place;
 use maru_protocol::event::Event;
+use maru_protocol::gap::timeline::{self, Filling};
 use maru_protocol::gap::{Offer, order};
 use maru_protocol::ingest::{self, Facts, Head, Outcome, Outlier, Received, Step};
 use maru_protocol::interest;
@@ -21,7 +23,7 @@ use maru_protocol::state::{EventNid, State, StateNid};
 use maru_protocol::version::RoomVersion;
 use ruma::{OwnedEventId, OwnedServerName, UserId};
 
-use crate::database::{Database, Record, Room, Stored};
+use crate::database::{Database, Gap, Record, Room, Stored};
 
 /// What became of an event.
 #[derive(Clone, Debug)]
@@ -40,6 +42,8 @@ pub(crate) trait Writer {
     fn database(&self) -> &Database;
     fn next_nid(&mut self) -> i64;
     fn write(&mut self, change: Vec<Record>);
+    /// Whether what is written from now on is one change.
+    fn together(&mut self, is_one: bool);
     fn own(&self) -> &OwnedServerName;
 }
 
@@ -73,8 +77,9 @@ impl Incoming {
     }
 }
 
-/// Takes a page of the past in, oldest first. How many events of it were new; none where a told state is none.
-pub(crate) fn take_in_past(on: &mut impl Writer, offers: Vec<Offer>) -> Option<usize> {
+/// Takes a page of the past in, oldest first, before the event after a gap, as `server/src/rooms/ingest/past.rs` does it. How
+/// many events of it were new; none where a told state is none.
+pub(crate) fn take_in_past(on: &mut impl Writer, gap: &Gap, offers: Vec<Offer>) -> Option<usize> {
     let mut page = Vec::with_capacity(offers.len());
     for offer in offers {
         let mut incoming = Incoming::live(offer.event);
@@ -84,12 +89,47 @@ pub(crate) fn take_in_past(on: &mut impl Writer, offers: Vec<Offer>) -> Option<u
         }
         page.push(incoming);
     }
-    let taken = page.into_iter().map(|incoming| take_in(on, incoming));
-    Some(taken.filter(|taken| matches!(taken, Taken::Stored(_))).count())
+    let mut filling = Filling::new(gap.before, &gap.missing, page.len());
+    let mut count = 0;
+    on.together(true);
+    for (incoming, place) in page.into_iter().zip(filling.places()) {
+        let event = Arc::clone(&incoming.event);
+        let is_stored = matches!(take_in_at(on, incoming, Some(place)), Taken::Stored(_));
+        filling.took(&event, is_stored);
+        count += usize::from(is_stored);
+    }
+    let moved = filling.moved(on.database().missing_of(filling.named()));
+    let mut change = vec![Record::Closed(moved.from)];
+    if !moved.missing.is_empty() {
+        change.push(Record::Opened(Gap {
+            before: moved.to,
+            missing: moved.missing,
+        }));
+    }
+    on.write(change);
+    on.together(false);
+    Some(count)
 }
 
-/// Takes an event into the room.
+/// The gap that is met who goes back along the timeline from a place. One in which nothing is missing any more is closed.
+pub(crate) fn gap_back_from(on: &mut impl Writer, mut place: Place) -> Option<Gap> {
+    loop {
+        let gap = on.database().gap_back_from(place)?;
+        if !gap.missing.is_empty() {
+            return Some(gap);
+        }
+        place = Place(gap.before.0 - 1);
+        on.write(vec![Record::Closed(gap.before)]);
+    }
+}
+
+/// Takes an event into the room, at the end of its timeline.
 pub(crate) fn take_in(on: &mut impl Writer, incoming: Incoming) -> Taken {
+    take_in_at(on, incoming, None)
+}
+
+/// Takes an event into the room, at a given place of the timeline or at its end.
+fn take_in_at(on: &mut impl Writer, incoming: Incoming, place: Option<Place>) -> Taken {
     let Incoming {
         event,
         before,
@@ -105,7 +145,7 @@ pub(crate) fn take_in(on: &mut impl Writer, incoming: Incoming) -> Taken {
         on.write(ingested.into_iter().collect());
         return Taken::Known(known.outcome);
     }
-    let Some(room) = on.database().room.clone() else {
+    let Some(mut room) = on.database().room.clone() else {
         return Taken::Broken;
     };
     let nid = known.map_or_else(|| EventNid(on.next_nid()), |outlier| outlier.nid);
@@ -126,15 +166,26 @@ pub(crate) fn take_in(on: &mut impl Writer, incoming: Incoming) -> Taken {
         }
     };
     let outcome = done.verdict.outcome;
+    let head = done.head.unwrap_or_else(|| room.head.clone());
+    let mut missing = Vec::new();
+    if outcome == Outcome::Accepted && !backfilled {
+        missing = on.database().missing_before(&event);
+    }
+    let at_the_end = timeline::next_place(room.last_place, !missing.is_empty());
+    let place = (outcome == Outcome::Accepted).then(|| place.unwrap_or(at_the_end));
+    room.last_place = room.last_place.max(place.unwrap_or(room.last_place));
     let mut change = vec![Record::Event(Stored {
         event: Arc::clone(&event),
         nid,
         outcome,
+        place,
         state: Some(done.state_after),
         replaces: done.replaces,
         own,
+        current: [room.head.state.clone(), head.state.clone()],
     })];
-    let head = done.head.unwrap_or_else(|| room.head.clone());
+    let gap = place.filter(|_| !missing.is_empty());
+    change.extend(gap.map(|before| Record::Opened(Gap { before, missing })));
     change.extend(advance(on, room, head, &event));
     change.extend(ingested);
     on.write(change);
@@ -215,9 +266,11 @@ pub(crate) fn keep(on: &mut impl Writer, version: RoomVersion, events: Vec<Arc<E
                 event,
                 nid,
                 outcome,
+                place: None,
                 state: None,
                 replaces: None,
                 own: false,
+                current: [State::default(), State::default()],
             })]);
         }
     }

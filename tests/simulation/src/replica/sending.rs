@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use maru_protocol::auth::{self, StateSlot};
 use maru_protocol::canonical::Content;
+use maru_protocol::cursor::Place;
 use maru_protocol::event::{Draft, Event, Links, build};
+use maru_protocol::gap::timeline;
 use maru_protocol::ingest::{Head, Outcome};
 use maru_protocol::interest;
 use maru_protocol::key::SigningKey;
@@ -41,7 +43,9 @@ pub(crate) fn propose(database: &Database, key: &SigningKey, act: Act) -> Option
 /// Builds an event of a local user on the head and takes it in; none where the rules forbid it.
 pub(crate) fn send(on: &mut impl Writer, key: &SigningKey, act: Act) -> Option<Arc<Event>> {
     let event = propose(on.database(), key, act)?;
-    let room = on.database().room.clone()?;
+    let mut room = on.database().room.clone()?;
+    let place = timeline::next_place(room.last_place, false);
+    room.last_place = place;
     let nid = EventNid(on.next_nid());
     let (mut state, mut replaces) = (room.head.state.clone(), None);
     if let Some(slot) = StateSlot::of(&event) {
@@ -52,9 +56,11 @@ pub(crate) fn send(on: &mut impl Writer, key: &SigningKey, act: Act) -> Option<A
         event: Arc::clone(&event),
         nid,
         outcome: Outcome::Accepted,
+        place: Some(place),
         state: Some(state.clone()),
         replaces,
         own: true,
+        current: [room.head.state.clone(), state.clone()],
     })];
     let head = Head::at(event.id.clone(), state);
     change.extend(advance(on, room, head, &event));
@@ -128,15 +134,18 @@ pub(crate) fn create(on: &mut impl Writer, version: RoomVersion, key: &SigningKe
         head: Head::at(event.id.clone(), state.clone()),
         census: interest::Census::new(),
         depth: event.depth,
+        last_place: Place::FIRST_LIVE,
     };
     on.write(vec![
         Record::Event(Stored {
             event,
             nid,
             outcome: Outcome::Accepted,
-            state: Some(state),
+            place: Some(Place::FIRST_LIVE),
+            state: Some(state.clone()),
             replaces: None,
             own: true,
+            current: [State::default(), state],
         }),
         Record::Room(room),
     ]);

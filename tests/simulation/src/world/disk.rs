@@ -1,14 +1,12 @@
 //! What is committed and what follows from that; what is lost when a server stops.
 
-use std::time::Duration;
-
 use maru_federation::peer::Session;
 use maru_protocol::gap::work::Work;
 
 use super::requests::Reply;
 use super::{Happening, World};
 use crate::replica::entering::admission;
-use crate::server::Then;
+use crate::server::{Doom, Then};
 
 impl World {
     /// Has what is on its way to the disk committed.
@@ -16,10 +14,17 @@ impl World {
         if self.servers[at].wants_commit() {
             let (pause, run) = (self.random.span(1, 40), self.servers[at].run);
             self.after(pause, Happening::Commit { at, run });
-            if std::mem::take(&mut self.servers[at].doomed) {
-                let pause = self.random.span(0, 80);
-                self.after(pause, Happening::Stop { at, run });
-            }
+            self.meets_its_doom(at, Doom::Commit);
+        }
+    }
+
+    /// Has a server stop in a moment that was to do so in the middle of this.
+    pub(super) fn meets_its_doom(&mut self, at: usize, doom: Doom) {
+        let run = self.servers[at].run;
+        if self.servers[at].doom.take_if(|doomed| *doomed == doom).is_some() {
+            self.note(at, || format!("is to stop: {doom:?}"));
+            let pause = self.random.span(0, 80);
+            self.after(pause, Happening::Stop { at, run });
         }
     }
 
@@ -30,7 +35,7 @@ impl World {
         let was_in = self.servers[at].is_in();
         let follow = self.servers[at].commit();
         if !was_in && self.servers[at].is_in() {
-            self.replicate(at, Duration::ZERO);
+            self.replicate(at);
         }
         for then in follow {
             match then {
@@ -66,13 +71,16 @@ impl World {
         self.settle(at);
     }
 
-    /// A server loses what is not on disk. Peers notice sooner or later.
+    /// A server loses what is not on disk, and of what is on its way there nobody knows. Peers notice sooner or later.
     pub(crate) fn crash(&mut self, at: usize) {
         self.note(at, || "crashes".to_owned());
         for peer in 0..self.servers.len() {
             self.break_between(at, peer);
         }
-        self.servers[at].crash();
+        // Changes come to the disk in their order, and what was on its way may have or not.
+        let on_their_way = self.servers[at].on_their_way();
+        let stored = self.random.below(on_their_way + 1);
+        self.servers[at].crash(stored);
     }
 
     /// A server crashes and comes back after a while.
@@ -101,6 +109,6 @@ impl World {
         server.work.arrived();
         self.note(at, || "starts".to_owned());
         self.wake_worker(at);
-        self.replicate(at, Duration::ZERO);
+        self.replicate(at);
     }
 }

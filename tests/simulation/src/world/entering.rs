@@ -14,7 +14,7 @@ use super::requests::{Asked, Reply, Request};
 use crate::database::{Message, Record};
 use crate::replica::sending::{self, Act};
 use crate::replica::{self, Incoming, Taken, entering};
-use crate::server::{Entry, Joining, Then};
+use crate::server::{Doom, Entry, Joining, Target, Then, Worker};
 
 impl World {
     /// A user does something. The event, if the server let it.
@@ -57,8 +57,21 @@ impl World {
         if self.servers[at].joining.is_some() || at == via {
             return;
         }
-        let request = self.ask(at, via, Request::Make(act.clone()), Asked::Template(act));
+        let request = self.ask(at, via, Request::Make(act.clone()), Asked::Template(act), None);
         self.servers[at].joining = Some(Joining::Asking(request));
+    }
+
+    /// Whoever waits for a join gives up, and nothing is left of it here; another server may have let the user in.
+    pub(crate) fn cancel_join(&mut self, at: usize) {
+        if self.servers[at].joining.take().is_none() {
+            return;
+        }
+        self.note(at, || "gives up a join".to_owned());
+        let worker = &mut self.servers[at].worker;
+        if matches!(worker, Worker::Filling(filling) if matches!(filling.target, Target::Join(_))) {
+            *worker = Worker::Idle;
+        }
+        self.wake_worker(at);
     }
 
     /// Ends the request of a join; false where it is not the one that is waited for.
@@ -81,7 +94,7 @@ impl World {
         let key = self.servers[at].key.clone();
         if let Some(join) = entering::membership_by(template, &room_id, &key, act) {
             let asked = Asked::Admission(version, Arc::clone(&join));
-            let request = self.ask(at, via, Request::Send(join), asked);
+            let request = self.ask(at, via, Request::Send(join), asked, None);
             self.servers[at].joining = Some(Joining::Asking(request));
         }
     }
@@ -121,6 +134,7 @@ impl World {
         (incoming.own, incoming.accepted) = (true, entry.before == Standing::Outside);
         let taken = replica::take_in(&mut self.servers[at], incoming);
         self.note(at, || format!("goes on to {}: {taken:?}", entry.join.id));
+        self.meets_its_doom(at, Doom::Join);
         match taken {
             Taken::Lacks { .. } => {
                 self.servers[at].joining = Some(Joining::Entering(Box::new(entry)));
@@ -152,6 +166,7 @@ impl World {
     fn begin(&mut self, at: usize, entry: Entry) {
         let came = entering::begin(&mut self.servers[at], entry.version, &entry.state, &entry.join);
         self.note(at, || format!("begins with {}: {came}", entry.join.id));
+        self.meets_its_doom(at, Doom::Join);
         if came {
             let via = self.servers[entry.via].name.clone();
             let server = &mut self.servers[at];

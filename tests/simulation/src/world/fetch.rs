@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use maru_protocol::event::Event;
 use maru_protocol::gap::{self, Effect, Gap};
@@ -12,7 +11,7 @@ use super::World;
 use super::requests::{Asked, Reply, Request};
 use crate::database::{Record, Stored};
 use crate::replica::{self, Incoming, Taken, Writer};
-use crate::server::{Filling, Joining, Target, Worker};
+use crate::server::{Doom, Filling, Joining, Target, Worker};
 
 impl World {
     pub(super) fn fill_next(&mut self, at: usize, mut queue: VecDeque<(i64, usize, Arc<Event>)>) {
@@ -52,6 +51,7 @@ impl World {
         self.servers[at].worker = Worker::Filling(Box::new(Filling {
             gap,
             target,
+            begun: self.now,
             moved: false,
             queue,
             request: None,
@@ -84,7 +84,10 @@ impl World {
                         .flat_map(|room| room.head.extremities.iter());
                     let tips = tips.map(|tip| tip.id.clone()).collect();
                     let to = self.index(&peer);
-                    let request = self.ask(at, to, Request::Question(question, tips), Asked::Gap);
+                    let since = self.now.saturating_sub(filling.begun);
+                    let patience = Some(gap::patience(&question, since));
+                    let question = Request::Question(question, tips);
+                    let request = self.ask(at, to, question, Asked::Gap, patience);
                     filling.request = Some(request);
                     self.servers[at].worker = Worker::Filling(filling);
                     return;
@@ -115,6 +118,7 @@ impl World {
                             let bridged = told.is_some();
                             incoming.before = told;
                             let taken = self.take_in(at, incoming);
+                            self.meets_its_doom(at, Doom::Gap);
                             filling.moved |= matches!(taken, Taken::Stored(_));
                             if let (Some(_), Taken::Known(outcome) | Taken::Stored(outcome)) = (row, &taken) {
                                 self.note_stray(
@@ -122,10 +126,6 @@ impl World {
                                     &offer.event.sender.server_name().to_owned(),
                                     Some(*outcome),
                                 );
-                            }
-                            if bridged {
-                                // What is missing before it is left to backfill.
-                                self.replicate(at, Duration::ZERO);
                             }
                             self.note(at, || {
                                 let how = if bridged { " by a told state" } else { "" };

@@ -71,12 +71,17 @@ impl World {
     pub(super) fn take_in(&mut self, at: usize, incoming: Incoming) -> Taken {
         let census = |server: &Server| server.memory.room.as_ref().map(|room| room.census.clone());
         let before = census(&self.servers[at]).unwrap_or_default();
+        let gaps = self.servers[at].memory.gaps.len();
         let taken = replica::take_in(&mut self.servers[at], incoming);
         let after = census(&self.servers[at]).unwrap_or_default();
         let found: Vec<_> = interest::found(&before, &after)
             .map(|name| self.index(name))
             .collect();
         self.tell_soon(at, found);
+        if self.servers[at].memory.gaps.len() > gaps {
+            // What is missing there is left to backfill.
+            self.replicate(at);
+        }
         taken
     }
 

@@ -42,6 +42,7 @@ impl World {
             to,
             Request::Invite(Arc::clone(&event), shown),
             Asked::Consent(event),
+            None,
         );
     }
 
@@ -110,7 +111,7 @@ impl World {
 
     /// A user declines an invitation, through a server in the room.
     pub(crate) fn decline(&mut self, at: usize, via: usize, act: Act) {
-        self.ask(at, via, Request::Make(act.clone()), Asked::Decline(act));
+        self.ask(at, via, Request::Make(act.clone()), Asked::Decline(act), None);
     }
 
     pub(super) fn decline_by(&mut self, at: usize, via: usize, reply: Reply, act: Act) {
@@ -120,7 +121,7 @@ impl World {
         let user_id = act.sender.clone();
         let key = self.servers[at].key.clone();
         if let Some(leave) = entering::membership_by(template, &room_id, &key, act) {
-            self.ask(at, via, Request::Send(leave), Asked::Declined(user_id));
+            self.ask(at, via, Request::Send(leave), Asked::Declined(user_id), None);
         }
     }
 

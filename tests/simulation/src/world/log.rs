@@ -154,21 +154,20 @@ impl World {
         });
     }
 
-    /// Sees to it that nobody is sent what is not for it, whatever the intervals say: a peer has a user in the room by the
-    /// state before the event or after it. Of what was built elsewhere, which is joins, another state decided.
+    /// Sees to it that nobody is sent what is not for it, whatever the intervals say: a peer has a user in the room by a state
+    /// around the event, or by the current one before or after it was stored. They differ where the event was made on an older
+    /// head: by a server that let a user of this one in, or here, for an invitation that the user's server had to agree to. Who
+    /// came in meanwhile is sent that as well: it lacks it like everybody else.
     fn watch(&mut self, at: usize, peer: &OwnedServerName, after: i64) {
         let disk = &self.servers[at].disk;
-        let is_of_peer = |event: &maru_protocol::event::Event| {
-            let key = event.state_key.as_deref().unwrap_or_default();
-            key.ends_with(peer.as_str())
-        };
         let is_joined = |stored: &&database::Stored| {
-            is_of_peer(&stored.event) && interest::membership(&stored.event).as_deref() == Some("join")
+            interest::is_membership_of(&stored.event, peer)
+                && interest::membership(&stored.event).as_deref() == Some("join")
         };
         let leaks = disk.events_for(peer, after).filter(|(_, stored)| {
-            let state = stored.state.iter().flat_map(|state| disk.whole(state));
-            let joins = interest::membership(&stored.event).as_deref() == Some("join");
-            !joins && !is_of_peer(&stored.event) && !state.into_iter().any(|stored| is_joined(&stored))
+            let states = stored.state.iter().chain(&stored.current);
+            let mut events = states.flat_map(|state| disk.whole(state));
+            !interest::is_membership_of(&stored.event, peer) && !events.any(|stored| is_joined(&stored))
         });
         let leaks = leaks.map(|(_, stored)| {
             format!(

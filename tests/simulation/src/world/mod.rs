@@ -115,6 +115,11 @@ pub(crate) enum Happening {
         run: u64,
     },
     Start(usize),
+    /// Whoever waits for what a server fetches from others gives up.
+    GiveUp {
+        at: usize,
+        run: u64,
+    },
     /// Something that the plan of the run has for this time.
     Planned(usize),
 }
@@ -257,6 +262,12 @@ impl World {
                 }
             }
             Happening::Start(at) => self.start(at),
+            Happening::GiveUp { at, run } => {
+                if self.servers[at].run == run {
+                    self.cancel_page(at);
+                    self.cancel_join(at);
+                }
+            }
             Happening::Planned(_) => {}
         }
     }

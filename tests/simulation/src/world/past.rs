@@ -1,44 +1,78 @@
-//! The past of the room: what is missing before a gap is fetched a page at a time, so that every replica becomes whole, as
+//! The past of the room: what is missing before its gaps is fetched a page at a time, so that every replica becomes whole, as
 //! `server/src/peers/replica.rs` and `past.rs` do it.
 
 use std::time::Duration;
 
-use maru_protocol::gap::page::{Effect, Page, pause};
+use maru_protocol::gap::page::{Effect, PAGE, Page};
+use maru_protocol::gap::schedule::{Ended, Next};
+use maru_protocol::gap::{Question, patience};
 
 use super::requests::{Asked, Reply, Request};
 use super::{Happening, World};
 use crate::replica;
+use crate::server::{Doom, Reading};
 
 impl World {
-    /// Has the past fetched that is missing, after a while.
-    pub(super) fn replicate(&mut self, at: usize, pause: Duration) {
+    /// Has the past fetched that is missing.
+    pub(super) fn replicate(&mut self, at: usize) {
+        self.servers[at].schedule.add(());
+        self.next_page_after(at, Duration::ZERO);
+    }
+
+    fn next_page_after(&mut self, at: usize, pause: Duration) {
         let run = self.servers[at].run;
         self.after(pause, Happening::Replicate { at, run });
     }
 
-    /// Begins to fetch a page, if anything is missing and none is being fetched.
+    /// Begins to fetch a page, if one is due.
     pub(super) fn next_page(&mut self, at: usize) {
-        let server = &self.servers[at];
-        if server.reading.is_some() || !server.is_in() {
-            return;
+        let now = self.now;
+        let from = match self.servers[at].schedule.next(now) {
+            Next::Fetch((), from) => from,
+            Next::Wait(until) => return self.next_page_after(at, until.saturating_sub(now)),
+            Next::Rest => return,
+        };
+        if !self.servers[at].is_in() {
+            return self.page_ended(at, Ended::Gone);
         }
-        let missing = server.memory.at_gaps();
-        if missing.is_empty() {
-            return;
+        let Some(gap) = replica::gap_back_from(&mut self.servers[at], from) else {
+            return self.page_ended(at, Ended::Whole);
+        };
+        let (page, effect) = Page::before(gap.missing.clone(), self.helpers(at, None));
+        let reading = Reading {
+            page,
+            gap,
+            begun: now,
+            request: None,
+        };
+        self.read_on(at, reading, effect);
+    }
+
+    fn page_ended(&mut self, at: usize, ended: Ended) {
+        let now = self.now;
+        self.servers[at].schedule.ended(&(), ended, now);
+        self.settle(at);
+        self.next_page_after(at, Duration::ZERO);
+    }
+
+    /// Whoever has a page fetched is cut off in the middle of it.
+    pub(crate) fn cancel_page(&mut self, at: usize) {
+        if self.servers[at].reading.take().is_some() {
+            self.note(at, || "gives up a page of the past".to_owned());
+            self.page_ended(at, Ended::Failed);
         }
-        let (page, effect) = Page::before(missing.into_iter().collect(), self.helpers(at, None));
-        self.read_on(at, page, effect);
     }
 
     /// Runs the effects of a page until a peer is asked.
-    fn read_on(&mut self, at: usize, mut page: Page, mut effect: Effect) {
+    fn read_on(&mut self, at: usize, mut reading: Reading, mut effect: Effect) {
         loop {
             let server = &mut self.servers[at];
+            let page = &mut reading.page;
             effect = match effect {
                 Effect::Ask(peer, question) => {
                     let to = self.index(&peer);
-                    let request = self.ask(at, to, Request::Question(question, Vec::new()), Asked::Page);
-                    self.servers[at].reading = Some((page, Some(request)));
+                    reading.request = Some(self.ask_for_page(at, to, question, reading.begun));
+                    self.servers[at].reading = Some(reading);
                     return;
                 }
                 Effect::LookUp(ids) => {
@@ -51,38 +85,36 @@ impl World {
                     }
                     page.kept()
                 }
-                Effect::TakeIn(offers) => match replica::take_in_past(server, offers) {
+                Effect::TakeIn(offers) => match replica::take_in_past(server, &reading.gap, offers) {
                     Some(taken) => {
                         self.note(at, || format!("takes {taken} events of the past"));
+                        self.meets_its_doom(at, Doom::Past);
                         page.taken(taken > 0)
                     }
                     None => page.refused(),
                 },
-                Effect::Filled => {
-                    server.past_failures = 0;
-                    self.settle(at);
-                    return self.replicate(at, Duration::ZERO);
-                }
-                Effect::GivenUp => {
-                    server.past_failures += 1;
-                    let pause = pause(server.past_failures);
-                    self.settle(at);
-                    return self.replicate(at, pause);
-                }
+                Effect::Filled => return self.page_ended(at, Ended::Page(PAGE as usize)),
+                Effect::GivenUp => return self.page_ended(at, Ended::InVain(reading.gap.before)),
             };
         }
+    }
+
+    fn ask_for_page(&mut self, at: usize, to: usize, question: Question, begun: Duration) -> u64 {
+        let patience = patience(&question, self.now.saturating_sub(begun));
+        let question = Request::Question(question, Vec::new());
+        self.ask(at, to, question, Asked::Page, Some(patience))
     }
 
     /// A peer has answered for a page.
     pub(super) fn page_answered(&mut self, at: usize, request: u64, reply: Reply) {
         let reading = &mut self.servers[at].reading;
-        let Some((mut page, _)) = reading.take_if(|(_, asked)| *asked == Some(request)) else {
+        let Some(mut reading) = reading.take_if(|reading| reading.request == Some(request)) else {
             return;
         };
         let effect = match reply {
-            Reply::Answer(answer) => page.answered(answer),
-            _ => page.refused(),
+            Reply::Answer(answer) => reading.page.answered(answer),
+            _ => reading.page.refused(),
         };
-        self.read_on(at, page, effect);
+        self.read_on(at, reading, effect);
     }
 }

@@ -18,9 +18,6 @@ use crate::replica::sending::Act;
 use crate::replica::{self, Incoming, Taken};
 use crate::server::Then;
 
-/// How long a request may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
-
 /// What one server asks of another.
 #[derive(Clone, Debug)]
 pub(crate) enum Request {
@@ -70,7 +67,16 @@ pub(super) struct Asking {
 }
 
 impl World {
-    pub(super) fn ask(&mut self, from: usize, to: usize, what: Request, asked: Asked) -> u64 {
+    /// Asks another server, and takes it for a refusal when no answer has come in so long; of what people wait for, in as long as
+    /// they have patience.
+    pub(super) fn ask(
+        &mut self,
+        from: usize,
+        to: usize,
+        what: Request,
+        asked: Asked,
+        patience: Option<Duration>,
+    ) -> u64 {
         self.last += 1;
         let request = self.last;
         let run = self.servers[from].run;
@@ -79,9 +85,8 @@ impl World {
             let delay = self.delay();
             self.after(delay, Happening::Requested { request, what });
         }
-        // Whatever is not answered by then is not answered.
-        let timeout = self.random.span(1_000, 20_000).min(REQUEST_TIMEOUT);
-        let timeout = timeout + Duration::from_millis(2 * self.slowest_ms);
+        let of_people = self.random.span(1_000, 20_000) + Duration::from_millis(2 * self.slowest_ms);
+        let timeout = patience.unwrap_or(of_people);
         self.after(
             timeout,
             Happening::Replied {
@@ -96,7 +101,7 @@ impl World {
         let Some(Asking { from, to, .. }) = self.asking.get(&request).cloned() else {
             return;
         };
-        if !self.reach(from, to) {
+        if !self.reach(from, to) || self.servers[to].stalls {
             return;
         }
         let peer = self.servers[from].name.clone();
