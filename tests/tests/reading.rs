@@ -20,6 +20,7 @@ on_both_engines!(
     members_are_listed,
     relations_are_bundled_and_listed,
     threads_are_listed_by_their_latest_event,
+    redacted_answers_leave_their_thread,
     events_are_found_by_time,
     strangers_are_told_nothing,
     ignored_users_are_left_out,
@@ -488,6 +489,39 @@ async fn threads_are_listed_by_their_latest_event(server: TestServer) {
     let own = bob.get(&v1(&room, "threads?include=participated")).await.ok();
     assert_eq!(ids(own["chunk"].as_array().unwrap()), [roots[2].clone()]);
     assert_eq!(own["chunk"][0]["unsigned"]["m.relations"]["m.thread"]["count"], 2);
+}
+
+async fn redacted_answers_leave_their_thread(server: TestServer) {
+    let [alice, bob] = [server.user("alice").await, server.user("bob").await];
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    let root = alice.send(&room, "root").await;
+    let answer =
+        async |user: &User, body: &str| relate(user, &room, "m.room.message", "m.thread", &root, body).await;
+    let first = answer(&alice, "first").await;
+    let second = answer(&bob, "second").await;
+    let third = answer(&alice, "third").await;
+    let event = room_path(&room, &format!("event/{}", encode(&root)));
+    let thread =
+        async |user: &User| user.get(&event).await.ok()["unsigned"]["m.relations"]["m.thread"].clone();
+    for (gone, count, latest) in [(&third, 2, &second), (&first, 1, &second)] {
+        alice.redact(&room, gone).await;
+        let shown = thread(&alice).await;
+        assert_eq!(shown["count"], count);
+        assert_eq!(shown["latest_event"]["event_id"], latest.as_str());
+    }
+    assert_eq!(thread(&bob).await["current_user_participated"], true);
+    // Counted anew, as when the table was made.
+    let counted = "SELECT COUNT(*) FROM (SELECT relates_to, room, COUNT(*) AS answers, MAX(place) AS latest FROM events \
+                   WHERE relation = 'm.thread' AND outcome = 0 AND place IS NOT NULL GROUP BY relates_to, room) AS counted \
+                   JOIN threads ON threads.root = relates_to AND threads.room = counted.room \
+                   AND threads.answers = counted.answers AND threads.latest = counted.latest";
+    assert_eq!(server.data().number(counted).await, 1);
+    bob.redact(&room, &second).await;
+    assert_eq!(thread(&alice).await, Value::Null);
+    let listed = alice.get(&v1(&room, "threads")).await.ok();
+    assert_eq!(listed["chunk"], json!([]));
+    assert_eq!(server.data().number("SELECT COUNT(*) FROM threads").await, 0);
 }
 
 async fn events_are_found_by_time(server: TestServer) {

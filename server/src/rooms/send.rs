@@ -34,7 +34,7 @@ impl Rooms {
         }
         let draft = self.draft(room, sender, event_type, None, content);
         self.once(transaction, || async {
-            self.check_new_annotation(sender, &draft.content).await?;
+            self.check_new_annotation(room, sender, &draft.content).await?;
             let effects = |stored: &Arc<StoredEvent>| {
                 transaction
                     .map(|transaction| transaction.becomes(&stored.event.id, self.clock.now_ms()))
@@ -161,14 +161,19 @@ impl Rooms {
     }
 
     /// A user reacts to an event with the same key once (client-server API, "Annotations").
-    async fn check_new_annotation(&self, sender: &UserId, content: &Content) -> Result<(), Refusal> {
+    async fn check_new_annotation(
+        &self,
+        room: &Room,
+        sender: &UserId,
+        content: &Content,
+    ) -> Result<(), Refusal> {
         let Some((target, key)) = relation::annotation(content) else {
             return Ok(());
         };
         let same = |stored: &Arc<StoredEvent>| {
             relation::annotation(&stored.event.content).is_some_and(|(_, given)| given == key)
         };
-        let own = self.store.annotations_by(&target, sender).await?;
+        let own = self.store.annotations_by(room.nid, &target, sender).await?;
         if own.iter().any(same) {
             return Err(Refusal::DuplicateAnnotation);
         }

@@ -13,7 +13,7 @@ use maru_protocol::state::{EventNid, StateNid};
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId};
 
 use super::engine::{Connection, Insert, Kind, Query, Row, query};
-use super::{Store, StoreError, packed};
+use super::{Store, StoreError, packed, threads};
 
 /// What push rules say of an event to somebody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -280,6 +280,7 @@ pub(super) async fn store(
 }
 
 pub(super) async fn redact(connection: &mut Connection, redaction: &Redaction) -> Result<(), StoreError> {
+    threads::leave(connection, redaction.target.0).await?;
     query("UPDATE events SET json = $1, redacted_by = $2, relates_to = NULL, relation = NULL, notify = 0 WHERE nid = $3")
         .bind(&*redaction.event.json)
         .bind(redaction.by.as_str())

@@ -43,6 +43,7 @@ mod shared_rooms;
 pub mod since;
 pub mod sizes;
 pub mod state;
+pub mod threads;
 pub mod to_device;
 pub mod user_directory;
 pub mod users;

@@ -59,15 +59,15 @@ async fn offered(
     row.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
 }
 
-/// How many keys the device offers, and the number of its last upload.
+/// How many keys the device offers, and the number of the last upload that one of them came with.
 async fn standing(
     connection: &mut Connection,
     user_id: &UserId,
     device_id: &str,
 ) -> Result<(i64, i64), StoreError> {
     let row = query(
-        "SELECT COUNT(CASE WHEN claimed = 0 THEN 1 END), COALESCE(MAX(position), 0) \
-         FROM one_time_keys WHERE user_id = $1 AND device_id = $2",
+        "SELECT COUNT(*), COALESCE(MAX(position), 0) \
+         FROM one_time_keys WHERE user_id = $1 AND device_id = $2 AND claimed = 0",
     );
     let row = row
         .bind(user_id.as_str())

@@ -9,7 +9,7 @@ use super::engine::{Connection, query};
 use super::log::{Committed, Record};
 use super::{
     StoreError, account_data, events, gaps, inbox, interests, notifications, peer_messages, receipts, rooms,
-    shared_rooms, state, to_device,
+    shared_rooms, state, threads, to_device,
 };
 
 /// Keeps the last item of each key, in order of first appearance of no importance.
@@ -49,6 +49,8 @@ pub(super) async fn store(connection: &mut Connection, batch: &[Committed]) -> R
     }
     let new_events: Vec<_> = pick!(batch, Record::Event).collect();
     if !new_events.is_empty() {
+        let answers = new_events.iter().map(|(_, stored)| *stored);
+        threads::count(connection, answers).await?;
         events::store(connection, new_events).await?;
     }
     let gaps: Vec<_> = pick!(batch, Record::Gap).map(|(_, change)| change).collect();

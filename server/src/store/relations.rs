@@ -12,20 +12,20 @@ use super::{Store, StoreError};
 /// References to one event that are read at most, the newest ones.
 const REFERENCES: i64 = 100;
 
-/// How many events relate to an event in one way.
+/// That events relate to an event in one way.
 #[derive(Clone, Debug)]
 pub struct RelationCount {
     /// The event that they relate to.
     pub to: OwnedEventId,
-    /// The room they are in (rooms.nid), which a stranger may have chosen differently from that of the target.
+    /// The room (rooms.nid).
     pub room: i64,
     /// `m.replace`, `m.thread` or `m.reference`.
     pub kind: String,
-    /// How many.
+    /// How many answers a thread has; edits and references are not counted.
     pub count: i64,
-    /// Where the newest one stands.
+    /// Where the newest answer of a thread stands.
     pub newest: Place,
-    /// Whether one of them was sent by the user who was asked about.
+    /// Whether one of a thread's answers was sent by the user who was asked about.
     pub by_user: bool,
 }
 
@@ -50,15 +50,6 @@ pub struct RelationQuery<'a> {
     pub limit: usize,
 }
 
-/// A thread by its latest event.
-#[derive(Clone, Debug)]
-pub struct ThreadLatest {
-    /// The root.
-    pub root: OwnedEventId,
-    /// Where the latest event stands.
-    pub latest: Place,
-}
-
 fn event_id(row: &Row, index: usize) -> Result<OwnedEventId, StoreError> {
     row.get::<String>(index)?
         .try_into()
@@ -66,8 +57,8 @@ fn event_id(row: &Row, index: usize) -> Result<OwnedEventId, StoreError> {
 }
 
 impl Store {
-    /// How many edits, thread events and references these events have, and whether `user_id` sent one. Costs grow with
-    /// the relations counted.
+    /// Which of these events have edits, threads and references in their rooms, and whether `user_id` answered in the
+    /// threads. Costs grow with the events.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -77,9 +68,20 @@ impl Store {
         user_id: &UserId,
     ) -> Result<Vec<RelationCount>, StoreError> {
         let rows = query(
-            "SELECT relates_to, room, relation, COUNT(*), MAX(place), CAST(MAX(CASE WHEN sender = $2 THEN 1 ELSE 0 END) AS BIGINT) \
-             FROM events WHERE relates_to = ANY($1) AND relation IN ('m.replace', 'm.thread', 'm.reference') \
-             AND outcome = 0 AND place IS NOT NULL GROUP BY relates_to, room, relation",
+            "SELECT target.event_id, target.room, 'm.replace', CAST(1 AS BIGINT), CAST(0 AS BIGINT), CAST(0 AS BIGINT) \
+             FROM events AS target WHERE target.event_id = ANY($1) AND EXISTS (SELECT 1 FROM events AS edit \
+               WHERE edit.relates_to = target.event_id AND edit.room = target.room AND edit.relation = 'm.replace' \
+               AND edit.outcome = 0 AND edit.place IS NOT NULL) \
+             UNION ALL \
+             SELECT target.event_id, target.room, 'm.reference', CAST(1 AS BIGINT), CAST(0 AS BIGINT), CAST(0 AS BIGINT) \
+             FROM events AS target WHERE target.event_id = ANY($1) AND EXISTS (SELECT 1 FROM events AS referring \
+               WHERE referring.relates_to = target.event_id AND referring.room = target.room \
+               AND referring.relation = 'm.reference' AND referring.outcome = 0 AND referring.place IS NOT NULL) \
+             UNION ALL \
+             SELECT threads.root, threads.room, 'm.thread', threads.answers, threads.latest, CAST(CASE WHEN EXISTS ( \
+               SELECT 1 FROM events AS own WHERE own.relates_to = threads.root AND own.room = threads.room \
+               AND own.relation = 'm.thread' AND own.sender = $2 AND own.outcome = 0 AND own.place IS NOT NULL \
+             ) THEN 1 ELSE 0 END AS BIGINT) FROM threads WHERE threads.root = ANY($1)",
         );
         let read = |row: &Row| {
             Ok(RelationCount {
@@ -95,49 +97,43 @@ impl Store {
         rows.all(&self.readers).await?.iter().map(read).collect()
     }
 
-    /// The newest edit of each of these events by its own sender, of its own type. Costs grow with the edits of these
-    /// events.
+    /// The newest edit of each of these events by its own sender, of its own type. Costs grow with the events.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn newest_edits(&self, events: Vec<String>) -> Result<Vec<Arc<StoredEvent>>, StoreError> {
         let rows = query(select_events!(
-            "WHERE events.nid IN (SELECT nid FROM (SELECT edit.nid AS nid, ROW_NUMBER() OVER ( \
-               PARTITION BY edit.relates_to ORDER BY edit.origin_server_ts DESC, edit.event_id DESC) AS age \
-               FROM events AS edit JOIN events AS target ON target.event_id = edit.relates_to \
-               WHERE edit.relates_to = ANY($1) AND edit.relation = 'm.replace' AND edit.outcome = 0 \
-               AND edit.place IS NOT NULL AND edit.room = target.room AND edit.sender = target.sender \
-               AND edit.type = target.type AND edit.state_key IS NULL AND target.state_key IS NULL \
-               AND target.redacted_by IS NULL AND (target.relation IS NULL OR target.relation <> 'm.replace')) AS edits \
-             WHERE age = 1)"
+            "WHERE events.nid IN (SELECT (SELECT edit.nid FROM events AS edit \
+               WHERE edit.relates_to = target.event_id AND edit.room = target.room AND edit.sender = target.sender \
+               AND edit.type = target.type AND edit.relation = 'm.replace' AND edit.outcome = 0 \
+               AND edit.place IS NOT NULL AND edit.state_key IS NULL \
+               ORDER BY edit.origin_server_ts DESC, edit.event_id DESC LIMIT 1) \
+             FROM events AS target WHERE target.event_id = ANY($1) AND target.state_key IS NULL \
+             AND target.redacted_by IS NULL AND (target.relation IS NULL OR target.relation <> 'm.replace'))"
         ));
         read_all(&rows.bind(events).all(&self.readers).await?)
     }
 
-    /// A user's own annotations of an event, up to a hundred.
+    /// A user's own annotations of an event of a room (rooms.nid), up to a hundred.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn annotations_by(
         &self,
+        room: i64,
         target: &EventId,
         sender: &UserId,
     ) -> Result<Vec<Arc<StoredEvent>>, StoreError> {
         let rows = query(select_events!(
-            "WHERE events.relates_to = $1 AND events.relation = 'm.annotation' AND events.sender = $2 \
-             AND events.outcome = 0 LIMIT 100"
+            "WHERE events.relates_to = $1 AND events.room = $3 AND events.relation = 'm.annotation' \
+             AND events.sender = $2 AND events.outcome = 0 LIMIT 100"
         ));
-        read_all(
-            &rows
-                .bind(target.as_str())
-                .bind(sender.as_str())
-                .all(&self.readers)
-                .await?,
-        )
+        let rows = rows.bind(target.as_str()).bind(sender.as_str()).bind(room);
+        read_all(&rows.all(&self.readers).await?)
     }
 
     /// The events that refer to each of these events (`m.reference`), newest first, a hundred an event at most: pairs
-    /// of the event and who refers to it.
+    /// of the event and who refers to it. Costs grow with the pairs.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -145,17 +141,37 @@ impl Store {
         &self,
         events: Vec<String>,
     ) -> Result<Vec<(OwnedEventId, OwnedEventId)>, StoreError> {
-        let rows = query(
-            "SELECT relates_to, event_id FROM (SELECT e.relates_to, e.event_id, ROW_NUMBER() OVER ( \
-               PARTITION BY e.relates_to ORDER BY e.place DESC) AS age FROM events AS e \
-               JOIN events AS target ON target.event_id = e.relates_to AND target.room = e.room \
-               WHERE e.relates_to = ANY($1) AND e.relation = 'm.reference' AND e.outcome = 0 AND e.place IS NOT NULL \
-             ) AS referring WHERE age <= $2 ORDER BY relates_to, age",
-        );
-        let rows = rows.bind(events).bind(REFERENCES).all(&self.readers).await?;
-        rows.iter()
-            .map(|row| Ok((event_id(row, 0)?, event_id(row, 1)?)))
-            .collect()
+        let sql = if self.is_sqlite() {
+            "SELECT target.event_id, (SELECT json_group_array(newest.event_id) FROM (SELECT e.event_id FROM events AS e \
+               WHERE e.relates_to = target.event_id AND e.room = target.room AND e.relation = 'm.reference' \
+               AND e.outcome = 0 AND e.place IS NOT NULL ORDER BY e.place DESC LIMIT $2) AS newest) \
+             FROM events AS target WHERE target.event_id = ANY($1)"
+        } else {
+            "SELECT target.event_id, (SELECT CAST(json_agg(newest.event_id) AS TEXT) FROM (SELECT e.event_id FROM events AS e \
+               WHERE e.relates_to = target.event_id AND e.room = target.room AND e.relation = 'm.reference' \
+               AND e.outcome = 0 AND e.place IS NOT NULL ORDER BY e.place DESC LIMIT $2) AS newest) \
+             FROM events AS target WHERE target.event_id = ANY($1)"
+        };
+        let rows = query(sql)
+            .bind(events)
+            .bind(REFERENCES)
+            .all(&self.readers)
+            .await?;
+        let mut pairs = Vec::new();
+        for row in &rows {
+            let to = event_id(row, 0)?;
+            let from = row.get::<Option<String>>(1)?;
+            let from = from.map(|ids| serde_json::from_str::<Vec<OwnedEventId>>(&ids));
+            let from = from
+                .transpose()
+                .map_err(|error| StoreError::corrupt("events", error))?;
+            pairs.extend(
+                from.unwrap_or_default()
+                    .into_iter()
+                    .map(|from| (to.clone(), from)),
+            );
+        }
+        Ok(pairs)
     }
 
     /// Accepted timeline events at these places: pairs of room (rooms.nid) and place.
@@ -182,42 +198,50 @@ impl Store {
         read_all(&query(sql).bind(places).all(&self.readers).await?)
     }
 
-    /// The events that lead to an event. Costs grow with all of them, of whatever kind, when `depth` is more than 1 or
-    /// no kind is asked for; otherwise with `limit`.
+    /// The events that lead to an event. Costs grow with `limit`, and with relations of other types in between; when
+    /// `depth` is more than 1, with all of them.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn related(&self, asked: RelationQuery<'_>) -> Result<Vec<Arc<StoredEvent>>, StoreError> {
-        let sql = match (asked.direction, asked.depth) {
-            (Direction::Backward, ..=1) => select_events!(
+        let sql = match (asked.direction, asked.depth, asked.kind) {
+            (Direction::Backward, ..=1, None) => select_events!(
                 "WHERE events.relates_to = $1 AND events.room = $2 AND events.place < $3 AND events.outcome = 0 \
-                 AND (CAST($5 AS TEXT) IS NULL OR events.relation = $5) \
-                 AND (CAST($6 AS TEXT) IS NULL OR events.type = $6) ORDER BY events.place DESC LIMIT $4"
+                 AND (CAST($5 AS TEXT) IS NULL OR events.type = $5) ORDER BY events.place DESC LIMIT $4"
             ),
-            (Direction::Forward, ..=1) => select_events!(
+            (Direction::Forward, ..=1, None) => select_events!(
                 "WHERE events.relates_to = $1 AND events.room = $2 AND events.place >= $3 AND events.outcome = 0 \
-                 AND (CAST($5 AS TEXT) IS NULL OR events.relation = $5) \
-                 AND (CAST($6 AS TEXT) IS NULL OR events.type = $6) ORDER BY events.place ASC LIMIT $4"
+                 AND (CAST($5 AS TEXT) IS NULL OR events.type = $5) ORDER BY events.place ASC LIMIT $4"
             ),
-            (Direction::Backward, _) => select_events!(
+            (Direction::Backward, ..=1, Some(_)) => select_events!(
+                "WHERE events.relates_to = $1 AND events.room = $2 AND events.place < $3 AND events.outcome = 0 \
+                 AND (CAST($5 AS TEXT) IS NULL OR events.type = $5) AND events.relation = $6 \
+                 ORDER BY events.place DESC LIMIT $4"
+            ),
+            (Direction::Forward, ..=1, Some(_)) => select_events!(
+                "WHERE events.relates_to = $1 AND events.room = $2 AND events.place >= $3 AND events.outcome = 0 \
+                 AND (CAST($5 AS TEXT) IS NULL OR events.type = $5) AND events.relation = $6 \
+                 ORDER BY events.place ASC LIMIT $4"
+            ),
+            (Direction::Backward, _, _) => select_events!(
                 "WHERE events.nid IN (WITH RECURSIVE related (nid, event_id, depth) AS ( \
                    SELECT nid, event_id, 1 FROM events WHERE relates_to = $1 AND room = $2 \
                    UNION SELECT further.nid, further.event_id, related.depth + 1 FROM events AS further \
                    JOIN related ON further.relates_to = related.event_id \
                    WHERE further.room = $2 AND related.depth < $7) SELECT nid FROM related) \
                  AND events.place < $3 AND events.outcome = 0 \
-                 AND (CAST($5 AS TEXT) IS NULL OR events.relation = $5) \
-                 AND (CAST($6 AS TEXT) IS NULL OR events.type = $6) ORDER BY events.place DESC LIMIT $4"
+                 AND (CAST($5 AS TEXT) IS NULL OR events.type = $5) \
+                 AND (CAST($6 AS TEXT) IS NULL OR events.relation = $6) ORDER BY events.place DESC LIMIT $4"
             ),
-            (Direction::Forward, _) => select_events!(
+            (Direction::Forward, _, _) => select_events!(
                 "WHERE events.nid IN (WITH RECURSIVE related (nid, event_id, depth) AS ( \
                    SELECT nid, event_id, 1 FROM events WHERE relates_to = $1 AND room = $2 \
                    UNION SELECT further.nid, further.event_id, related.depth + 1 FROM events AS further \
                    JOIN related ON further.relates_to = related.event_id \
                    WHERE further.room = $2 AND related.depth < $7) SELECT nid FROM related) \
                  AND events.place >= $3 AND events.outcome = 0 \
-                 AND (CAST($5 AS TEXT) IS NULL OR events.relation = $5) \
-                 AND (CAST($6 AS TEXT) IS NULL OR events.type = $6) ORDER BY events.place ASC LIMIT $4"
+                 AND (CAST($5 AS TEXT) IS NULL OR events.type = $5) \
+                 AND (CAST($6 AS TEXT) IS NULL OR events.relation = $6) ORDER BY events.place ASC LIMIT $4"
             ),
         };
         let mut rows = query(sql)
@@ -225,46 +249,12 @@ impl Store {
             .bind(asked.room)
             .bind(asked.from.0)
             .bind(i64::try_from(asked.limit).unwrap_or(i64::MAX))
-            .bind(asked.kind)
             .bind(asked.event_type);
         if asked.depth > 1 {
-            rows = rows.bind(i64::from(asked.depth));
+            rows = rows.bind(asked.kind).bind(i64::from(asked.depth));
+        } else if let Some(kind) = asked.kind {
+            rows = rows.bind(kind);
         }
         read_all(&rows.all(&self.readers).await?)
-    }
-
-    /// The threads of a room whose latest event stands below a place, latest first; with `by`, those that this user
-    /// started or took part in. Costs grow with the thread events of the room.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn threads(
-        &self,
-        room: i64,
-        below: Place,
-        by: Option<&UserId>,
-        limit: usize,
-    ) -> Result<Vec<ThreadLatest>, StoreError> {
-        let rows = query(
-            "SELECT e.thread, MAX(e.place) AS latest FROM events AS e \
-             WHERE e.room = $1 AND e.thread IS NOT NULL AND e.relation = 'm.thread' AND e.outcome = 0 \
-             AND (CAST($3 AS TEXT) IS NULL \
-               OR EXISTS (SELECT 1 FROM events AS root WHERE root.event_id = e.thread AND root.sender = $3) \
-               OR EXISTS (SELECT 1 FROM events AS own WHERE own.room = $1 AND own.thread = e.thread \
-                 AND own.relation = 'm.thread' AND own.sender = $3)) \
-             GROUP BY e.thread HAVING MAX(e.place) < $2 ORDER BY latest DESC LIMIT $4",
-        );
-        let rows = rows
-            .bind(room)
-            .bind(below.0)
-            .bind(by.map(UserId::as_str))
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        let read = |row: &Row| {
-            Ok(ThreadLatest {
-                root: event_id(row, 0)?,
-                latest: Place(row.get(1)?),
-            })
-        };
-        rows.all(&self.readers).await?.iter().map(read).collect()
     }
 }

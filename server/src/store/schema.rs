@@ -10,10 +10,12 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0003_who_may_see.sql"),
     include_str!("../../migrations/0004_credentials.sql"),
     include_str!("../../migrations/0005_joined_at.sql"),
+    include_str!("../../migrations/0006_known_plans.sql"),
+    include_str!("../../migrations/0007_threads.sql"),
 ];
 
 /// The oldest program (by the schema version it was made for) that can use a database of the newest version.
-const READABLE_BY: i64 = 5;
+const READABLE_BY: i64 = 7;
 
 /// The schema version that this program makes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;

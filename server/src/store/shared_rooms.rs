@@ -120,9 +120,8 @@ impl Store {
         rooms: Vec<String>,
     ) -> Result<HashMap<(OwnedRoomId, OwnedUserId), i64>, StoreError> {
         let rows = query(
-            "SELECT m.user_id, rooms.room_id, rooms.nid FROM rooms \
-             JOIN memberships AS m ON m.room = rooms.nid AND m.user_id = ANY($1) AND m.membership = 'join' \
-             WHERE rooms.room_id = ANY($2)",
+            "SELECT m.user_id, rooms.room_id, rooms.nid FROM rooms CROSS JOIN memberships AS m \
+             WHERE rooms.room_id = ANY($2) AND m.room = rooms.nid AND m.user_id = ANY($1) AND m.membership = 'join'",
         );
         let joined = |row: &Row| {
             let room_id = row.get::<String>(1)?.try_into();

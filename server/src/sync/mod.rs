@@ -6,6 +6,7 @@
 //! [`window::Window`], and each kind of data in the answer has its own file.
 
 mod answer;
+mod deadline;
 mod device_lists;
 mod ephemeral;
 mod filter;

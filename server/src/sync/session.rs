@@ -9,6 +9,7 @@ use ruma::OwnedUserId;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, Draft, account_data, open, write_comma, write_events, write_json, write_name};
+use super::deadline::before;
 use super::joined::{JoinedParts, Timeline};
 use super::lazy_members::GivenMembers;
 use super::shown::Shown;
@@ -96,7 +97,7 @@ impl<'s> Session<'s> {
         if let Some(answer) = Box::pin(self.look()).await? {
             return Ok(Some(answer));
         }
-        if timeout_at(deadline, self.wait()).await.unwrap_or(false) {
+        if before(deadline, self.wait()).await {
             return Ok(None);
         }
         let next_batch = self.since.unwrap_or_else(|| self.now());

@@ -82,6 +82,16 @@ impl Room {
         let path = format!("/_matrix/client/v3/rooms/{}", encode(&id));
         Self { id, path }
     }
+
+    /// The path of something in it.
+    pub(crate) fn path(&self, rest: &str) -> String {
+        format!("{}/{rest}", self.path)
+    }
+
+    /// The same in another version of the API.
+    pub(crate) fn path_of_version(&self, version: &str, rest: &str) -> String {
+        self.path(rest).replacen("/v3/", &format!("/{version}/"), 1)
+    }
 }
 
 impl Session {

@@ -4,8 +4,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    Scenario, big, catch_up, create_room, group, idle, idle_peers, join, logins, one_sender, page, relay,
-    relay_latency, send, sync,
+    Scenario, big, catch_up, create_room, group, growth, idle, idle_peers, join, logins, one_sender, page,
+    relay, relay_latency, send, sync,
 };
 use crate::listen::Transport;
 
@@ -111,6 +111,16 @@ fn full() -> Vec<Scenario> {
             ..group.clone()
         }),
         Scenario::Group(group),
+        Scenario::Growth(growth::Size {
+            messages: 1_000,
+            threads: 100,
+            members: 10,
+            rooms: 10,
+            devices: 4,
+            peers: 5,
+            times: 20,
+            repeats: 200,
+        }),
         Scenario::Logins(logins::Size {
             logins: 200,
             concurrency: 8,
@@ -183,6 +193,16 @@ fn quick() -> Vec<Scenario> {
             ..group.clone()
         }),
         Scenario::Group(group),
+        Scenario::Growth(growth::Size {
+            messages: 10,
+            threads: 5,
+            members: 2,
+            rooms: 2,
+            devices: 2,
+            peers: 1,
+            times: 2,
+            repeats: 5,
+        }),
         Scenario::Logins(logins::Size {
             logins: 4,
             concurrency: 2,

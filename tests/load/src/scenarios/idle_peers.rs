@@ -44,7 +44,7 @@ const BASE: usize = 10;
 const REST: Duration = Duration::from_secs(3);
 
 /// A connected peer. It goes when the value does.
-struct Peer {
+pub(super) struct Peer {
     _link: Arc<dyn Link>,
     _log: OutgoingStream,
     _transport: Quic,
@@ -62,7 +62,7 @@ fn broken(what: impl std::fmt::Display) -> LoadError {
 }
 
 impl Peer {
-    async fn connect(address: SocketAddr) -> Result<Self, LoadError> {
+    pub(super) async fn connect(address: SocketAddr) -> Result<Self, LoadError> {
         let key = || {
             let mut seed = [0; 32];
             rand::fill(&mut seed);

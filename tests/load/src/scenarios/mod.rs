@@ -14,6 +14,7 @@ mod big;
 mod catch_up;
 mod create_room;
 mod group;
+mod growth;
 mod idle;
 mod idle_peers;
 mod join;
@@ -34,6 +35,8 @@ pub(crate) enum Scenario {
     OneSender(one_sender::Size),
     /// A room in which every member listens.
     Group(group::Size),
+    /// The same calls with little and with much of one thing.
+    Growth(growth::Size),
     /// Memory for each idle connection.
     Idle(idle::Size),
     /// Concurrent logins by password.
@@ -67,6 +70,7 @@ impl Scenario {
             Self::Send(_) => "send",
             Self::OneSender(_) => "one-sender",
             Self::Group(_) => "group",
+            Self::Growth(_) => "growth",
             Self::Idle(_) => "idle",
             Self::Logins(_) => "logins",
             Self::Sync(_) => "sync",
@@ -98,6 +102,7 @@ impl Scenario {
             Self::Send(size) => serde_json::to_value(size),
             Self::OneSender(size) => serde_json::to_value(size),
             Self::Group(size) => serde_json::to_value(size),
+            Self::Growth(size) => serde_json::to_value(size),
             Self::Idle(size) => serde_json::to_value(size),
             Self::Logins(size) => serde_json::to_value(size),
             Self::Sync(size) => serde_json::to_value(size),
@@ -119,6 +124,7 @@ impl Scenario {
             Self::Send(size) => send::run(size, context, outcome).await,
             Self::OneSender(size) => one_sender::run(size, context, outcome).await,
             Self::Group(size) => group::run(size, context, outcome).await,
+            Self::Growth(size) => growth::run(size, context, outcome).await,
             Self::Idle(size) => idle::run(size, context, outcome).await,
             Self::Logins(size) => logins::run(size, context, outcome).await,
             Self::Sync(size) => sync::run(size, context, outcome).await,
