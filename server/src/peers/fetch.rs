@@ -136,9 +136,9 @@ impl Peers {
     /// Which of some events are here, and which stand at a gap of the timeline.
     pub(super) async fn here(&self, room: &Room, ids: &BTreeSet<OwnedEventId>) -> Result<Here, Refusal> {
         let mut here = Here::default();
-        let at_gaps = self.store.gaps(room.nid).await?.into_iter();
-        let at_gaps = at_gaps.flat_map(|gap| gap.missing).filter(|id| ids.contains(id));
-        here.at_gaps.extend(at_gaps);
+        let at_gaps = self.rooms.missing_at_gaps(room).await?;
+        here.at_gaps
+            .extend(at_gaps.into_iter().filter(|id| ids.contains(id)));
         let ids = ids.iter().map(ToString::to_string).collect();
         for stored in self.store.events_by_id(ids).await? {
             if stored.state.is_some() || stored.outcome == Outcome::Rejected {
@@ -224,8 +224,6 @@ impl Peers {
             .filter(|target| target.event.id == offer.event.id)
             .unwrap_or_else(|| Incoming::live(offer.event));
         if let Some(told) = offer.told {
-            // What is missing before it is left to backfill.
-            self.replicas.add(&drive.room.room_id);
             match self.rooms.state_from(drive.room.nid, &told).await {
                 Ok(before) => incoming.before = Some(before),
                 Err(Refusal::Forbidden(_)) => return Ok(None),

@@ -450,7 +450,9 @@ impl Peers {
             }
         }
         let own = &self.identity.server_name;
-        if !known.contains_key(own) && head.servers.contains_key(own) {
+        let came_in = !known.contains_key(own) && head.servers.contains_key(own);
+        if room.take_new_gap() || came_in {
+            // What is missing there is left to backfill.
             self.replicas.add(&room.room_id);
         }
         if let Some(road) = self.road.get() {

@@ -1,7 +1,7 @@
 //! One room in memory: its newest head for builders, its committed head for everybody else, and its members.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use maru_protocol::version::RoomVersion;
@@ -29,6 +29,8 @@ pub struct Room {
     pub(super) builds: Semaphore,
     /// Held by who puts a page into the past, and shared by who reads there, so that nobody reads half a page.
     pub(super) past: tokio::sync::RwLock<()>,
+    /// Whether a gap was opened that nobody has begun to fill.
+    has_new_gap: AtomicBool,
     newest: Mutex<Newest>,
     generation: Arc<AtomicU64>,
     committed: RwLock<Arc<RoomHead>>,
@@ -96,6 +98,7 @@ impl Room {
             max_event_bytes,
             builds: Semaphore::new(BUILDS_IN_FLIGHT),
             past: tokio::sync::RwLock::default(),
+            has_new_gap: AtomicBool::new(false),
             newest: Mutex::new(Newest {
                 head: Arc::clone(&head),
                 generation: 0,
@@ -131,6 +134,16 @@ impl Room {
     /// Whether an event that was built on it may still be on its way to the disk.
     pub(super) fn is_being_built_on(&self) -> bool {
         Arc::strong_count(&self.generation) > 1
+    }
+
+    /// Notes that something is missing before an event that comes.
+    pub(super) fn opened_gap(&self) {
+        self.has_new_gap.store(true, Ordering::Release);
+    }
+
+    /// Whether something is missing that was not when this was last asked.
+    pub fn take_new_gap(&self) -> bool {
+        self.has_new_gap.swap(false, Ordering::AcqRel)
     }
 
     /// Whether a user is joined, by the committed state.

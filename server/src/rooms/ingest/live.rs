@@ -113,7 +113,8 @@ impl Rooms {
         let target = incoming.event.redacts.as_ref().and_then(|id| facts.known(id));
         let target = target.cloned();
         let redaction = self.redaction(room, &incoming.event, target).await?;
-        let missing = self.outside_gaps(room, missing_before(&incoming, facts)).await?;
+        let missing = self.missing_before(&incoming, facts).await?;
+        let missing = self.outside_gaps(room, missing).await?;
         let spot = Spot {
             nid,
             outlier,
@@ -226,6 +227,7 @@ impl Rooms {
         list.extend(spot.outlier.map(Record::Placed));
         list.push(Record::Event(Arc::clone(&stored)));
         list.extend(place.filter(|_| !spot.missing.is_empty()).map(|before| {
+            room.opened_gap();
             Record::Gap(GapChange::Opened(Gap {
                 room: room.nid,
                 before,
@@ -272,16 +274,6 @@ impl Rooms {
         lock.advance(Arc::new(next));
         Ok(Judged::Enqueued(Taken::Stored(ingested.verdict.clone()), pending))
     }
-}
-
-/// The events before a live one that are not here, where its state had to be told.
-fn missing_before(incoming: &Incoming, facts: &Facts) -> Vec<OwnedEventId> {
-    if incoming.before.is_none() || incoming.backfilled {
-        return Vec::new();
-    }
-    let is_here = |id: &OwnedEventId| facts.known(id).is_some_and(|known| !known.is_outlier());
-    let prev_events = incoming.event.prev_events.iter();
-    prev_events.filter(|id| !is_here(id)).cloned().collect()
 }
 
 /// Where an event stands in the timeline: accepted ones where they were put, else at its end, after a gap if there is one.

@@ -3,12 +3,14 @@
 //! - [`live`]: events that move the room's head. [`past`]: older ones, which do not.
 //! - [`outliers`]: auth chains and told states, which hang nowhere.
 //! - [`arrival`]: a whole room, when a user of this server joins it through another.
+//! - [`missing`]: what gaps of the timeline stand for.
 //! - [`facts`]: loading what the rules ask for. [`records`]: what a verdict writes.
 //! - [`redactions`]: what a received redaction takes away, now or later.
 
 mod arrival;
 mod facts;
 mod live;
+mod missing;
 mod outliers;
 mod past;
 mod records;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use maru_protocol::cursor::Place;
-use maru_protocol::ingest::Outcome;
+use maru_protocol::ingest::Facts;
 use ruma::OwnedEventId;
 
 use super::{Incoming, Taken};
@@ -22,7 +22,7 @@ impl Rooms {
     pub async fn gap_back_from(&self, room: &Room, place: Place) -> Result<Option<Gap>, Refusal> {
         let mut place = place;
         while let Some(mut gap) = self.store.gap_back_from(room.nid, place).await? {
-            gap.missing = self.not_here(gap.missing).await?;
+            gap.missing = self.missing_of(gap.missing, &mut Facts::default()).await?;
             if !gap.missing.is_empty() {
                 return Ok(Some(gap));
             }
@@ -63,7 +63,7 @@ impl Rooms {
         let placed = incoming.into_iter().zip(places).collect();
         let taken = self.take_in_at(room, placed).await?;
         before_that.wait().await?;
-        let missing = self.not_here(named.into_iter().collect()).await?;
+        let missing = self.missing_of(named, &mut Facts::default()).await?;
         let change = match missing.is_empty() {
             true => GapChange::Closed(room.nid, moved.before),
             false => GapChange::Opened(Gap { missing, ..moved }),
@@ -85,20 +85,5 @@ impl Rooms {
         let pending = self.store.enqueue(Change::new(records).on_head(lock.ticket()))?;
         lock.advance(Arc::new(head));
         Ok(pending)
-    }
-
-    /// Those of these events that have no part in the room's graph yet.
-    async fn not_here(&self, mut ids: Vec<OwnedEventId>) -> Result<Vec<OwnedEventId>, Refusal> {
-        let asked = ids.iter().map(ToString::to_string).collect();
-        let here: BTreeSet<OwnedEventId> = self
-            .store
-            .events_by_id(asked)
-            .await?
-            .into_iter()
-            .filter(|stored| stored.state.is_some() || stored.outcome == Outcome::Rejected)
-            .map(|stored| stored.event.id.clone())
-            .collect();
-        ids.retain(|id| !here.contains(id));
-        Ok(ids)
     }
 }

@@ -9,7 +9,7 @@ use maru_protocol::wire::request::history::{Backfill, Events, MissingEvents};
 use maru_protocol::wire::request::state::{Difference, State, StateIds};
 use maru_protocol::wire::{Part, Refused, RefusedCode, Request};
 use maru_tests::user::{encode, texts};
-use ruma::OwnedEventId;
+use ruma::{OwnedEventId, OwnedUserId};
 use serde_json::json;
 
 use super::foothold::Foothold;
@@ -173,4 +173,70 @@ async fn what_is_past_does_not_come_back_as_where_a_room_ends() {
         let ends: Vec<_> = head.extremities.iter().map(|tip| &tip.id).collect();
         assert_eq!(ends, [&news.id], "{text}");
     }
+}
+
+/// Somebody banned says something after what nobody else knows, a moment before the ban by his account. It is turned down
+/// here, and nothing is fetched for its sake. Who builds on it vouches for what lies before it, which is the past then.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lies_before_an_event_that_was_turned_down_is_fetched_for_who_builds_on_it() {
+    let stage = Stage::set().await;
+    let liar = stage.meet(116);
+    let mut room = Room::of(&liar);
+    let mut banned = room.foothold.clone();
+    banned.user = OwnedUserId::try_from(format!("@banned:{}", liar.name)).unwrap();
+    banned.auth_events = vec![room.state[2].id.clone(), room.state[3].id.clone()];
+    let (user, joins) = (banned.user.to_string(), json!({ "membership": "join" }));
+    let joined = Arc::new(banned.event("m.room.member", Some(&user), joins));
+    room.foothold.go_on(&joined);
+    room.state.push(Arc::clone(&joined));
+    let talks = vec![room.state[1].id.clone(), room.state[2].id.clone()];
+    room.foothold.auth_events = talks.clone();
+    let between = room.foothold.message("between");
+    banned.auth_events = vec![room.state[2].id.clone(), joined.id.clone()];
+    banned.go_on(&between);
+    let late = banned.message("late");
+    liar.answer_with(room.clone().answer(|_, _, _| {}));
+    join_through(&stage.alice, &liar, &room).await.ok();
+
+    let (told, asked) = (room.clone(), Arc::new(Mutex::new(Vec::new())));
+    let (past, wanted) = (between.clone(), Arc::clone(&asked));
+    liar.answer_with(move |request| match request {
+        Request::Backfill(call) if call.from.contains(&past.id) => {
+            wanted.lock().unwrap().push(call.from);
+            answer_of::<Backfill>([&past])
+        }
+        Request::MissingEvents(_) => answer_of::<MissingEvents>([]),
+        Request::Events(_) => answer_of::<Events>([]),
+        Request::State(call) => match call.beside {
+            Some(_) => difference(Vec::new(), 0),
+            None => whole(&told),
+        },
+        _ => Err(Refused::new(RefusedCode::NotFound, "no")),
+    });
+    let mut at = Foothold {
+        prev_events: vec![stage.came_by(&room).await],
+        depth: room.foothold.depth + 1,
+        ..room.foothold.clone()
+    };
+    at.auth_events.push(joined.id.clone());
+    let ban = at.event("m.room.member", Some(&user), json!({ "membership": "ban" }));
+    at.go_on(&ban);
+    at.auth_events = talks;
+    let says = at.message("banned");
+    let said = [&ban, &late, &says].map(|event| at.item(&event.json));
+    liar.say(&stage.victim, said).await;
+    let room_id = room.create.room_id.as_str();
+    stage.alice.hears(room_id, "banned").await;
+    let soft_failed = "SELECT COUNT(*) FROM events WHERE outcome = 1";
+    stage.server.data().comes_to(1, soft_failed).await;
+    assert_eq!(texts(&stage.alice.history(room_id).await), ["banned"]);
+    assert!(asked.lock().unwrap().is_empty(), "nobody vouches for it");
+
+    at.go_on(&says);
+    at.prev_events.push(late.id.clone());
+    let vouches = at.message("vouches");
+    liar.say(&stage.victim, [at.item(&vouches.json)]).await;
+    stage.alice.hears(room_id, "vouches").await;
+    let heard = texts(&stage.alice.history(room_id).await);
+    assert_eq!(heard, ["banned", "between", "vouches"]);
 }
