@@ -12,6 +12,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0005_joined_at.sql"),
     include_str!("../../migrations/0006_known_plans.sql"),
     include_str!("../../migrations/0007_threads.sql"),
+    include_str!("../../migrations/0008_by_position.sql"),
 ];
 
 /// The oldest program (by the schema version it was made for) that can use a database of the newest version.

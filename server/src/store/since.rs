@@ -91,13 +91,14 @@ impl Store {
         user_id: &UserId,
         since: Position,
     ) -> Result<Vec<OwnedUserId>, StoreError> {
+        // Ordered outside: SQLite would go through all users in that order to merge the two.
         let rows = query(
-            "SELECT d.user_id FROM device_lists AS d WHERE d.position > $2 AND (d.user_id = $1 \
+            "SELECT user_id FROM (SELECT d.user_id FROM device_lists AS d WHERE d.position > $2 AND (d.user_id = $1 \
              OR EXISTS (SELECT 1 FROM memberships AS theirs JOIN memberships AS mine ON mine.room = theirs.room \
                WHERE theirs.user_id = d.user_id AND theirs.membership = 'join' \
                AND mine.user_id = $1 AND mine.membership = 'join')) \
-             UNION SELECT k.user_id FROM key_changes AS k WHERE k.reader = $1 AND k.position > $2 \
-             ORDER BY 1",
+             UNION SELECT k.user_id FROM key_changes AS k WHERE k.reader = $1 AND k.position > $2) AS changed \
+             ORDER BY user_id",
         );
         let rows = rows
             .bind(user_id.as_str())
