@@ -1,6 +1,7 @@
 //! What storage promises, checked on SQLite, on PostgreSQL and on the in-memory model.
 
 mod contract;
+mod costs;
 mod engines;
 mod for_peers;
 mod isolation;

@@ -1,0 +1,194 @@
+//! What statements cost: with what they answer, never with what is stored.
+//!
+//! Every statement of the store runs on small tables, on tables ten times and a hundred times as large, once where all rows belong
+//! to what is asked about and once where each room, user and server has twenty. The steps of its plan may grow as its
+//! answer does. The few that grow otherwise say with what in [`GROWING`].
+
+mod measure;
+mod statements;
+mod values;
+
+use maru_tests::Engine;
+
+use measure::{Cost, Filled, Shape};
+use statements::Statement;
+
+/// Rows in each table.
+const SIZES: [u32; 3] = [40, 400, 4_000];
+
+/// Steps that a statement may take beyond four times those of the smallest tables for each row of its answer: trees grow,
+/// pages are split.
+const SLACK: f64 = 150.0;
+
+/// Statements whose cost grows with more than their answer: part of the text, and with what.
+const GROWING: &[(&str, &str)] = &[
+    // Bounded by a limit of what one user, device or peer may have.
+    (
+        "FROM filters WHERE user_id = $1 AND json = $2",
+        "a user's filters",
+    ),
+    (
+        "SELECT COUNT(*) FROM media WHERE user_id = $1",
+        "a user's uploads that have not begun",
+    ),
+    (
+        "FROM one_time_keys WHERE user_id = $1 AND device_id = $2 AND claimed = 0",
+        "the keys that a device offers",
+    ),
+    (
+        "SELECT COUNT(*) FROM devices WHERE user_id = $1",
+        "a user's devices",
+    ),
+    ("FROM inbox", "what waits in the inbox, so much for each peer"),
+    // Once in the life of a process or of a room.
+    (
+        "SUM(size), 0) AS BIGINT) FROM cached_media",
+        "the files kept of other servers, at the start",
+    ),
+    (
+        "DELETE FROM events WHERE room = $1 AND place IS NULL",
+        "what was heard of a room before it is joined",
+    ),
+    // By their nature.
+    (
+        "users.search_text LIKE $1",
+        "the names that are searched for a part",
+    ),
+    (
+        "WITH RECURSIVE related",
+        "what relates to what relates to an event",
+    ),
+    // Joins of rooms and who is in them.
+    (
+        "AS next FROM interests AS i WHERE i.server_name = $1",
+        "the rooms shared with a peer",
+    ),
+    (
+        "FROM interests AS i JOIN receipts AS r",
+        "the receipts since a position in rooms shared with a peer",
+    ),
+    (
+        "SELECT DISTINCT other.user_id FROM memberships AS other",
+        "the rooms of the users asked about",
+    ),
+    (
+        "SELECT DISTINCT theirs.user_id",
+        "the rooms of the users asked about",
+    ),
+    (
+        "SELECT DISTINCT m.user_id",
+        "the rooms of the users or peers asked about",
+    ),
+];
+
+/// The same on PostgreSQL alone, where it expects more rows than there are and reads them in another order.
+const GROWING_ON_POSTGRES: &[(&str, &str)] = &[
+    (
+        "AS range (value)",
+        "the rooms asked about, and a user's exceptions of push rules",
+    ),
+    (
+        "JOIN interests AS i ON i.room = events.room",
+        "the events of rooms between two positions",
+    ),
+    (
+        "FROM rooms CROSS JOIN memberships AS m",
+        "the rooms of the users asked about",
+    ),
+    (
+        "FROM device_lists AS d WHERE d.own = 1",
+        "the rooms of those whose devices changed",
+    ),
+];
+
+/// What a restore does, which goes through whole tables, and the lock of a whole database.
+const NOT_RUN: &[&str] = &[
+    "SELECT CASE WHEN pg_try_advisory_lock($1) THEN 1::bigint ELSE 0::bigint END",
+    "DELETE FROM one_time_keys",
+    "DELETE FROM peer_queues",
+    "INSERT INTO peer_queues (server_name, messages, bytes) SELECT server_name, COUNT(*), SUM(OCTET_LENGTH(content)) \
+     FROM peer_messages GROUP BY server_name",
+];
+
+/// Words that only one of the engines knows.
+fn is_for(engine: Engine, sql: &str) -> bool {
+    let other: &[&str] = match engine {
+        Engine::Sqlite => &[
+            "json_array_elements",
+            "json_agg",
+            "information_schema",
+            "pg_try_advisory_lock",
+        ],
+        Engine::Postgres => &["json_each", "json_group_array", "sqlite_master"],
+    };
+    !other.iter().any(|word| sql.contains(word)) && !NOT_RUN.contains(&sql)
+}
+
+/// Whether a statement takes more steps on larger tables than its answer explains, and goes on to take more.
+fn has_grown(costs: &[Cost]) -> bool {
+    let [small, middle, large] = costs else {
+        return false;
+    };
+    let explained = |cost: &Cost, factor: f64| {
+        let answered = (large.rows + 1) as f64 / (cost.rows + 1) as f64;
+        factor * cost.steps as f64 * answered.max(1.0) + SLACK
+    };
+    large.steps as f64 > explained(small, 4.0).max(explained(middle, 2.0))
+}
+
+async fn costs_do_not_grow(engine: Engine) {
+    let statements: Vec<Statement> = statements::all()
+        .into_iter()
+        .filter(|statement| is_for(engine, &statement.sql))
+        .collect();
+    assert!(
+        statements.len() > 150,
+        "{} statements were found",
+        statements.len()
+    );
+    let (mut wrong, mut excused) = (Vec::new(), vec![false; GROWING.len()]);
+    for shape in [Shape::OfOne, Shape::OfMany] {
+        let mut costs: Vec<Vec<Cost>> = vec![Vec::new(); statements.len()];
+        for rows in SIZES {
+            let mut filled = Filled::new(engine, shape, rows).await;
+            for (Statement { file, sql }, costs) in statements.iter().zip(&mut costs) {
+                let values = values::values(sql);
+                match filled.cost(sql, &values).await {
+                    Ok(cost) => costs.push(cost),
+                    Err(error) => wrong.push(format!("{file}: {error}: {values:?}\n    {sql}")),
+                }
+            }
+        }
+        for (Statement { file, sql }, costs) in statements.iter().zip(costs) {
+            if has_grown(&costs) {
+                let on_postgres = |(part, _): &(&str, &str)| engine == Engine::Postgres && sql.contains(part);
+                match GROWING.iter().position(|(part, _)| sql.contains(part)) {
+                    Some(known) => excused[known] = true,
+                    None if GROWING_ON_POSTGRES.iter().any(on_postgres) => {}
+                    None => wrong.push(format!("{file}: {shape:?} {costs:?}\n    {sql}")),
+                }
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} are refused, or cost more as tables grow:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    if engine == Engine::Sqlite {
+        let idle = GROWING.iter().zip(&excused).filter(|(_, excused)| !**excused);
+        let idle: Vec<_> = idle.map(|((part, _), _)| part).collect();
+        assert!(idle.is_empty(), "these need no excuse: {idle:?}");
+    }
+}
+
+#[tokio::test]
+async fn on_sqlite() {
+    Box::pin(costs_do_not_grow(Engine::Sqlite)).await;
+}
+
+#[tokio::test]
+async fn on_postgres() {
+    Box::pin(costs_do_not_grow(Engine::Postgres)).await;
+}
