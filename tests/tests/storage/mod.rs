@@ -6,6 +6,7 @@ mod engines;
 mod for_peers;
 mod isolation;
 mod logs;
+mod migrations;
 mod receiving;
 mod story;
 mod tail;

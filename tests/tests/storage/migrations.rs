@@ -1,0 +1,85 @@
+//! Databases of older programs: what a migration counts is what the rows that are there come to.
+
+use maru_tests::{Data, Engine, for_both_engines};
+
+use super::logs::Real;
+
+for_both_engines!(answers_in_threads_are_counted_of_old_rows);
+
+/// Reads the migrations in order, as this engine spells them.
+fn migrations(engine: Engine) -> Vec<String> {
+    let words = match engine {
+        Engine::Sqlite => ["INTEGER", "TEXT", "BLOB", " STRICT", " STRICT, WITHOUT ROWID"],
+        Engine::Postgres => ["BIGINT", "TEXT COLLATE \"C\"", "BYTEA", "", ""],
+    };
+    let names = ["{int}", "{text}", "{blob}", "{plain}", "{clustered}"];
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../server/migrations");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    let texts = files.iter().map(|file| std::fs::read_to_string(file).unwrap());
+    let filled = texts.map(|text| {
+        let pairs = names.iter().zip(words);
+        pairs.fold(text, |text, (name, word)| text.replace(name, word))
+    });
+    filled.collect()
+}
+
+/// Opens a database that the program of a schema version left behind with these rows.
+async fn upgraded(engine: Engine, version: usize, rows: &str) -> Real {
+    let data = Data::new(engine);
+    if engine == Engine::Sqlite {
+        std::fs::File::create(data.sqlite_file()).unwrap();
+    }
+    let schema: String = migrations(engine).into_iter().take(version).collect();
+    let noted = format!(
+        "CREATE TABLE schema (one BIGINT PRIMARY KEY, version BIGINT NOT NULL, readable_by BIGINT NOT NULL); \
+         INSERT INTO schema VALUES (1, {version}, {version});"
+    );
+    data.run(&format!("BEGIN; {schema} {noted} {rows} COMMIT;")).await;
+    Real::open(data).await.unwrap()
+}
+
+/// Checks that a table holds these rows, each told by what is true of it alone, and no others.
+async fn holds(log: &Real, table: &str, rows: &[&str]) {
+    let all = log.data.number(&format!("SELECT COUNT(*) FROM {table}")).await;
+    assert_eq!(all, rows.len() as i64, "rows in {table}");
+    for row in rows {
+        let found = format!("SELECT COUNT(*) FROM {table} WHERE {row}");
+        assert_eq!(log.data.number(&found).await, 1, "{table}: {row}");
+    }
+}
+
+async fn answers_in_threads_are_counted_of_old_rows(engine: Engine) {
+    // Number, room, place, outcome, what it relates to and how.
+    let events = [
+        (1, 1, "1", 0, "NULL, NULL"),
+        (2, 1, "2", 0, "'$e1', 'm.thread'"),
+        (3, 1, "3", 0, "'$e1', 'm.thread'"),
+        // Rejected, soft-failed, not in the timeline, related otherwise.
+        (4, 1, "4", 2, "'$e1', 'm.thread'"),
+        (5, 1, "5", 1, "'$e1', 'm.thread'"),
+        (6, 1, "NULL", 0, "'$e1', 'm.thread'"),
+        (7, 1, "7", 0, "'$e1', 'm.reference'"),
+        // In another room, and of a root that is not here.
+        (8, 2, "1", 0, "'$e1', 'm.thread'"),
+        (9, 2, "2", 0, "'$gone', 'm.thread'"),
+    ];
+    let insert = |(nid, room, place, outcome, relates): (i64, i64, &str, i64, &str)| {
+        format!(
+            "INSERT INTO events (nid, event_id, room, position, place, type, sender, origin_server_ts, outcome, notify, \
+             relates_to, relation, json) VALUES ({nid}, '$e{nid}', {room}, {nid}, {place}, 'm.room.message', '@u:x', 0, \
+             {outcome}, 0, {relates}, '{{}}');"
+        )
+    };
+    let rows: String = events.into_iter().map(insert).collect();
+    let log = upgraded(engine, 6, &rows).await;
+    let threads = [
+        "root = '$e1' AND room = 1 AND answers = 2 AND latest = 3",
+        "root = '$e1' AND room = 2 AND answers = 1 AND latest = 1",
+        "root = '$gone' AND room = 2 AND answers = 1 AND latest = 2",
+    ];
+    holds(&log, "threads", &threads).await;
+}
