@@ -212,7 +212,7 @@ impl Inbox {
             Item::Receipt(receipt) if receipt.user_id == self.user_id => receipt.room,
             Item::Event(stored) => {
                 if let Some(room) = contents.unread.get_mut(&stored.room) {
-                    room.count(stored, stored.event.sender != self.user_id);
+                    room.count(stored, &self.user_id);
                 }
                 return;
             }
@@ -266,7 +266,7 @@ impl Inbox {
         for delivery in &contents.deliveries {
             match &delivery.item {
                 Item::Event(stored) if stored.room == room => {
-                    counts.count(stored, stored.event.sender != self.user_id);
+                    counts.count(stored, &self.user_id);
                 }
                 Item::Notified(item) if item.room == room => counts.correct(item.place, item.notify),
                 _ => {}

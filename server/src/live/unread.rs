@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use maru_protocol::cursor::Place;
+use ruma::UserId;
 
 use crate::store::events::{Notify, StoredEvent};
 use crate::store::notifications::Unread;
@@ -34,14 +35,22 @@ impl RoomUnread {
         }
     }
 
-    /// Counts a new event of somebody else.
-    pub(super) fn count(&mut self, stored: &StoredEvent, by_others: bool) {
+    /// Counts a new event of somebody else. One of the user's own has the user read its thread up to there
+    /// (client-server API, "Receiving notifications"), unless it is the user's membership.
+    pub(super) fn count(&mut self, stored: &StoredEvent, user_id: &UserId) {
         let Some(place) = stored.place.filter(|place| *place > self.up_to) else {
             return;
         };
         self.up_to = place;
         let thread = stored.thread.as_ref().map(ToString::to_string);
-        let notify = if by_others { stored.notify } else { Notify::Nothing };
+        let notify = if stored.event.sender != user_id {
+            stored.notify
+        } else {
+            if !stored.event.is_state_at("m.room.member", user_id.as_str()) {
+                *self.of(thread.clone()) = Unread::default();
+            }
+            Notify::Nothing
+        };
         self.add(thread.clone(), notify);
         self.last = Some((place, thread, notify));
     }

@@ -5,24 +5,30 @@ use std::collections::HashMap;
 use maru_protocol::cursor::Place;
 use ruma::{OwnedUserId, UserId};
 
-use super::engine::{Connection, Insert, Kind, query};
+use super::engine::{Connection, Insert, Kind, Row, query};
 use super::events::Notify;
 use super::{Store, StoreError};
 
 macro_rules! COUNTS {
     () => {
-        "SELECT e.room, e.thread, COUNT(*), CAST(SUM(CASE WHEN COALESCE(n.notify, e.notify) = 2 THEN 1 ELSE 0 END) AS BIGINT)"
+        "SELECT e.room, e.thread, COUNT(CASE WHEN e.sender <> $1 THEN 1 END), \
+         CAST(SUM(CASE WHEN e.sender <> $1 AND COALESCE(n.notify, e.notify) = 2 THEN 1 ELSE 0 END) AS BIGINT), \
+         MAX(CASE WHEN e.sender = $1 THEN e.place END)"
     };
 }
 macro_rules! EACH {
     () => {
-        "SELECT e.room, e.thread, e.place, COALESCE(n.notify, e.notify)"
+        "SELECT e.room, e.thread, e.place, COALESCE(n.notify, e.notify), \
+         CAST(CASE WHEN e.sender = $1 THEN 1 ELSE 0 END AS BIGINT)"
     };
 }
+// What counts for the user, and what the user sent meanwhile.
 macro_rules! UNREAD_WHERE {
     () => {
         " LEFT JOIN notifications AS n ON n.user_id = $1 AND n.room = e.room AND n.place = e.place \
-         WHERE e.outcome = 0 AND e.redacted_by IS NULL AND e.sender <> $1 AND COALESCE(n.notify, e.notify) > 0"
+         WHERE e.outcome = 0 AND (CASE WHEN e.sender = $1 \
+         THEN e.state_key IS NULL OR e.state_key <> $1 OR e.type <> 'm.room.member' \
+         ELSE e.redacted_by IS NULL AND COALESCE(n.notify, e.notify) > 0 END)"
     };
 }
 macro_rules! SQLITE_UNREAD {
@@ -108,20 +114,26 @@ pub struct ReadUpTo {
 }
 
 impl ReadUpTo {
+    fn from(all: Place) -> Self {
+        let threads = HashMap::new();
+        Self { all, threads }
+    }
+
     fn first_unread(&self) -> Place {
         Place(self.all.0 + 1)
     }
+}
 
-    fn has_read(&self, thread: Option<&str>, place: Place) -> bool {
-        self.threads
-            .get(thread.unwrap_or("main"))
-            .is_some_and(|read| place <= *read)
-    }
+/// The name of a thread in receipts.
+fn thread_name(root: Option<&str>) -> String {
+    root.unwrap_or("main").to_owned()
 }
 
 impl Store {
     /// How many events of others are unread, per room and thread (none for the main timeline), up to a place in each
-    /// room. Counted in the database, so costs grow with the unread events but little is read.
+    /// room. Whoever sends an event has read its thread up to there (client-server API, "Receiving notifications"); a
+    /// change of one's own membership, as by a new name, says nothing of that. Counted in the database, so costs grow
+    /// with the unread events but little is read; what came after the user last spoke is read one by one.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -133,27 +145,53 @@ impl Store {
         let (plain, threaded): (Vec<_>, Vec<_>) =
             rooms.iter().partition(|(_, (read, _))| read.threads.is_empty());
         let mut unread: HashMap<i64, HashMap<_, Unread>> = HashMap::new();
+        let mut spoke: HashMap<i64, (ReadUpTo, Place)> = HashMap::new();
         for row in self.unread_rows(user_id, &plain, true).await? {
-            let counts = unread
-                .entry(row.get(0)?)
-                .or_default()
-                .entry(row.get(1)?)
-                .or_default();
+            let (room, thread): (i64, Option<String>) = (row.get(0)?, row.get(1)?);
+            if let Some(own) = row.get::<Option<i64>>(4)?.map(Place) {
+                let up_to = rooms.get(&room).map(|(_, up_to)| *up_to).unwrap_or_default();
+                let (read, _) = spoke.entry(room).or_insert_with(|| (ReadUpTo::from(own), up_to));
+                read.all = read.all.min(own);
+                read.threads.insert(thread_name(thread.as_deref()), own);
+                continue;
+            }
+            let counts = unread.entry(room).or_default().entry(thread).or_default();
             counts.notifications += row.get::<i64>(2)?.unsigned_abs();
             counts.highlights += row.get::<i64>(3)?.unsigned_abs();
         }
-        for row in self.unread_rows(user_id, &threaded, false).await? {
+        let one_by_one: Vec<_> = threaded.into_iter().chain(&spoke).collect();
+        let rows = self.unread_rows(user_id, &one_by_one, false).await?;
+        let mut read: HashMap<i64, HashMap<String, Place>> = one_by_one
+            .iter()
+            .map(|(room, (read, _))| (**room, read.threads.clone()))
+            .collect();
+        let mut others = Vec::new();
+        for row in rows {
             let (room, thread): (i64, Option<String>) = (row.get(0)?, row.get(1)?);
             let place = Place(row.get(2)?);
-            if rooms
+            if row.get::<i64>(4)? == 0 {
+                others.push((room, thread, place, Notify::from_number(row.get(3)?)));
+            } else {
+                let own = read
+                    .entry(room)
+                    .or_default()
+                    .entry(thread_name(thread.as_deref()));
+                let own = own.or_insert(place);
+                *own = place.max(*own);
+            }
+        }
+        for (room, thread, place, notify) in others {
+            let up_to = read
                 .get(&room)
-                .is_some_and(|(read, _)| read.has_read(thread.as_deref(), place))
-            {
+                .and_then(|read| read.get(&thread_name(thread.as_deref())));
+            // Threads where the user did not speak have been counted.
+            let is_counted = up_to.is_none() && spoke.contains_key(&room);
+            if is_counted || up_to.is_some_and(|up_to| place <= *up_to) {
                 continue;
             }
             let counts = unread.entry(room).or_default().entry(thread).or_default();
             counts.notifications += 1;
-            counts.highlights += u64::from(Notify::from_number(row.get(3)?) == Notify::Highlight);
+            counts.highlights += u64::from(notify == Notify::Highlight);
         }
         Ok(unread)
     }
@@ -163,7 +201,7 @@ impl Store {
         user_id: &UserId,
         rooms: &[(&i64, &(ReadUpTo, Place))],
         counted: bool,
-    ) -> Result<Vec<super::engine::Row>, StoreError> {
+    ) -> Result<Vec<Row>, StoreError> {
         if rooms.is_empty() {
             return Ok(Vec::new());
         }

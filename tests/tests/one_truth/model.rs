@@ -146,11 +146,11 @@ impl Event {
 impl Room {
     /// The user's membership as a step saw it.
     pub(crate) fn membership(&self, user: &str, at: Step) -> &str {
-        let members = self
+        let mut members = self
             .events
             .iter()
             .filter(|event| event.at <= at && event.is_member(user));
-        members.last().map_or("", Event::membership)
+        members.next_back().map_or("", Event::membership)
     }
 
     /// The events that a step saw.
@@ -278,9 +278,14 @@ impl Model {
                 .receipts
                 .iter()
                 .filter(|receipt| receipt.user == user && receipt.room == room.id);
-            own.any(|receipt| {
-                receipt.event >= place && (receipt.thread.is_empty() || receipt.thread == thread)
-            })
+            let mut later = room.events.iter().skip(place);
+            // To send an event is to have read its thread up to there.
+            let speaks =
+                |event: &Event| event.sender() == user && !event.is_member(user) && event.thread() == thread;
+            later.any(speaks)
+                || own.any(|receipt| {
+                    receipt.event >= place && (receipt.thread.is_empty() || receipt.thread == thread)
+                })
         };
         for (place, event) in room.events.iter().enumerate().skip(joined + 1) {
             let notifies = event.notifies(user);

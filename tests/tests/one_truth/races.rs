@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 on_both_engines!(
     a_first_sync_has_the_rooms_whose_member_changes_the_name,
     a_new_name_leaves_unread_counts_as_they_are,
+    who_speaks_has_read_the_thread,
     unread_counts_outlive_the_schema_that_did_not_know_who_joined_when,
 );
 
@@ -58,6 +59,40 @@ async fn a_new_name_leaves_unread_counts_as_they_are(server: TestServer) {
     assert_eq!(unread(&bob, &room).await, 3);
     let server = server.restart().await;
     assert_eq!(unread(&bob.on(server.api()), &room).await, 3);
+}
+
+async fn who_speaks_has_read_the_thread(server: TestServer) {
+    let (bob, room) = with_unread(&server).await;
+    let root = bob.sync(None).await.events(&room).pop().unwrap();
+    let in_thread = json!({
+        "msgtype": "m.text",
+        "body": "in a thread",
+        "m.relates_to": { "rel_type": "m.thread", "event_id": root["event_id"] },
+    });
+    let alice = server.user("alicia").await;
+    alice.join(&room).await;
+    alice.send_event(&room, "m.room.message", in_thread.clone()).await;
+    assert_eq!(unread(&bob, &room).await, 4);
+    let sent = bob.send(&room, "four").await;
+    assert_eq!(unread(&bob, &room).await, 1, "that of the thread");
+    alice.send(&room, "five").await;
+    bob.redact(&room, &sent).await;
+    assert_eq!(unread(&bob, &room).await, 1, "a redaction is sent as well");
+    alice.send(&room, "six").await;
+    let server = server.restart().await;
+    let [alice, bob] = [alice.on(server.api()), bob.on(server.api())];
+    assert_eq!(unread(&bob, &room).await, 2);
+    bob.send_event(&room, "m.room.message", in_thread).await;
+    assert_eq!(unread(&bob, &room).await, 1);
+    // The same with a receipt for a thread.
+    let path = format!("rooms/{}/receipt/m.read/{}", encode(&room), encode(&sent));
+    bob.post(&path, json!({ "thread_id": "main" })).await.ok();
+    assert_eq!(unread(&bob, &room).await, 1);
+    bob.send(&room, "seven").await;
+    alice.send(&room, "eight").await;
+    let path = format!("rooms/{}/receipt/m.read.private/{}", encode(&room), encode(&sent));
+    bob.post(&path, json!({ "thread_id": "main" })).await.ok();
+    assert_eq!(unread(&bob, &room).await, 1);
 }
 
 async fn unread_counts_outlive_the_schema_that_did_not_know_who_joined_when(server: TestServer) {

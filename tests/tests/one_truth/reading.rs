@@ -85,7 +85,7 @@ impl Reading<'_> {
                 .clone()
                 .any(|event| ["join", "invite"].contains(&event.membership()));
         let changed = own.clone().next().is_some();
-        let by_ignored = own.clone().last().is_some_and(|event| {
+        let by_ignored = own.clone().next_back().is_some_and(|event| {
             self.model
                 .ignored(self.user, self.model.now)
                 .contains(event.sender())

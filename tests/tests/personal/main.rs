@@ -231,10 +231,11 @@ async fn counts_follow_the_push_rules(server: TestServer) {
     assert_eq!(unread(&carol, &room).await, (3, 1));
     say(&bob, &room, everybody).await;
     assert_eq!(unread(&carol, &room).await, (4, 1));
+    assert_eq!(unread(&bob, &room).await, (0, 0), "who speaks has read");
     alice.redact(&room, &mention).await;
     assert_eq!(
-        unread(&bob, &room).await,
-        (2, 1),
+        unread(&carol, &room).await,
+        (3, 1),
         "a redacted message counts no more"
     );
     let read = of_room(
