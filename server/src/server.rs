@@ -91,7 +91,7 @@ impl Server {
             bytes: limits.commit_bytes,
         };
         let store = Store::open(&database, LogId(rand::random()), commit, readers).await?;
-        hub.start_at(store.position());
+        hub.start_at(store.position(), clock.now_ms());
         let (identity, clock) = (Arc::new(identity), Arc::new(clock));
         let push = Push::open(Arc::clone(&store), own_rules).await?;
         let push = Arc::new(push);
@@ -203,6 +203,7 @@ impl Server {
 
     /// Ends what waits, so that connections can be drained.
     pub fn stop(&self) {
+        self.typing.end_all();
         self.hub.stop();
     }
 

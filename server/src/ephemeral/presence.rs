@@ -231,6 +231,12 @@ impl Presence {
         &self.elsewhere
     }
 
+    /// Changes are told to the members of rooms of at most this size.
+    #[must_use]
+    pub fn most_told(&self) -> usize {
+        self.limits.told_members
+    }
+
     /// Changes are told to the members of rooms of at most this size, and to their servers.
     #[must_use]
     pub fn told_members(&self) -> i64 {

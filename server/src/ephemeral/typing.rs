@@ -98,6 +98,12 @@ impl Typing {
         news.iter().for_each(|room| self.tell(room));
     }
 
+    /// Nobody types any more: the server stops, and after that nobody is told who has stopped.
+    pub fn end_all(&self) {
+        let news = self.retain(|_, _| false);
+        news.iter().for_each(|room| self.tell(room));
+    }
+
     /// The members of a room (rooms.nid) who are typing, in order of their ids.
     pub fn typing_users(&self, room: i64) -> Vec<OwnedUserId> {
         let now = Instant::now();

@@ -1,17 +1,21 @@
 //! Who is listening, and the counter of what lives in memory only.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use maru_protocol::cursor::Position;
 use ruma::{OwnedUserId, UserId};
 use tokio::sync::Notify;
 
+use super::changes::Changes;
 use super::inbox::{Inbox, Item};
 
 /// An inbox without sessions is kept this long, for the next poll, in milliseconds.
 const KEEP_INBOX_MS: u64 = 120_000;
+
+/// Rooms, and users, of whose newest change of typing or presence is known when it was.
+const CHANGES: usize = 100_000;
 
 /// The inboxes of all users who are listening, and how far the log has been handed out.
 #[derive(Debug, Default)]
@@ -23,8 +27,36 @@ pub struct Hub {
     ephemeral: AtomicU64,
     /// Held while inboxes are told of one change of what lives in memory only, so that each has its own counter, and
     /// the counter moves past a change only after all inboxes know of it.
-    telling: Mutex<()>,
+    told: Mutex<Told>,
     stopping: AtomicBool,
+}
+
+/// When what lives in memory only changed last.
+#[derive(Debug)]
+struct Told {
+    typing: Changes<i64>,
+    presence: Changes<OwnedUserId>,
+    /// The counter of the newest change; 0 if nothing has changed since the server started.
+    newest: u64,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self {
+            typing: Changes::new(CHANGES),
+            presence: Changes::new(CHANGES),
+            newest: 0,
+        }
+    }
+}
+
+/// What changed of what lives in memory only, whoever it concerns.
+#[derive(Clone, Debug, Default)]
+pub struct Passing {
+    /// Rooms whose typing users changed (rooms.nid).
+    pub typing: Vec<i64>,
+    /// Users whose presence changed.
+    pub presence: HashSet<OwnedUserId>,
 }
 
 impl Hub {
@@ -37,10 +69,11 @@ impl Hub {
         // A batch is handed out under the read lock from its first record to the new position, so the position read
         // here is one that no half-delivered batch stands behind.
         let floor = self.position();
+        let ephemeral_floor = self.told().newest;
         Arc::clone(
             inboxes
                 .entry(user_id.to_owned())
-                .or_insert_with(|| Arc::new(Inbox::new(user_id.to_owned(), floor))),
+                .or_insert_with(|| Arc::new(Inbox::new(user_id.to_owned(), floor, ephemeral_floor))),
         )
     }
 
@@ -49,9 +82,12 @@ impl Hub {
         Position(self.position.load(Ordering::Acquire))
     }
 
-    /// Where the log stood when the server started.
-    pub fn start_at(&self, position: Position) {
+    /// Where the log stood when the server started, at a time in milliseconds since 1970. The counter of what lives in
+    /// memory only begins at that time in microseconds: further on than the server that ran before has come.
+    pub fn start_at(&self, position: Position, now_ms: u64) {
         self.position.store(position.0, Ordering::Release);
+        self.ephemeral
+            .store(now_ms.saturating_mul(1000), Ordering::Release);
     }
 
     /// Waits until the log has been handed out up to a position at which a record is durable already: a moment.
@@ -126,28 +162,50 @@ impl Hub {
 
     /// Tells users that the typing users of a room changed.
     pub fn typing_changed<'u>(&self, room: i64, users: impl IntoIterator<Item = &'u UserId>) {
-        self.tell(users, |inbox, counter| inbox.typing_changed(room, counter));
+        let noted = |told: &mut Told, counter| told.typing.note(room, counter);
+        self.tell(users, noted, |inbox, counter| inbox.typing_changed(room, counter));
     }
 
     /// Tells users that somebody's presence changed.
     pub fn presence_changed<'u>(&self, who: &UserId, users: impl IntoIterator<Item = &'u UserId>) {
-        self.tell(users, |inbox, counter| {
+        let noted = |told: &mut Told, counter| told.presence.note(who.to_owned(), counter);
+        self.tell(users, noted, |inbox, counter| {
             inbox.presence_changed(who.to_owned(), counter)
         });
     }
 
-    fn tell<'u>(&self, users: impl IntoIterator<Item = &'u UserId>, note: impl Fn(&Inbox, u64)) {
+    /// What changed of what lives in memory only after a counter, for all users. Costs grow with that.
+    pub fn passing_after(&self, ephemeral: u64) -> Passing {
+        let told = self.told();
+        Passing {
+            typing: told.typing.after(ephemeral).copied().collect(),
+            presence: told.presence.after(ephemeral).cloned().collect(),
+        }
+    }
+
+    fn tell<'u>(
+        &self,
+        users: impl IntoIterator<Item = &'u UserId>,
+        noted: impl Fn(&mut Told, u64),
+        note: impl Fn(&Inbox, u64),
+    ) {
         let inboxes = self.inboxes.read().unwrap_or_else(PoisonError::into_inner);
-        let telling = self.telling.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told();
         let counter = self.ephemeral.load(Ordering::Acquire) + 1;
-        let told: Vec<_> = users
+        let listening: Vec<_> = users
             .into_iter()
             .filter_map(|user_id| inboxes.get(user_id))
             .collect();
-        told.iter().for_each(|inbox| note(inbox, counter));
+        listening.iter().for_each(|inbox| note(inbox, counter));
+        noted(&mut told, counter);
+        told.newest = counter;
         self.ephemeral.store(counter, Ordering::Release);
-        drop(telling);
-        told.iter().for_each(|inbox| inbox.wake());
+        drop(told);
+        listening.iter().for_each(|inbox| inbox.wake());
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts to hand out a batch.
@@ -195,8 +253,6 @@ impl Delivering<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use ruma::user_id;
 
     use super::*;
@@ -235,5 +291,33 @@ mod tests {
         });
         assert_eq!(told.len(), 2 * usize::from(ROOMS));
         assert_eq!(hub.ephemeral(), 2 * u64::from(ROOMS));
+    }
+
+    #[test]
+    fn what_changes_while_an_inbox_is_gone_is_not_lost() {
+        let hub = Hub::default();
+        let (alice, bob) = (user_id!("@alice:example.org"), user_id!("@bob:example.org"));
+        hub.start_at(Position(7), 1_000);
+        let since = hub.ephemeral();
+        // Nothing has changed since the start: that is all there is to know.
+        let reaches =
+            |inbox: &Inbox, since| !inbox.has_after(Position(7), since, Position(7), hub.ephemeral());
+        assert!(reaches(&hub.open(alice), since - 1));
+        hub.typing_changed(1, [alice]);
+        assert!(!reaches(&hub.open(alice), since));
+        hub.sweep(KEEP_INBOX_MS + 1);
+        assert!(hub.is_empty());
+        hub.presence_changed(bob, [alice]);
+        let inbox = hub.open(alice);
+        assert!(
+            inbox
+                .after(Position(7), since, Position(7), hub.ephemeral())
+                .is_none()
+        );
+        let passing = hub.passing_after(since);
+        assert_eq!((&*passing.typing, passing.presence.len()), (&[1][..], 1));
+        let passing = hub.passing_after(since + 1);
+        assert_eq!((passing.typing.len(), passing.presence.contains(bob)), (0, true));
+        assert!(reaches(&inbox, hub.ephemeral()));
     }
 }

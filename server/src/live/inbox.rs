@@ -84,6 +84,8 @@ struct Contents {
     deliveries: VecDeque<Delivery>,
     /// Everything after this position is here.
     floor: Position,
+    /// Every change of what lives in memory only after this counter is in `typing` and `presence`.
+    ephemeral_floor: u64,
     typing: HashMap<i64, u64>,
     presence: HashMap<OwnedUserId, u64>,
     /// The newest counter in `typing` and `presence`.
@@ -108,12 +110,13 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// An inbox that is complete from `floor` on.
-    pub(super) fn new(user_id: OwnedUserId, floor: Position) -> Self {
+    /// An inbox that is complete from `floor` on, and of what lives in memory only from `ephemeral_floor` on.
+    pub(super) fn new(user_id: OwnedUserId, floor: Position, ephemeral_floor: u64) -> Self {
         Self {
             user_id,
             contents: Mutex::new(Contents {
                 floor,
+                ephemeral_floor,
                 ..Contents::default()
             }),
             changed: Notify::new(),
@@ -132,7 +135,7 @@ impl Inbox {
         ephemeral: u64,
     ) -> Option<Fresh> {
         let contents = self.lock();
-        if since < contents.floor {
+        if since < contents.floor || since_ephemeral < contents.ephemeral_floor {
             return None;
         }
         // What a session has not seen is the end of the queue, and mostly one item: looked for from there.
@@ -173,6 +176,7 @@ impl Inbox {
             .back()
             .map_or(contents.floor, |delivery| delivery.position);
         since < contents.floor
+            || since_ephemeral < contents.ephemeral_floor
             || newest > since && position > since
             || contents.latest_ephemeral > since_ephemeral && ephemeral > since_ephemeral
     }
@@ -382,7 +386,7 @@ mod tests {
     #[test]
     fn counts_from_before_a_receipt_are_not_remembered() {
         let (alice, bob) = (user_id!("@alice:example.org"), user_id!("@bob:example.org"));
-        let inbox = Inbox::new(alice.to_owned(), Position::START);
+        let inbox = Inbox::new(alice.to_owned(), Position::START, 0);
         let since = inbox.begin_counting();
         inbox.deliver(Position(1), receipt_of(alice));
         inbox.remember_unread(ROOM, unread(3), since);
@@ -400,7 +404,7 @@ mod tests {
     #[test]
     fn counts_are_not_remembered_without_all_that_came_meanwhile() {
         let (alice, bob) = (user_id!("@alice:example.org"), user_id!("@bob:example.org"));
-        let inbox = Inbox::new(alice.to_owned(), Position::START);
+        let inbox = Inbox::new(alice.to_owned(), Position::START, 0);
         let since = inbox.begin_counting();
         for position in (1..).take(DELIVERIES + 1) {
             inbox.deliver(Position(position), receipt_of(bob));

@@ -4,6 +4,7 @@
 //! user a read of the database and nothing else (design section 2).
 
 mod awaited;
+mod changes;
 mod destinations;
 mod hub;
 mod inbox;
@@ -13,7 +14,7 @@ mod unread;
 
 pub use awaited::Awaited;
 pub use destinations::Destinations;
-pub use hub::Hub;
+pub use hub::{Hub, Passing};
 pub use inbox::{Delivery, Fresh, Inbox, Item};
 pub use readers::Readers;
 pub use tail::{NewForPeer, Tail};

@@ -11,9 +11,9 @@ use ruma::OwnedUserId;
 use super::recent::last_of_each_slot;
 use super::shown::Shown;
 use super::window::{JoinedWindow, LeftWindow, Window};
-use super::{Sync, Wish, to_device};
+use super::{Sync, Wish, presence, to_device};
 use crate::accounts::Caller;
-use crate::live::Fresh;
+use crate::live::Passing;
 use crate::refusal::Refusal;
 use crate::store::account_data::{AccountData, GLOBAL};
 use crate::store::events::StoredEvent;
@@ -26,23 +26,23 @@ const PUSH_RULES: &str = "m.push_rules";
 /// How far back a timeline is looked through, in places, for events that are shown where few are.
 const LOOKED_THROUGH: i64 = 200;
 
-/// Gathers what a device has not seen since a position (`None`: anything). `fresh` brings what lives in memory only. The
-/// window ends at the position of `fresh`, or after it: see [`memberships_now`].
+/// Gathers what a device has not seen since a position (`None`: anything). `passing` is what changed of what lives in
+/// memory only. The window ends at `until`, or after it: see [`memberships_now`].
 pub(super) async fn window(
     sync: &Sync,
     caller: &Caller,
     since: Option<Position>,
-    fresh: Fresh,
+    until: Position,
+    passing: &Passing,
     wish: &Wish,
     ignored: &HashSet<OwnedUserId>,
 ) -> Result<Window, Refusal> {
-    let (memberships, until) = memberships_now(sync, caller, fresh.position).await?;
+    let (memberships, until) = memberships_now(sync, caller, until).await?;
     let mut window = Window {
         since,
         until,
         full_state: wish.full_state,
         gathered: true,
-        presence: fresh.presence,
         ..Window::default()
     };
     let after = since.unwrap_or(Position::START);
@@ -87,11 +87,12 @@ pub(super) async fn window(
             .extend(left_window(sync, &membership, since, shown, limit).await?);
     }
     fill_data(sync, caller, &mut window, since).await?;
-    for nid in fresh.typing {
-        if let Some(joined) = window.joined.get_mut(&nid) {
+    for nid in &passing.typing {
+        if let Some(joined) = window.joined.get_mut(nid) {
             joined.typing = true;
         }
     }
+    window.presence = presence::of_those_met(sync, caller, &memberships, &passing.presence);
     if let Some(since) = since {
         window.device_lists = sync.store.device_lists_since(&caller.user_id, since).await?;
     }

@@ -31,7 +31,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use maru_protocol::cursor::{Position, SinceToken};
-use ruma::OwnedUserId;
 
 pub use answer::Answer;
 pub use device_lists::DeviceLists;
@@ -40,11 +39,10 @@ pub use sending::Sending;
 pub use session::Session;
 
 use crate::accounts::Caller;
-use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::ephemeral::{Presence, Typing};
 use crate::keys::Keys;
-use crate::live::{Fresh, Hub};
+use crate::live::{Hub, Passing};
 use crate::push::Push;
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
@@ -64,8 +62,7 @@ pub struct Sync {
     presence: Arc<Presence>,
     keys: Arc<Keys>,
     push: Arc<Push>,
-    /// Devices for which no to-device message is kept: their cursors need no look at the database.
-    acknowledged: Cache<(OwnedUserId, String), ()>,
+    nothing_kept: to_device::NothingKept,
     lazily_loaded: lazy_members::LazyMembers,
     unanswered: Arc<sending::Unanswered>,
     told: told::ToldTimelines,
@@ -121,7 +118,7 @@ impl Sync {
             presence: sources.presence,
             keys: sources.keys,
             push: sources.push,
-            acknowledged: Cache::new(DEVICES),
+            nothing_kept: to_device::NothingKept::new(DEVICES),
             lazily_loaded: lazy_members::LazyMembers::new(DEVICES),
             unanswered: Arc::default(),
             told: told::ToldTimelines::new(),
@@ -165,15 +162,12 @@ impl Sync {
         } else {
             from.position
         };
-        let until = Fresh {
-            position: to.position.min(self.hub.position()),
-            ..Fresh::default()
-        };
         let window = gather::window(
             self,
             caller,
             Some(since),
-            until,
+            to.position.min(self.hub.position()),
+            &Passing::default(),
             &Wish::default(),
             &HashSet::new(),
         )
@@ -192,10 +186,10 @@ impl Sync {
     /// Drops the to-device messages that the device's cursor acknowledges; one that is gone acknowledges nothing. Costs
     /// a transaction only when the device has moved past messages.
     async fn acknowledge(&self, caller: &Caller, cursor: SinceToken) -> Result<(), Refusal> {
-        let key = (caller.user_id.clone(), caller.device_id.clone());
-        if self.is_gone(&cursor) || self.acknowledged.get(&key).is_some() {
+        if self.is_gone(&cursor) || self.nothing_kept.is_known_for(caller) {
             return Ok(());
         }
+        let asked = self.nothing_kept.ask();
         let (user_id, device_id) = (&caller.user_id, &caller.device_id);
         let everything = Position(i64::MAX);
         let oldest = self
@@ -203,7 +197,7 @@ impl Sync {
             .to_device(user_id, device_id, Position::START, everything, 1)
             .await?;
         match oldest.first() {
-            None => self.acknowledged.insert(key, ()),
+            None => self.nothing_kept.remember(caller, asked),
             Some((position, _)) if *position <= cursor.position => {
                 self.store
                     .acknowledge_to_device(user_id, device_id, cursor.position)
@@ -212,11 +206,5 @@ impl Sync {
             Some(_) => {}
         }
         Ok(())
-    }
-
-    /// Notes that to-device messages up to a position are being given to the device.
-    fn gave_to_device(&self, caller: &Caller) {
-        self.acknowledged
-            .remove(&(caller.user_id.clone(), caller.device_id.clone()));
     }
 }

@@ -6,9 +6,35 @@ use ruma::OwnedUserId;
 
 use super::window::{JoinedWindow, Window};
 use super::{Sync, Wish, members};
+use crate::accounts::Caller;
+use crate::store::rooms::StoredMembership;
 
 /// The presence of members of larger rooms is not told when the room is, nor that of those who come into one.
 const MEMBERS: usize = 200;
+
+/// Those of some users whose presence the caller is told when it changes: the caller, and the members of the caller's
+/// rooms that are not too large. Costs grow with the members of these.
+pub(super) fn of_those_met(
+    sync: &Sync,
+    caller: &Caller,
+    memberships: &[StoredMembership],
+    users: &HashSet<OwnedUserId>,
+) -> Vec<OwnedUserId> {
+    if users.is_empty() {
+        return Vec::new();
+    }
+    let mut met: HashSet<&OwnedUserId> = users.get(&caller.user_id).into_iter().collect();
+    for membership in memberships.iter().map(|stored| &stored.membership) {
+        let joined = || sync.rooms.table().get(membership.room);
+        let Some(room) = (membership.membership == "join").then(joined).flatten() else {
+            continue;
+        };
+        if room.member_count() <= sync.presence.most_told() {
+            room.for_each_member(|member| met.extend(users.get(member)));
+        }
+    }
+    met.into_iter().cloned().collect()
+}
 
 /// Presence events of users whose presence is news, of those who have come into a room, and of all who are in a room that
 /// is new to the device.

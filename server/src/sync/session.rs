@@ -18,7 +18,7 @@ use super::window::{JoinedWindow, Window};
 use super::{Sync, Wish, device_lists, gather, joined, left, members, presence, recent, stripped, unread};
 use crate::accounts::Caller;
 use crate::keys::RememberedCounts;
-use crate::live::{Fresh, Inbox};
+use crate::live::Inbox;
 use crate::push::{IGNORED_USERS, ignored_users};
 use crate::refusal::Refusal;
 use crate::rooms::view::{Reader, Recency, View};
@@ -131,7 +131,8 @@ impl<'s> Session<'s> {
                 Some(hold) => drop(Box::pin(timeout_at(hold.until, changed)).await),
             }
         }
-        !self.is_stopping()
+        // What the server says before it stops is still told.
+        !self.is_stopping() || self.has_news()
     }
 
     /// Waits for a recall, or until the server stops; whether it came. What is new is left waiting. May be dropped at
@@ -245,30 +246,33 @@ impl<'s> Session<'s> {
         }
     }
 
+    /// The window since a cursor, or of all there is, from the database.
     async fn gathered(&self, since: Option<SinceToken>, now: SinceToken) -> Result<Window, Refusal> {
-        let position = since.map_or(Position::START, |since| since.position);
-        let ephemeral = since.map_or(0, |since| since.ephemeral);
-        let ephemeral = if ephemeral > now.ephemeral { 0 } else { ephemeral };
-        let floor = position.max(self.inbox.floor());
-        let in_memory = self
-            .inbox
-            .after(floor, ephemeral, now.position, now.ephemeral)
-            .unwrap_or_default();
-        let fresh = Fresh {
-            deliveries: Vec::new(),
-            position: now.position,
-            ephemeral: now.ephemeral,
-            ..in_memory
-        };
-        gather::window(
-            self.sync,
-            &self.caller,
-            since.map(|since| since.position),
-            fresh,
-            &self.wish,
-            &self.ignored,
-        )
-        .await
+        // A counter ahead of this one is of a server whose clock was.
+        let counter = |since: SinceToken| Some(since.ephemeral).filter(|counter| *counter <= now.ephemeral);
+        let passing = since.map(|since| self.sync.hub.passing_after(counter(since).unwrap_or(0)));
+        let (position, passing) = (since.map(|since| since.position), passing.unwrap_or_default());
+        let Self {
+            sync,
+            caller,
+            wish,
+            ignored,
+            ..
+        } = self;
+        let window = gather::window(sync, caller, position, now.position, &passing, wish, ignored).await?;
+        // It may end after `now`, and so after what the device is being answered.
+        while window.until > now.position {
+            let changed = self.inbox.changed();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match sync.unanswered.hold(caller) {
+                Some(hold) if hold.position < window.until => {
+                    drop(Box::pin(timeout_at(hold.until, changed)).await);
+                }
+                _ => break,
+            }
+        }
+        Ok(window)
     }
 
     /// Whom the user ignores: read once, and then kept current by the inbox.
@@ -292,7 +296,7 @@ impl<'s> Session<'s> {
         let filter = &self.wish.filter;
         // To-device messages stand before the events that they decrypt.
         if !window.to_device.is_empty() {
-            self.sync.gave_to_device(&self.caller);
+            self.sync.nothing_kept.gave(&self.caller);
             write_name(out, "to_device");
             out.push('{');
             write_events(out, window.to_device.iter().map(String::as_str));

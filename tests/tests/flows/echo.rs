@@ -9,6 +9,7 @@ use tower::ServiceExt;
 
 on_both_engines!(
     a_device_hears_of_its_event_after_the_answer,
+    the_answer_comes_first_though_the_sender_s_membership_changes,
     a_device_waits_for_an_answer_that_nobody_takes_no_longer_than_a_moment,
 );
 
@@ -75,6 +76,27 @@ async fn a_device_hears_of_its_event_after_the_answer(server: TestServer) {
         assert_eq!(synced.timeline(&room).len(), 1, "it has been answered");
         assert_eq!(waiting.await.unwrap().timeline(&room).len(), 1);
     }
+}
+
+async fn the_answer_comes_first_though_the_sender_s_membership_changes(server: TestServer) {
+    let alice = server.user("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let other = alice.second_device().await;
+    let path = format!("rooms/{}/send/m.room.message/one", encode(&room));
+    let text = json!({ "msgtype": "m.text", "body": "hello" });
+    let answer = send_and_keep(&server, &alice, &path, text).await;
+    let path = format!("profile/{}/displayname", encode(&alice.id));
+    other.put(&path, json!({ "displayname": "Alice" })).await.ok();
+    let first = {
+        let alice = alice.clone();
+        tokio::spawn(async move { alice.sync(None).await })
+    };
+    for _ in 0..5 {
+        assert_eq!(other.sync(None).await.texts(&room), ["hello"]);
+    }
+    assert!(!first.is_finished(), "it is being answered");
+    drop(answer);
+    assert_eq!(first.await.unwrap().texts(&room), ["hello"]);
 }
 
 async fn a_device_waits_for_an_answer_that_nobody_takes_no_longer_than_a_moment(server: TestServer) {

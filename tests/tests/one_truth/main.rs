@@ -14,6 +14,7 @@
 
 mod history;
 mod model;
+mod passing;
 mod races;
 mod reading;
 
