@@ -66,6 +66,8 @@ struct People {
     known: HashMap<OwnedUserId, Person>,
     /// One entry for each user who is not offline, in order of time: when to look at the user again.
     looks: VecDeque<(Instant, OwnedUserId)>,
+    /// The users of those entries.
+    queued: HashSet<OwnedUserId>,
 }
 
 #[derive(Debug)]
@@ -293,7 +295,7 @@ impl Presence {
         };
         let news = self.appear(&mut person, state.clone(), now);
         people.known.insert(user_id.to_owned(), person);
-        if state != PresenceState::Offline && !people.looks.iter().any(|(_, queued)| queued == user_id) {
+        if state != PresenceState::Offline && people.queued.insert(user_id.to_owned()) {
             people
                 .looks
                 .push_back((now + self.limits.offline_after, user_id.to_owned()));
@@ -305,7 +307,7 @@ impl Presence {
     fn look(&self, now: Instant) -> Vec<OwnedUserId> {
         let mut changed = Vec::new();
         let mut people = self.lock();
-        let People { known, looks } = &mut *people;
+        let People { known, looks, queued } = &mut *people;
         while looks.front().is_some_and(|(at, _)| *at <= now) {
             let Some((_, user_id)) = looks.pop_front() else {
                 break;
@@ -314,10 +316,12 @@ impl Presence {
                 .get_mut(&user_id)
                 .filter(|person| person.state != PresenceState::Offline)
             else {
+                queued.remove(&user_id);
                 continue;
             };
             if person.heartbeat + self.limits.offline_after <= now {
                 person.state = PresenceState::Offline;
+                queued.remove(&user_id);
                 changed.push(user_id);
             } else {
                 looks.push_back((now + self.limits.offline_after, user_id));
