@@ -1,10 +1,13 @@
 //! The one mapping from refusals to the wire (client-server API, "Standard error response").
 
+use std::time::{Duration, Instant};
+
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
 use crate::accounts::{Challenge, Stage};
+use crate::observe::seldom::Seldom;
 use crate::refusal::Refusal;
 
 /// An answer that is an error.
@@ -54,6 +57,9 @@ pub(super) fn on_the_wire(refusal: &Refusal) -> (StatusCode, &'static str) {
     }
 }
 
+/// Whoever asks for what another server does not give causes a line.
+static UNSERVED: Seldom = Seldom::new(Duration::from_secs(10));
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         if let Refusal::InteractiveAuth(challenge) = &self.0 {
@@ -62,7 +68,12 @@ impl IntoResponse for ApiError {
         let (status, errcode) = on_the_wire(&self.0);
         match &self.0 {
             Refusal::Internal(cause) => tracing::error!(%cause, "a request failed"),
-            Refusal::Unavailable(cause) => tracing::warn!(%cause, "a request could not be served"),
+            Refusal::Unavailable(cause) => {
+                tracing::debug!(%cause, "a request could not be served");
+                if let Some(left_out) = UNSERVED.due(Instant::now()) {
+                    tracing::warn!(%cause, left_out, "a request could not be served");
+                }
+            }
             _ => {}
         }
         let mut body = json!({ "errcode": errcode, "error": self.0.to_string() });

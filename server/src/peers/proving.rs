@@ -48,10 +48,8 @@ impl RefusedKeys {
         if keys.len() >= MOST_REFUSED && !keys.contains_key(&record.name) {
             return;
         }
-        let earlier = keys
-            .get(&record.name)
-            .filter(|refused| refused.root_key == record.root_key);
-        let count = earlier.map_or(1, |refused| refused.count + 1);
+        // Whichever key it comes with: a peer may have as many as it likes.
+        let count = keys.get(&record.name).map_or(1, |refused| refused.count + 1);
         if count.is_power_of_two() {
             tracing::warn!(peer = %record.name, root_key = %record.root_key, count, "refused: {not_kept}");
         }
