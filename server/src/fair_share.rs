@@ -102,7 +102,10 @@ impl<K: Key> Shared<K> {
 
     /// Gives free places to those whose turn it is.
     fn give(self: &Arc<Self>) {
-        while let Some((key, waiter)) = self.line().next(self.places, self.places_each) {
+        loop {
+            // Not locked while a place is sent: one that nobody waits for any more comes back at once.
+            let next = self.line().next(self.places, self.places_each);
+            let Some((key, waiter)) = next else { return };
             let place = Place {
                 shared: Arc::clone(self),
                 key,
