@@ -7,6 +7,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Row};
 use tempfile::TempDir;
 
 use crate::postgres::{self, Cluster, OwnDatabase};
+use crate::tcp_relay::TcpRelay;
 
 /// Where a server keeps its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,21 @@ impl Data {
             folder: tempfile::tempdir().unwrap(),
             postgres: Some(OwnDatabase::create(cluster)),
         }
+    }
+
+    /// Empty data on the test run's PostgreSQL, reached over a relay.
+    ///
+    /// # Panics
+    /// When there is no PostgreSQL.
+    pub async fn over_relay() -> (Self, TcpRelay) {
+        let mut database = OwnDatabase::create(Cluster::shared());
+        let relay = TcpRelay::to(database.server()).await;
+        database.go_through(relay.address());
+        let data = Self {
+            folder: tempfile::tempdir().unwrap(),
+            postgres: Some(database),
+        };
+        (data, relay)
     }
 
     /// The data folder.

@@ -35,6 +35,7 @@ pub mod process;
 pub mod relay;
 pub mod server;
 pub mod site;
+pub mod tcp_relay;
 pub mod user;
 pub mod waiting;
 pub mod web;

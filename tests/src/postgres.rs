@@ -5,6 +5,7 @@
 //! process ends, in whatever way: it waits for the end of a pipe that only this process holds open.
 
 use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
@@ -185,6 +186,25 @@ impl OwnDatabase {
             url: url_of(cluster, &name),
             name,
         }
+    }
+
+    /// Where the PostgreSQL server listens.
+    ///
+    /// # Panics
+    /// When its URL names no socket address.
+    #[must_use]
+    pub fn server(&self) -> SocketAddr {
+        let (_, server) = self.cluster.rsplit_once('@').expect("a user");
+        let (server, _) = server.split_once('/').expect("a database");
+        let mut found = server.to_socket_addrs().expect("a host and a port");
+        found.next().expect("an address")
+    }
+
+    /// Reached at another address from now on, by servers and by tests.
+    pub fn go_through(&mut self, relay: SocketAddr) {
+        let (user, server) = self.url.rsplit_once('@').expect("a user");
+        let (_, database) = server.split_once('/').expect("a database");
+        self.url = format!("{user}@{relay}/{database}");
     }
 
     /// Its address.

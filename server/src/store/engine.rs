@@ -31,6 +31,9 @@ const STATEMENT_CACHE: usize = 512;
 /// What a transaction that will write begins with on SQLite.
 const BEGIN: &str = "BEGIN IMMEDIATE";
 
+/// How long PostgreSQL may take for one answer: the link may be gone without anybody being told.
+const READING: Duration = Duration::from_secs(20);
+
 /// Rows that SQLite's thread may be ahead of who reads them: each stop costs a change of threads.
 const ROWS_AHEAD: usize = 1024;
 
@@ -365,11 +368,9 @@ impl Query {
             }
             On::Readers(Readers::Postgres(pool)) => {
                 let rows = sqlx::query_with(self.sql, postgres_arguments(self.values)?);
-                rows.fetch_all(pool)
-                    .await?
-                    .into_iter()
-                    .map(Row::Postgres)
-                    .collect()
+                let rows = tokio::time::timeout(READING, rows.fetch_all(pool)).await;
+                let rows = rows.map_err(|_| StoreError::Unavailable("it does not answer in time".into()))?;
+                rows?.into_iter().map(Row::Postgres).collect()
             }
             On::Connection(Connection::Postgres(c)) => {
                 let rows = sqlx::query_with(self.sql, postgres_arguments(self.values)?);

@@ -23,6 +23,7 @@ pub mod media;
 pub mod notifications;
 pub mod one_time_keys;
 pub mod outgoing;
+mod own_connection;
 mod own_events;
 mod packed;
 pub mod peer_messages;
@@ -114,7 +115,7 @@ impl StoreError {
     pub fn is_temporary(&self) -> bool {
         matches!(
             self,
-            Self::Full(_) | Self::Unavailable(_) | Self::StaleHead | Self::Busy
+            Self::Full(_) | Self::Unavailable(_) | Self::StaleHead | Self::Busy | Self::InUse
         )
     }
 
@@ -211,7 +212,8 @@ impl Store {
             Database::Sqlite(path) => Address::sqlite(path),
             Database::Postgres(url) => Address::postgres(url)?,
         };
-        let mut connection = writer::connect_alone(&address).await?;
+        let mut own = own_connection::OwnConnection::open(address.clone()).await?;
+        let mut connection = own.take().ok_or(StoreError::Busy)?;
         schema::migrate(&mut connection).await?;
         let (log_id, position) = read_or_start_log(&mut connection, fresh_log_id).await?;
         let highest = query(
@@ -222,9 +224,10 @@ impl Store {
         .await?
         .map_or(Ok(None), |row| row.get::<Option<i64>>(0))?
         .unwrap_or(0);
+        own.put(connection);
         Ok(Arc::new(Self {
             readers: address.readers(READERS),
-            writer: writer::Writer::start(address, connection, position, limits, readers),
+            writer: writer::Writer::start(own, position, limits, readers),
             log_id,
             numbers: AtomicI64::new(highest + 1),
             runs: state::RunCache::default(),

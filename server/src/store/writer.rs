@@ -15,8 +15,9 @@ use maru_protocol::cursor::Position;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::engine::{Address, Connection, query};
+use super::engine::{Connection, query};
 use super::log::{Change, CommitReader, Committed, Pending, Record, place_records};
+use super::own_connection::{OwnConnection, answered, rolled_back};
 use super::{CommitLimits, StoreError, records};
 use crate::observe::metrics;
 
@@ -26,15 +27,8 @@ const QUEUE_CHANGES: usize = 16_384;
 /// Bytes that may wait.
 const QUEUE_BYTES: usize = 64 << 20;
 
-/// Waits between attempts to reach the database again: from, to.
+/// Waits between questions what became of a commit: from, to.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-
-/// The session lock that keeps a second process off a PostgreSQL database ("maru").
-const SESSION_LOCK: i64 = 0x6d61_7275;
-
-/// How long to try for it, and the pause in between: PostgreSQL notices a moment later that the process before has ended.
-const LOCK_PATIENCE: Duration = Duration::from_secs(3);
-const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// A piece of work that reads before it writes, in a transaction of its own.
 pub(super) type Task = Box<dyn for<'t> FnOnce(&'t mut Transaction) -> Running<'t> + Send>;
@@ -76,10 +70,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the task with an open connection whose log stands at `position`.
+    /// Starts the task with an open connection to a log that stands at `position`.
     pub(super) fn start(
-        address: Address,
-        connection: Connection,
+        connection: OwnConnection,
         position: Position,
         limits: CommitLimits,
         readers: Arc<dyn CommitReader>,
@@ -90,8 +83,7 @@ impl Writer {
         // What was there before this run is not looked through: it may be anything.
         let newest_for_peers = Arc::new(AtomicI64::new(position.0));
         let state = State {
-            address,
-            connection: Some(connection),
+            connection,
             position,
             limits,
             readers,
@@ -179,8 +171,7 @@ enum Failure {
 }
 
 struct State {
-    address: Address,
-    connection: Option<Connection>,
+    connection: OwnConnection,
     position: Position,
     limits: CommitLimits,
     readers: Arc<dyn CommitReader>,
@@ -288,7 +279,11 @@ impl State {
     /// One transaction; when its outcome is unknown, finds it out before returning.
     async fn attempt(&mut self, placed: &[Committed]) -> Result<(), StoreError> {
         let mut connection = self.connected().await?;
-        let outcome = store_once(&mut connection, placed, self.position).await;
+        let storing = finished(connection.is_sqlite(), async {
+            connection.begin().await.map_err(Failure::Refused)?;
+            finish(&mut connection, placed, self.position).await
+        });
+        let outcome = storing.await;
         self.settle(connection, outcome, placed).await
     }
 
@@ -299,7 +294,8 @@ impl State {
 
     async fn perform_once(&mut self, task: Task) -> Result<Position, StoreError> {
         let mut connection = self.connected().await?;
-        if let Err(error) = connection.begin().await {
+        let is_embedded = connection.is_sqlite();
+        if let Err(error) = answered(is_embedded, connection.begin()).await {
             return Err(self
                 .settle(connection, Err(Failure::Refused(error)), &[])
                 .await
@@ -310,14 +306,17 @@ impl State {
             connection,
             records: Vec::new(),
         };
-        let ran = task(&mut transaction).await;
+        let ran = answered(is_embedded, task(&mut transaction)).await;
         let Transaction {
             mut connection,
             records,
         } = transaction;
         let placed = place_records(records, self.position);
         let outcome = match ran {
-            Ok(()) => finish(&mut connection, &placed, self.position).await,
+            Ok(()) => {
+                let finishing = finish(&mut connection, &placed, self.position);
+                finished(is_embedded, finishing).await
+            }
             Err(error) => Err(Failure::Refused(error)),
         };
         self.settle(connection, outcome, &placed).await?;
@@ -334,12 +333,12 @@ impl State {
     ) -> Result<(), StoreError> {
         match outcome {
             Ok(()) => {
-                self.connection = Some(connection);
+                self.connection.put(connection);
                 Ok(())
             }
             Err(Failure::Refused(error)) => {
-                if connection.rollback().await.is_ok() && !matches!(error, StoreError::Unavailable(_)) {
-                    self.connection = Some(connection);
+                if !matches!(error, StoreError::Unavailable(_)) && rolled_back(&mut connection).await {
+                    self.connection.put(connection);
                 }
                 Err(error)
             }
@@ -377,7 +376,7 @@ impl State {
         match self.connection.take() {
             Some(connection) => Ok(connection),
             None => {
-                let mut connection = connect_alone(&self.address).await?;
+                let mut connection = self.connection.connect().await?;
                 let found = position_on(&mut connection).await?;
                 if found != self.position {
                     let what = format!("the log stands at {} instead of {}", found.0, self.position.0);
@@ -393,13 +392,13 @@ impl State {
         let mut wait = RETRY.0;
         loop {
             let asked = async {
-                let mut connection = connect_alone(&self.address).await?;
+                let mut connection = self.connection.connect().await?;
                 let position = position_on(&mut connection).await?;
                 Ok::<_, StoreError>((connection, position))
             };
             match asked.await {
                 Ok((connection, position)) => {
-                    self.connection = Some(connection);
+                    self.connection.put(connection);
                     return position;
                 }
                 Err(error) => {
@@ -423,13 +422,13 @@ fn last_position(placed: &[Committed], before: Position) -> Position {
     }
 }
 
-async fn store_once(
-    connection: &mut Connection,
-    placed: &[Committed],
-    before: Position,
+/// Waits for a transaction. Whether one that is not answered in time was committed is not known.
+async fn finished(
+    is_embedded: bool,
+    transaction: impl Future<Output = Result<(), Failure>>,
 ) -> Result<(), Failure> {
-    connection.begin().await.map_err(Failure::Refused)?;
-    finish(connection, placed, before).await
+    let known = answered(is_embedded, async { Ok(transaction.await) }).await;
+    known.unwrap_or_else(|error| Err(Failure::Unknown(error)))
 }
 
 /// Stores the records of the open transaction and commits it.
@@ -466,28 +465,4 @@ async fn position_on(connection: &mut Connection) -> Result<Position, StoreError
     Ok(Position(
         row.ok_or_else(|| StoreError::corrupt("log", "no row"))?.get(0)?,
     ))
-}
-
-/// A connection that holds the database for this process.
-pub(super) async fn connect_alone(address: &Address) -> Result<Connection, StoreError> {
-    let mut connection = address.connect().await?;
-    if connection.is_sqlite() {
-        return Ok(connection);
-    }
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    while !takes_lock(&mut connection).await? {
-        if Instant::now() >= deadline {
-            return Err(StoreError::InUse);
-        }
-        tokio::time::sleep(LOCK_PAUSE).await;
-    }
-    Ok(connection)
-}
-
-async fn takes_lock(connection: &mut Connection) -> Result<bool, StoreError> {
-    let row = query("SELECT CASE WHEN pg_try_advisory_lock($1) THEN 1::bigint ELSE 0::bigint END")
-        .bind(SESSION_LOCK)
-        .optional(connection)
-        .await?;
-    Ok(row.map_or(Ok(0), |row| row.get::<i64>(0))? == 1)
 }

@@ -1,10 +1,11 @@
-//! What goes wrong under a running server: it is killed, its database is, its disk fills up, it is told to stop, its
+//! What goes wrong under a running server: it is killed, its database is, or the link to it goes dead, its disk fills up, it is told to stop, its
 //! peer is killed, the network between them is bad.
 
 mod bad_network;
 mod database_killed;
 mod disk_full;
 mod killed;
+mod link_dead;
 mod servers_killed;
 mod stopping;
 mod talk;
