@@ -106,6 +106,12 @@ impl Facts {
         self.by_id.get(id)?.as_ref()
     }
 
+    /// Whether an event is held, or known to be absent.
+    #[must_use]
+    pub fn was_asked(&self, id: &EventId) -> bool {
+        self.by_id.contains_key(id)
+    }
+
     /// How many events are held.
     #[must_use]
     pub fn len(&self) -> usize {

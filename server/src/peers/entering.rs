@@ -30,6 +30,14 @@ fn weightier(before: Refusal, now: Refusal) -> Refusal {
     }
 }
 
+/// Does what other servers take part in to its end, also when whoever asked for it does not wait: what they have accepted is
+/// not forgotten here.
+pub(super) async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::spawn(work).await.map_err(Refusal::internal)?
+}
+
 impl Peers {
     /// Joins a user of this server to a room, here if this server is in it and may let the user in, else through another.
     ///
@@ -43,6 +51,17 @@ impl Peers {
         reason: Option<String>,
     ) -> Result<OwnedRoomId, Refusal> {
         let (room_id, via) = self.locate(name, via).await?;
+        let (peers, user_id) = (Arc::clone(self), user_id.to_owned());
+        to_the_end(async move { peers.join_room(room_id, &user_id, via, reason).await }).await
+    }
+
+    async fn join_room(
+        self: &Arc<Self>,
+        room_id: OwnedRoomId,
+        user_id: &UserId,
+        via: Vec<OwnedServerName>,
+        reason: Option<String>,
+    ) -> Result<OwnedRoomId, Refusal> {
         if self.join_here(&room_id, user_id, &reason).await? {
             return Ok(room_id);
         }
@@ -107,14 +126,19 @@ impl Peers {
             self.rooms.knock(&room, user_id, reason).await?;
             return Ok(room_id);
         }
-        let servers = self.who_knows(&room_id, user_id, via).await?;
-        let wish = Wish {
-            room_id: &room_id,
-            user_id,
-            membership: Membership::Knock,
-            content: self.rooms.knock_content(user_id, reason).await?,
-        };
-        self.step_through_any(&servers, &wish).await.map(|()| room_id)
+        let (peers, user_id) = (Arc::clone(self), user_id.to_owned());
+        to_the_end(async move {
+            let servers = peers.who_knows(&room_id, &user_id, via).await?;
+            let wish = Wish {
+                room_id: &room_id,
+                user_id: &user_id,
+                membership: Membership::Knock,
+                content: peers.rooms.knock_content(&user_id, reason).await?,
+            };
+            peers.step_through_any(&servers, &wish).await?;
+            Ok(room_id)
+        })
+        .await
     }
 
     /// Takes a user out of a room, or takes back a knock on, or declines an invitation to, one that this server is not in.
@@ -131,6 +155,17 @@ impl Peers {
         if let Some(room) = self.settled(room_id).await? {
             return self.rooms.leave(&room, user_id, reason).await;
         }
+        let peers = Arc::clone(self);
+        let (room_id, user_id) = (room_id.to_owned(), user_id.to_owned());
+        to_the_end(async move { peers.leave_outside(&room_id, &user_id, reason).await }).await
+    }
+
+    async fn leave_outside(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        reason: Option<String>,
+    ) -> Result<(), Refusal> {
         let outside = self.rooms.membership_outside(room_id, user_id).await?;
         let Some((stored, version)) = outside else {
             return Err(Refusal::not_found("this server does not know that room"));
@@ -184,14 +219,13 @@ impl Peers {
             return Ok(());
         }
         let arrival = Arrival {
-            room_id: wish.room_id.to_owned(),
             version: built.version,
             state: done.state,
             join,
         };
         let arrived = async {
-            let _turn = self.ingesting.take(wish.room_id).await;
-            self.rooms.arrive(arrival).await
+            let turn = self.rooms.ingest_turn(wish.room_id).await;
+            self.rooms.arrive(&turn, arrival).await
         };
         let room = arrived.await.inspect_err(|refusal| {
             if matches!(refusal, Refusal::Forbidden(_)) {
@@ -258,8 +292,8 @@ impl Peers {
     ) -> Result<(), Refusal> {
         let taken = {
             // The room's servers may be faster in telling of it.
-            let _turn = self.ingesting.take(&room.room_id).await;
-            self.rooms.take_in(room, vec![incoming.clone()]).await?
+            let turn = self.rooms.ingest_turn(&room.room_id).await;
+            self.rooms.take_in(&turn, room, vec![incoming.clone()]).await?
         };
         match taken.into_iter().next() {
             Some(Taken::Stored(verdict)) => {
@@ -305,8 +339,9 @@ impl Peers {
         };
         let Admission { stripped_state, .. } = self.ask_once(server, call).await?;
         let shown = (wish.membership == Membership::Knock).then(|| stripped(&stripped_state));
+        let turn = self.rooms.ingest_turn(wish.room_id).await;
         self.rooms
-            .outside_membership(&wish.room_id.to_owned(), built.version, built.event, shown)
+            .outside_membership(&turn, built.version, built.event, shown)
             .await
     }
 
@@ -325,8 +360,9 @@ impl Peers {
         let event =
             self.rooms
                 .member_for_others(wish.room_id, wish.user_id, wish.content.clone(), links, version)?;
+        let turn = self.rooms.ingest_turn(wish.room_id).await;
         self.rooms
-            .outside_membership(&wish.room_id.to_owned(), version, Arc::new(event), None)
+            .outside_membership(&turn, version, Arc::new(event), None)
             .await
     }
 

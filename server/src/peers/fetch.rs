@@ -25,6 +25,12 @@ const LONGEST: Duration = Duration::from_secs(600);
 /// How long one of its questions may take, answer and all, other than for a state, which may be large.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a state may take to come that a gap needs which is being filled since `begun`: it may be large, but others are
+/// asked for it when it does not come.
+pub(super) fn state_patience(begun: Instant) -> Duration {
+    LONGEST.saturating_sub(begun.elapsed()) / 2
+}
+
 /// What a gap is filled for.
 struct Drive<'a> {
     room: &'a Arc<Room>,
@@ -81,10 +87,17 @@ impl Peers {
         self.fill(gap, drive).await
     }
 
-    /// Whom to ask about a room: whoever told of the gap, if somebody did, then those that are connected.
+    /// Whom to ask about a room: whoever told of the gap, if somebody did, then those that are connected; last those that
+    /// did not help lately.
     pub(super) fn helpers(&self, room: &Room, first: Option<&ServerName>) -> Vec<OwnedServerName> {
-        let mut servers = self.candidates(first.map(ToOwned::to_owned), Some(room));
-        servers.sort_by_key(|name| (first.is_none_or(|first| first != *name), !self.is_connected(name)));
+        let (now, mut servers) = (
+            Instant::now(),
+            self.candidates(first.map(ToOwned::to_owned), Some(room)),
+        );
+        servers.sort_by_cached_key(|name| {
+            let is_first = first.is_some_and(|first| first == *name);
+            (!is_first, self.unhelpful.is(name, now), !self.is_connected(name))
+        });
         servers
     }
 
@@ -152,20 +165,33 @@ impl Peers {
     }
 
     /// Asks a peer what a gap wants to know that is being filled since `begun`.
-    async fn put_in_time(
+    pub(super) async fn put_in_time(
         &self,
         room: &Room,
         peer: &ServerName,
         question: Question,
         begun: Instant,
     ) -> Result<Answer, Refusal> {
-        let left = LONGEST.saturating_sub(begun.elapsed());
         let patience = match question {
-            Question::State(_) => left,
-            _ => left.min(PATIENCE),
+            Question::State(_) => state_patience(begun),
+            _ => LONGEST.saturating_sub(begun.elapsed()).min(PATIENCE),
         };
-        let answer = timeout(patience, self.put(room, peer, question)).await;
-        answer.unwrap_or_else(|_| Err(Refusal::Unavailable(format!("{peer} does not answer in time"))))
+        self.in_time(peer, patience, self.put(room, peer, question)).await
+    }
+
+    /// Waits for a peer's answer for so long and no longer, and remembers whether it helped.
+    pub(super) async fn in_time<T>(
+        &self,
+        peer: &ServerName,
+        patience: Duration,
+        answer: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        let answer = timeout(patience, answer).await;
+        let answer =
+            answer.unwrap_or_else(|_| Err(Refusal::Unavailable(format!("{peer} does not answer in time"))));
+        let helped = !matches!(answer, Err(Refusal::Unavailable(_)));
+        self.unhelpful.note(peer, helped, Instant::now());
+        answer
     }
 
     /// Asks a peer what a gap wants to know.

@@ -433,14 +433,14 @@ impl Peers {
         events: Vec<Incoming>,
     ) -> Result<Vec<Taken>, Refusal> {
         // What is filled beside the inbox may bring the same events.
-        let _turn = self.ingesting.take(&room.room_id).await;
+        let turn = self.rooms.ingest_turn(&room.room_id).await;
         let known = Arc::clone(&room.head().servers);
         // By its log comes what a server has just said, also where that was fetched a moment before.
         let said = events
             .iter()
             .map(|incoming| incoming.inbox.map(|_| Arc::clone(&incoming.event)));
         let said: Vec<_> = said.collect();
-        let taken = self.rooms.take_in(room, events).await?;
+        let taken = self.rooms.take_in(&turn, room, events).await?;
         let head = room.head();
         for (event, taken) in said.iter().zip(&taken) {
             if let (Some(event), Some(outcome)) = (event, taken.outcome())

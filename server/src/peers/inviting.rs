@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::Peers;
 use super::answers::refused;
+use super::entering::to_the_end;
 use crate::refusal::Refusal;
 use crate::rooms::ingest::{Incoming, Taken};
 use crate::rooms::{NewRoomRequest, Room};
@@ -64,7 +65,9 @@ impl Peers {
             return self.rooms.invite(room, sender, target, reason).await;
         }
         let content = self.rooms.invite_content(reason, None);
-        self.invite_with(room, sender, target, content).await
+        let (peers, room) = (Arc::clone(self), Arc::clone(room));
+        let (sender, target) = (sender.to_owned(), target.to_owned());
+        to_the_end(async move { peers.invite_with(&room, &sender, &target, content).await }).await
     }
 
     /// Invites somebody of another server. One that is not in the room agrees before the invitation enters the room; one
@@ -114,7 +117,10 @@ impl Peers {
         }
         let mut incoming = Incoming::live(signed);
         incoming.own = true;
-        let taken = self.rooms.take_in(room, vec![incoming]).await?;
+        let taken = {
+            let turn = self.rooms.ingest_turn(&room.room_id).await;
+            self.rooms.take_in(&turn, room, vec![incoming]).await?
+        };
         match taken.first().and_then(Taken::outcome) {
             Some(Outcome::Accepted) => {
                 self.wake_room(room);
@@ -162,13 +168,9 @@ impl Peers {
         let json = Json::from(Arc::clone(&signed.json));
         // In a room that this server is in, the event comes by the log and is judged like any other.
         if self.settled(&invite.room_id).await.map_err(refused)?.is_none() {
+            let turn = self.rooms.ingest_turn(&invite.room_id).await;
             self.rooms
-                .outside_membership(
-                    &invite.room_id,
-                    version,
-                    signed,
-                    Some(stripped(&invite.stripped_state)),
-                )
+                .outside_membership(&turn, version, signed, Some(stripped(&invite.stripped_state)))
                 .await
                 .map_err(refused)?;
         }
@@ -211,9 +213,8 @@ impl Peers {
             let ends = &*event.event_type == "m.room.member"
                 && matches!(Membership::of(&event), Some(Membership::Leave | Membership::Ban));
             if ends && self.is_believed(room_id, target, &row.server_name).await? {
-                self.rooms
-                    .outside_membership(room_id, version, event, None)
-                    .await?;
+                let turn = self.rooms.ingest_turn(room_id).await;
+                self.rooms.outside_membership(&turn, version, event, None).await?;
             }
         }
         self.drop_rows(nids).await

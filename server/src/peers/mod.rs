@@ -8,17 +8,19 @@
 //! - [`outgoing`]: what a peer is sent. [`sorting`]: what comes and is worth storing. [`inbox`]: what came, room by room;
 //!   [`inbox_sizes`]: how much of whom at most. [`strays`]: who has left and does not know it.
 //! - [`verify`]: the checks that need no room. [`dropped`]: what fails them. [`fetch`]: filling a gap. [`filling`]: which
-//!   ones of a room, beside its inbox. [`shares`]: how much at a time over all rooms.
+//!   ones of a room, beside its inbox.
 //! - [`slowing`]: whose log is read slowly, because much of it is dropped.
 //! - [`reading`]: what clients read of a room's history, with what is fetched for it from the [`past`], which
-//!   [`replica`] fetches in the background too. [`tree`] and [`public_rooms`]: rooms that are elsewhere.
+//!   [`replica`] fetches in the background too. [`backfills`]: what of it is on its way. [`unhelpful`]: who is asked last
+//!   for events. [`tree`] and [`public_rooms`]: rooms that are elsewhere.
 //! - [`answers`]: what other servers ask. [`ask`]: what this one asks. [`told_state`]: the largest answer.
 //! - [`entering`]: joining, leaving and knocking through another server, with an event of our own from a [`template`].
-//!   [`inviting`]: both ends of an invitation. [`locating`]: what a name means, and whom to ask. [`turns`]: one at a time.
+//!   [`inviting`]: both ends of an invitation. [`locating`]: what a name means, and whom to ask.
 //! - [`to_device`], [`device_lists`], [`receipts`], [`profiles`], [`ephemeral`]: what crosses servers beside events.
 
 mod answers;
 mod ask;
+mod backfills;
 mod book;
 mod device_lists;
 mod dropped;
@@ -44,7 +46,6 @@ mod public_rooms;
 mod reading;
 mod receipts;
 mod replica;
-mod shares;
 mod slowing;
 mod sorting;
 mod strays;
@@ -52,7 +53,7 @@ mod template;
 mod to_device;
 mod told_state;
 mod tree;
-mod turns;
+mod unhelpful;
 mod verify;
 
 use std::collections::{BTreeMap, HashSet};
@@ -79,6 +80,7 @@ use crate::accounts::Accounts;
 use crate::clock::Clock;
 use crate::config::ConfiguredPeer;
 use crate::ephemeral::{News, Presence, Typing};
+use crate::fair_share::FairShare;
 use crate::identity::Identity;
 use crate::keys::{Keys, OtherServers};
 use crate::live::{Destinations, Tail};
@@ -87,6 +89,7 @@ use crate::observe::metrics;
 use crate::receipts::Receipts;
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
+use crate::rooms::turns::Turns;
 use crate::store::Store;
 use ask::Road;
 use look_up::LookUps;
@@ -95,6 +98,9 @@ use proving::RefusedKeys;
 /// How long a message waits for a server that is away, and its id is remembered at the receiver, in milliseconds: 30
 /// days.
 const MESSAGES_KEPT_MS: u64 = 30 * 24 * 60 * 60 * 1000;
+
+/// Gaps, states or pages for the sake of one server that wait for their turn.
+const MOST_WAITING: usize = 1_000;
 
 /// What federation needs to know of this server.
 #[derive(Debug)]
@@ -166,11 +172,11 @@ pub struct Peers {
     inbox_sizes: inbox_sizes::InboxSizes,
     drops: dropped::Drops,
     slowing: slowing::Slowing,
-    gaps: shares::Shares,
-    states: shares::Shares,
-    turns: turns::Turns,
-    ingesting: turns::Turns,
-    pasts: turns::Turns,
+    gaps: FairShare<OwnedServerName>,
+    states: FairShare<OwnedServerName>,
+    turns: Turns,
+    backfills: backfills::Backfills,
+    unhelpful: unhelpful::Unhelpful,
     replicas: Arc<replica::Replicas>,
     strays: strays::Strays,
     road: OnceLock<Road>,
@@ -221,11 +227,11 @@ impl Peers {
             inbox_sizes: inbox_sizes::InboxSizes::default(),
             drops: dropped::Drops::default(),
             slowing: slowing::Slowing::default(),
-            gaps: shares::Shares::new(filling::IN_ALL, filling::OF_ONE),
-            states: shares::Shares::new(answers::STATES_IN_ALL, answers::STATES_OF_ONE),
-            turns: turns::Turns::default(),
-            ingesting: turns::Turns::default(),
-            pasts: turns::Turns::default(),
+            gaps: FairShare::new(filling::IN_ALL, filling::OF_ONE, MOST_WAITING),
+            states: FairShare::new(answers::STATES_IN_ALL, answers::STATES_OF_ONE, MOST_WAITING),
+            turns: Turns::default(),
+            backfills: backfills::Backfills::default(),
+            unhelpful: unhelpful::Unhelpful::default(),
             replicas: Arc::default(),
             strays: strays::Strays::default(),
             road: OnceLock::new(),

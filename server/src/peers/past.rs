@@ -10,8 +10,10 @@ use maru_protocol::gap::{Answer, Offer, Question};
 use maru_protocol::state::State;
 use maru_protocol::wire::request::history::Events;
 use ruma::{EventId, OwnedEventId};
+use tokio::time::{Instant, timeout_at};
 
 use super::Peers;
+use super::fetch::state_patience;
 use super::told_state::Beside;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
@@ -34,16 +36,44 @@ impl Peers {
         self.rooms.gap_back_from(room, Place(i64::MAX)).await
     }
 
-    /// Fetches a page of what is missing in a gap, so that clients can read on. Answers whether there is more to read than
-    /// before.
+    /// Fetches a page of what is missing in a gap, so that clients can read on: by a task of its own, which goes on when the
+    /// caller is gone. Answers whether there is more to read than before.
     ///
     /// # Errors
-    /// When nobody in the room gives it.
+    /// When nobody in the room gives it in time.
     pub(super) async fn backfill(self: &Arc<Self>, room: &Arc<Room>, gap: &Gap) -> Result<bool, Refusal> {
-        let _turn = self.pasts.take(&room.room_id).await;
-        let gap = match self.rooms.gap_back_from(room, gap.before).await? {
-            Some(now) if now.before == gap.before => now,
-            // Somebody else has fetched it while we waited.
+        loop {
+            let (mut page, fetching) = self.backfills.join(&room.room_id, gap.before);
+            if let Some(fetching) = fetching {
+                let (peers, room, gap) = (Arc::clone(self), Arc::clone(room), gap.clone());
+                tokio::spawn(async move {
+                    let outcome = peers.fetch_page(&room, &gap).await;
+                    fetching.end(outcome);
+                });
+            }
+            let outcome = page.ended().await;
+            if page.before == gap.before {
+                return outcome;
+            }
+            // Another gap of the room, whose page may have been ended by an error: this one's turn is next.
+        }
+    }
+
+    /// Like [`Peers::backfill`], for somebody who waits until `deadline` and no longer. False where nothing came.
+    pub(super) async fn backfill_by(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        gap: &Gap,
+        deadline: Instant,
+    ) -> bool {
+        let page = timeout_at(deadline, self.backfill(room, gap)).await;
+        matches!(page, Ok(Ok(true)))
+    }
+
+    async fn fetch_page(&self, room: &Arc<Room>, gap: &Gap) -> Result<bool, Refusal> {
+        let (begun, gap) = match self.rooms.gap_back_from(room, gap.before).await? {
+            Some(now) if now.before == gap.before => (std::time::Instant::now(), now),
+            // Somebody else has fetched it meanwhile.
             _ => return Ok(true),
         };
         let (mut page, mut effect) = Page::before(gap.missing.clone(), self.helpers(room, None));
@@ -52,7 +82,8 @@ impl Peers {
         loop {
             effect = match effect {
                 Effect::Ask(peer, Question::State(edge)) => {
-                    match self.state_at(room, &peer, &edge, beside.as_ref()).await {
+                    let state = self.state_at(room, &peer, &edge, beside.as_ref());
+                    match self.in_time(&peer, state_patience(begun), state).await {
                         Ok(state) => {
                             states.insert(edge, state);
                             // Its events are kept already.
@@ -64,7 +95,7 @@ impl Peers {
                         }
                     }
                 }
-                Effect::Ask(peer, question) => match self.put(room, &peer, question).await {
+                Effect::Ask(peer, question) => match self.put_in_time(room, &peer, question, begun).await {
                     Ok(answer) => page.answered(answer),
                     Err(refusal) => {
                         tracing::debug!(%peer, room = %room.room_id, %refusal, "no past from a server");
@@ -82,7 +113,9 @@ impl Peers {
                 }
                 Effect::TakeIn(offers) => {
                     let past = offers.into_iter().map(|offer| past_of(offer, &mut states));
-                    page.taken(self.rooms.take_in_past(room, &gap, past.collect()).await?)
+                    let turn = self.rooms.ingest_turn(&room.room_id).await;
+                    let taken = self.rooms.take_in_past(&turn, room, &gap, past.collect());
+                    page.taken(taken.await?)
                 }
                 Effect::Filled => return Ok(true),
                 Effect::GivenUp => return last.map_or(Ok(false), Err),
@@ -103,7 +136,7 @@ impl Peers {
         }
     }
 
-    /// Fetches a room's past back to an event that somebody asks for. Answers whether it is here then.
+    /// Fetches a room's past back to an event that somebody asks for, until `deadline`. Answers whether it is here then.
     ///
     /// # Errors
     /// When the database fails.
@@ -111,15 +144,17 @@ impl Peers {
         self: &Arc<Self>,
         room: &Arc<Room>,
         event_id: &EventId,
+        deadline: Instant,
     ) -> Result<bool, Refusal> {
         let Some(mut gap) = self.newest_gap(room).await? else {
             return Ok(false);
         };
-        if !self.exists(room, event_id).await {
+        let exists = timeout_at(deadline, self.exists(room, event_id)).await;
+        if !exists.unwrap_or(false) {
             return Ok(false);
         }
         for _ in 0..MOST_PAGES {
-            let is_filled = self.backfill(room, &gap).await.unwrap_or(false);
+            let is_filled = self.backfill_by(room, &gap, deadline).await;
             let stored = self.store.event(event_id).await?;
             if stored.is_some_and(|stored| stored.place.is_some()) {
                 return Ok(true);

@@ -1,9 +1,11 @@
 //! What clients read of a room's history: what is here, and what others have of it from before this server was there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use maru_protocol::wire::request::history::{self, Timestamp};
 use ruma::{EventId, UserId};
+use tokio::time::{Instant, timeout_at};
 
 use super::Peers;
 use crate::refusal::Refusal;
@@ -14,6 +16,9 @@ use crate::store::events::Direction;
 
 /// Most pages of the past that are fetched for one request.
 const MOST_FETCHED: usize = 4;
+
+/// How long a reader waits for what others have of a room's history. What is on its way then comes all the same.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Most servers that are asked for the event at a time.
 const MOST_SERVERS: usize = 4;
@@ -31,10 +36,10 @@ impl Peers {
         request: PageRequest<'_>,
     ) -> Result<Page, Refusal> {
         let mut page = self.rooms.messages(user_id, room, request.clone()).await?;
-        let mut fetched = 0;
+        let (mut fetched, deadline) = (0, Instant::now() + PATIENCE);
         while let Some(gap) = page.gap.take() {
             fetched += 1;
-            let is_filled = fetched <= MOST_FETCHED && self.backfill(room, &gap).await.unwrap_or(false);
+            let is_filled = fetched <= MOST_FETCHED && self.backfill_by(room, &gap, deadline).await;
             let is_first = gap.before <= room.head().first_place;
             if !is_filled && is_first {
                 // An empty page without anybody who gives more is an end, or clients would ask for ever.
@@ -66,13 +71,14 @@ impl Peers {
         lazy_members: bool,
     ) -> Result<Context, Refusal> {
         self.event(user_id, room, event_id).await?;
+        let deadline = Instant::now() + PATIENCE;
         let around = || {
             self.rooms
                 .context(user_id, room, event_id, limit, wanted, lazy_members)
         };
         let context = around().await?;
         match &context.gap {
-            Some(gap) if self.backfill(room, gap).await.unwrap_or(false) => around().await,
+            Some(gap) if self.backfill_by(room, gap, deadline).await => around().await,
             _ => Ok(context),
         }
     }
@@ -91,7 +97,8 @@ impl Peers {
             Err(Refusal::NotFound(missing)) => missing,
             found => return found,
         };
-        if self.rooms.may_read(user_id, room).await? && self.reach(room, event_id).await? {
+        let deadline = Instant::now() + PATIENCE;
+        if self.rooms.may_read(user_id, room).await? && self.reach(room, event_id, deadline).await? {
             return self.rooms.visible_event(user_id, room, event_id).await;
         }
         Err(Refusal::NotFound(missing))
@@ -117,6 +124,7 @@ impl Peers {
         if !at_the_edge || self.newest_gap(room).await?.is_none() {
             return here;
         }
+        let deadline = Instant::now() + PATIENCE;
         let wire = match direction {
             Direction::Forward => history::Direction::Forwards,
             Direction::Backward => history::Direction::Backwards,
@@ -127,7 +135,7 @@ impl Peers {
                 ts: time_ms,
                 direction: wire,
             };
-            let Ok(nearest) = self.ask_once(server, call).await else {
+            let Ok(Ok(nearest)) = timeout_at(deadline, self.ask_once(server, call)).await else {
                 continue;
             };
             if let Ok(found) = self.event(user_id, room, &nearest.event_id).await {

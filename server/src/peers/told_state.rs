@@ -289,7 +289,9 @@ impl Peers {
         room: i64,
         events: Vec<Arc<Event>>,
     ) -> Result<(), Refusal> {
-        let _turn = self.ingesting.take(subject.room_id).await;
-        self.rooms.keep_outliers(room, subject.version, events).await
+        let turn = self.rooms.ingest_turn(subject.room_id).await;
+        self.rooms
+            .keep_outliers(&turn, room, subject.version, events)
+            .await
     }
 }

@@ -34,6 +34,7 @@ mod successor;
 mod summary;
 mod table;
 mod transactions;
+pub mod turns;
 mod upgrade;
 mod upgraded_levels;
 pub mod view;
@@ -43,6 +44,7 @@ use std::sync::Arc;
 
 use maru_protocol::auth::{PowerLevels, StateSlot};
 use maru_protocol::state::State;
+use ruma::OwnedServerName;
 
 pub use append::Effects;
 pub use create::{NewRoomRequest, Preset, StateDraft};
@@ -53,6 +55,7 @@ pub use table::RoomTable;
 pub use transactions::Transaction;
 
 use crate::clock::Clock;
+use crate::fair_share::FairShare;
 use crate::identity::Identity;
 use crate::push::Push;
 use crate::refusal::Refusal;
@@ -71,6 +74,10 @@ pub struct Rooms {
     message_characters: usize,
     transactions: transactions::Transactions,
     erased: erased::Erased,
+    /// Who stores received events, room by room.
+    ingesting: turns::Turns,
+    /// State resolution and what else takes long, by the servers whose events need it.
+    resolving: FairShare<OwnedServerName>,
     /// Held while rooms are read from the database.
     loading: tokio::sync::Mutex<()>,
 }
@@ -95,6 +102,8 @@ impl Rooms {
             message_characters,
             transactions: transactions::Transactions::default(),
             erased: erased::Erased::default(),
+            ingesting: turns::Turns::default(),
+            resolving: FairShare::new(ingest::at_once(), ingest::OF_ONE, ingest::MOST_WAITING),
             loading: tokio::sync::Mutex::default(),
         }
     }

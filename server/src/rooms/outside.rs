@@ -11,9 +11,10 @@ use maru_protocol::event::{Draft, Event, Links, build};
 use maru_protocol::interest::membership;
 use maru_protocol::limits::DEFAULT_MAX_EVENT_BYTES;
 use maru_protocol::state::EventNid;
-use ruma::{OwnedRoomId, OwnedUserId, UserId};
+use ruma::{OwnedUserId, UserId};
 use serde_json::{Map, Value};
 
+use super::ingest::IngestTurn;
 use super::{Room, Rooms};
 use crate::refusal::Refusal;
 use crate::store::events::StoredEvent;
@@ -21,14 +22,14 @@ use crate::store::log::{Change, Record};
 use crate::store::rooms::{Membership, StoredMembership};
 
 impl Rooms {
-    /// Stores a membership of a local user in a room that this server is not in. `stripped_state` is a JSON array of what
+    /// Stores a membership of a local user in the room of a turn, which this server is not in. `stripped_state` is a JSON array of what
     /// the user may know of the room.
     ///
     /// # Errors
     /// [`Refusal::NotFound`] when there is no such user here.
     pub async fn outside_membership(
         &self,
-        room_id: &OwnedRoomId,
+        turn: &IngestTurn,
         version: RoomVersion,
         event: Arc<Event>,
         stripped_state: Option<String>,
@@ -42,7 +43,7 @@ impl Rooms {
         if self.store.event(&event.id).await?.is_some() {
             return Ok(());
         }
-        let room = self.number_outside(room_id, version).await?;
+        let room = self.number_outside(turn.room_id(), version).await?;
         let nid = EventNid(self.store.next_nid());
         let own = self.identity.is_local(&event.sender);
         let mut stored = StoredEvent::new(event, nid, room, None, None);

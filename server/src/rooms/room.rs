@@ -12,7 +12,7 @@ use crate::store::log::HeadTicket;
 use crate::store::rooms::{Membership, RoomHead};
 
 /// Events of one room that may be on their way to the disk at once; more builders wait.
-const BUILDS_IN_FLIGHT: usize = 512;
+pub(super) const BUILDS_IN_FLIGHT: u32 = 512;
 
 /// A room that this server takes part in. Its facts never change; its heads do.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl Room {
             room_id,
             version,
             max_event_bytes,
-            builds: Semaphore::new(BUILDS_IN_FLIGHT),
+            builds: Semaphore::new(BUILDS_IN_FLIGHT as usize),
             past: tokio::sync::RwLock::default(),
             has_new_gap: AtomicBool::new(false),
             newest: Mutex::new(Newest {

@@ -1,14 +1,19 @@
 //! What was said before a server came: read page by page, by id, by time, as far as it may be seen.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use maru::store::events::Direction;
 use maru_protocol::cursor::Place;
 use maru_tests::user::{encode, texts};
 use maru_tests::{Engine, TestServer, User, federate, for_both_engines};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
-for_both_engines!(a_large_state_comes_once);
+for_both_engines!(
+    a_large_state_comes_once,
+    who_hangs_up_while_the_past_is_fetched_loses_nothing
+);
 
 async fn two() -> (TestServer, TestServer, User, User) {
     let (a, b) = (TestServer::start().await, TestServer::start().await);
@@ -259,4 +264,33 @@ async fn a_server_that_comes_later_is_given_no_erased_messages() {
     let remains: Vec<_> = history.iter().filter(of_erin).collect();
     assert_eq!(remains.len(), 1);
     assert_eq!(remains[0]["content"], json!({}));
+}
+
+/// The history of a room is read by somebody who never waits for it to end.
+async fn who_hangs_up_while_the_past_is_fetched_loses_nothing(engine: Engine) {
+    let (a, b) = (TestServer::start().await, TestServer::start_on(engine).await);
+    federate(&[&a, &b]).await;
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    for text in numbered(0..700) {
+        alice.send(&room, &text).await;
+    }
+    bob.join_via(&room, a.name()).await.ok();
+    let mut past = 0;
+    for patience in 0.. {
+        // Cut off at another moment each time, until all of it is here.
+        let patience = Duration::from_millis(3 * patience);
+        let page = format!("rooms/{room}/messages?dir=b&limit=100");
+        let _ = timeout(patience, bob.get(&page)).await;
+        past = b
+            .data()
+            .number("SELECT COUNT(*) FROM events WHERE place < 1")
+            .await
+            .max(past);
+        if past > 700 {
+            break;
+        }
+    }
+    let (here, there) = (bob.history(&room).await, alice.history(&room).await);
+    assert_eq!(ids(&here), ids(&there));
 }

@@ -1,7 +1,9 @@
 //! Going and being sent away, coming again, and everybody hearing of it.
 
-use maru_tests::{TestServer, User, federate};
+use maru_tests::{Engine, TestServer, User, federate, for_both_engines, waiting::look_for};
 use serde_json::{Value, json};
+
+for_both_engines!(who_hangs_up_while_coming_in_is_in_all_the_same);
 
 /// Two servers with a user each in a room of the first one's.
 async fn hall(request: Value) -> (TestServer, TestServer, User, User, String) {
@@ -175,4 +177,26 @@ async fn power_changes_and_upgrades_cross() {
     alice.join_via(&replacement, b.name()).await.ok();
     alice.send(&replacement, "moved").await;
     bob.hears(&replacement, "moved").await;
+}
+
+/// Whoever asked to come in hangs up once the other server has let him in.
+async fn who_hangs_up_while_coming_in_is_in_all_the_same(engine: Engine) {
+    let (a, b) = (TestServer::start().await, TestServer::start_on(engine).await);
+    federate(&[&a, &b]).await;
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    for _ in 0..3 {
+        let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+        tokio::select! {
+            () = alice.sees_member(&room, &bob, "join") => {}
+            joined = bob.join_via(&room, a.name()) => drop(joined.ok()),
+        }
+        look_for("the room", async || {
+            let rooms = bob.get("joined_rooms").await.ok();
+            let joined = rooms["joined_rooms"].as_array().unwrap().contains(&json!(room));
+            joined.then_some(()).ok_or(rooms.to_string())
+        })
+        .await;
+        alice.send(&room, "welcome").await;
+        bob.hears(&room, "welcome").await;
+    }
 }

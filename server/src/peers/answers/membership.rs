@@ -131,11 +131,14 @@ impl Peers {
         let event = self
             .verify(&json, &room.room_id, room.version, room.max_event_bytes)
             .map_err(invalid)?;
-        let taken = self
-            .rooms
-            .take_in(&room, vec![Incoming::live(Arc::clone(&event))])
-            .await
-            .map_err(refused)?;
+        let taken = {
+            let turn = self.rooms.ingest_turn(&room.room_id).await;
+            let incoming = vec![Incoming::live(Arc::clone(&event))];
+            self.rooms
+                .take_in(&turn, &room, incoming)
+                .await
+                .map_err(refused)?
+        };
         match taken.into_iter().next() {
             Some(Taken::Known(Outcome::Accepted)) => {}
             Some(Taken::Known(_)) => {

@@ -16,8 +16,8 @@ use ruma::{EventId, OwnedEventId, OwnedServerName, ServerName};
 use tokio::time::timeout;
 
 use super::{Asked, PART_BYTES, refused};
+use crate::fair_share::Place;
 use crate::peers::Peers;
-use crate::peers::shares::Share;
 use crate::refusal::Refusal;
 use crate::store::events::StoredEvent;
 use crate::store::sizes::Size;
@@ -70,8 +70,8 @@ impl Peers {
     }
 
     /// Waits until a state may be told to a peer.
-    async fn share_of_states(&self, peer: &ServerName) -> Result<Share, Refused> {
-        let share = self.states.take(peer).await;
+    async fn share_of_states(&self, peer: &ServerName) -> Result<Place<OwnedServerName>, Refused> {
+        let share = self.states.place(peer.to_owned()).await;
         share.map_err(|_| Refused::new(RefusedCode::LimitExceeded, "too many states at the same time"))
     }
 

@@ -14,7 +14,7 @@ use maru_protocol::state::{EventNid, State, StateNid};
 use maru_protocol::version::RoomVersion;
 use ruma::{OwnedEventId, OwnedRoomId};
 
-use super::records;
+use super::{IngestTurn, records};
 use crate::push::Verdict as PushVerdict;
 use crate::refusal::Refusal;
 use crate::rooms::create::empty_head;
@@ -35,9 +35,7 @@ const MEMBERS_TOGETHER: usize = 250;
 /// A room as a resident server tells it, with every event verified.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// The room.
-    pub room_id: OwnedRoomId,
-    /// Its version.
+    /// The room's version.
     pub version: RoomVersion,
     /// The events of the state before the join. They and their auth chain are kept as outliers.
     pub state: Vec<OwnedEventId>,
@@ -93,17 +91,13 @@ impl Rooms {
         Ok(nid)
     }
 
-    /// Takes a room in: verdicts on its auth chain and state, then the join and the head after it.
+    /// Takes the room of a turn in: verdicts on its auth chain and state, then the join and the head after it.
     ///
     /// # Errors
     /// [`Refusal::Forbidden`] when the told state does not hold or does not allow the join.
-    pub async fn arrive(&self, arrival: Arrival) -> Result<Arc<Room>, Refusal> {
-        let Arrival {
-            room_id,
-            version,
-            state,
-            join,
-        } = arrival;
+    pub async fn arrive(&self, turn: &IngestTurn, arrival: Arrival) -> Result<Arc<Room>, Refusal> {
+        let room_id = turn.room_id().clone();
+        let Arrival { version, state, join } = arrival;
         let nid = self.number_room(&room_id, version).await?;
         let (before, members) = self.told_state(nid, &state).await?;
         let create = before.get(&StateSlot::new("m.room.create", "").hash());

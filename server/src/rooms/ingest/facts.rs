@@ -13,6 +13,9 @@ use crate::rooms::Rooms;
 /// Most events that one verdict may look at. A room that needs more cannot be resolved here.
 const MOST_FACTS: usize = 200_000;
 
+/// Doublings of the generations that one round loads.
+const MOST_DOUBLINGS: u32 = 10;
+
 impl Rooms {
     /// Loads what is wanted, or notes that it is not there. Three queries at most, none for what is in memory.
     pub(super) async fn load_facts(&self, facts: &mut Facts, wanted: Wanted) -> Result<(), Refusal> {
@@ -32,6 +35,37 @@ impl Rooms {
         }
         self.load_states(facts, &wanted.with_state).await?;
         wanted.ids.into_iter().for_each(|id| facts.lacks(id));
+        Ok(())
+    }
+
+    /// Loads what is wanted and, from the third round on, the auth events of that: twice as many generations in each round.
+    /// What needs a chain of auth events needs all of it, and is begun anew with every round.
+    pub(super) async fn load_with_chains(
+        &self,
+        facts: &mut Facts,
+        wanted: Wanted,
+        round: u32,
+    ) -> Result<(), Refusal> {
+        let mut newest = wanted.ids.clone();
+        self.load_facts(facts, wanted).await?;
+        let generations = 1_u32 << round.min(MOST_DOUBLINGS);
+        for _ in 3..generations {
+            let loaded = newest.iter().filter_map(|id| facts.known(id));
+            let named = loaded.flat_map(|known| known.event.auth_events.iter());
+            newest = named.filter(|id| !facts.was_asked(id)).cloned().collect();
+            if newest.is_empty() {
+                break;
+            }
+            let ids = newest.clone();
+            self.load_facts(
+                facts,
+                Wanted {
+                    ids,
+                    ..Wanted::default()
+                },
+            )
+            .await?;
+        }
         Ok(())
     }
 

@@ -1,91 +1,70 @@
 //! Events that a room goes on with.
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
 
 use maru_protocol::cursor::Place;
-use maru_protocol::ingest::{self, After, Facts, Head, Ingested, Known, Outcome, Received, Step, Wanted};
-use maru_protocol::state::{EventNid, StateNid};
+use maru_protocol::ingest::{Facts, Outcome, Wanted};
+use maru_protocol::state::EventNid;
 use ruma::OwnedEventId;
 
-use super::redactions::Redacts;
-use super::{Incoming, Taken, records};
+use super::judging::{Candidate, Changed, Judged, Spot, Written};
+use super::{Incoming, IngestTurn, Taken, records};
 use crate::observe::metrics;
-use crate::push::Verdict as PushVerdict;
 use crate::refusal::Refusal;
+use crate::rooms::room::{BUILDS_IN_FLIGHT, BuildLock};
 use crate::rooms::{Room, Rooms};
-use crate::store::events::{Redaction, StoredEvent};
-use crate::store::gaps::{Gap, GapChange};
+use crate::store::StoreError;
 use crate::store::log::{Change, Pending, Record};
 use crate::store::rooms::RoomHead;
 
-/// Loads that one event may need: auth chains are loaded a generation at a time.
-const MOST_LOADS: usize = 2_000;
+/// Rounds of loading that one event may need. The later ones load many generations of auth events each.
+const MOST_LOADS: u32 = 100;
 
-/// Where an event goes.
-#[derive(Clone, Debug)]
-struct Spot {
-    nid: EventNid,
-    /// The number under which it hung nowhere until now.
-    outlier: Option<EventNid>,
-    /// Its place in the timeline; none for the end.
-    place: Option<Place>,
-    /// The events before it that nobody gave and that no gap stands for yet.
-    missing: Vec<OwnedEventId>,
+/// Times that a verdict that takes long is reached beside those who build on the room, before they wait for it.
+const TRIES_BESIDE: u32 = 2;
+
+/// Where what an event writes goes.
+pub(super) enum Destination<'a> {
+    /// To the log at once, with the head.
+    Log,
+    /// To a page of the past, which moves no head and is stored whole: the event has this place in the timeline.
+    Page(Place, &'a mut Vec<Record>),
 }
 
-/// What one event became, before it is on disk.
-enum Judged {
-    Taken(Taken),
-    Enqueued(Taken, Pending),
-    Load(Wanted),
+impl Destination<'_> {
+    fn place(&self) -> Option<Place> {
+        match self {
+            Self::Log => None,
+            Self::Page(place, _) => Some(*place),
+        }
+    }
 }
+
+/// What one event became, and what has to be on disk for that.
+type Enqueued = (Taken, Option<Pending>);
 
 impl Rooms {
-    /// Takes verified events into a room, each after those it names. Returns once everything that was stored is on disk.
+    /// Takes verified events into the room of a turn, each after those it names. Returns once everything that was stored is
+    /// on disk.
     ///
     /// # Errors
     /// When the database fails, or the room's head was lost to another failure: nothing is lost, offer them again.
-    pub async fn take_in(&self, room: &Arc<Room>, incoming: Vec<Incoming>) -> Result<Vec<Taken>, Refusal> {
-        let at_the_end = incoming.into_iter().map(|incoming| (incoming, None)).collect();
-        self.take_in_at(room, at_the_end).await
-    }
-
-    /// Like [`Rooms::take_in`], each event at a given place of the timeline, or at its end.
-    pub(super) async fn take_in_at(
+    pub async fn take_in(
         &self,
+        turn: &IngestTurn,
         room: &Arc<Room>,
-        mut incoming: Vec<(Incoming, Option<Place>)>,
+        mut incoming: Vec<Incoming>,
     ) -> Result<Vec<Taken>, Refusal> {
-        let mut facts = Facts::default();
-        let events = incoming.iter().map(|(incoming, _)| &incoming.event);
-        let ids: Vec<_> = events.clone().map(|event| event.id.clone()).collect();
-        let mut wanted = Wanted::of(events.map(|event| &**event), room.version);
-        // Most are new, and name each other or what is in memory: then this is all that the database is asked.
-        let names: Vec<_> = ids.iter().map(ToString::to_string).collect();
-        if self.store.heard_of_any(room.nid, names.clone()).await? {
-            let early = self.store.early_redactions(room.nid, names).await?;
-            self.redact_early(room, &mut incoming, early).await?;
-            wanted.ids.extend(ids);
-        } else {
-            for id in ids {
-                wanted.ids.remove(&id);
-                facts.lacks(id);
-            }
-        }
-        self.load_facts(&mut facts, wanted).await?;
+        turn.check(&room.room_id)?;
+        let mut facts = self.facts_about(room, &mut incoming).await?;
         let mut taken = Vec::with_capacity(incoming.len());
         let mut pending = Vec::new();
-        for (incoming, place) in incoming {
-            match self.take_one(room, incoming, place, &mut facts).await? {
-                Judged::Enqueued(result, change) => {
-                    pending.push(change);
-                    taken.push(result);
-                }
-                Judged::Taken(result) => taken.push(result),
-                Judged::Load(_) => return Err(Refusal::internal("an event that needs too much")),
-            }
+        for incoming in incoming {
+            let (result, change) = self
+                .take_one(room, incoming, &mut facts, &mut Destination::Log)
+                .await?;
+            pending.extend(change);
+            taken.push(result);
         }
         for change in pending {
             change.wait().await?;
@@ -94,18 +73,68 @@ impl Rooms {
         Ok(taken)
     }
 
-    async fn take_one(
+    /// What is known about events, and what they name. Those whose redaction came before them are emptied.
+    pub(super) async fn facts_about(
+        &self,
+        room: &Arc<Room>,
+        incoming: &mut [Incoming],
+    ) -> Result<Facts, Refusal> {
+        let mut facts = Facts::default();
+        let events = incoming.iter().map(|incoming| &incoming.event);
+        let ids: Vec<_> = events.clone().map(|event| event.id.clone()).collect();
+        let mut wanted = Wanted::of(events.map(|event| &**event), room.version);
+        // Most are new, and name each other or what is in memory: then this is all that the database is asked.
+        let names: Vec<_> = ids.iter().map(ToString::to_string).collect();
+        if self.store.heard_of_any(room.nid, names.clone()).await? {
+            let early = self.store.early_redactions(room.nid, names).await?;
+            self.redact_early(room, incoming, early).await?;
+            wanted.ids.extend(ids);
+        } else {
+            for id in ids {
+                wanted.ids.remove(&id);
+                facts.lacks(id);
+            }
+        }
+        self.load_facts(&mut facts, wanted).await?;
+        Ok(facts)
+    }
+
+    pub(super) async fn take_one(
         &self,
         room: &Arc<Room>,
         incoming: Incoming,
-        place: Option<Place>,
         facts: &mut Facts,
-    ) -> Result<Judged, Refusal> {
+        destination: &mut Destination<'_>,
+    ) -> Result<Enqueued, Refusal> {
         if let Some(known) = facts.known(&incoming.event.id)
             && (!known.is_outlier() || known.outcome == Outcome::Rejected)
         {
             return self.already_known(&incoming, known.outcome);
         }
+        let candidate = self.candidate(room, incoming, facts, destination.place());
+        let candidate = Arc::new(candidate.await?);
+        let mut changed = Changed::new();
+        for round in 0..MOST_LOADS {
+            match self.look_at(&candidate, facts, &changed, destination).await? {
+                Looked::Done(enqueued) => return Ok(enqueued),
+                Looked::Load(wanted) => {
+                    // What the head's changes need is wanted as stored, the rest as facts.
+                    let nids: Vec<_> = wanted.nids.iter().copied().collect();
+                    changed.extend(self.events(&nids).await?);
+                    self.load_with_chains(facts, wanted, round).await?;
+                }
+            }
+        }
+        Err(Refusal::internal("an event that needs too much"))
+    }
+
+    async fn candidate(
+        &self,
+        room: &Arc<Room>,
+        incoming: Incoming,
+        facts: &mut Facts,
+        place: Option<Place>,
+    ) -> Result<Candidate, Refusal> {
         // Asked once: a try that ends for want of other facts has told them of the state after the event.
         let outlier = records::was_outlier(facts, &incoming.event);
         let nid = outlier.unwrap_or_else(|| EventNid(self.store.next_nid()));
@@ -115,28 +144,20 @@ impl Rooms {
         let redaction = self.redaction(room, &incoming.event, target).await?;
         let missing = self.missing_before(&incoming, facts).await?;
         let missing = self.outside_gaps(room, missing).await?;
-        let spot = Spot {
-            nid,
-            outlier,
-            place,
-            missing,
-        };
-        let mut changed = HashMap::new();
-        for _ in 0..MOST_LOADS {
-            let permit = room.builds.acquire().await.map_err(Refusal::internal)?;
-            let judged = self.judge_one(room, &incoming, &spot, facts, &push, &redaction, &changed)?;
-            drop(permit);
-            match judged {
-                Judged::Load(wanted) => {
-                    // What the head's changes need is wanted as stored, the rest as facts.
-                    let nids: Vec<_> = wanted.nids.iter().copied().collect();
-                    changed.extend(self.events(&nids).await?);
-                    self.load_facts(facts, wanted).await?;
-                }
-                judged => return Ok(judged),
-            }
-        }
-        Ok(Judged::Load(Wanted::default()))
+        Ok(Candidate {
+            room: Arc::clone(room),
+            incoming,
+            spot: Spot {
+                nid,
+                outlier,
+                place,
+                missing,
+            },
+            push,
+            redaction,
+            identity: Arc::clone(&self.identity),
+            store: Arc::clone(&self.store),
+        })
     }
 
     /// Those of some events that no gap of the timeline stands for yet.
@@ -152,149 +173,122 @@ impl Rooms {
         Ok(ids)
     }
 
-    fn already_known(&self, incoming: &Incoming, outcome: Outcome) -> Result<Judged, Refusal> {
-        let taken = Taken::Known(outcome);
-        Ok(match incoming.inbox {
-            Some(nid) => Judged::Enqueued(taken, self.store.enqueue(Change::from(Record::Ingested(nid)))?),
-            None => Judged::Taken(taken),
-        })
+    fn already_known(&self, incoming: &Incoming, outcome: Outcome) -> Result<Enqueued, Refusal> {
+        let change = incoming.inbox.map(|row| Change::from(Record::Ingested(row)));
+        let change = change.map(|change| self.store.enqueue(change)).transpose()?;
+        Ok((Taken::Known(outcome), change))
     }
 
-    /// One try, under the room's lock and without waiting.
-    #[allow(clippy::too_many_arguments)]
-    fn judge_one(
+    /// One try: under the room's lock where that takes moments, else on another thread and without it.
+    async fn look_at(
         &self,
-        room: &Arc<Room>,
-        incoming: &Incoming,
-        spot: &Spot,
+        candidate: &Arc<Candidate>,
         facts: &mut Facts,
-        push: &PushVerdict,
-        redaction: &Redacts,
-        changed: &HashMap<EventNid, Arc<StoredEvent>>,
-    ) -> Result<Judged, Refusal> {
-        let nid = spot.nid;
-        let received = Received {
-            event: Arc::clone(&incoming.event),
-            nid,
-            before: incoming.before.clone(),
-            backfilled: incoming.backfilled,
-            accepted: incoming.accepted,
-        };
-        let lock = room.lock();
-        let head = Arc::clone(lock.head());
-        let graph = Head {
-            extremities: Arc::clone(&head.extremities),
-            state: head.state.clone(),
-        };
-        let mut number = || StateNid(self.store.next_nid());
-        let begun = Instant::now();
-        let judged = ingest::ingest(&received, room.version, &graph, facts, &mut number);
-        metrics::JUDGING_TIME.observe(begun.elapsed());
-        let ingested = match judged {
-            Ok(Step::Load(wanted)) => return Ok(Judged::Load(wanted)),
-            Ok(Step::Lacks {
-                prev_events,
-                auth_events,
-            }) => {
-                return Ok(Judged::Taken(Taken::Lacks {
-                    prev_events,
-                    auth_events,
-                }));
+        changed: &Changed,
+        destination: &mut Destination<'_>,
+    ) -> Result<Looked, Refusal> {
+        let room = &candidate.room;
+        {
+            let _permit = room.builds.acquire().await.map_err(Refusal::internal)?;
+            let lock = room.lock();
+            if !candidate.may_take_long(lock.head(), facts) {
+                let judged = candidate.judge(lock.head(), facts, changed);
+                return self.enqueue_judged(room, judged, lock, facts, destination);
             }
-            Ok(Step::Done(ingested)) => ingested,
-            Err(error) => return Ok(Judged::Taken(Taken::Broken(error.to_string()))),
+        }
+        for attempt in 0..=TRIES_BESIDE {
+            // In the end those who build on the room wait, so that it stays as it is meanwhile.
+            let permits = match attempt {
+                TRIES_BESIDE => BUILDS_IN_FLIGHT,
+                _ => 1,
+            };
+            let _permits = room.builds.acquire_many(permits);
+            let _permits = _permits.await.map_err(Refusal::internal)?;
+            let head = room.newest();
+            let judged = self.judge_aside(candidate, &head, facts, changed).await?;
+            let lock = room.lock();
+            if matches!(destination, Destination::Page(..)) || Arc::ptr_eq(lock.head(), &head) {
+                return self.enqueue_judged(room, judged, lock, facts, destination);
+            }
+        }
+        Err(StoreError::StaleHead.into())
+    }
+
+    /// Reaches a verdict that may take long on a thread of its own: few at a time, and the servers whose events need it take
+    /// turns.
+    async fn judge_aside(
+        &self,
+        candidate: &Arc<Candidate>,
+        head: &Arc<RoomHead>,
+        facts: &mut Facts,
+        changed: &Changed,
+    ) -> Result<Judged, Refusal> {
+        let whose = candidate.incoming.event.sender.server_name().to_owned();
+        let share = self.resolving.place(whose.clone()).await;
+        let share = share.map_err(|_| Refusal::Unavailable(format!("too much of {whose} waits")))?;
+        let (candidate, head, changed) = (Arc::clone(candidate), Arc::clone(head), changed.clone());
+        let mut known = std::mem::take(facts);
+        let aside = tokio::task::spawn_blocking(move || {
+            // Held by the work itself: it goes on when nobody waits for it any more.
+            let _share = share;
+            let judged = candidate.judge(&head, &mut known, &changed);
+            (judged, known)
+        });
+        let (judged, known) = aside.await.map_err(Refusal::internal)?;
+        *facts = known;
+        Ok(judged)
+    }
+
+    /// Hands over what an event writes. Nothing may wait here: the room is locked.
+    fn enqueue_judged(
+        &self,
+        room: &Room,
+        judged: Judged,
+        lock: BuildLock<'_>,
+        facts: &mut Facts,
+        destination: &mut Destination<'_>,
+    ) -> Result<Looked, Refusal> {
+        let written = match judged {
+            Judged::Verdict(written) => *written,
+            Judged::Taken(taken) => return Ok(Looked::Done((taken, None))),
+            Judged::Load(wanted) => return Ok(Looked::Load(wanted)),
         };
-        let place = place_of(&head, spot, &ingested);
-        let mut stored = records::stored_event(&incoming.event, nid, room.nid, place, &ingested, push);
-        stored.own = incoming.own;
-        stored.redacted_by = incoming.redacted_by.clone();
-        let stored = Arc::new(stored);
-        let mut next = next_head(&head, &ingested, place, &stored);
-        let mut known = changed.clone();
-        known.insert(nid, Arc::clone(&stored));
-        let changes = records::changes(&head.state, &next.state);
-        let missing = records::numbers(&changes)
-            .into_iter()
-            .filter(|nid| !known.contains_key(nid));
-        let missing: BTreeSet<EventNid> = missing.collect();
-        if !missing.is_empty() {
-            return Ok(Judged::Load(Wanted {
-                nids: missing,
-                ..Wanted::default()
-            }));
-        }
-        let mut list: Vec<Record> = records::states(room.nid, &ingested.new_states).collect();
-        list.extend(spot.outlier.map(Record::Placed));
-        list.push(Record::Event(Arc::clone(&stored)));
-        list.extend(place.filter(|_| !spot.missing.is_empty()).map(|before| {
-            room.opened_gap();
-            Record::Gap(GapChange::Opened(Gap {
-                room: room.nid,
-                before,
-                missing: spot.missing.clone(),
-            }))
-        }));
-        list.extend(records::members(
-            &mut next,
-            &incoming.event,
-            &changes,
-            &known,
-            self.identity.name(),
-        ));
-        list.extend(records::notifications(&stored, push));
-        if ingested.verdict.outcome == Outcome::Accepted {
-            list.extend(redaction.record(room.nid, &incoming.event));
-        }
-        list.extend(stored.redacted_by.as_ref().map(|by| {
-            Record::Redaction(Redaction {
-                target: nid,
-                room: room.nid,
-                event: Arc::clone(&stored.event),
-                by: by.clone(),
-            })
-        }));
-        list.extend(incoming.inbox.map(Record::Ingested));
-        list.push(Record::Head(next.clone()));
-        let pending = self.store.enqueue(Change::new(list).on_head(lock.ticket()))?;
-        facts.learn(Arc::new(Known {
-            event: Arc::clone(&incoming.event),
-            nid,
-            outcome: ingested.verdict.outcome,
-            state_after: After::State(ingested.state_after.clone()),
-        }));
-        for state in &ingested.new_states {
-            state
-                .top()
-                .into_iter()
-                .for_each(|run| self.store.runs().remember(run));
-        }
+        let Written {
+            verdict,
+            mut records,
+            head,
+            stored,
+            known,
+            new_states,
+        } = written;
+        let pending = match destination {
+            Destination::Log => {
+                if records.iter().any(|record| matches!(record, Record::Gap(_))) {
+                    room.opened_gap();
+                }
+                records.push(Record::Head(head.clone()));
+                Some(self.store.enqueue(Change::new(records).on_head(lock.ticket()))?)
+            }
+            Destination::Page(_, page) => {
+                page.append(&mut records);
+                None
+            }
+        };
+        facts.learn(known);
+        let tops = new_states.iter().filter_map(|state| state.top());
+        tops.for_each(|run| self.store.runs().remember(run));
         if stored.event.is_state() {
-            self.table.events.insert(stored.nid, Arc::clone(&stored));
+            self.table.events.insert(stored.nid, stored);
         }
-        lock.advance(Arc::new(next));
-        Ok(Judged::Enqueued(Taken::Stored(ingested.verdict.clone()), pending))
+        if pending.is_some() {
+            lock.advance(Arc::new(head));
+        }
+        Ok(Looked::Done((Taken::Stored(verdict), pending)))
     }
 }
 
-/// Where an event stands in the timeline: accepted ones where they were put, else at its end, after a gap if there is one.
-fn place_of(head: &RoomHead, spot: &Spot, ingested: &Ingested) -> Option<Place> {
-    let at_the_end = || match spot.missing.is_empty() {
-        true => Place(head.last_place.0 + 1),
-        false => head.last_place.next_stretch(),
-    };
-    (ingested.verdict.outcome == Outcome::Accepted).then(|| spot.place.unwrap_or_else(at_the_end))
-}
-
-fn next_head(head: &RoomHead, ingested: &Ingested, place: Option<Place>, stored: &StoredEvent) -> RoomHead {
-    let mut next = head.clone();
-    if let Some(place) = place {
-        next.first_place = next.first_place.min(place);
-        next.last_place = next.last_place.max(place);
-    }
-    if let Some(graph) = &ingested.head {
-        next.extremities = Arc::clone(&graph.extremities);
-        next.state = graph.state.clone();
-        next.depth = next.depth.max(stored.event.depth);
-    }
-    next
+/// What one try came to.
+enum Looked {
+    Done(Enqueued),
+    Load(Wanted),
 }

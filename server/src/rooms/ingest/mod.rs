@@ -4,17 +4,20 @@
 //! - [`outliers`]: auth chains and told states, which hang nowhere.
 //! - [`arrival`]: a whole room, when a user of this server joins it through another.
 //! - [`missing`]: what gaps of the timeline stand for.
-//! - [`facts`]: loading what the rules ask for. [`records`]: what a verdict writes.
+//! - [`facts`]: loading what the rules ask for. [`judging`]: the verdict. [`records`]: what it writes.
 //! - [`redactions`]: what a received redaction takes away, now or later.
+//! - [`turn`]: without which nobody stores any of these.
 
 mod arrival;
 mod facts;
+mod judging;
 mod live;
 mod missing;
 mod outliers;
 mod past;
 mod records;
 mod redactions;
+mod turn;
 
 use std::sync::Arc;
 
@@ -24,6 +27,20 @@ use maru_protocol::state::State;
 use ruma::OwnedEventId;
 
 pub use arrival::Arrival;
+pub use turn::IngestTurn;
+
+/// Verdicts of one server's events that may take long and are reached at the same time.
+pub(super) const OF_ONE: usize = 1;
+
+/// Verdicts of one server's events that wait; one room has one at a time.
+pub(super) const MOST_WAITING: usize = 1_000;
+
+/// Such verdicts of all servers: half of the cores, since everybody else's work goes on beside them, but more than one
+/// server's.
+pub(super) fn at_once() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.div_ceil(2).max(2)
+}
 
 /// An event whose format, signatures and hash are verified.
 #[derive(Clone, Debug)]

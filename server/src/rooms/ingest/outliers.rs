@@ -8,6 +8,7 @@ use maru_protocol::gap::order;
 use maru_protocol::ingest::{After, Facts, Known, Outcome, Outlier, Wanted, judge_outlier};
 use maru_protocol::state::EventNid;
 
+use super::IngestTurn;
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
 use crate::store::events::StoredEvent;
@@ -27,6 +28,7 @@ impl Rooms {
     /// When the database fails.
     pub async fn keep_outliers(
         &self,
+        _turn: &IngestTurn,
         room: i64,
         version: RoomVersion,
         events: Vec<Arc<Event>>,

@@ -7,11 +7,13 @@ use maru_protocol::cursor::Place;
 use maru_protocol::ingest::Facts;
 use ruma::OwnedEventId;
 
-use super::{Incoming, Taken};
+use super::live::Destination;
+use super::{Incoming, IngestTurn, Taken};
+use crate::observe::metrics;
 use crate::refusal::Refusal;
 use crate::rooms::{Room, Rooms};
 use crate::store::gaps::{Gap, GapChange};
-use crate::store::log::{Change, Pending, Record};
+use crate::store::log::{Change, Record};
 
 impl Rooms {
     /// The gap that a reader meets who goes back along a timeline from a place, with what is missing there now. One in which
@@ -33,9 +35,9 @@ impl Rooms {
         Ok(None)
     }
 
-    /// Takes in backfilled events, oldest first, each with its state worked out from those before it. They are placed right
-    /// before the event after a gap, in the order in which they happened, and the gap moves before them. Answers whether any
-    /// was new.
+    /// Takes in a page of backfilled events, oldest first, each with its state worked out from those before it. They are
+    /// placed right before the event after a gap, in the order in which they happened, and the gap moves before them, all in
+    /// one change: a page that is cut off leaves the gap as it was. Answers whether any was new.
     ///
     /// Those whose ancestors are neither here nor among them are left out.
     ///
@@ -43,47 +45,59 @@ impl Rooms {
     /// When the database fails.
     pub async fn take_in_past(
         &self,
+        turn: &IngestTurn,
         room: &Arc<Room>,
         gap: &Gap,
-        incoming: Vec<Incoming>,
+        mut incoming: Vec<Incoming>,
     ) -> Result<bool, Refusal> {
-        let _alone = room.past.write().await;
-        // Places count down from the gap, so room is made for all of them first and filled upwards. Until all are stored,
-        // whatever any of them names may be missing.
+        turn.check(&room.room_id)?;
+        // Places count down from the gap, so room is made for all of them first and filled upwards.
         let count = i64::try_from(incoming.len()).unwrap_or(i64::MAX);
-        let moved = Gap {
-            room: room.nid,
-            before: Place(gap.before.0 - count),
-            missing: gap.missing.clone(),
-        };
+        let first = Place(gap.before.0 - count);
         let named = incoming.iter().flat_map(|incoming| &incoming.event.prev_events);
-        let named: BTreeSet<OwnedEventId> = named.chain(&gap.missing).cloned().collect();
-        let before_that = self.move_gap(room, gap.before, &moved)?;
-        let places = (moved.before.0..).map(|at| Some(Place(at)));
-        let placed = incoming.into_iter().zip(places).collect();
-        let taken = self.take_in_at(room, placed).await?;
-        before_that.wait().await?;
-        let missing = self.missing_of(named, &mut Facts::default()).await?;
-        let change = match missing.is_empty() {
-            true => GapChange::Closed(room.nid, moved.before),
-            false => GapChange::Opened(Gap { missing, ..moved }),
+        let mut missing: BTreeSet<OwnedEventId> = named.chain(&gap.missing).cloned().collect();
+        let mut facts = self.facts_about(room, &mut incoming).await?;
+        let (mut page, mut taken) = (Vec::new(), Vec::with_capacity(incoming.len()));
+        for (incoming, place) in incoming.into_iter().zip((first.0..).map(Place)) {
+            let id = incoming.event.id.clone();
+            let mut destination = Destination::Page(place, &mut page);
+            let (result, _) = self
+                .take_one(room, incoming, &mut facts, &mut destination)
+                .await?;
+            if matches!(result, Taken::Stored(_)) {
+                missing.remove(&id);
+            }
+            taken.push(result);
+        }
+        let any = taken.iter().any(|taken| matches!(taken, Taken::Stored(_)));
+        let now = Gap {
+            room: room.nid,
+            before: if any { first } else { gap.before },
+            missing: self.missing_of(missing, &mut facts).await?,
         };
-        self.store.append(Change::from(Record::Gap(change))).await?;
-        Ok(taken.iter().any(|taken| matches!(taken, Taken::Stored(_))))
+        self.store_page(room, gap.before, now, page).await?;
+        taken.iter().for_each(|taken| metrics::INGESTED.add(taken.name()));
+        Ok(any)
     }
 
-    /// Moves a gap further back; the timeline may begin there now.
-    fn move_gap(&self, room: &Room, from: Place, to: &Gap) -> Result<Pending, Refusal> {
-        let lock = room.lock();
-        let mut head = (**lock.head()).clone();
-        head.first_place = head.first_place.min(to.before);
-        let records = vec![
-            Record::Gap(GapChange::Closed(room.nid, from)),
-            Record::Gap(GapChange::Opened(to.clone())),
-            Record::Head(head.clone()),
-        ];
-        let pending = self.store.enqueue(Change::new(records).on_head(lock.ticket()))?;
-        lock.advance(Arc::new(head));
-        Ok(pending)
+    /// Stores a page of the past and what is missing before it; the timeline may begin there now.
+    async fn store_page(&self, room: &Room, from: Place, now: Gap, page: Vec<Record>) -> Result<(), Refusal> {
+        let _alone = room.past.write().await;
+        let pending = {
+            let lock = room.lock();
+            let mut head = (**lock.head()).clone();
+            head.first_place = head.first_place.min(now.before);
+            let mut records = vec![Record::Gap(GapChange::Closed(room.nid, from))];
+            records.extend(page);
+            if !now.missing.is_empty() {
+                records.push(Record::Gap(GapChange::Opened(now)));
+            }
+            records.push(Record::Head(head.clone()));
+            let pending = self.store.enqueue(Change::new(records).on_head(lock.ticket()))?;
+            lock.advance(Arc::new(head));
+            pending
+        };
+        pending.wait().await?;
+        Ok(())
     }
 }

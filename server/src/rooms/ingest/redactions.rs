@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use maru_protocol::cursor::Place;
 use maru_protocol::event::{Event, redact};
 use maru_protocol::ingest::Known;
 use ruma::UserId;
@@ -77,11 +76,11 @@ impl Rooms {
     pub(super) async fn redact_early(
         &self,
         room: &Arc<Room>,
-        incoming: &mut [(Incoming, Option<Place>)],
+        incoming: &mut [Incoming],
         early: Vec<EarlyRedaction>,
     ) -> Result<(), Refusal> {
         for redaction in early {
-            for (incoming, _) in incoming.iter_mut() {
+            for incoming in incoming.iter_mut() {
                 let is_it = incoming.event.id == redaction.target;
                 if is_it
                     && self

@@ -120,8 +120,8 @@ struct Said {
     /// How far the other has its log.
     acknowledged: usize,
     answer: Option<Answer>,
-    /// Whether it takes requests and never answers.
-    is_silent: bool,
+    /// Which requests it takes and never answers.
+    silent_about: Option<fn(&Request) -> bool>,
 }
 
 /// Where a server is that a liar speaks with, and by which name.
@@ -254,7 +254,12 @@ impl Liar {
 
     /// From now on it answers nothing: who asks waits until he has had enough.
     pub(super) fn fall_silent(&self) {
-        self.said().is_silent = true;
+        self.keep_silent_about(|_| true);
+    }
+
+    /// From now on it answers none of these requests.
+    pub(super) fn keep_silent_about(&self, is_it: fn(&Request) -> bool) {
+        self.said().silent_about = Some(is_it);
     }
 
     /// What it answers from now on.
@@ -351,8 +356,8 @@ impl Homeserver for Lies {
     }
 
     async fn answer(&self, _peer: &ServerName, request: Request, parts: Parts) -> Result<Finished, Refused> {
-        let is_silent = self.said.lock().unwrap().is_silent;
-        if is_silent {
+        let silent_about = self.said.lock().unwrap().silent_about;
+        if silent_about.is_some_and(|is_it| is_it(&request)) {
             sleep(10 * PATIENCE).await;
         }
         let answer = match &self.said.lock().unwrap().answer {

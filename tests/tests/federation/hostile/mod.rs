@@ -6,7 +6,7 @@
 //!   [`events`]: events that are not what they claim. [`items`]: messages and receipts that are not. [`cursors`]: places in
 //!   logs. [`requests`]: what it may not ask.
 //! - [`resident`]: what it answers of a [`room`] that it has made. [`returning`]: what it does to a server that comes back
-//!   into one. [`past`]: what it tells of the time before.
+//!   into one. [`past`]: what it tells of the time before. [`stalling`]: what it never tells.
 //! - [`floods`]: too much of everything, with an honest peer beside it and both the latency and the memory measured.
 
 mod certificate;
@@ -23,3 +23,4 @@ mod requests;
 mod resident;
 mod returning;
 mod room;
+mod stalling;

@@ -11,7 +11,7 @@ use maru_protocol::wire::request::records::Records;
 use maru_protocol::wire::request::state::Extent;
 use maru_protocol::wire::{Call, Part, Refused, RefusedCode, Request};
 use maru_protocol::{RoomVersion, SignedRecord};
-use maru_tests::{Reply, TestServer, User, user::encode};
+use maru_tests::{Engine, Reply, TestServer, User, user::encode};
 use ruma::{OwnedEventId, OwnedUserId};
 use serde_json::{Value, json};
 
@@ -232,7 +232,11 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) async fn set() -> Self {
-        let server = TestServer::start().await;
+        Self::on(Engine::Sqlite).await
+    }
+
+    pub(super) async fn on(engine: Engine) -> Self {
+        let server = TestServer::start_on(engine).await;
         Self {
             victim: Victim::of(&server).await,
             alice: server.user("alice").await,

@@ -1,5 +1,5 @@
 //! Turns: what is done to a room through other servers is done once at a time, so that two users who come in together
-//! make one replica, and two readers of its past fetch it once.
+//! make one replica, and an event that comes by two ways is stored once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -9,17 +9,17 @@ use tokio::sync::OwnedMutexGuard;
 
 /// Rooms that somebody has the turn at, or waits for it. Bounded by the requests in flight.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub struct Turns {
     rooms: Mutex<HashMap<OwnedRoomId, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 /// The turn at a room, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn(#[expect(dead_code, reason = "held for as long as it lives")] OwnedMutexGuard<()>);
+pub struct Turn(#[expect(dead_code, reason = "held for as long as it lives")] OwnedMutexGuard<()>);
 
 impl Turns {
     /// Waits for the turn at a room.
-    pub(super) async fn take(&self, room_id: &RoomId) -> Turn {
+    pub async fn take(&self, room_id: &RoomId) -> Turn {
         let turn = {
             let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
             match rooms.get(room_id).and_then(Weak::upgrade) {
