@@ -58,7 +58,9 @@ mod verify;
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, Weak};
+use std::time::Duration;
 
 use maru_federation::Pool;
 use maru_federation::quic::{BoundSocket, Quic};
@@ -99,8 +101,15 @@ use proving::RefusedKeys;
 /// days.
 const MESSAGES_KEPT_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 
+/// How long to wait at most before a server that cannot be reached is dialled again. The wait doubles from a second on, so
+/// one that comes back and cannot dial itself is found after as long as it was away; most come by themselves.
+const LONGEST_RETRY: Duration = Duration::from_secs(60 * 60);
+
 /// Gaps, states or pages for the sake of one server that wait for their turn.
 const MOST_WAITING: usize = 1_000;
+
+/// How long a server that has left all rooms is kept connected all the same, at most, in milliseconds: an hour.
+const SHARING_KEPT_MS: u64 = 60 * 60 * 1000;
 
 /// What federation needs to know of this server.
 #[derive(Debug)]
@@ -168,6 +177,8 @@ pub struct Peers {
     destinations: Arc<Destinations>,
     tail: Arc<Tail>,
     sharing: RwLock<HashSet<OwnedServerName>>,
+    /// When that was last looked up, in milliseconds since 1970.
+    looked_at: AtomicU64,
     inbox: inbox::Inbox,
     inbox_sizes: inbox_sizes::InboxSizes,
     drops: dropped::Drops,
@@ -223,6 +234,7 @@ impl Peers {
             destinations: parts.destinations,
             tail: parts.tail,
             sharing: RwLock::default(),
+            looked_at: AtomicU64::new(0),
             inbox: inbox::Inbox::default(),
             inbox_sizes: inbox_sizes::InboxSizes::default(),
             drops: dropped::Drops::default(),
@@ -282,16 +294,24 @@ impl Peers {
             door,
             Arc::new(guide::Guide(Arc::clone(self))),
             Arc::new(transport),
-            maru_federation::pool::Settings::default(),
+            maru_federation::pool::Settings {
+                longest_retry: LONGEST_RETRY,
+                ..maru_federation::pool::Settings::default()
+            },
         );
         let _ = self.road.set(Road(pool.clone()));
         let _ = self.address.set(address);
         self.resume_inbox().await?;
         self.replicate().await?;
         self.tell_news();
-        for name in self.store.interested_servers().await? {
-            if name != self.identity.server_name {
-                self.note_sharing(&name);
+        self.look_who_shares().await?;
+        let before = self.clock.now_ms().saturating_sub(MESSAGES_KEPT_MS);
+        let to_tell = self
+            .store
+            .servers_to_tell(i64::try_from(before).unwrap_or(i64::MAX));
+        let sharing = self.sharing().clone();
+        for name in sharing.into_iter().chain(to_tell.await?) {
+            if name != self.identity.server_name && self.is_allowed(&name) {
                 pool.wake(&name);
             }
         }
@@ -337,7 +357,7 @@ impl Peers {
         self.drops.counts()
     }
 
-    /// Forgets what has waited for peers, or was remembered of what they sent, for too long.
+    /// Forgets what has waited for peers, or was remembered of what they sent, for too long, and who has left all rooms.
     ///
     /// # Errors
     /// When the database fails.
@@ -346,6 +366,10 @@ impl Peers {
         let before = i64::try_from(before).unwrap_or(i64::MAX);
         let dropped = self.store.expire_peer_messages(before).await?;
         metrics::PEER_MESSAGES_DROPPED.add(dropped);
+        let looked_at = self.looked_at.load(Ordering::Relaxed);
+        if self.road.get().is_some() && self.clock.now_ms().saturating_sub(looked_at) >= SHARING_KEPT_MS {
+            self.look_who_shares().await?;
+        }
         self.receipts.expire().await
     }
 
@@ -361,25 +385,31 @@ impl Peers {
         self.record.get()
     }
 
+    /// Looks anew who is in a room with this server. Who is not any more is not kept connected, and not dialled for ever.
+    async fn look_who_shares(&self) -> Result<(), Refusal> {
+        let before = self.sharing().clone();
+        let now: HashSet<_> = self.store.interested_servers().await?.into_iter().collect();
+        let mut sharing = self.sharing.write().unwrap_or_else(PoisonError::into_inner);
+        // Those who have come meanwhile stay.
+        before.difference(&now).for_each(|gone| drop(sharing.take(gone)));
+        sharing.extend(now);
+        self.looked_at.store(self.clock.now_ms(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn sharing(&self) -> RwLockReadGuard<'_, HashSet<OwnedServerName>> {
+        self.sharing.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn note_sharing(&self, name: &ServerName) {
-        let known = self
-            .sharing
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(name);
-        if !known {
-            self.sharing
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(name.to_owned());
+        if !self.shares_a_room(name) {
+            let mut sharing = self.sharing.write().unwrap_or_else(PoisonError::into_inner);
+            sharing.insert(name.to_owned());
         }
     }
 
-    /// Whether a server is, or was since the start, in a room with this one.
+    /// Whether a server is in a room with this one, or was not long ago.
     fn shares_a_room(&self, name: &ServerName) -> bool {
-        self.sharing
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(name)
+        self.sharing().contains(name)
     }
 }

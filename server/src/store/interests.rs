@@ -295,13 +295,33 @@ impl Store {
             .collect()
     }
 
-    /// Every server that something may have to be sent to.
+    /// Servers that are in a room with this one: whose interest in one lasts.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn interested_servers(&self) -> Result<Vec<OwnedServerName>, StoreError> {
-        let rows = query("SELECT DISTINCT server_name FROM interests");
+        let rows = query("SELECT DISTINCT server_name FROM interests WHERE to_position IS NULL");
         rows.all(&self.readers).await?.iter().map(read_name).collect()
+    }
+
+    /// Other servers for which something may wait: messages to devices, or how they left a room, where that was after a
+    /// time (milliseconds since 1970). One that has heard nothing for longer asks when it comes back.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn servers_to_tell(&self, since: i64) -> Result<Vec<OwnedServerName>, StoreError> {
+        let rows = query(
+            "SELECT server_name FROM peer_queues WHERE messages > 0 UNION \
+             SELECT i.server_name FROM interests AS i \
+               JOIN events AS e ON e.room = i.room AND e.position = i.to_position \
+               WHERE e.origin_server_ts >= $1",
+        );
+        rows.bind(since)
+            .all(&self.readers)
+            .await?
+            .iter()
+            .map(read_name)
+            .collect()
     }
 
     /// Lets a peer's interest in a room begin anew after a position: what lies before is fetched by the peer.

@@ -1,8 +1,11 @@
 //! Servers that have left a room, or think so, and come back: what they alone know of it counts everywhere, and what the
 //! others count them in for reaches them.
 
-use maru_tests::{TestServer, User, federate, reunite};
+use maru::clock::Clock;
+use maru_tests::{Engine, TestServer, User, federate, for_both_engines, reunite};
 use serde_json::json;
+
+for_both_engines!(who_has_long_left_is_not_dialled);
 
 /// Gives or takes a member's power over others: 50 is what kicking and banning takes.
 async fn empower(host: &User, room: &str, whom: &User, power: u32) -> String {
@@ -121,4 +124,27 @@ async fn who_came_back_unseen_hears_that_the_other_has_left() {
 
     dave.sees_member(&room, &bob, "leave").await;
     dave.sees_member(&room, &alice, "leave").await;
+}
+
+/// A server has left the only room that it shared with another. That one starts again: a day later the first may not know
+/// yet how it went, and is looked for; a year later it is not.
+async fn who_has_long_left_is_not_dialled(engine: Engine) {
+    let (a, b) = (TestServer::start_on(engine).await, TestServer::start().await);
+    federate(&[&a, &b]).await;
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join_via(&room, a.name()).await.ok();
+    bob.leave(&room).await;
+    alice.sees_member(&room, &bob, "leave").await;
+    let name = b.parts().identity.server_name.clone();
+    b.shut_down().await;
+
+    let (day, mut a) = (24 * 60 * 60 * 1000, a);
+    for (days, is_wanted) in [(1, true), (365, false)] {
+        let later = Clock::Manual((Clock::System.now_ms() + days * day).into());
+        a = a.shut_down().await.start_at(later).await;
+        a.open_federation().await;
+        let pool = a.parts().peers.pool().unwrap();
+        assert_eq!(pool.peer(&name).is_some(), is_wanted, "after {days} days");
+    }
 }
