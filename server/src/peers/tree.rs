@@ -2,6 +2,7 @@
 //! "Room previews").
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use maru_protocol::visibility::Membership;
 use maru_protocol::wire::request::directory::Hierarchy;
@@ -9,6 +10,7 @@ use ruma::room::{JoinRuleSummary, RoomSummary};
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, RoomOrAliasId, ServerName, UserId};
 use serde_json::Value;
 use serde_json::value::to_raw_value;
+use tokio::time::{Instant, timeout_at};
 
 use super::Peers;
 use crate::refusal::Refusal;
@@ -22,6 +24,9 @@ const LONGEST_WALK: usize = 1_000;
 
 /// Most requests to other servers that one page makes.
 const MOST_ASKED: usize = 24;
+
+/// How long other servers are asked for one page, all together.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Most servers that are asked for one room.
 const MOST_SERVERS: usize = 3;
@@ -55,6 +60,10 @@ struct Walk<'a> {
     /// Rooms that other servers told with their parents.
     told: HashMap<OwnedRoomId, TreeRoom>,
     asks_left: usize,
+    /// Servers that could not be asked: once is enough for a page.
+    unreached: HashSet<OwnedServerName>,
+    /// When no more are asked.
+    deadline: Instant,
 }
 
 impl<'a> Walk<'a> {
@@ -64,6 +73,8 @@ impl<'a> Walk<'a> {
             suggested_only,
             told: HashMap::new(),
             asks_left: MOST_ASKED,
+            unreached: HashSet::new(),
+            deadline: Instant::now() + PATIENCE,
         }
     }
 }
@@ -177,14 +188,21 @@ impl Peers {
         via: &[OwnedServerName],
     ) -> Option<TreeRoom> {
         let servers = self.candidates(via.iter().cloned(), None);
-        for server in servers.iter().take(MOST_SERVERS) {
+        let reached = servers.iter().filter(|server| !walk.unreached.contains(*server));
+        let reached: Vec<_> = reached.take(MOST_SERVERS).collect();
+        for server in reached {
             walk.asks_left = walk.asks_left.checked_sub(1)?;
             let call = Hierarchy {
                 room_id: room_id.to_owned(),
                 suggested_only: walk.suggested_only,
             };
-            let Ok(done) = self.ask_once(server, call).await else {
-                continue;
+            let done = match timeout_at(walk.deadline, self.ask_once(server, call)).await {
+                Ok(Ok(done)) => done,
+                Ok(Err(Refusal::Unavailable(_))) | Err(_) => {
+                    walk.unreached.insert(server.clone());
+                    continue;
+                }
+                Ok(Err(_)) => continue,
             };
             let Some(room) = read(&done.room).filter(|room| room.summary.room_id == room_id) else {
                 tracing::debug!(%server, %room_id, "an answer about a space cannot be read");

@@ -1,6 +1,9 @@
 //! Liars who do not tell what they are asked for: others are asked, and they themselves not again and again.
 
-use maru_protocol::wire::Request;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use maru_protocol::wire::{Refused, RefusedCode, Request};
 use maru_tests::user::texts;
 use maru_tests::{Engine, TestServer, for_both_engines};
 use serde_json::json;
@@ -39,4 +42,36 @@ async fn who_never_tells_the_past_of_a_room_holds_up_no_other(engine: Engine) {
     );
     stage.server.data().comes_to(1, &here).await;
     assert_eq!(texts(&stage.alice.history(&room).await), ["long ago"]);
+}
+
+/// A space of many rooms that one server alone is said to know.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_tells_of_no_room_of_a_space_is_asked_once_for_a_page() {
+    let stage = Stage::set().await;
+    let liar = stage.meet(140);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    liar.answer_with(move |request| {
+        if matches!(request, Request::Hierarchy(_)) {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(Refused::new(RefusedCode::LimitExceeded, "not now"))
+    });
+    let child = |number| {
+        json!({
+            "type": "m.space.child",
+            "state_key": format!("!{number}:{}", liar.name),
+            "content": { "via": [liar.name] },
+        })
+    };
+    let children: Vec<_> = (0..50).map(child).collect();
+    let space = json!({ "creation_content": { "type": "m.space" }, "initial_state": children });
+    let space = stage.alice.create_room(space).await;
+    let tree = stage
+        .alice
+        .get(&format!("/_matrix/client/v1/rooms/{space}/hierarchy"))
+        .await
+        .ok();
+    assert_eq!(tree["rooms"].as_array().unwrap().len(), 1);
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
 }
