@@ -1,5 +1,5 @@
-//! What goes wrong under a running server: it is killed, its database is, or the link to it goes dead, its disk fills up, it is told to stop, its
-//! peer is killed, also while it fetches what it does not have, the network between them is bad.
+//! What goes wrong under a running server: it is killed, its database is, or the link to it goes dead, its disk fills up, it
+//! is told to stop, its peer is killed, also while it fetches what it does not have, the network between them is bad.
 
 mod bad_network;
 mod database_killed;
