@@ -17,7 +17,7 @@ use super::router::{Endpoints, Routes};
 use crate::accounts::{Caller, WatchedToken};
 use crate::refusal::Refusal;
 use crate::server::Server;
-use crate::sync::{Answer, Filter, Session, Wanted, Wish};
+use crate::sync::{Answer, Filter, Session, StatePart, Wanted, Wish};
 
 /// Longest wait for something new.
 const LONGEST_WAIT: Duration = Duration::from_secs(90);
@@ -117,10 +117,15 @@ pub(super) async fn wish(
     };
     // The name that clients used before the specification had it.
     let unstable = query.is_some_and(|query| query.contains("org.matrix.msc4222.use_state_after=true"));
+    let state = match (request.use_state_after, unstable) {
+        (true, _) => StatePart::After,
+        (false, true) => StatePart::AfterUnstable,
+        (false, false) => StatePart::Before,
+    };
     Ok(Wish {
         filter,
         full_state: request.full_state,
-        state_after: request.use_state_after || unstable,
+        state,
         opening: "",
     })
 }

@@ -86,13 +86,14 @@ pub(super) fn write(
     }
     out.push('}');
     if !parts.state.is_empty() || joined.entire {
-        write_name(out, if wish.state_after { "state_after" } else { "state" });
+        write_name(out, wish.state.name());
         out.push('{');
         write_seen(out, view, parts.state);
         out.push('}');
-    } else if wish.state_after {
+    } else if wish.state.is_after() {
         // Its presence tells the client that the server knows `use_state_after`.
-        out.push_str(",\"state_after\":{\"events\":[]}");
+        write_name(out, wish.state.name());
+        out.push_str("{\"events\":[]}");
     }
     if members::changed(joined) {
         write_name(out, "summary");

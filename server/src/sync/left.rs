@@ -7,7 +7,7 @@ use maru_protocol::canonical::write_text;
 use maru_protocol::cursor::{PageToken, Place};
 
 use super::Wish;
-use super::answer::write_comma;
+use super::answer::{write_comma, write_name};
 use super::joined::write_seen;
 use super::window::LeftWindow;
 use crate::rooms::view::View;
@@ -34,11 +34,8 @@ pub(super) fn write(
         }
         None => out.push_str(",\"limited\":false}"),
     }
-    out.push_str(if wish.state_after {
-        ",\"state_after\":{"
-    } else {
-        ",\"state\":{"
-    });
+    write_name(out, wish.state.name());
+    out.push('{');
     write_seen(out, view, state);
     out.push_str("}}");
 }

@@ -91,6 +91,34 @@ pub struct Sources {
     pub push: Arc<Push>,
 }
 
+/// The part of a room in which its state is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StatePart {
+    /// `state`: as it was before the timeline.
+    #[default]
+    Before,
+    /// `state_after`: as it is after the timeline.
+    After,
+    /// The same by the name that it had before the specification took it up: clients that ask by it read nothing else.
+    AfterUnstable,
+}
+
+impl StatePart {
+    /// The part's name in a room's object.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Before => "state",
+            Self::After => "state_after",
+            Self::AfterUnstable => "org.matrix.msc4222.state_after",
+        }
+    }
+
+    /// Whether the state is that after the timeline.
+    pub(crate) fn is_after(self) -> bool {
+        self != Self::Before
+    }
+}
+
 /// How a device wants to be told.
 #[derive(Clone, Debug, Default)]
 pub struct Wish {
@@ -98,8 +126,8 @@ pub struct Wish {
     pub filter: Arc<Filter>,
     /// Whether to send whole states although there is a cursor.
     pub full_state: bool,
-    /// Whether state is given as it is after the timeline (`use_state_after`) rather than before it.
-    pub state_after: bool,
+    /// Where a room's state stands, and as of when.
+    pub state: StatePart,
     /// Members that stand first in the answer's JSON object, each with a comma after it: how a transport tells its
     /// frames apart.
     pub opening: &'static str,

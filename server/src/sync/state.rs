@@ -57,7 +57,7 @@ impl Asking<'_> {
                 told.insert(nid, beyond);
             } else {
                 let mut events = joined.skipped_state.clone();
-                if self.wish.state_after {
+                if self.wish.state.is_after() {
                     events.extend(
                         joined
                             .timeline
@@ -101,7 +101,7 @@ impl Asking<'_> {
     /// The state before or after a window's timeline, and the place of the newest event whose change may be in it. Where
     /// the timeline shows nothing it is the one in the end: the room's present one, or that in which the user left.
     async fn state_for(&self, joined: &JoinedWindow) -> Result<(State, Option<Place>), Refusal> {
-        let after = self.wish.state_after;
+        let after = self.wish.state.is_after();
         let edge = if after {
             joined.timeline.last()
         } else {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 on_both_engines!(
     whole_states_come_also_with_a_cursor,
+    state_after_the_timeline_stands_where_the_client_looks_for_it,
     a_filtered_timeline_loses_no_state,
     as_many_as_the_limit_are_found_of_what_is_wanted,
     nothing_is_said_where_nothing_is_wanted,
@@ -49,6 +50,47 @@ async fn whole_states_come_also_with_a_cursor(server: TestServer) {
     assert_eq!(topics(&synced, &loud, "state"), ["loud"]);
     assert_eq!(synced.timeline(&loud), [event]);
     assert!(synced.timeline(&quiet).is_empty());
+}
+
+async fn state_after_the_timeline_stands_where_the_client_looks_for_it(server: TestServer) {
+    let [alice, bob] = [server.user("alice").await, server.user("bob").await];
+    let room = alice
+        .create_room(json!({ "preset": "public_chat", "topic": "old" }))
+        .await;
+    let parts = ["state", "state_after", "org.matrix.msc4222.state_after"];
+    let asked = [
+        "",
+        "&use_state_after=true",
+        "&org.matrix.msc4222.use_state_after=true",
+    ];
+    let present = |of: &Value| parts.map(|part| of.get(part).is_some());
+    let wanted = |at: usize| [0, 1, 2].map(|part| part == at);
+    let since = alice.sync(None).await.next();
+    bob.join(&room).await;
+    let mut left = Vec::new();
+    for (at, asked) in asked.iter().enumerate() {
+        let first = alice.sync_with(&format!("timeout=0{asked}")).await;
+        assert_eq!(present(first.room(&room)), wanted(at), "a first sync");
+        left.push(bob.sync_with(&format!("timeout=0{asked}")).await.next());
+        set_topic(&alice, &room, asked).await;
+        let query = format!("timeout=0&since={}{asked}", encode(&since));
+        let next = alice.sync_with(&query).await;
+        let told = topics(&next, &room, parts[at]);
+        // Before the timeline there is nothing to say: the timeline says it all.
+        let after = if at == 0 {
+            Vec::new()
+        } else {
+            vec![(*asked).to_owned()]
+        };
+        assert_eq!(told, after, "{asked}");
+    }
+    bob.leave(&room).await;
+    for (at, (asked, since)) in asked.iter().zip(left).enumerate() {
+        let query = format!("timeout=0&since={}{asked}", encode(&since));
+        let synced = bob.sync_with(&query).await;
+        let left = &synced.0["rooms"]["leave"][&room];
+        assert_eq!(present(left), wanted(at), "a room that was left");
+    }
 }
 
 async fn a_filtered_timeline_loses_no_state(server: TestServer) {
