@@ -47,7 +47,7 @@ impl Missing {
     /// The events to be looked up next; none when what is missing is known, which is so after 40 generations at the
     /// latest: what lies beyond as many that were turned down is not looked for.
     #[must_use]
-    pub fn next(&mut self) -> Option<BTreeSet<OwnedEventId>> {
+    pub fn next_generation(&mut self) -> Option<BTreeSet<OwnedEventId>> {
         self.rounds += 1;
         (!self.open.is_empty() && self.rounds <= ROUNDS).then(|| std::mem::take(&mut self.open))
     }
@@ -84,7 +84,7 @@ mod tests {
 
     fn missing(named: &[&str], here: &BTreeMap<&str, Found>) -> Vec<OwnedEventId> {
         let mut missing = Missing::of(named.iter().map(|name| id(name)));
-        while let Some(ids) = missing.next() {
+        while let Some(ids) = missing.next_generation() {
             for id in ids {
                 let found = here.get(&id.as_str()[1..]).cloned().unwrap_or(Found::Not);
                 missing.found(id, found);

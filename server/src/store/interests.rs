@@ -314,7 +314,7 @@ impl Store {
             "SELECT server_name FROM peer_queues WHERE messages > 0 UNION \
              SELECT i.server_name FROM interests AS i \
                JOIN events AS e ON e.room = i.room AND e.position = i.to_position \
-               WHERE e.origin_server_ts >= $1",
+               WHERE i.to_position IS NOT NULL AND e.origin_server_ts >= $1",
         );
         rows.bind(since)
             .all(&self.readers)

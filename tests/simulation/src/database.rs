@@ -387,7 +387,7 @@ impl Database {
     /// What is missing of events that accepted ones name, as `server/src/rooms/ingest/missing.rs` finds it.
     pub(crate) fn missing_of(&self, named: impl IntoIterator<Item = OwnedEventId>) -> Vec<OwnedEventId> {
         let mut missing = Missing::of(named);
-        while let Some(ids) = missing.next() {
+        while let Some(ids) = missing.next_generation() {
             for id in ids {
                 let found = self.found(&id);
                 missing.found(id, found);

@@ -63,12 +63,12 @@ async fn away_for_a_while(backlog_events: u32) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_backlog_comes_by_the_log() {
-    away_for_a_while(1_000_000).await;
+    Box::pin(away_for_a_while(1_000_000)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_backlog_is_skipped_and_fetched() {
-    away_for_a_while(10).await;
+    Box::pin(away_for_a_while(10)).await;
 }
 
 /// More than is fetched at once to fill a gap: what lies behind stays a gap in the timeline until it is read, or fetched

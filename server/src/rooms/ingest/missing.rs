@@ -17,7 +17,7 @@ impl Rooms {
         facts: &mut Facts,
     ) -> Result<Vec<OwnedEventId>, Refusal> {
         let mut missing = Missing::of(named);
-        while let Some(mut ids) = missing.next() {
+        while let Some(mut ids) = missing.next_generation() {
             for known in ids.iter().filter_map(|id| facts.known(id)) {
                 let is_here = !known.is_outlier() || known.outcome == Outcome::Rejected;
                 let found = found(is_here, known.outcome, &known.event.prev_events);

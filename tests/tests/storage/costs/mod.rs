@@ -99,11 +99,19 @@ const GROWING_ON_POSTGRES: &[(&str, &str)] = &[
         "FROM device_lists AS d WHERE d.own = 1",
         "the rooms of those whose devices changed",
     ),
+    (
+        "JOIN events AS e ON e.room = i.room AND e.position = i.to_position",
+        "the rooms that servers have left, at the start",
+    ),
 ];
 
-/// What a restore does, which goes through whole tables, and the lock of a whole database.
+/// What a restore does, which goes through whole tables, and what belongs to the session of a whole database.
 const NOT_RUN: &[&str] = &[
     "SELECT CASE WHEN pg_try_advisory_lock($1) THEN 1::bigint ELSE 0::bigint END",
+    "SELECT CASE WHEN pg_terminate_backend(pid) THEN 1::bigint ELSE 0::bigint END FROM pg_stat_activity \
+     WHERE pid = $1 AND (EXTRACT(EPOCH FROM backend_start) * 1000000)::bigint = $2",
+    "SELECT pid::bigint, (EXTRACT(EPOCH FROM backend_start) * 1000000)::bigint FROM pg_stat_activity \
+     WHERE pid = pg_backend_pid()",
     "DELETE FROM one_time_keys",
     "DELETE FROM peer_queues",
     "INSERT INTO peer_queues (server_name, messages, bytes) SELECT server_name, COUNT(*), SUM(OCTET_LENGTH(content)) \
