@@ -150,7 +150,7 @@ impl<'a> Node<'a> {
     /// Reads one JSON value and nothing after it.
     pub(crate) fn parse(json: &'a str, max_depth: usize) -> Result<Self, CanonicalError> {
         // Measured first, because the reader below descends by recursion.
-        if deeper_than(json, max_depth) {
+        if deeper_than(json.as_bytes(), max_depth) {
             return Err(CanonicalError::TooDeep(max_depth));
         }
         Ok(serde_json::from_str(json)?)
@@ -267,9 +267,9 @@ pub fn write_text(out: &mut String, text: &str) {
 }
 
 /// Whether brackets outside strings nest deeper than `limit`.
-fn deeper_than(json: &str, limit: usize) -> bool {
+pub(crate) fn deeper_than(json: &[u8], limit: usize) -> bool {
     let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
-    for byte in json.bytes() {
+    for &byte in json {
         if in_text {
             match byte {
                 _ if escaped => escaped = false,
@@ -301,7 +301,7 @@ impl<'de> Deserialize<'de> for Node<'de> {
 }
 
 /// A key that borrows where it can, which `Cow` alone would not.
-struct Key<'a>(Cow<'a, str>);
+pub(crate) struct Key<'a>(pub(crate) Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Key<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -19,6 +19,7 @@
 //! - [`visibility`]: who may see an event.
 //! - [`cursor`]: how far a reader of the log has come, and the tokens that clients carry.
 //! - [`record`]: what a server says of itself, signed.
+//! - [`json`]: what JSON may be that is no event and is kept as it came.
 //! - [`wire`]: frames and messages between servers.
 //! - [`limits`]: every size that is a rule.
 //!
@@ -33,6 +34,7 @@ pub mod event;
 pub mod gap;
 pub mod ingest;
 pub mod interest;
+pub mod json;
 pub mod key;
 pub mod limits;
 pub mod outgoing;

@@ -11,6 +11,7 @@ use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
+use maru_protocol::json::{self, JsonError};
 use ruma::api::auth_scheme::{
     AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken, NoAuthentication,
 };
@@ -198,7 +199,7 @@ where
                 read_body(judged.body, &server.limits, known).await?
             }
         };
-        check_object(&body)?;
+        check_json(&body)?;
         // Clients send nothing where they have nothing to say: to an endpoint that takes JSON this is an empty object.
         let takes_json = judged.parts.method == Method::POST;
         let json = if body.is_empty() && takes_json {
@@ -208,7 +209,7 @@ where
         };
         let head = http::Request::from_parts(judged.parts, json);
         let typed = R::try_from_http_request(head, &arguments(&judged.path)?);
-        let request = typed.map_err(|error| unreadable(&error, &body))?;
+        let request = typed.map_err(|error| unreadable(&error))?;
         Ok(Self {
             request,
             caller: judged.caller,
@@ -252,26 +253,24 @@ pub async fn read_body(body: axum::body::Body, limits: &Limits, known: bool) -> 
     })
 }
 
-/// Every body but those of media is a JSON object in UTF-8, or empty. Looks at its ends only: what stands between is read
-/// once, as the type that is wanted, which would take a list for an object whose members are all optional.
+/// Every body but those of media is a JSON object or empty, and obeys [`json::check`]: what it holds may be kept and passed
+/// on as it came. Read before the type that is wanted, which would take a list for an object whose members are all optional.
 #[expect(
     clippy::result_large_err,
     reason = "axum takes rejections as responses; this one is rare"
 )]
-fn check_object(body: &[u8]) -> Result<(), Response> {
-    if std::str::from_utf8(body).is_err() {
-        let why = "the request's body is not UTF-8";
-        return Err(plain(StatusCode::BAD_REQUEST, "M_NOT_JSON", why));
-    }
-    let text = body.trim_ascii();
-    if body.is_empty() || text.starts_with(b"{") && text.ends_with(b"}") {
+fn check_json(body: &[u8]) -> Result<(), Response> {
+    if body.is_empty() {
         return Ok(());
     }
-    let (errcode, why) = match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
-        Ok(_) => ("M_BAD_JSON", "the request's body is not a JSON object"),
-        Err(_) => ("M_NOT_JSON", "the request's body is not valid JSON"),
+    let text = body.trim_ascii();
+    let (errcode, why) = match json::check(body) {
+        Ok(()) if text.starts_with(b"{") => return Ok(()),
+        Ok(()) => ("M_BAD_JSON", "the request's body is not a JSON object".to_owned()),
+        Err(error @ JsonError::NotJson(_)) => ("M_NOT_JSON", format!("the request's body is {error}")),
+        Err(error) => ("M_BAD_JSON", format!("the request's body: {error}")),
     };
-    Err(plain(StatusCode::BAD_REQUEST, errcode, why))
+    Err(plain(StatusCode::BAD_REQUEST, errcode, &why))
 }
 
 /// A JSON body of a type of our own, where ruma's request type does not do.
@@ -285,7 +284,7 @@ impl<T: serde::de::DeserializeOwned> FromRequest<Arc<Server>> for JsonBody<T> {
         let spent = spend(server, request.extensions(), None);
         spent.map_err(|refusal| ApiError(refusal).into_response())?;
         let body = read_body(request.into_body(), &server.limits, false).await?;
-        check_object(&body)?;
+        check_json(&body)?;
         serde_json::from_slice(&body).map(Self).map_err(|error| {
             let errcode = if error.is_data() {
                 "M_BAD_JSON"
@@ -298,14 +297,8 @@ impl<T: serde::de::DeserializeOwned> FromRequest<Arc<Server>> for JsonBody<T> {
 }
 
 /// Tells a client what is wrong with its request, and nothing else.
-fn unreadable(error: &FromHttpRequestError, body: &[u8]) -> Response {
-    let is_json = body.is_empty() || serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
+fn unreadable(error: &FromHttpRequestError) -> Response {
     match error {
-        _ if !is_json => plain(
-            StatusCode::BAD_REQUEST,
-            "M_NOT_JSON",
-            "the request's body is not valid JSON",
-        ),
         FromHttpRequestError::Deserialization(ruma::api::error::DeserializationError::Query(cause)) => plain(
             StatusCode::BAD_REQUEST,
             "M_INVALID_PARAM",

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use ruma::api::client::to_device::send_event_to_device::v3 as send_event_to_device;
+use serde_json::{Value, json};
 
-use super::call::{Answer, Call, Reply};
+use super::call::Call;
+use super::error::ApiError;
 use super::router::{Endpoints, Routes};
 use crate::server::Server;
 
@@ -13,10 +15,11 @@ pub(super) fn routes() -> Routes {
     Routes::new().endpoint::<send_event_to_device::Request, _>(send)
 }
 
+/// The answer is an empty object, or names the devices for which too much waits (`spec/limits.md`).
 async fn send(
     State(server): State<Arc<Server>>,
     call: Call<send_event_to_device::Request>,
-) -> Reply<send_event_to_device::Response> {
+) -> Result<axum::Json<Value>, ApiError> {
     let (request, caller) = (call.request, call.caller);
     let receivers = request.messages.into_iter().flat_map(|(user_id, devices)| {
         devices
@@ -24,9 +27,12 @@ async fn send(
             .map(move |(device, content)| (user_id.clone(), device.to_string(), content.into_json()))
     });
     let (event_type, transaction_id) = (request.event_type.to_string(), request.txn_id.to_string());
-    server
+    let refused = server
         .keys
         .send_to_device(&caller, &event_type, transaction_id, receivers.collect())
         .await?;
-    Ok(Answer(send_event_to_device::Response::new()))
+    Ok(axum::Json(match refused.is_empty() {
+        true => json!({}),
+        false => json!({ "maru.refused": refused }),
+    }))
 }

@@ -18,7 +18,7 @@ pub use cross_signing::{NewCrossSigningKeys, SignatureFailures};
 pub use one_time::{Claimed, ClaimedKeys, Claims};
 pub use others::{FromOthers, OtherServers, UserKeys};
 pub use query::Found;
-pub use to_device::{CONTENT_BYTES, WAITING, device_message};
+pub use to_device::{CONTENT_BYTES, SHARES_OF_DEVICE, WAITING, device_message};
 pub use upload::NewDeviceKeys;
 
 use crate::cache::Cache;

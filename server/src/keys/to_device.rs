@@ -1,5 +1,9 @@
 //! Messages to single devices, mostly encrypted keys (client-server API, "Send-to-Device messaging").
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use maru_protocol::limits::DEFAULT_MAX_EVENT_BYTES;
 use ruma::{OwnedUserId, UserId};
 use serde_json::value::RawValue;
 
@@ -7,20 +11,74 @@ use super::{Keys, check_name};
 use crate::accounts::Caller;
 use crate::observe::metrics;
 use crate::refusal::Refusal;
-use crate::store::peer_messages::{PeerMessage, QueueLimits};
+use crate::store::peer_messages::PeerMessage;
 use crate::store::to_device::{Addressed, Sending};
+use crate::store::waiting::{QueueLimits, Shares};
 
-/// Messages that may wait for one device; further ones are dropped until it syncs.
-pub const WAITING: i64 = 10_000;
+/// Messages that may wait for one device, of everybody together: what one sync may carry.
+pub const WAITING: usize = 20_000;
 
-/// Largest content of a message between servers, in bytes.
-pub const CONTENT_BYTES: usize = 65_536;
+/// Largest content of a message, in bytes: that of an event.
+pub const CONTENT_BYTES: usize = DEFAULT_MAX_EVENT_BYTES;
 
-/// What may wait for one other server; further messages are dropped until it has taken some.
-const WAITING_FOR_SERVER: QueueLimits = QueueLimits {
-    messages: 50_000,
-    bytes: 64 << 20,
+/// Messages of one sender that may wait for one device.
+const OF_SENDER: i64 = 1_000;
+
+/// Bytes of messages of one sender that may wait for one device.
+const BYTES_OF_SENDER: i64 = 4 << 20;
+
+/// Messages of one sender that may wait for one device even when others have filled it.
+const CERTAIN: i64 = 50;
+
+/// Bytes of messages of one sender that may wait for one device even when others have filled it.
+const BYTES_CERTAIN: i64 = 256 << 10;
+
+/// Messages of all senders of one other server that may wait for one device.
+const OF_SERVER: i64 = 4_000;
+
+/// Bytes of messages of all senders of one other server that may wait for one device.
+const BYTES_OF_SERVER: i64 = 16 << 20;
+
+/// Messages that may wait for one device before there is room only for what is certain.
+const OF_ALL: i64 = 10_000;
+
+/// Bytes of messages that may wait for one device before there is room only for what is certain.
+const BYTES_OF_ALL: i64 = 32 << 20;
+
+/// Bytes of messages that may wait for one device, of everybody together.
+const BYTES_WAITING: i64 = 64 << 20;
+
+/// What may wait for one device: whoever floods it is refused, and its friends are not.
+pub const SHARES_OF_DEVICE: Shares = Shares {
+    of_sender: limits(OF_SENDER, BYTES_OF_SENDER),
+    certain: limits(CERTAIN, BYTES_CERTAIN),
+    of_server: limits(OF_SERVER, BYTES_OF_SERVER),
+    of_all: limits(OF_ALL, BYTES_OF_ALL),
+    most: limits(WAITING as i64, BYTES_WAITING),
 };
+
+/// Messages to devices of one other server that may wait for it before there is room only for what is certain.
+const FOR_SERVER: i64 = 50_000;
+
+/// Bytes of messages to devices of one other server that may wait for it before there is room only for what is certain.
+const BYTES_FOR_SERVER: i64 = 64 << 20;
+
+/// What may wait for one other server, all of it by senders of this one: one of them has a fifth, a hundredth of that is
+/// certain, and half as much again there may be at most.
+const SHARES_FOR_SERVER: Shares = Shares {
+    of_sender: limits(FOR_SERVER / 5, BYTES_FOR_SERVER / 5),
+    certain: limits(FOR_SERVER / 500, BYTES_FOR_SERVER / 500),
+    of_server: limits(0, 0),
+    of_all: limits(FOR_SERVER, BYTES_FOR_SERVER),
+    most: limits(FOR_SERVER / 2 * 3, BYTES_FOR_SERVER / 2 * 3),
+};
+
+const fn limits(messages: i64, bytes: i64) -> QueueLimits {
+    QueueLimits { messages, bytes }
+}
+
+/// How long a sender is asked to wait when nothing is taken: until the device has synced, which nobody knows.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Receivers of one request.
 const RECEIVERS: usize = 10_000;
@@ -28,18 +86,21 @@ const RECEIVERS: usize = 10_000;
 impl Keys {
     /// Sends a message to devices, once per type and transaction id. Each receiver is a user, a device id or `*` for all of the
     /// user's devices, and the content. Devices that do not exist are passed over, and so are users of other servers who
-    /// share no room with the caller: nobody makes this server keep messages for whom it does not know.
+    /// share no room with the caller: nobody makes this server keep messages for whom it does not know. Devices for which
+    /// too much waits are returned, and the others get the message: one that nobody reads any more must not keep it from
+    /// them.
     ///
     /// # Errors
-    /// [`Refusal::InvalidParam`] for malformed names, [`Refusal::TooLarge`] for too many receivers, or too much for
-    /// another server.
+    /// [`Refusal::InvalidParam`] for malformed names, [`Refusal::BadJson`] for a content that is no object,
+    /// [`Refusal::TooLarge`] for too many receivers or too long a content; [`Refusal::LimitExceeded`] when too much waits
+    /// for all of them: then nothing has happened, and the same transaction id can be tried again.
     pub async fn send_to_device(
         &self,
         caller: &Caller,
         event_type: &str,
         transaction_id: String,
         receivers: Vec<(OwnedUserId, String, Box<RawValue>)>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<BTreeMap<OwnedUserId, Vec<String>>, Refusal> {
         check_name(event_type)?;
         check_name(&transaction_id)?;
         if receivers.len() > RECEIVERS {
@@ -51,6 +112,7 @@ impl Keys {
         let mut elsewhere = Vec::new();
         for (user_id, device, content) in receivers {
             check_name(&device)?;
+            check_content(content.get())?;
             if self.identity.is_local(&user_id) {
                 messages.push(Addressed {
                     user_id,
@@ -58,10 +120,6 @@ impl Keys {
                     json: device_message(&caller.user_id, event_type, &content)?,
                 });
                 continue;
-            }
-            if content.get().len() > CONTENT_BYTES {
-                let why = format!("a message to another server has at most {CONTENT_BYTES} bytes");
-                return Err(Refusal::TooLarge(why));
             }
             elsewhere.push(PeerMessage {
                 server_name: user_id.server_name().to_owned(),
@@ -89,13 +147,32 @@ impl Keys {
             elsewhere,
             now_ms: now,
         };
-        let dropped = self
+        let sent = self
             .store
-            .send_to_device(sending, WAITING, WAITING_FOR_SERVER)
+            .send_to_device(sending, SHARES_OF_DEVICE, SHARES_FOR_SERVER)
             .await?;
-        metrics::PEER_MESSAGES_DROPPED.add(dropped);
-        Ok(())
+        let refused: usize = sent.refused.values().map(Vec::len).sum();
+        metrics::TO_DEVICE_REFUSED.add(refused as u64);
+        if sent.taken == 0 && refused > 0 {
+            return Err(Refusal::LimitExceeded {
+                retry_after: RETRY_AFTER,
+            });
+        }
+        Ok(sent.refused)
     }
+}
+
+fn check_content(content: &str) -> Result<(), Refusal> {
+    if content.len() > CONTENT_BYTES {
+        let why = format!("the content of a message has at most {CONTENT_BYTES} bytes");
+        return Err(Refusal::TooLarge(why));
+    }
+    if !content.starts_with('{') {
+        return Err(Refusal::BadJson(
+            "the content of a message is a JSON object".into(),
+        ));
+    }
+    Ok(())
 }
 
 /// A message as the device will read it.

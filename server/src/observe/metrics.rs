@@ -44,10 +44,15 @@ pub static COMMIT_TIME: Histogram = Histogram::new(
     "Time that the database took to make a commit durable.",
 );
 
-/// Messages to devices of other servers that were dropped: too much waited for the server, or for too long.
+/// Messages to devices that were refused: too much waited for the device or for its server.
+pub static TO_DEVICE_REFUSED: Counter = Counter::new(
+    "maru_to_device_refused_total",
+    "Messages to devices that were refused: too much waited for the device or its server.",
+);
+/// Messages to devices of other servers that were dropped: they waited for too long.
 pub static PEER_MESSAGES_DROPPED: Counter = Counter::new(
     "maru_peer_messages_dropped_total",
-    "Messages to devices of other servers dropped: too much waited, or for too long.",
+    "Messages to devices of other servers dropped: they waited for too long.",
 );
 /// Items of peers' logs, beside events, that were dropped.
 pub static PEER_ITEMS_REFUSED: Counter = Counter::new(
@@ -92,6 +97,7 @@ pub static ALL: &[&(dyn Metric + Sync)] = &[
     &RECORDS,
     &CHANGES_FAILED,
     &COMMIT_TIME,
+    &TO_DEVICE_REFUSED,
     &PEER_MESSAGES_DROPPED,
     &PEER_ITEMS_REFUSED,
     &DATAGRAMS_REFUSED,

@@ -1,18 +1,19 @@
 //! Messages of other servers' devices to devices here: each is passed on once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
+use maru_protocol::json;
 use maru_protocol::wire::log::ToDevice;
-use ruma::{OwnedUserId, ServerName};
+use ruma::ServerName;
 use serde_json::value::RawValue;
 
 use super::Peers;
-use crate::keys::{CONTENT_BYTES, WAITING, device_message};
+use crate::keys::{CONTENT_BYTES, SHARES_OF_DEVICE, device_message};
 use crate::observe::metrics;
 use crate::refusal::Refusal;
 use crate::store::log::Record;
 use crate::store::peer_messages::HeardMessage;
-use crate::store::to_device;
+use crate::store::to_device::{self, Receivers};
 
 /// Bytes that the messages of one page may become: one to all devices of a user is stored for each of them. What goes
 /// beyond is dropped, and takes none of those after it along.
@@ -42,17 +43,24 @@ impl Peers {
             .iter()
             .map(|message| message.user_id.to_string())
             .collect();
-        let devices = self
+        let senders: HashSet<String> = messages
+            .iter()
+            .map(|message| message.sender.to_string())
+            .collect();
+        let mut receivers = self
             .store
-            .devices_with_room(users.into_iter().collect(), WAITING)
+            .receivers(users.into_iter().collect(), senders, peer.to_owned())
             .await?;
         let now = i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX);
         let mut records = Vec::new();
         let mut bytes = 0;
         for message in messages {
-            let copies = copies_of(&message, &devices)?;
             let message_id = message.message_id.to_string();
-            if copies.is_empty() || heard.contains(&message_id) {
+            if heard.contains(&message_id) {
+                continue;
+            }
+            let copies = copies_of(peer, &message, &mut receivers)?;
+            if copies.is_empty() {
                 continue;
             }
             let all = copies.iter().map(|copy| copy.json.len()).sum::<usize>();
@@ -82,25 +90,42 @@ impl Peers {
     }
 }
 
-/// One message for each of the devices that are meant; none of what is no JSON object.
+/// One message for each of the devices that are meant and have room for it; none of what is no JSON object.
 fn copies_of(
+    peer: &ServerName,
     message: &ToDevice,
-    devices: &HashMap<OwnedUserId, Vec<String>>,
+    receivers: &mut Receivers,
 ) -> Result<Vec<to_device::ToDevice>, Refusal> {
     let content = serde_json::from_str::<&RawValue>(&message.content);
-    let Some(content) = content.ok().filter(|content| content.get().starts_with('{')) else {
+    let content = content
+        .ok()
+        .filter(|content| content.get().starts_with('{') && json::check(content.get().as_bytes()).is_ok());
+    let Some(content) = content else {
         metrics::PEER_ITEMS_REFUSED.add(1);
         return Ok(Vec::new());
     };
     let json = device_message(&message.sender, &message.event_type, content)?;
-    let of_user = devices.get(&message.user_id).into_iter().flatten();
+    let of_user = receivers.devices.get(&message.user_id).into_iter().flatten();
     let is_meant = |device_id: &&String| message.device_id == "*" || message.device_id == device_id.as_str();
-    Ok(of_user
-        .filter(is_meant)
-        .map(|device_id| to_device::ToDevice {
-            user_id: message.user_id.clone(),
-            device_id: device_id.clone(),
-            json: json.clone(),
-        })
-        .collect())
+    let mut copies = Vec::new();
+    for device_id in of_user.filter(is_meant) {
+        let device = (message.user_id.clone(), device_id.clone());
+        let (sender, server) = (message.sender.as_str(), Some(peer.as_str()));
+        let shares = &SHARES_OF_DEVICE;
+        if receivers
+            .waiting
+            .admit(&device, sender, server, json.len(), shares)
+        {
+            copies.push(to_device::ToDevice {
+                user_id: message.user_id.clone(),
+                device_id: device_id.clone(),
+                sender: message.sender.clone(),
+                server: Some(peer.to_owned()),
+                json: json.clone(),
+            });
+        } else {
+            metrics::TO_DEVICE_REFUSED.add(1);
+        }
+    }
+    Ok(copies)
 }

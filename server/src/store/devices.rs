@@ -60,7 +60,7 @@ pub struct Seen {
 const TOGETHER: i64 = 1_000;
 
 /// Everything that goes with a device.
-const REMOVE: [&str; 8] = [
+const REMOVE: [&str; 9] = [
     "DELETE FROM access_tokens WHERE user_id = $1 AND device_id = ANY($2)",
     "DELETE FROM device_keys WHERE user_id = $1 AND device_id = ANY($2)",
     "DELETE FROM one_time_keys WHERE user_id = $1 AND device_id = ANY($2)",
@@ -68,6 +68,7 @@ const REMOVE: [&str; 8] = [
     "DELETE FROM key_signatures WHERE target_user_id = $1 AND target_key = ANY($2)",
     "DELETE FROM to_device WHERE user_id = $1 AND device_id = ANY($2)",
     "DELETE FROM transactions WHERE user_id = $1 AND device_id = ANY($2)",
+    "DELETE FROM to_device_waiting WHERE user_id = $1 AND device_id = ANY($2)",
     "DELETE FROM devices WHERE user_id = $1 AND device_id = ANY($2)",
 ];
 

@@ -48,6 +48,7 @@ pub mod threads;
 pub mod to_device;
 pub mod user_directory;
 pub mod users;
+pub mod waiting;
 mod writer;
 
 use std::path::Path;

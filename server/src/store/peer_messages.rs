@@ -1,13 +1,15 @@
 //! Messages between devices of different servers: those of this server's users are kept for each peer until it has
 //! acknowledged them; of those that peers sent, the ids are kept, so that none is passed on twice.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use maru_protocol::cursor::Position;
 use ruma::{OwnedServerName, OwnedUserId, ServerName};
 
 use super::engine::{Connection, Insert, Kind, Row, query};
 use super::log::Record;
+use super::to_device::Sent;
+use super::waiting::{EVERYBODY, Queue, Shares, Waiting, counted};
 use super::writer::Transaction;
 use super::{Store, StoreError};
 
@@ -58,22 +60,6 @@ impl HeardMessage {
     }
 }
 
-/// How much may wait for one peer.
-#[derive(Clone, Copy, Debug)]
-pub struct QueueLimits {
-    /// Messages.
-    pub messages: i64,
-    /// Bytes of their contents.
-    pub bytes: i64,
-}
-
-/// What waits for one peer.
-#[derive(Clone, Copy, Debug, Default)]
-struct Queue {
-    messages: i64,
-    bytes: i64,
-}
-
 static INSERT: Insert = Insert {
     table: "peer_messages",
     columns: &[
@@ -90,14 +76,18 @@ static INSERT: Insert = Insert {
     on_conflict: "",
 };
 
-static INSERT_QUEUES: Insert = Insert {
-    table: "peer_queues",
+/// Adds to what is counted; takes off what is negative.
+static COUNT: Insert = Insert {
+    table: "peer_waiting",
     columns: &[
         ("server_name", Kind::Text),
+        ("who", Kind::Text),
         ("messages", Kind::Int),
         ("bytes", Kind::Int),
     ],
-    on_conflict: "ON CONFLICT (server_name) DO UPDATE SET messages = excluded.messages, bytes = excluded.bytes",
+    on_conflict: "ON CONFLICT (server_name, who) DO UPDATE SET \
+                  messages = peer_waiting.messages + excluded.messages, \
+                  bytes = peer_waiting.bytes + excluded.bytes",
 };
 
 static INSERT_HEARD: Insert = Insert {
@@ -144,69 +134,104 @@ pub(super) async fn store_heard(
     INSERT_HEARD.rows(connection, rows.collect()).await
 }
 
-/// Drops what a peer has, and takes it off the peer's queue.
+/// Drops what a peer has, and takes it off what is counted.
 pub(super) async fn drop_delivered(
     connection: &mut Connection,
     delivered: &Delivered,
 ) -> Result<(), StoreError> {
-    let (peer, up_to) = (delivered.server_name.as_str(), delivered.up_to.0);
-    let taken = query(
-        "UPDATE peer_queues SET \
-           messages = messages - (SELECT COUNT(*) FROM peer_messages AS m \
-             WHERE m.server_name = peer_queues.server_name AND m.position <= $2), \
-           bytes = bytes - (SELECT COALESCE(SUM(OCTET_LENGTH(m.content)), 0) FROM peer_messages AS m \
-             WHERE m.server_name = peer_queues.server_name AND m.position <= $2) \
-         WHERE server_name = $1",
+    let peer = delivered.server_name.as_str();
+    let gone = query(
+        "DELETE FROM peer_messages WHERE server_name = $1 AND position <= $2 \
+         RETURNING sender, CAST(OCTET_LENGTH(content) AS BIGINT)",
     );
-    taken.bind(peer).bind(up_to).run(&mut *connection).await?;
-    let delete = query("DELETE FROM peer_messages WHERE server_name = $1 AND position <= $2");
-    delete.bind(peer).bind(up_to).run(connection).await
+    let gone = gone
+        .bind(peer)
+        .bind(delivered.up_to.0)
+        .all(&mut *connection)
+        .await?;
+    let mut counts = Counts::default();
+    for row in gone {
+        let bytes = usize::try_from(row.get::<i64>(1)?).unwrap_or(0);
+        counts.add(peer, &row.get::<String>(0)?, Queue::one(bytes).negative());
+    }
+    let who: Vec<String> = counts.0.keys().map(|(_, who)| who.clone()).collect();
+    counts.store(&mut *connection).await?;
+    let empty = query("DELETE FROM peer_waiting WHERE server_name = $1 AND who = ANY($2) AND messages <= 0");
+    empty.bind(peer).bind(who).run(connection).await
 }
 
-/// Puts messages into the queues of their peers; how many found no room. A message that finds none is dropped, those
-/// after it may still find some.
+/// Changes of what is counted, by server and who is counted.
+#[derive(Default)]
+struct Counts(BTreeMap<(String, String), Queue>);
+
+impl Counts {
+    fn add(&mut self, peer: &str, sender: &str, change: Queue) {
+        for who in counted(sender, None) {
+            let key = (peer.to_owned(), who.to_owned());
+            self.0.entry(key).or_default().add(change);
+        }
+    }
+
+    async fn store(self, connection: &mut Connection) -> Result<(), StoreError> {
+        let rows = self.0.into_iter().map(|((peer, who), change)| {
+            vec![
+                peer.into(),
+                who.into(),
+                change.messages.into(),
+                change.bytes.into(),
+            ]
+        });
+        COUNT.rows(connection, rows.collect()).await
+    }
+}
+
+/// Puts messages into the queues of their peers, and adds to `sent` what was taken and what was refused: a message that
+/// finds no room is, those after it may still find some.
 pub(super) async fn enqueue(
     tx: &mut Transaction,
     messages: Vec<PeerMessage>,
-    limits: QueueLimits,
-) -> Result<u64, StoreError> {
+    shares: &Shares,
+    sent: &mut Sent,
+) -> Result<(), StoreError> {
+    if messages.is_empty() {
+        return Ok(());
+    }
     let peers: HashSet<String> = messages
         .iter()
         .map(|message| message.server_name.to_string())
         .collect();
-    let rows = query("SELECT server_name, messages, bytes FROM peer_queues WHERE server_name = ANY($1)");
+    let senders = messages.iter().map(|message| message.sender.to_string());
+    let who: HashSet<String> = senders.chain([EVERYBODY.to_owned()]).collect();
+    let rows = query(
+        "SELECT server_name, who, messages, bytes FROM peer_waiting WHERE server_name = ANY($1) AND who = ANY($2)",
+    );
     let rows = rows
         .bind(peers.into_iter().collect::<Vec<_>>())
+        .bind(who.into_iter().collect::<Vec<_>>())
         .all(&mut tx.connection)
         .await?;
-    let mut queues: HashMap<String, Queue> = rows
-        .iter()
-        .map(|row| {
-            let queue = Queue {
-                messages: row.get(1)?,
-                bytes: row.get(2)?,
-            };
-            Ok((row.get(0)?, queue))
-        })
-        .collect::<Result<_, StoreError>>()?;
-    let mut dropped = 0;
+    let queues = rows.iter().map(|row| {
+        let queue = Queue {
+            messages: row.get(2)?,
+            bytes: row.get(3)?,
+        };
+        Ok(((row.get::<String>(0)?, row.get::<String>(1)?), queue))
+    });
+    let mut waiting = Waiting::new(queues.collect::<Result<Vec<_>, StoreError>>()?);
+    let mut counts = Counts::default();
     for message in messages {
-        let queue = queues.entry(message.server_name.to_string()).or_default();
-        let bytes = i64::try_from(message.content.len()).unwrap_or(i64::MAX);
-        if queue.messages >= limits.messages || queue.bytes.saturating_add(bytes) > limits.bytes {
-            dropped += 1;
-            continue;
+        let (peer, sender) = (message.server_name.to_string(), message.sender.as_str());
+        let bytes = message.content.len();
+        if waiting.admit(&peer, sender, None, bytes, shares) {
+            counts.add(&peer, sender, Queue::one(bytes));
+            sent.taken += 1;
+            tx.push(Record::PeerMessage(message));
+        } else {
+            let refused = sent.refused.entry(message.user_id).or_default();
+            refused.push(message.device_id);
         }
-        queue.messages += 1;
-        queue.bytes += bytes;
-        tx.push(Record::PeerMessage(message));
     }
-    let rows = queues
-        .iter()
-        .map(|(peer, queue)| vec![peer.into(), queue.messages.into(), queue.bytes.into()]);
-    let rows = rows.collect();
-    INSERT_QUEUES.rows(&mut tx.connection, rows).await?;
-    Ok(dropped)
+    counts.store(&mut tx.connection).await
 }
 
 fn read(row: &Row) -> Result<(Position, PeerMessage), StoreError> {
@@ -310,10 +335,15 @@ impl Store {
 
 /// Counts anew what waits for each peer. Costs grow with it.
 async fn recount(connection: &mut Connection) -> Result<(), StoreError> {
-    query("DELETE FROM peer_queues").run(&mut *connection).await?;
-    let count = query(
-        "INSERT INTO peer_queues (server_name, messages, bytes) \
-         SELECT server_name, COUNT(*), SUM(OCTET_LENGTH(content)) FROM peer_messages GROUP BY server_name",
-    );
-    count.run(connection).await
+    query("DELETE FROM peer_waiting").run(&mut *connection).await?;
+    for count in [
+        "INSERT INTO peer_waiting (server_name, who, messages, bytes) \
+         SELECT server_name, '', COUNT(*), SUM(OCTET_LENGTH(content)) FROM peer_messages GROUP BY server_name",
+        "INSERT INTO peer_waiting (server_name, who, messages, bytes) \
+         SELECT server_name, sender, COUNT(*), SUM(OCTET_LENGTH(content)) FROM peer_messages \
+         GROUP BY server_name, sender",
+    ] {
+        query(count).run(&mut *connection).await?;
+    }
+    Ok(())
 }

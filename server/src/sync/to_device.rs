@@ -8,12 +8,11 @@ use ruma::OwnedUserId;
 use super::Sync;
 use crate::accounts::Caller;
 use crate::cache::Cache;
+use crate::keys::WAITING;
 use crate::refusal::Refusal;
 
-/// Messages in one answer: as many as may wait for a device, so that none is left behind its cursor.
-const MOST_MESSAGES: usize = 10_000;
-
-/// The stored messages of a device between two positions, oldest first.
+/// The stored messages of a device between two positions, oldest first: as many as may wait for it, so that none is left
+/// behind its cursor.
 pub(super) async fn stored(
     sync: &Sync,
     caller: &Caller,
@@ -22,7 +21,7 @@ pub(super) async fn stored(
 ) -> Result<Vec<String>, Refusal> {
     let messages = sync
         .store
-        .to_device(&caller.user_id, &caller.device_id, after, up_to, MOST_MESSAGES)
+        .to_device(&caller.user_id, &caller.device_id, after, up_to, WAITING)
         .await?;
     Ok(messages.into_iter().map(|(_, json)| json).collect())
 }

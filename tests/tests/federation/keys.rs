@@ -229,7 +229,7 @@ async fn messages_arrive_once(engine: Engine) {
 
     // What has arrived is kept no longer.
     a.data().comes_to(0, "SELECT COUNT(*) FROM peer_messages").await;
-    let queued = "SELECT CAST(SUM(messages) AS BIGINT) FROM peer_queues";
+    let queued = "SELECT CAST(COALESCE(SUM(messages), 0) AS BIGINT) FROM peer_waiting";
     assert_eq!(a.data().number(queued).await, 0);
 }
 

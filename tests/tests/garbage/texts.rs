@@ -13,6 +13,7 @@ on_both_engines!(
     no_value_of_any_request_makes_the_server_fail,
     a_nul_is_refused_or_kept_whole,
     a_body_is_text_in_utf_8,
+    what_is_kept_as_it_came_obeys_the_rules_of_events,
 );
 
 /// Where a replacement goes.
@@ -138,6 +139,99 @@ async fn a_body_is_text_in_utf_8(server: TestServer) {
             .try_request(method, path, Some(&alice.token), Some(body.into()));
         sent.await.unwrap().refused(400, "M_NOT_JSON");
     }
+}
+
+async fn what_is_kept_as_it_came_obeys_the_rules_of_events(server: TestServer) {
+    let alice = server.user("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let (id, device) = (&alice.id, &alice.device);
+    let keeping = [
+        (
+            "PUT",
+            format!("user/{id}/account_data/a"),
+            "{\"a\":@here@}".to_owned(),
+        ),
+        (
+            "PUT",
+            format!("user/{id}/rooms/{room}/account_data/a"),
+            "{\"a\":@here@}".to_owned(),
+        ),
+        (
+            "PUT",
+            format!("user/{id}/rooms/{room}/tags/a"),
+            "{\"order\":0.5,\"a\":@here@}".to_owned(),
+        ),
+        (
+            "PUT",
+            "sendToDevice/a/1".to_owned(),
+            format!("{{\"messages\":{{\"{id}\":{{\"{device}\":{{\"a\":@here@}}}}}}}}"),
+        ),
+        (
+            "PUT",
+            format!("profile/{id}/org.example.a"),
+            "{\"org.example.a\":@here@}".to_owned(),
+        ),
+        ("POST", format!("user/{id}/filter"), "{\"a\":@here@}".to_owned()),
+        (
+            "PUT",
+            "pushrules/global/override/a".to_owned(),
+            "{\"actions\":[{\"set_tweak\":\"a\",\"value\":@here@}],\"conditions\":[]}".to_owned(),
+        ),
+        (
+            "POST",
+            "keys/upload".to_owned(),
+            "{\"one_time_keys\":{\"signed_curve25519:a\":{\"key\":\"a\",\"a\":@here@}}}".to_owned(),
+        ),
+        (
+            "POST",
+            "keys/device_signing/upload".to_owned(),
+            "{\"master_key\":{\"a\":@here@}}".to_owned(),
+        ),
+        (
+            "POST",
+            "keys/signatures/upload".to_owned(),
+            format!("{{\"{id}\":{{\"a\":@here@}}}}"),
+        ),
+        (
+            "POST",
+            format!("rooms/{room}/receipt/m.read/$a"),
+            "{\"a\":@here@}".to_owned(),
+        ),
+        (
+            "PUT",
+            format!("devices/{device}"),
+            "{\"display_name\":\"a\",\"a\":@here@}".to_owned(),
+        ),
+        (
+            "POST",
+            "createRoom".to_owned(),
+            "{\"initial_state\":[],\"a\":@here@}".to_owned(),
+        ),
+    ];
+    let deep = "[".repeat(50_000) + &"]".repeat(50_000);
+    let odd = [
+        (&*deep, "M_BAD_JSON"),
+        ("{\"b\":1,\"b\":2}", "M_BAD_JSON"),
+        ("{\"b\":1,\"\\u0062\":2}", "M_BAD_JSON"),
+        ("9007199254740992", "M_BAD_JSON"),
+        ("1e999", "M_NOT_JSON"),
+        ("\"\\ud800\"", "M_NOT_JSON"),
+    ];
+    for (method, path, body) in &keeping {
+        for (value, errcode) in odd {
+            let body = body.replace(HERE, value).into();
+            let method = method.parse().unwrap();
+            let reply = alice
+                .api
+                .try_request(method, path, Some(&alice.token), Some(body));
+            reply.await.unwrap().refused(400, errcode);
+        }
+    }
+    let path = format!("user/{id}/account_data/a");
+    alice.get(&path).await.refused(404, "M_NOT_FOUND");
+    let kept = json!({ "order": 0.25, "nul": "a\u{0}b", "pair": "\u{1f600}" });
+    alice.put(&path, kept.clone()).await.ok();
+    assert_eq!(alice.get(&path).await.ok(), kept);
 }
 
 async fn a_nul_is_refused_or_kept_whole(server: TestServer) {

@@ -15,6 +15,7 @@ on_both_engines!(
     signatures_reach_who_may_see_them,
     who_sees_no_change_of_keys_is_not_told_of_one,
     messages_to_devices_arrive_once,
+    a_flood_of_messages_is_refused_and_pushes_out_nobody_else,
 );
 
 fn device_keys(user: &User, key: &str) -> Value {
@@ -286,6 +287,70 @@ async fn check_changed(readers: &[&User; 3], since: &[String], owner: &str) {
             _ => assert_eq!(*changed, json!([owner]), "{}: {synced}", reader.name),
         }
     }
+}
+
+async fn a_flood_of_messages_is_refused_and_pushes_out_nobody_else(server: TestServer) {
+    let [victim, stranger, friend] = [
+        server.user("victim").await,
+        server.user("stranger").await,
+        server.user("friend").await,
+    ];
+    let send = async |from: &User, messages: Value| {
+        let path = format!("sendToDevice/org.example.hello/{}", from.transaction());
+        from.put(&path, json!({ "messages": messages })).await
+    };
+    let to = |user: &User, content: Value| json!({ (&*user.id): { (&*user.device): content } });
+    let long = json!({ "text": "x".repeat(60_000) });
+    let mut taken = 0;
+    let refused = loop {
+        let reply = send(&stranger, to(&victim, long.clone())).await;
+        if reply.status != 200 {
+            break reply;
+        }
+        assert_eq!(reply.json, json!({}));
+        taken += 1;
+    };
+    assert!(
+        (60..80).contains(&taken),
+        "{taken} long messages of one sender wait"
+    );
+    refused.refused(429, "M_LIMIT_EXCEEDED");
+    assert!(refused.json["retry_after_ms"].as_u64().unwrap() > 0);
+
+    // Whoever does not read keeps the message from nobody else.
+    let mut both = to(&victim, long.clone());
+    both[&friend.id] = json!({ "*": long });
+    let reply = send(&stranger, both).await.ok();
+    assert_eq!(
+        reply,
+        json!({ "maru.refused": { (&*victim.id): [victim.device] } })
+    );
+    assert_eq!(
+        friend.sync(None).await.0["to_device"]["events"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+
+    assert_eq!(
+        send(&friend, to(&victim, json!({ "genuine": true }))).await.ok(),
+        json!({})
+    );
+    let synced = victim.sync(None).await;
+    let events = synced.0["to_device"]["events"].as_array().unwrap();
+    assert_eq!(events.len(), taken + 1);
+    assert_eq!(events[taken]["content"], json!({ "genuine": true }));
+
+    // Once they are taken there is room again.
+    victim.sync(Some(&synced.next())).await;
+    assert_eq!(send(&stranger, to(&victim, long)).await.ok(), json!({}));
+    let counted = "SELECT CAST(SUM(messages) AS BIGINT) FROM to_device_waiting WHERE who = ''";
+    assert_eq!(
+        server.data().number(counted).await,
+        2,
+        "one for the victim, one for the friend"
+    );
 }
 
 async fn messages_to_devices_arrive_once(server: TestServer) {

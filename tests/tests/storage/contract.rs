@@ -233,6 +233,8 @@ async fn messages_to_devices_keep_their_order(log: impl Log) {
         one_record(Record::ToDevice(ToDevice {
             user_id: user("bob"),
             device_id: device.to_owned(),
+            sender: user("alice"),
+            server: None,
             json: format!(r#"{{"type":"m.test","n":{n}}}"#),
         }))
     };

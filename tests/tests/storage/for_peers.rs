@@ -2,8 +2,9 @@
 
 use maru::store::log::{Change, DeviceListChange, Record};
 use maru::store::outgoing::ForPeer;
-use maru::store::peer_messages::{Delivered, PeerMessage, QueueLimits};
+use maru::store::peer_messages::{Delivered, PeerMessage};
 use maru::store::to_device::Sending;
+use maru::store::waiting::{QueueLimits, Shares};
 use maru_protocol::cursor::Position;
 use maru_tests::{TestServer, on_both_engines};
 use ruma::{OwnedServerName, OwnedUserId, server_name, user_id};
@@ -25,8 +26,19 @@ fn alice(server: &TestServer) -> OwnedUserId {
     server.parts().identity.user("alice").unwrap()
 }
 
-/// Sends messages with these contents in one request.
-async fn send(server: &TestServer, transaction: &str, contents: &[&str], limits: QueueLimits) -> u64 {
+/// Shares of somebody who is alone.
+fn alone(limits: QueueLimits) -> Shares {
+    Shares {
+        of_sender: limits,
+        certain: limits,
+        of_server: limits,
+        of_all: limits,
+        most: limits,
+    }
+}
+
+/// Sends messages with these contents in one request; how many are refused.
+async fn send(server: &TestServer, transaction: &str, contents: &[&str], limits: QueueLimits) -> usize {
     let message = |(n, content): (usize, &&str)| PeerMessage {
         server_name: peer(),
         message_id: format!("{transaction}-{n}"),
@@ -47,7 +59,9 @@ async fn send(server: &TestServer, transaction: &str, contents: &[&str], limits:
         now_ms: SENT_AT,
     };
     let store = &server.parts().store;
-    store.send_to_device(sending, 10, limits).await.unwrap()
+    let shares = alone(limits);
+    let sent = store.send_to_device(sending, shares, shares).await.unwrap();
+    sent.refused.values().map(Vec::len).sum()
 }
 
 async fn waiting(server: &TestServer, after: Position, limit: usize) -> (Vec<String>, Position) {

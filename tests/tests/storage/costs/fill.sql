@@ -30,7 +30,8 @@ INSERT INTO account_data SELECT '@u' || {group}, n, 'm.t', '{}', n FROM numbers;
 INSERT INTO account_data SELECT '@u' || n, 0, 'm.push_rules', '{}', n FROM numbers WHERE n % 10 = 1;
 INSERT INTO receipts SELECT {group}, '@u' || n, 'm.read', '', '$e' || n, n, n, n, 1 FROM numbers;
 INSERT INTO notifications SELECT '@u' || {group}, {group}, n, 1, NULL FROM numbers;
-INSERT INTO to_device SELECT '@u' || {group}, 'D1', n, '{}' FROM numbers;
+INSERT INTO to_device (user_id, device_id, position, json, sender) SELECT '@u' || {group}, 'D1', n, '{}', '@u' || n FROM numbers;
+INSERT INTO to_device_waiting SELECT '@u' || {group}, '@u' || n, 'D1', 1, 2 FROM numbers;
 INSERT INTO device_lists SELECT '@u' || n, n, 1 FROM numbers;
 INSERT INTO device_keys SELECT '@u' || {group}, 'D' || n, '{}' FROM numbers;
 INSERT INTO one_time_keys SELECT '@u' || {group}, 'D1', 'signed_curve25519', 'k' || n, '{}', n, n % 2 FROM numbers;
@@ -48,7 +49,7 @@ INSERT INTO early_redactions SELECT '$z' || n, '$y' || n, {group}, '@u1' FROM nu
 INSERT INTO gaps SELECT {group}, n, '[]' FROM numbers;
 INSERT INTO inbox SELECT n, 's' || {group}, '!r' || {group} || ':x', '{}', 2, n FROM numbers;
 INSERT INTO peer_messages SELECT 's' || {group}, n, 'm' || n, '@u1', '@u2', 'D1', 't', '{}', n FROM numbers;
-INSERT INTO peer_queues SELECT 's' || n, 1, 1 FROM numbers;
+INSERT INTO peer_waiting SELECT 's' || {group}, '@u' || n, 1, 2 FROM numbers;
 INSERT INTO heard_messages SELECT 's' || {group}, 'm' || n, n FROM numbers;
 INSERT INTO waiting_receipts SELECT {group}, '@u' || n, '', '$w' || n, n, n FROM numbers;
 INSERT INTO remote_device_lists SELECT '@u' || n, 's' || {group}, 1, n, '{}' FROM numbers;

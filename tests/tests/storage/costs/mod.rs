@@ -113,9 +113,11 @@ const NOT_RUN: &[&str] = &[
     "SELECT pid::bigint, (EXTRACT(EPOCH FROM backend_start) * 1000000)::bigint FROM pg_stat_activity \
      WHERE pid = pg_backend_pid()",
     "DELETE FROM one_time_keys",
-    "DELETE FROM peer_queues",
-    "INSERT INTO peer_queues (server_name, messages, bytes) SELECT server_name, COUNT(*), SUM(OCTET_LENGTH(content)) \
-     FROM peer_messages GROUP BY server_name",
+    "DELETE FROM peer_waiting",
+    "INSERT INTO peer_waiting (server_name, who, messages, bytes) \
+     SELECT server_name, '', COUNT(*), SUM(OCTET_LENGTH(content)) FROM peer_messages GROUP BY server_name",
+    "INSERT INTO peer_waiting (server_name, who, messages, bytes) \
+     SELECT server_name, sender, COUNT(*), SUM(OCTET_LENGTH(content)) FROM peer_messages GROUP BY server_name, sender",
 ];
 
 /// Words that only one of the engines knows.

@@ -90,7 +90,9 @@ fn of(column: &str) -> Value {
         "root_key" => Bytes(b"k"),
         "log_id" => Bytes(b"l"),
         "cursor" | "record" | "sha256" => Bytes(b"c"),
-        "user_id" | "sender" | "reader" | "state_key" | "target_user_id" | "signer_user_id" => Text("@u1"),
+        "user_id" | "sender" | "who" | "reader" | "state_key" | "target_user_id" | "signer_user_id" => {
+            Text("@u1")
+        }
         "room_id" => Text("!r1:x"),
         "device_id" | "target_key" => Text("D1"),
         "event_id" | "relates_to" | "root" => Text("$e1"),
@@ -112,9 +114,8 @@ fn of(column: &str) -> Value {
         "room" | "nid" | "filter_id" | "published" | "admin" | "own" | "credentials" | "version"
         | "readable_by" => Int(1),
         "position" | "place" | "used_at" | "last_seen_at" | "from_position" | "to_position"
-        | "created_at" | "expires_at" | "size" | "uses_allowed" | "sequence" | "joined" | "erased_at" => {
-            Int(5)
-        }
+        | "created_at" | "expires_at" | "size" | "bytes" | "uses_allowed" | "sequence"
+        | "joined" | "erased_at" => Int(5),
         _ => Text("x"),
     }
 }
@@ -130,6 +131,7 @@ fn set_of(column: &str) -> Value {
         "target" => Texts(&["$z1", "$z2"]),
         "device_id" | "target_key" => Texts(&["D1", "D2"]),
         "server_name" => Texts(&["s1", "s2"]),
+        "who" => Texts(&["", "@u1"]),
         "membership" => Texts(&["join", "invite"]),
         "message_id" => Texts(&["m1", "m2"]),
         "target_user_id" => Texts(&["@u1"]),
