@@ -6,7 +6,7 @@ use std::time::Duration;
 use maru_protocol::cursor::LogId;
 use tokio::time::MissedTickBehavior;
 
-use crate::account_data::ClientData;
+use crate::account_data::{ClientData, Quota};
 use crate::accounts::{AccountRules, Accounts};
 use crate::clock::Clock;
 use crate::config::{Config, Limits};
@@ -104,7 +104,16 @@ impl Server {
             limits.message_characters,
         ));
         rooms.load_erased().await.map_err(unopened)?;
-        let account_data = ClientData::new(Arc::clone(&store), Arc::clone(&rooms), Arc::clone(&push));
+        let account_data_quota = Quota {
+            items: limits.account_data_items.into(),
+            bytes: limits.account_data_bytes.try_into().unwrap_or(i64::MAX),
+        };
+        let account_data = ClientData::new(
+            Arc::clone(&store),
+            Arc::clone(&rooms),
+            Arc::clone(&push),
+            account_data_quota,
+        );
         let receipts = Receipts::new(
             Arc::clone(&clock),
             Arc::clone(&store),
@@ -148,6 +157,7 @@ impl Server {
             Arc::clone(&store),
             &config.data,
             limits.upload_bytes,
+            limits.uploads_per_user_bytes,
             config.federation.media_cache_bytes,
         ));
         let parts = peers::Parts {

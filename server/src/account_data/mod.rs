@@ -12,8 +12,8 @@ use crate::push::{IGNORED_USERS, Push};
 use crate::refusal::Refusal;
 use crate::rooms::{Room, Rooms};
 use crate::store::Store;
-use crate::store::account_data::{AccountData, GLOBAL};
-use crate::store::log::{Change, Record};
+pub use crate::store::account_data::Quota;
+use crate::store::account_data::{AccountData, GLOBAL, Written};
 
 /// Types that only the server writes, through endpoints of their own.
 const SERVER_CONTROLLED: [&str; 2] = ["m.fully_read", "m.push_rules"];
@@ -21,19 +21,29 @@ const SERVER_CONTROLLED: [&str; 2] = ["m.fully_read", "m.push_rules"];
 /// Longest type of account data, in bytes.
 const TYPE_BYTES: usize = 255;
 
+/// Largest piece of account data, in bytes.
+const CONTENT_BYTES: usize = 512 * 1024;
+
 /// Everything that account data needs to work.
 #[derive(Debug)]
 pub struct ClientData {
     store: Arc<Store>,
     rooms: Arc<Rooms>,
     push: Arc<Push>,
+    /// What one user may have.
+    quota: Quota,
 }
 
 impl ClientData {
-    /// Account data over a store.
+    /// Account data over a store, so much of each user.
     #[must_use]
-    pub fn new(store: Arc<Store>, rooms: Arc<Rooms>, push: Arc<Push>) -> Self {
-        Self { store, rooms, push }
+    pub fn new(store: Arc<Store>, rooms: Arc<Rooms>, push: Arc<Push>, quota: Quota) -> Self {
+        Self {
+            store,
+            rooms,
+            push,
+            quota,
+        }
     }
 
     /// One piece of a user's account data, of a room or (`None`) of the whole account, as a JSON object.
@@ -58,7 +68,7 @@ impl ClientData {
     ///
     /// # Errors
     /// [`Refusal::ServerControlled`] for types that only the server writes; [`Refusal::BadJson`] when `content` is no
-    /// object.
+    /// object; [`Refusal::TooLarge`] when it is too large, or all of the user's together would be.
     pub async fn set(
         &self,
         user_id: &UserId,
@@ -75,6 +85,10 @@ impl ClientData {
         if !content.trim_start().starts_with('{') {
             return Err(Refusal::BadJson("account data is a JSON object".into()));
         }
+        if content.len() > CONTENT_BYTES {
+            let why = format!("a piece of account data has at most {CONTENT_BYTES} bytes");
+            return Err(Refusal::TooLarge(why));
+        }
         let room = self.scope(user_id, room_id).await?;
         let data = AccountData {
             user_id: user_id.to_owned(),
@@ -82,11 +96,22 @@ impl ClientData {
             data_type: data_type.to_owned(),
             content: content.to_owned(),
         };
-        self.store.append(Change::from(Record::AccountData(data))).await?;
+        self.written(self.store.set_account_data(data, self.quota).await?)?;
         if room == GLOBAL && data_type == IGNORED_USERS {
             self.push.note_owner(user_id).await?;
         }
         Ok(())
+    }
+
+    /// Refuses what was not stored because the user has too much.
+    fn written(&self, written: Written) -> Result<(), Refusal> {
+        let Quota { items, bytes } = self.quota;
+        match written {
+            Written::Stored => Ok(()),
+            Written::OverQuota => Err(Refusal::TooLarge(format!(
+                "your account data has at most {items} pieces and {bytes} bytes together"
+            ))),
+        }
     }
 
     /// The number under which a room's account data is kept, or that of the whole account's.

@@ -29,7 +29,8 @@ impl ClientData {
     /// Gives a room a tag.
     ///
     /// # Errors
-    /// [`Refusal::InvalidParam`] for a tag that is too long, [`Refusal::ResourceLimitExceeded`] for too many.
+    /// [`Refusal::InvalidParam`] for a tag that is too long, [`Refusal::ResourceLimitExceeded`] for too many,
+    /// [`Refusal::TooLarge`] when the user's account data together would be.
     pub async fn set_tag(
         &self,
         user_id: &UserId,
@@ -70,13 +71,16 @@ impl ClientData {
         change: impl FnOnce(&mut Tags) -> Result<(), Refusal> + Send + 'static,
     ) -> Result<(), Refusal> {
         let room = self.room(user_id, room_id).await?;
-        self.store
-            .change_account_data(user_id, room.nid, TAG, move |stored| {
+        let quota = Some(self.quota);
+        let changed = self
+            .store
+            .change_account_data(user_id, room.nid, TAG, quota, move |stored| {
                 let mut tags = read(stored.as_deref());
                 change(&mut tags)?;
                 serde_json::to_string(&TagEventContent::new(tags)).map_err(Refusal::internal)
             })
-            .await?
+            .await??;
+        self.written(changed)
     }
 }
 

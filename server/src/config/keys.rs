@@ -95,6 +95,12 @@ section! {
         request_body_bytes: usize = 2 * 1024 * 1024;
         /// Largest media upload, in bytes.
         upload_bytes: u64 = 100 * 1024 * 1024;
+        /// All media uploads of one user together, in bytes; further ones are refused.
+        uploads_per_user_bytes: u64 = 10 * 1024 * 1024 * 1024;
+        /// Pieces of account data of one user, those of rooms included; further ones are refused.
+        account_data_items: u32 = 20_000;
+        /// All account data of one user together, in bytes: a first sync carries it all.
+        account_data_bytes: u64 = 8 * 1024 * 1024;
         /// Devices of one user; the login that would exceed it is refused.
         devices_per_user: u32 = 100;
         /// Fewest characters of a password that is set.

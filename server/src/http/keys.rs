@@ -154,13 +154,14 @@ async fn upload_signing(
         self_signing: request.self_signing_key.map(text),
         user_signing: request.user_signing_key.map(text),
     };
-    let proved = match server.keys.replaces_cross_signing(&caller.user_id, &new).await? {
+    let stored = server.keys.cross_signing_of(&caller.user_id).await?;
+    let proved = match stored.would_be_replaced_by(&new) {
         true => Some(confirm(&server, &caller, "upload cross-signing keys", request.auth).await?),
         false => None,
     };
     server
         .keys
-        .upload_cross_signing(&caller.user_id, new, proved)
+        .upload_cross_signing(&caller.user_id, stored, new, proved)
         .await?;
     Ok(Answer(upload_signing_keys::Response::new()))
 }

@@ -136,7 +136,13 @@ async fn thumbnail(
     let wait: Duration = request.timeout_ms;
     let opened = server
         .media
-        .thumbnail(&request.server_name, &request.media_id, size, wait)
+        .thumbnail(
+            &call.caller.user_id,
+            &request.server_name,
+            &request.media_id,
+            size,
+            wait,
+        )
         .await?;
     let (headers, size) = (describe(&opened)?, opened.size);
     Ok((headers, stream(opened.file, size)).into_response())

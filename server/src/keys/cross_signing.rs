@@ -28,61 +28,73 @@ pub struct NewCrossSigningKeys {
     pub user_signing: Option<String>,
 }
 
+/// The keys that a user has as a whole.
+#[derive(Clone, Debug)]
+pub struct OwnKeys(Vec<CrossSigningKey>);
+
+impl OwnKeys {
+    /// Whether new keys would replace some of these: then the user must prove to be there, not just a device.
+    #[must_use]
+    pub fn would_be_replaced_by(&self, new: &NewCrossSigningKeys) -> bool {
+        self.of("master").is_some() && !self.has(new)
+    }
+
+    fn of(&self, usage: &str) -> Option<&str> {
+        let key = self.0.iter().find(|key| key.usage == usage);
+        key.map(|key| key.json.as_str())
+    }
+
+    /// Whether these are those of the new keys that are given.
+    fn has(&self, new: &NewCrossSigningKeys) -> bool {
+        let is_same = |usage: &str, json: &Option<String>| {
+            json.as_deref().is_none_or(|json| {
+                self.of(usage)
+                    .is_some_and(|stored| public_keys(stored) == public_keys(json))
+            })
+        };
+        is_same("master", &new.master)
+            && is_same("self_signing", &new.self_signing)
+            && is_same("user_signing", &new.user_signing)
+    }
+}
+
 /// Why a signature was not taken, by user and key.
 pub type SignatureFailures = BTreeMap<OwnedUserId, BTreeMap<String, String>>;
 
 impl Keys {
-    /// Whether these keys would replace others: then the user must prove to be there, not just a device.
+    /// The keys that a user has as a whole: what an upload is judged by.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn replaces_cross_signing(
-        &self,
-        user_id: &UserId,
-        new: &NewCrossSigningKeys,
-    ) -> Result<bool, Refusal> {
+    pub async fn cross_signing_of(&self, user_id: &UserId) -> Result<OwnKeys, Refusal> {
         let stored = self.store.cross_signing_keys(vec![user_id.to_string()]).await?;
-        if !stored.iter().any(|key| key.usage == "master") {
-            return Ok(false);
-        }
-        let differs = |usage: &str, json: &Option<String>| {
-            let Some(json) = json else {
-                return false;
-            };
-            let stored = stored.iter().find(|key| key.usage == usage);
-            stored.is_none_or(|stored| public_keys(&stored.json) != public_keys(json))
-        };
-        Ok(differs("master", &new.master)
-            || differs("self_signing", &new.self_signing)
-            || differs("user_signing", &new.user_signing))
+        Ok(OwnKeys(stored))
     }
 
-    /// Takes a user's cross-signing keys. `proved` where the user had to prove to be the owner of the account.
+    /// Takes a user's cross-signing keys in place of `stored`. `proved` where the user had to prove to be the owner of the
+    /// account.
     ///
     /// # Errors
-    /// [`Refusal::Forbidden`] when what was proved does not hold any more;
+    /// [`Refusal::Forbidden`] when what was proved does not hold any more, or the keys have become others since `stored`
+    /// was read;
     /// [`Refusal::InvalidParam`] and [`Refusal::BadJson`] for keys of somebody else, of another usage, or that the
     /// master key has not signed; [`Refusal::MissingParam`] when there is no master key to sign them.
     pub async fn upload_cross_signing(
         &self,
         user_id: &UserId,
+        stored: OwnKeys,
         new: NewCrossSigningKeys,
         proved: Option<Credentials>,
     ) -> Result<(), Refusal> {
-        let stored = self.store.cross_signing_keys(vec![user_id.to_string()]).await?;
-        let stored = stored
-            .into_iter()
-            .find(|key| key.usage == "master")
-            .map(|key| key.json);
-        let Some(master) = new.master.clone().or(stored) else {
+        let Some(master) = new.master.as_deref().or_else(|| stored.of("master")) else {
             return Err(Refusal::MissingParam("there is no master key yet".into()));
         };
-        let master_keys = public_keys(&master);
+        let master_keys = public_keys(master);
         let mut keys = Vec::new();
         let all = [
-            (new.master, "master", KeyUsage::Master),
-            (new.self_signing, "self_signing", KeyUsage::SelfSigning),
-            (new.user_signing, "user_signing", KeyUsage::UserSigning),
+            (new.master.clone(), "master", KeyUsage::Master),
+            (new.self_signing.clone(), "self_signing", KeyUsage::SelfSigning),
+            (new.user_signing.clone(), "user_signing", KeyUsage::UserSigning),
         ];
         for (json, usage, wanted) in all {
             let Some(json) = json else {
@@ -99,7 +111,15 @@ impl Keys {
                 json,
             });
         }
-        if keys.is_empty() || self.store.put_cross_signing_keys(user_id, keys, proved).await? {
+        let judged_by = stored.0;
+        if keys.is_empty()
+            || self
+                .store
+                .put_cross_signing_keys(user_id, judged_by, keys, proved)
+                .await?
+            // The same request was on its way twice.
+            || self.cross_signing_of(user_id).await?.has(&new)
+        {
             return Ok(());
         }
         Err(Refusal::outdated_proof())

@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use ruma::{OwnedUserId, UserId};
 
-pub use cross_signing::{NewCrossSigningKeys, SignatureFailures};
+pub use cross_signing::{NewCrossSigningKeys, OwnKeys, SignatureFailures};
 pub use one_time::{Claimed, ClaimedKeys, Claims};
 pub use others::{FromOthers, OtherServers, UserKeys};
 pub use query::Found;

@@ -40,6 +40,24 @@ pub const AMOUNTS: &[Amount] = &[
     ),
     amount("limits.upload_bytes", "bytes", By::Request, "413 `M_TOO_LARGE`"),
     amount(
+        "limits.uploads_per_user_bytes",
+        "bytes",
+        By::Account,
+        "403 `M_FORBIDDEN`",
+    ),
+    amount(
+        "limits.account_data_items",
+        "pieces",
+        By::Account,
+        "413 `M_TOO_LARGE`",
+    ),
+    amount(
+        "limits.account_data_bytes",
+        "bytes",
+        By::Account,
+        "413 `M_TOO_LARGE`",
+    ),
+    amount(
         "limits.devices_per_user",
         "devices",
         By::Account,

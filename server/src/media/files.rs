@@ -95,6 +95,11 @@ impl Files {
         }
     }
 
+    /// Removes the file of a content that nothing refers to.
+    pub(super) async fn remove_content(&self, sha256: &[u8; 32]) {
+        let _ = fs::remove_file(self.content(sha256)).await;
+    }
+
     /// Begins a file.
     pub(super) async fn begin(&self) -> io::Result<Unfinished> {
         fs::create_dir_all(&self.unfinished).await?;
@@ -144,26 +149,53 @@ impl Unfinished {
         File::open(self.path.as_deref().unwrap_or(Path::new(""))).await
     }
 
-    /// Makes the file durable under the name that it gets by its SHA-256. Its size and SHA-256.
-    pub(super) async fn finish(
-        mut self,
-        name: impl FnOnce(&[u8; 32]) -> PathBuf,
-    ) -> io::Result<(u64, [u8; 32])> {
+    /// Makes what was written durable.
+    pub(super) async fn complete(mut self) -> io::Result<Complete> {
         self.file.flush().await?;
         self.file.sync_all().await?;
         let sha256 = std::mem::take(&mut self.digest).finalize().into();
-        let name = name(&sha256);
+        Ok(Complete { file: self, sha256 })
+    }
+
+    /// Makes the file durable under the name that it gets by its SHA-256. Its size and SHA-256.
+    pub(super) async fn finish(self, name: impl FnOnce(&[u8; 32]) -> PathBuf) -> io::Result<(u64, [u8; 32])> {
+        let complete = self.complete().await?;
+        let (size, sha256) = (complete.size(), complete.sha256());
+        complete.name(name(&sha256)).await?;
+        Ok((size, sha256))
+    }
+}
+
+/// A file with all of its content and no lasting name yet. It goes when it is dropped.
+#[derive(Debug)]
+pub(super) struct Complete {
+    file: Unfinished,
+    sha256: [u8; 32],
+}
+
+impl Complete {
+    /// In bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.file.size
+    }
+
+    pub(super) fn sha256(&self) -> [u8; 32] {
+        self.sha256
+    }
+
+    /// Makes the file durable under a name.
+    pub(super) async fn name(mut self, name: PathBuf) -> io::Result<()> {
         let folder = name.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder).await?;
-        if let Some(path) = &self.path {
+        if let Some(path) = &self.file.path {
             fs::rename(path, &name).await?;
         }
-        self.path = None;
+        self.file.path = None;
         // The name is durable when its folder is, and the folder's own name when the one above is.
         for folder in [Some(folder), folder.parent()].into_iter().flatten() {
             File::open(folder).await?.sync_all().await?;
         }
-        Ok((self.size, sha256))
+        Ok(())
     }
 }
 

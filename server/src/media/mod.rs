@@ -6,14 +6,15 @@ mod elsewhere;
 mod files;
 mod media_type;
 mod thumbnail;
+mod underway;
 mod upload;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ruma::ServerName;
-use tokio::sync::{Notify, Semaphore};
+use ruma::{OwnedUserId, ServerName};
+use tokio::sync::Notify;
 
 pub use download::Opened;
 pub use elsewhere::{Fetched, OtherServers};
@@ -21,17 +22,19 @@ pub use thumbnail::ThumbnailSize;
 pub use upload::About;
 
 use crate::clock::Clock;
+use crate::fair_share::FairShare;
 use crate::identity::Identity;
 use crate::refusal::Refusal;
 use crate::store::Store;
 use elsewhere::{Elsewhere, Passing};
 use files::Files;
+use underway::Underway;
 
-/// Thumbnails that are made at once: each holds a decoded picture in memory.
+/// Thumbnails that are made at once: each holds a decoded picture in memory. Of one user one is made at a time.
 const THUMBNAILS_AT_ONCE: usize = 2;
 
-/// Requests for thumbnails that may wait.
-const THUMBNAILS_WAITING: usize = 64;
+/// Requests of one user for thumbnails that may wait.
+const THUMBNAILS_WAITING: usize = 100;
 
 /// How long somebody who asks for media that are being uploaded waits at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -45,11 +48,15 @@ pub struct Media {
     files: Files,
     /// Largest upload, in bytes.
     largest: u64,
+    /// All uploads of one user together, in bytes.
+    quota: u64,
     elsewhere: Elsewhere,
     /// Tells those who wait that an upload is complete.
     uploaded: Notify,
-    thumbnails: Semaphore,
-    thumbnails_waiting: Semaphore,
+    thumbnails: FairShare<OwnedUserId>,
+    underway: Arc<Underway>,
+    /// One turn for each content at a time: it is noted, or its file goes.
+    settling: FairShare<[u8; 32]>,
 }
 
 /// A content on this disk.
@@ -67,8 +74,8 @@ struct Content {
 }
 
 impl Media {
-    /// Media in the data folder `data`, of at most `largest` bytes each. Of those of other servers at most `cache` bytes
-    /// are kept. Folders are made when they are first needed.
+    /// Media in the data folder `data`, of at most `largest` bytes each and `quota` bytes of one user. Of those of other
+    /// servers at most `cache` bytes are kept. Folders are made when they are first needed.
     #[must_use]
     pub fn new(
         identity: Arc<Identity>,
@@ -76,6 +83,7 @@ impl Media {
         store: Arc<Store>,
         data: &Path,
         largest: u64,
+        quota: u64,
         cache: u64,
     ) -> Self {
         Self {
@@ -84,10 +92,12 @@ impl Media {
             store,
             files: Files::new(data),
             largest,
+            quota,
             elsewhere: Elsewhere::new(cache),
             uploaded: Notify::new(),
-            thumbnails: Semaphore::new(THUMBNAILS_AT_ONCE),
-            thumbnails_waiting: Semaphore::new(THUMBNAILS_WAITING),
+            thumbnails: FairShare::new(THUMBNAILS_AT_ONCE, 1, THUMBNAILS_WAITING),
+            underway: Arc::default(),
+            settling: FairShare::new(usize::MAX, 1, usize::MAX),
         }
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use image::codecs::jpeg::JpegEncoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, imageops};
-use ruma::ServerName;
+use ruma::{ServerName, UserId};
 use tokio::fs::File;
 
 use super::{Media, Opened, files};
@@ -86,13 +86,16 @@ impl ThumbnailSize {
 }
 
 impl Media {
-    /// Opens a thumbnail of a picture; the picture itself when it is not larger than what is asked for.
+    /// Opens a thumbnail of a picture for a user; the picture itself when it is not larger than what is asked for. Those
+    /// that are to be made are made in turn for each user.
     ///
     /// # Errors
     /// [`Refusal::NotFound`]; [`Refusal::InvalidParam`] for what is no picture, or none that can be read;
-    /// [`Refusal::TooLarge`] for a picture of too many pixels; [`Refusal::LimitExceeded`] when too many wait.
+    /// [`Refusal::TooLarge`] for a picture of too many pixels; [`Refusal::LimitExceeded`] when too many of the user
+    /// wait.
     pub async fn thumbnail(
         &self,
+        user_id: &UserId,
         server_name: &ServerName,
         media_id: &str,
         size: ThumbnailSize,
@@ -104,13 +107,20 @@ impl Media {
         if let Ok(file) = File::open(&path).await {
             return opened(file).await;
         }
-        let busy = || Refusal::LimitExceeded {
+        let place = self.thumbnails.place(user_id.to_owned()).await;
+        let place = place.map_err(|_| Refusal::LimitExceeded {
             retry_after: Duration::from_secs(2),
-        };
-        let _waiting = self.thumbnails_waiting.try_acquire().map_err(|_| busy())?;
-        let _working = self.thumbnails.acquire().await.map_err(Refusal::internal)?;
+        })?;
+        if let Ok(file) = File::open(&path).await {
+            return opened(file).await;
+        }
         let source = content.path.clone();
-        let made = tokio::task::spawn_blocking(move || make(&source, size)).await;
+        let made = tokio::task::spawn_blocking(move || {
+            // Held until the work is done, even when nobody waits for it any more.
+            let _place = place;
+            make(&source, size)
+        });
+        let made = made.await;
         match made.map_err(Refusal::internal)?? {
             None => content.open().await,
             // Nobody would remove it with the picture.

@@ -6,11 +6,10 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use ruma::{OwnedMxcUri, ServerName, UserId};
 
-use super::files::{self, new_media_id};
+use super::files::{self, Complete, new_media_id};
 use super::{Media, unknown};
 use crate::refusal::Refusal;
-use crate::store::StoreError;
-use crate::store::media::NewMedia;
+use crate::store::media::{NewMedia, Put};
 
 /// Longest file name that is kept, in bytes.
 const NAME_BYTES: usize = 255;
@@ -40,7 +39,8 @@ impl Media {
     ///
     /// # Errors
     /// [`Refusal::TooLarge`], before anything is read where the size is known; [`Refusal::Unavailable`] when the disk is
-    /// full.
+    /// full; [`Refusal::Forbidden`] when the user has uploaded too much, [`Refusal::LimitExceeded`] when too many uploads
+    /// of the user are under way.
     pub async fn upload<E: std::fmt::Display>(
         &self,
         user_id: &UserId,
@@ -109,10 +109,15 @@ impl Media {
         about: About,
         mut content: impl Stream<Item = Result<Bytes, E>> + Unpin + Send,
     ) -> Result<(), Refusal> {
+        let mut underway = self.underway.begin(user_id, media_id)?;
         let largest = self.largest;
         let too_large = || Refusal::TooLarge(format!("an upload has at most {largest} bytes"));
         if about.size.is_some_and(|size| size > largest) {
             return Err(too_large());
+        }
+        let left = self.quota.saturating_sub(self.store.media_bytes(user_id).await?);
+        if about.size.is_some_and(|size| size > left) {
+            return Err(self.over_quota());
         }
         let mut file = self.files.begin().await.map_err(files::refusal)?;
         loop {
@@ -124,26 +129,52 @@ impl Media {
             if file.size() + bytes.len() as u64 > largest {
                 return Err(too_large());
             }
+            if !underway.bring(bytes.len() as u64, left) {
+                return Err(self.over_quota());
+            }
             file.write(bytes).await.map_err(files::refusal)?;
         }
-        let name = |sha256: &[u8; 32]| self.files.content(sha256);
-        let (size, sha256) = file.finish(name).await.map_err(files::refusal)?;
+        let file = file.complete().await.map_err(files::refusal)?;
         let media = NewMedia {
             media_id: media_id.to_owned(),
             user_id: user_id.to_owned(),
             content_type: about.content_type.and_then(clean_type),
             file_name: about.file_name.as_deref().and_then(clean_name),
-            size,
-            sha256,
+            size: file.size(),
+            sha256: file.sha256(),
             created_at: self.now(),
         };
-        let stored = self.store.put_media(self.identity.name().as_str(), media).await;
-        stored.map_err(|error| match error {
-            StoreError::Conflict(_) => Refusal::CannotOverwriteMedia,
-            error => error.into(),
-        })?;
+        self.settle(file, media).await?;
         self.uploaded.notify_waiters();
         Ok(())
+    }
+
+    /// Gives a complete content its name and notes it. Where it is not noted, its file goes, unless another upload of the
+    /// same content was.
+    async fn settle(&self, file: Complete, media: NewMedia) -> Result<(), Refusal> {
+        let sha256 = media.sha256;
+        let _turn = self.settling.place(sha256).await.map_err(Refusal::internal)?;
+        file.name(self.files.content(&sha256))
+            .await
+            .map_err(files::refusal)?;
+        let name = self.identity.name().as_str();
+        let put = self.store.put_media(name, media, self.quota).await;
+        if matches!(put, Ok(Put::Stored)) {
+            return Ok(());
+        }
+        // When the database does not say, the file stays: something may refer to it.
+        if matches!(self.store.has_content(&sha256).await, Ok(false)) {
+            self.files.remove_content(&sha256).await;
+        }
+        match put? {
+            Put::HasContent => Err(Refusal::CannotOverwriteMedia),
+            _ => Err(self.over_quota()),
+        }
+    }
+
+    fn over_quota(&self) -> Refusal {
+        let quota = self.quota;
+        Refusal::forbidden(format!("all your uploads together have at most {quota} bytes"))
     }
 
     fn address(&self, media_id: &str) -> OwnedMxcUri {

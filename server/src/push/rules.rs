@@ -139,7 +139,7 @@ impl Push {
     ) -> Result<(), Refusal> {
         let owner: OwnedUserId = user_id.to_owned();
         self.store
-            .change_account_data(user_id, GLOBAL, PUSH_RULES, move |stored| {
+            .change_account_data(user_id, GLOBAL, PUSH_RULES, None, move |stored| {
                 let mut rules = read(&owner, stored.as_deref());
                 change(&mut rules)?;
                 let rules = write(&rules)?;

@@ -9,8 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Room, Rooms};
 use crate::refusal::Refusal;
-use crate::store::account_data::{AccountData, GLOBAL};
-use crate::store::log::{Change, Record};
+use crate::store::account_data::{AccountData, GLOBAL, Quota};
 
 #[derive(Deserialize)]
 struct Create {
@@ -81,7 +80,7 @@ impl Rooms {
             room: new.nid,
             ..tags
         };
-        self.store.append(Change::from(Record::AccountData(copy))).await?;
+        self.store.set_account_data(copy, Quota::NONE).await?;
         Ok(())
     }
 
@@ -91,13 +90,13 @@ impl Rooms {
             return Ok(());
         }
         let (old, new) = (old.to_owned(), new.to_owned());
-        let changed = self
-            .store
-            .change_account_data(user_id, GLOBAL, "m.direct", move |stored| {
-                with_successor(stored.as_deref(), &old, &new).ok_or(())
-            });
+        let changed =
+            self.store
+                .change_account_data(user_id, GLOBAL, "m.direct", Some(Quota::NONE), move |stored| {
+                    with_successor(stored.as_deref(), &old, &new).ok_or(())
+                });
         // Somebody else of the user's devices has made the change meanwhile, or taken the room out.
-        changed.await?.unwrap_or_default();
+        let _changed = changed.await?;
         Ok(())
     }
 }

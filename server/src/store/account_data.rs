@@ -6,6 +6,7 @@ use ruma::{OwnedUserId, UserId};
 
 use super::engine::{Connection, Insert, Kind, Row, query};
 use super::log::Record;
+use super::writer::Transaction;
 use super::{Store, StoreError};
 
 /// The room number of global account data.
@@ -22,6 +23,61 @@ pub struct AccountData {
     pub data_type: String,
     /// A JSON object.
     pub content: String,
+}
+
+/// What a user may have.
+#[derive(Clone, Copy, Debug)]
+pub struct Quota {
+    /// Pieces.
+    pub items: i64,
+    /// Bytes of their contents and types.
+    pub bytes: i64,
+}
+
+impl Quota {
+    /// For what the server writes for the user: it is counted, and never refused.
+    pub const NONE: Self = Self {
+        items: i64::MAX,
+        bytes: i64::MAX,
+    };
+}
+
+/// What became of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It is stored.
+    Stored,
+    /// The user would have more than the quota, and more than before.
+    OverQuota,
+}
+
+/// How much a user has.
+#[derive(Clone, Copy, Debug, Default)]
+struct Usage {
+    items: i64,
+    bytes: i64,
+}
+
+impl Usage {
+    fn of(data_type: &str, content: Option<&str>) -> Self {
+        content.map_or_else(Self::default, |content| Self {
+            items: 1,
+            bytes: i64::try_from(data_type.len() + content.len()).unwrap_or(i64::MAX),
+        })
+    }
+
+    fn change(self, before: Self, after: Self) -> Self {
+        Self {
+            items: self.items - before.items + after.items,
+            bytes: self.bytes - before.bytes + after.bytes,
+        }
+    }
+
+    /// Whether it is within a quota, or has not grown.
+    fn is_allowed(self, before: Self, quota: Quota) -> bool {
+        (self.items <= quota.items || self.items <= before.items)
+            && (self.bytes <= quota.bytes || self.bytes <= before.bytes)
+    }
 }
 
 static UPSERT: Insert = Insert {
@@ -154,8 +210,17 @@ impl Store {
         rows.all(&self.readers).await?.iter().map(read).collect()
     }
 
-    /// Changes one piece of account data by what it is now, so that two changes at once both count. When `change` refuses,
-    /// nothing is stored and its refusal is returned.
+    /// Stores a piece of account data within a quota.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn set_account_data(&self, data: AccountData, quota: Quota) -> Result<Written, StoreError> {
+        self.transact(move |tx| Box::pin(async move { write_within(tx, data, quota).await }))
+            .await
+    }
+
+    /// Changes one piece of account data by what it is now, so that two changes at once both count; within a quota, where
+    /// there is one. When `change` refuses, nothing is stored and its refusal is returned.
     ///
     /// # Errors
     /// When it was not stored.
@@ -164,32 +229,91 @@ impl Store {
         user_id: &UserId,
         room: i64,
         data_type: &'static str,
+        quota: Option<Quota>,
         change: impl FnOnce(Option<String>) -> Result<String, E> + Send + 'static,
-    ) -> Result<Result<(), E>, StoreError> {
+    ) -> Result<Result<Written, E>, StoreError> {
         let user_id = user_id.to_owned();
         self.transact(move |tx| {
             Box::pin(async move {
-                let now =
-                    query("SELECT content FROM account_data WHERE user_id = $1 AND room = $2 AND type = $3")
-                        .bind(user_id.as_str())
-                        .bind(room)
-                        .bind(data_type)
-                        .optional(&mut tx.connection)
-                        .await?;
-                let now = now.map(|row| row.get(0)).transpose()?;
+                let now = content_now(&mut tx.connection, &user_id, room, data_type).await?;
                 let content = match change(now) {
                     Ok(content) => content,
                     Err(refusal) => return Ok(Err(refusal)),
                 };
-                tx.push(Record::AccountData(AccountData {
+                let data = AccountData {
                     user_id,
                     room,
                     data_type: data_type.to_owned(),
                     content,
-                }));
-                Ok(Ok(()))
+                };
+                match quota {
+                    Some(quota) => write_within(tx, data, quota).await.map(Ok),
+                    None => {
+                        tx.push(Record::AccountData(data));
+                        Ok(Ok(Written::Stored))
+                    }
+                }
             })
         })
         .await
+    }
+}
+
+async fn content_now(
+    connection: &mut Connection,
+    user_id: &UserId,
+    room: i64,
+    data_type: &str,
+) -> Result<Option<String>, StoreError> {
+    let now = query("SELECT content FROM account_data WHERE user_id = $1 AND room = $2 AND type = $3");
+    let now = now.bind(user_id.as_str()).bind(room).bind(data_type);
+    now.optional(connection).await?.map(|row| row.get(0)).transpose()
+}
+
+/// Writes a piece and counts it.
+async fn write_within(tx: &mut Transaction, data: AccountData, quota: Quota) -> Result<Written, StoreError> {
+    let user_id = data.user_id.as_str();
+    let now = content_now(&mut tx.connection, &data.user_id, data.room, &data.data_type).await?;
+    let used = query("SELECT items, bytes FROM account_data_usage WHERE user_id = $1").bind(user_id);
+    let used = match used.optional(&mut tx.connection).await? {
+        Some(row) => Usage {
+            items: row.get(0)?,
+            bytes: row.get(1)?,
+        },
+        None => Usage::default(),
+    };
+    let after = used.change(
+        Usage::of(&data.data_type, now.as_deref()),
+        Usage::of(&data.data_type, Some(&data.content)),
+    );
+    if !after.is_allowed(used, quota) {
+        return Ok(Written::OverQuota);
+    }
+    query(
+        "INSERT INTO account_data_usage (user_id, items, bytes) VALUES ($1, $2, $3) \
+         ON CONFLICT (user_id) DO UPDATE SET items = excluded.items, bytes = excluded.bytes",
+    )
+    .bind(user_id)
+    .bind(after.items)
+    .bind(after.bytes)
+    .run(&mut tx.connection)
+    .await?;
+    tx.push(Record::AccountData(data));
+    Ok(Written::Stored)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_too_much_may_only_have_less() {
+        let quota = Quota { items: 2, bytes: 10 };
+        let used = |items, bytes| Usage { items, bytes };
+        assert!(used(2, 10).is_allowed(used(1, 5), quota));
+        assert!(!used(3, 10).is_allowed(used(2, 5), quota));
+        assert!(!used(2, 11).is_allowed(used(2, 10), quota));
+        assert!(used(5, 20).is_allowed(used(5, 21), quota));
+        assert!(!used(5, 21).is_allowed(used(5, 20), quota));
     }
 }

@@ -23,7 +23,7 @@ pub struct StoredDeviceKeys {
 }
 
 /// A key of a user as a whole.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CrossSigningKey {
     /// Whose.
     pub user_id: OwnedUserId,
@@ -64,6 +64,17 @@ async fn put_cross_signing_key(connection: &mut Connection, key: CrossSigningKey
     .bind(key.json)
     .run(connection)
     .await
+}
+
+const CROSS_SIGNING_KEYS: &str = "SELECT user_id, usage, json FROM cross_signing_keys \
+                                  WHERE user_id = ANY($1) ORDER BY user_id, usage";
+
+fn read_cross_signing_key(row: &Row) -> Result<CrossSigningKey, StoreError> {
+    Ok(CrossSigningKey {
+        user_id: user(row, "cross_signing_keys", 0)?,
+        usage: row.get(1)?,
+        json: row.get(2)?,
+    })
 }
 
 impl Store {
@@ -134,13 +145,15 @@ impl Store {
             .collect()
     }
 
-    /// Stores keys of a user as a whole, all or none; false when what was proved does not hold any more.
+    /// Stores keys of a user as a whole, all or none; false when what was proved does not hold any more, or the user's keys
+    /// are others than those that it was judged by.
     ///
     /// # Errors
     /// When it was not stored.
     pub async fn put_cross_signing_keys(
         &self,
         user_id: &UserId,
+        judged_by: Vec<CrossSigningKey>,
         keys: Vec<CrossSigningKey>,
         proved: Option<Credentials>,
     ) -> Result<bool, StoreError> {
@@ -148,6 +161,12 @@ impl Store {
         self.transact(move |tx| {
             Box::pin(async move {
                 if !credentials::hold(&mut tx.connection, &user_id, proved).await? {
+                    return Ok(false);
+                }
+                let now = query(CROSS_SIGNING_KEYS).bind(vec![user_id.to_string()]);
+                let now = now.all(&mut tx.connection).await?;
+                let now = now.iter().map(read_cross_signing_key);
+                if now.collect::<Result<Vec<_>, _>>()? != judged_by {
                     return Ok(false);
                 }
                 let seen_by_others = keys.iter().any(|key| key.usage != "user_signing");
@@ -170,20 +189,9 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn cross_signing_keys(&self, users: Vec<String>) -> Result<Vec<CrossSigningKey>, StoreError> {
-        let rows = query("SELECT user_id, usage, json FROM cross_signing_keys WHERE user_id = ANY($1)");
-        let read = |row: &Row| {
-            Ok(CrossSigningKey {
-                user_id: user(row, "cross_signing_keys", 0)?,
-                usage: row.get(1)?,
-                json: row.get(2)?,
-            })
-        };
-        rows.bind(users)
-            .all(&self.readers)
-            .await?
-            .iter()
-            .map(read)
-            .collect()
+        let rows = query(CROSS_SIGNING_KEYS).bind(users);
+        let rows = rows.all(&self.readers).await?;
+        rows.iter().map(read_cross_signing_key).collect()
     }
 
     /// Stores signatures, all or none.

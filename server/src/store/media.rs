@@ -27,6 +27,17 @@ pub struct NewMedia {
     pub created_at: i64,
 }
 
+/// What became of an upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// It is noted.
+    Stored,
+    /// The media have content already.
+    HasContent,
+    /// The user has uploaded too much.
+    OverQuota,
+}
+
 /// Media as they are read back.
 #[derive(Clone, Debug)]
 pub struct StoredMedia {
@@ -45,14 +56,24 @@ pub struct StoredMedia {
 }
 
 impl Store {
-    /// Notes an upload: new media, or the content of media that were created before and have none.
+    /// Notes an upload, new media or the content of media that were created before and have none, if all uploads of its
+    /// user together have at most `quota` bytes then.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when the media have content already.
-    pub async fn put_media(&self, server_name: &str, media: NewMedia) -> Result<(), StoreError> {
+    /// When it was not stored.
+    pub async fn put_media(&self, server_name: &str, media: NewMedia, quota: u64) -> Result<Put, StoreError> {
         let server_name = server_name.to_owned();
+        let size = i64::try_from(media.size).unwrap_or(i64::MAX);
+        let room = i64::try_from(quota).unwrap_or(i64::MAX).saturating_sub(size);
         self.transact(move |tx| {
             Box::pin(async move {
+                let used = query("SELECT bytes FROM media_usage WHERE user_id = $1")
+                    .bind(media.user_id.as_str())
+                    .optional(&mut tx.connection)
+                    .await?;
+                if used.map_or(Ok(0), |row| row.get::<i64>(0))? > room {
+                    return Ok(Put::OverQuota);
+                }
                 let stored = query(
                     "INSERT INTO media \
                      (media_id, server_name, user_id, content_type, file_name, size, sha256, created_at) \
@@ -66,18 +87,46 @@ impl Store {
                 .bind(media.user_id.as_str())
                 .bind(media.content_type)
                 .bind(media.file_name)
-                .bind(i64::try_from(media.size).unwrap_or(i64::MAX))
+                .bind(size)
                 .bind(&media.sha256[..])
                 .bind(media.created_at)
                 .execute(&mut tx.connection)
                 .await?;
-                if stored == 1 {
-                    return Ok(());
+                if stored == 0 {
+                    return Ok(Put::HasContent);
                 }
-                Err(StoreError::Conflict(format!("media {}", media.media_id)))
+                query(
+                    "INSERT INTO media_usage (user_id, bytes) VALUES ($1, $2) \
+                     ON CONFLICT (user_id) DO UPDATE SET bytes = media_usage.bytes + excluded.bytes",
+                )
+                .bind(media.user_id.as_str())
+                .bind(size)
+                .run(&mut tx.connection)
+                .await?;
+                Ok(Put::Stored)
             })
         })
         .await
+    }
+
+    /// Bytes of all uploads of a user.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn media_bytes(&self, user_id: &UserId) -> Result<u64, StoreError> {
+        let row = query("SELECT bytes FROM media_usage WHERE user_id = $1").bind(user_id.as_str());
+        let row = row.optional(&self.readers).await?;
+        let bytes = row.map_or(Ok(0), |row| row.get::<i64>(0))?;
+        Ok(u64::try_from(bytes).unwrap_or(0))
+    }
+
+    /// Whether any media have this content.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn has_content(&self, sha256: &[u8]) -> Result<bool, StoreError> {
+        let row = query("SELECT 1 FROM media WHERE sha256 = $1 LIMIT 1").bind(sha256);
+        Ok(row.optional(&self.readers).await?.is_some())
     }
 
     /// Notes media whose content will be uploaded later; false when the user has `most` such that were made after a

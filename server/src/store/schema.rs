@@ -14,10 +14,11 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0007_threads.sql"),
     include_str!("../../migrations/0008_by_position.sql"),
     include_str!("../../migrations/0009_waiting.sql"),
+    include_str!("../../migrations/0010_usage.sql"),
 ];
 
 /// The oldest program (by the schema version it was made for) that can use a database of the newest version.
-const READABLE_BY: i64 = 9;
+const READABLE_BY: i64 = 10;
 
 /// The schema version that this program makes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;

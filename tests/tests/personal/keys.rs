@@ -12,6 +12,7 @@ on_both_engines!(
     an_identity_is_for_life,
     a_one_time_key_goes_out_once,
     cross_signing_keys_are_replaced_by_their_user_alone,
+    of_first_cross_signing_keys_at_once_one_is_taken,
     signatures_reach_who_may_see_them,
     who_sees_no_change_of_keys_is_not_told_of_one,
     messages_to_devices_arrive_once,
@@ -166,6 +167,25 @@ fn cross_signing(user: &User, master: &str) -> Value {
         "master_key": key("master", master), "self_signing_key": key("self_signing", "self"),
         "user_signing_key": key("user_signing", "user"),
     })
+}
+
+async fn of_first_cross_signing_keys_at_once_one_is_taken(server: TestServer) {
+    let alice = server.user("alice").await;
+    let uploads = ["a", "b", "c", "d", "e", "f", "g", "h"].map(|key| {
+        let alice = alice.clone();
+        async move {
+            let keys = cross_signing(&alice, key);
+            (key, alice.post("keys/device_signing/upload", keys).await)
+        }
+    });
+    let replies = futures_util::future::join_all(uploads).await;
+    let taken: Vec<_> = replies.iter().filter(|(_, reply)| reply.status == 200).collect();
+    assert_eq!(taken.len(), 1, "the others must prove to be there");
+    for (_, reply) in replies.iter().filter(|(_, reply)| reply.status != 200) {
+        assert!([401, 403].contains(&reply.status.as_u16()), "{reply:?}");
+    }
+    let known = &query(&alice, &alice).await["master_keys"][&alice.id]["keys"];
+    assert_eq!(*known, cross_signing(&alice, taken[0].0)["master_key"]["keys"]);
 }
 
 async fn cross_signing_keys_are_replaced_by_their_user_alone(server: TestServer) {

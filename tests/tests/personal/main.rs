@@ -10,6 +10,7 @@
 mod erased;
 mod keys;
 mod media;
+mod quota;
 mod upgrade;
 
 use maru_tests::user::encode;

@@ -11,6 +11,7 @@ on_both_engines!(
     neither_type_nor_name_of_a_download_misleads,
     a_part_is_downloaded_where_one_is_asked_for,
     content_that_comes_later_is_waited_for,
+    of_uploads_to_one_address_one_is_kept,
     thumbnails_are_made_and_never_larger,
 );
 
@@ -214,6 +215,71 @@ async fn content_that_comes_later_is_waited_for(server: TestServer) {
     let again = upload(&alice, Method::PUT, &path, "text/plain", b"other").await;
     again.refused(409, "M_CANNOT_OVERWRITE_MEDIA");
     assert_eq!(&download(&bob, &address).await.body[..], b"hello");
+}
+
+/// The files of contents in a server's data folder.
+fn contents(server: &TestServer) -> usize {
+    fn files(folder: &std::path::Path) -> usize {
+        let Ok(entries) = std::fs::read_dir(folder) else {
+            return 0;
+        };
+        entries
+            .map(|entry| entry.unwrap().path())
+            .map(|path| if path.is_dir() { files(&path) } else { 1 })
+            .sum()
+    }
+    ["media", "media-unfinished"]
+        .map(|name| files(&server.data().folder().join(name)))
+        .iter()
+        .sum()
+}
+
+async fn of_uploads_to_one_address_one_is_kept(server: TestServer) {
+    let alice = server.user("alice").await;
+    let created = alice.post("/_matrix/media/v1/create", json!({})).await.ok();
+    let path = format!("/_matrix/media/v3/upload/{}", address(&created));
+    let texts: Vec<_> = (0..8).map(|n| format!("text {n}")).collect();
+    let uploads = texts
+        .iter()
+        .map(|text| upload(&alice, Method::PUT, &path, "text/plain", text.as_bytes()));
+    let replies = futures_util::future::join_all(uploads).await;
+    let kept = replies.iter().filter(|reply| reply.status == 200).count();
+    assert_eq!((kept, contents(&server)), (1, 1));
+    for reply in replies.iter().filter(|reply| reply.status != 200) {
+        reply.refused(409, "M_CANNOT_OVERWRITE_MEDIA");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_uploads_of_a_user_have_a_limit() {
+    let start = |engine| TestServer::start_with(engine, |config| config.limits.uploads_per_user_bytes = 1000);
+    let server = start(Engine::Sqlite).await;
+    let [alice, bob] = [server.user("alice").await, server.user("bob").await];
+    put(&alice, "a", "text/plain", &[7; 600]).await;
+    let path = "/_matrix/media/v3/upload";
+    let refused = upload(&alice, Method::POST, path, "text/plain", &[8; 401]).await;
+    refused.refused(403, "M_FORBIDDEN");
+    // Without a length it is met while reading.
+    let request = Request::builder().method(Method::POST).uri(path);
+    let request = request.header(header::AUTHORIZATION, format!("Bearer {}", alice.token));
+    let request = request.body(Bytes::from(vec![8; 401])).unwrap();
+    let refused = alice.api.send(request).await.unwrap();
+    refused.refused(403, "M_FORBIDDEN");
+    assert_eq!(contents(&server), 1);
+    // At once they do not get further than one after another.
+    let both = [[1; 400], [2; 400]];
+    let both = both
+        .iter()
+        .map(|content| upload(&alice, Method::POST, path, "text/plain", content));
+    let statuses: Vec<_> = futures_util::future::join_all(both).await;
+    let mut statuses: Vec<_> = statuses.iter().map(|reply| reply.status.as_u16()).collect();
+    statuses.sort_unstable();
+    assert_eq!((statuses, contents(&server)), (vec![200, 403], 2));
+    put(&bob, "a", "text/plain", &[7; 1000]).await;
+    let server = server.restart().await;
+    let alice = alice.on(server.api());
+    let refused = upload(&alice, Method::POST, path, "text/plain", &[9; 1]).await;
+    refused.refused(403, "M_FORBIDDEN");
 }
 
 async fn thumbnails_are_made_and_never_larger(server: TestServer) {

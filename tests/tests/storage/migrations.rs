@@ -4,7 +4,11 @@ use maru_tests::{Data, Engine, for_both_engines};
 
 use super::logs::Real;
 
-for_both_engines!(answers_in_threads_are_counted_of_old_rows);
+for_both_engines!(
+    answers_in_threads_are_counted_of_old_rows,
+    what_waits_is_counted_of_old_rows,
+    what_users_keep_is_counted_of_old_rows,
+);
 
 /// Reads the migrations in order, as this engine spells them.
 fn migrations(engine: Engine) -> Vec<String> {
@@ -82,4 +86,51 @@ async fn answers_in_threads_are_counted_of_old_rows(engine: Engine) {
         "root = '$gone' AND room = 2 AND answers = 1 AND latest = 2",
     ];
     holds(&log, "threads", &threads).await;
+}
+
+async fn what_waits_is_counted_of_old_rows(engine: Engine) {
+    // To devices, and to another server: bytes, not characters.
+    let rows = "INSERT INTO to_device (user_id, device_id, position, json) VALUES \
+         ('@a:x', 'D1', 1, '{}'), ('@a:x', 'D1', 2, '{\"é\":1}'), ('@a:x', 'D2', 3, '{}'); \
+         INSERT INTO peer_messages \
+         (server_name, position, message_id, sender, user_id, device_id, type, content, sent_at) VALUES \
+         ('y', 1, 'm1', '@a:x', '@u:y', 'D', 't', '{}', 1), ('y', 2, 'm2', '@a:x', '@u:y', 'D', 't', '{\"é\":1}', 1), \
+         ('y', 3, 'm3', '@b:x', '@u:y', 'D', 't', '{}', 1);";
+    let log = upgraded(engine, 8, rows).await;
+    let for_devices = [
+        "user_id = '@a:x' AND who = '' AND device_id = 'D1' AND messages = 2 AND bytes = 10",
+        "user_id = '@a:x' AND who = '' AND device_id = 'D2' AND messages = 1 AND bytes = 2",
+    ];
+    holds(&log, "to_device_waiting", &for_devices).await;
+    let for_peers = [
+        "server_name = 'y' AND who = '' AND messages = 3 AND bytes = 12",
+        "server_name = 'y' AND who = '@a:x' AND messages = 2 AND bytes = 10",
+        "server_name = 'y' AND who = '@b:x' AND messages = 1 AND bytes = 2",
+    ];
+    holds(&log, "peer_waiting", &for_peers).await;
+}
+
+async fn what_users_keep_is_counted_of_old_rows(engine: Engine) {
+    let blob = match engine {
+        Engine::Sqlite => "BLOB",
+        Engine::Postgres => "BYTEA",
+    };
+    // What the server writes is not counted, nor an upload that has not begun.
+    let rows = format!(
+        "INSERT INTO media (media_id, server_name, user_id, size, sha256, created_at) VALUES \
+         ('m1', 'x', '@a:x', 3, CAST('h' AS {blob}), 1), ('m2', 'x', '@a:x', 4, CAST('i' AS {blob}), 1), \
+         ('m3', 'x', '@a:x', -1, NULL, 1), ('m4', 'x', '@b:x', 5, CAST('h' AS {blob}), 1); \
+         INSERT INTO account_data (user_id, room, type, content, position) VALUES \
+         ('@a:x', 0, 'a.b', '{{\"é\":1}}', 1), ('@a:x', 1, 'm.tag', '{{}}', 2), \
+         ('@a:x', 1, 'm.fully_read', '{{}}', 3), ('@b:x', 0, 'm.push_rules', '{{}}', 4);"
+    );
+    let log = upgraded(engine, 8, &rows).await;
+    let uploads = ["user_id = '@a:x' AND bytes = 7", "user_id = '@b:x' AND bytes = 5"];
+    holds(&log, "media_usage", &uploads).await;
+    holds(
+        &log,
+        "account_data_usage",
+        &["user_id = '@a:x' AND items = 2 AND bytes = 18"],
+    )
+    .await;
 }

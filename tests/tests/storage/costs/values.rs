@@ -114,7 +114,7 @@ fn of(column: &str) -> Value {
         "room" | "nid" | "filter_id" | "published" | "admin" | "own" | "credentials" | "version"
         | "readable_by" => Int(1),
         "position" | "place" | "used_at" | "last_seen_at" | "from_position" | "to_position"
-        | "created_at" | "expires_at" | "size" | "bytes" | "uses_allowed" | "sequence"
+        | "created_at" | "expires_at" | "size" | "bytes" | "items" | "uses_allowed" | "sequence"
         | "joined" | "erased_at" => Int(5),
         _ => Text("x"),
     }
