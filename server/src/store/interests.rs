@@ -311,7 +311,7 @@ impl Store {
     /// When the database cannot be read.
     pub async fn servers_to_tell(&self, since: i64) -> Result<Vec<OwnedServerName>, StoreError> {
         let rows = query(
-            "SELECT server_name FROM peer_queues WHERE messages > 0 UNION \
+            "SELECT server_name FROM peer_waiting WHERE who = '' AND messages > 0 UNION \
              SELECT i.server_name FROM interests AS i \
                JOIN events AS e ON e.room = i.room AND e.position = i.to_position \
                WHERE i.to_position IS NOT NULL AND e.origin_server_ts >= $1",
