@@ -52,7 +52,7 @@ impl Stopped {
 
     /// Starts it again at another time.
     pub async fn start_at(self, clock: Clock) -> TestServer {
-        TestServer::open(self.config, self.data, clock).await
+        Box::pin(TestServer::open(self.config, self.data, clock)).await
     }
 
     /// Backs it up.
@@ -98,7 +98,8 @@ impl TestServer {
             ..Config::default()
         };
         change(&mut config);
-        Self::open(config, data, Clock::System).await
+        // Boxed: opening a server holds much, and tests hold several of these.
+        Box::pin(Self::open(config, data, Clock::System)).await
     }
 
     async fn open(config: Config, data: Data, clock: Clock) -> Self {

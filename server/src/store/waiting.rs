@@ -145,7 +145,7 @@ mod tests {
             2,
             "until there is no room"
         );
-        for n in 0..100 {
+        for n in 0..147 {
             let friend = format!("@friend{n}");
             assert_eq!(send(&mut waiting, 3, &friend, None), 2, "but for what is certain");
         }

@@ -450,8 +450,12 @@ impl<'s> Session<'s> {
             .view(window, timelines.chain(states.values().flatten()).collect())
             .await?;
         for left in &window.left {
-            let state = left.seen.as_ref().and_then(|seen| states.get(&seen.room.nid));
-            let state = state.map(Vec::as_slice).unwrap_or_default();
+            let state = match &left.seen {
+                Some(seen) => states.get(&seen.room.nid).map(Vec::as_slice),
+                // All that is known after the timeline is that the user is out.
+                None => Some(left.timeline()).filter(|_| self.wish.state.is_after()),
+            };
+            let state = state.unwrap_or_default();
             left::write(out, left, state, &view, &self.wish);
         }
         Ok(())

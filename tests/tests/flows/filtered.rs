@@ -91,6 +91,16 @@ async fn state_after_the_timeline_stands_where_the_client_looks_for_it(server: T
         let left = &synced.0["rooms"]["leave"][&room];
         assert_eq!(present(left), wanted(at), "a room that was left");
     }
+    // An invitation that was declined: the client takes the user's membership from that part alone.
+    let secret = alice.create_room(json!({ "invite": [bob.id] })).await;
+    let invited = bob.sync(None).await.next();
+    bob.leave(&secret).await;
+    for (part, asked) in parts.iter().zip(asked).skip(1) {
+        let query = format!("timeout=0&since={}{asked}", encode(&invited));
+        let synced = bob.sync_with(&query).await;
+        let state = &synced.0["rooms"]["leave"][&secret][*part]["events"];
+        assert_eq!(state[0]["content"]["membership"], "leave", "{part}");
+    }
 }
 
 async fn a_filtered_timeline_loses_no_state(server: TestServer) {
