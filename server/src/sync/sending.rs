@@ -15,10 +15,10 @@ use std::time::Duration;
 use maru_protocol::cursor::Position;
 use ruma::OwnedUserId;
 use tokio::runtime::Handle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::accounts::Caller;
-use crate::live::Hub;
+use crate::live::{Hub, Inbox};
 
 /// The longest that a device is held back by one request.
 const LONGEST: Duration = Duration::from_secs(2);
@@ -72,6 +72,22 @@ impl Unanswered {
                 until: request.until,
             })
             .min_by_key(|hold| hold.position)
+    }
+
+    /// Waits until a device was answered all that it sent before a position: at most as long as it is held back. What
+    /// wakes its user's inbox has it look again.
+    pub(super) async fn answered_before(&self, caller: &Caller, position: Position, inbox: &Inbox) {
+        loop {
+            let changed = inbox.changed();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match self.hold(caller) {
+                Some(hold) if hold.position < position => {
+                    drop(Box::pin(timeout_at(hold.until, changed)).await);
+                }
+                _ => return,
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<OwnedUserId, Vec<Arc<Request>>>> {

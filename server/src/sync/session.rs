@@ -261,25 +261,11 @@ impl<'s> Session<'s> {
         } = self;
         let window = gather::window(sync, caller, position, now.position, &passing, wish, ignored).await?;
         if window.until > now.position {
-            self.wait_for_answers_before(window.until).await;
+            sync.unanswered
+                .answered_before(caller, window.until, &self.inbox)
+                .await;
         }
         Ok(window)
-    }
-
-    /// Waits until the device was answered what it has sent and a window shows that ends after `now`: at most as long as
-    /// its own events are held back.
-    async fn wait_for_answers_before(&self, until: Position) {
-        loop {
-            let changed = self.inbox.changed();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            match self.sync.unanswered.hold(&self.caller) {
-                Some(hold) if hold.position < until => {
-                    drop(Box::pin(timeout_at(hold.until, changed)).await);
-                }
-                _ => return,
-            }
-        }
     }
 
     /// Whom the user ignores: read once, and then kept current by the inbox.

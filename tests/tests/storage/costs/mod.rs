@@ -60,6 +60,10 @@ const GROWING: &[(&str, &str)] = &[
     ),
     // Joins of rooms and who is in them.
     (
+        "JOIN events AS e ON e.room = i.room AND e.position = i.to_position",
+        "the rooms that servers have left, at the start",
+    ),
+    (
         "AS next FROM interests AS i WHERE i.server_name = $1",
         "the rooms shared with a peer",
     ),
@@ -98,10 +102,6 @@ const GROWING_ON_POSTGRES: &[(&str, &str)] = &[
     (
         "FROM device_lists AS d WHERE d.own = 1",
         "the rooms of those whose devices changed",
-    ),
-    (
-        "JOIN events AS e ON e.room = i.room AND e.position = i.to_position",
-        "the rooms that servers have left, at the start",
     ),
 ];
 
