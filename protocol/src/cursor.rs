@@ -1,5 +1,5 @@
 //! How far a reader has come: log ids, positions, places, and the tokens that clients carry
-//! (design section 2).
+//! (`spec/architecture.md`, "From above").
 //!
 //! A position says when this server learnt of something; a place says where an event stands in its
 //! room's timeline. Sync goes by position, `/messages` by place, and no code may mix them: hence types.

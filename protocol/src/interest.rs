@@ -1,4 +1,4 @@
-//! Which servers an event is for (design section 7, "What a peer is sent").
+//! Which servers an event is for (`spec/federation.md`, "The log stream").
 //!
 //! A server is interested in a room while one of its users is in it, by the current state. The [`Census`] counts those
 //! users. Whenever a membership in the current state changes, it says whose interest changes with it, and the replica

@@ -1,4 +1,4 @@
-//! Server records: what a server says of itself, signed by its root key (design section 6).
+//! Server records: what a server says of itself, signed by its root key (`spec/federation.md`, "Server records").
 //!
 //! A record is a CBOR map in deterministic encoding, so that one content has one spelling, signed in the
 //! context [`CONTEXT`]. It travels as a [`SignedRecord`]: an array of the map's bytes and the signature.

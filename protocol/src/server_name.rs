@@ -1,5 +1,5 @@
 //! Names of servers: a domain, or a key name that is the server's root public key itself
-//! (design section 6).
+//! (`spec/federation.md`, "Keys and names").
 //!
 //! A key name is `<52 characters>.maru.alt`: 32 bytes in lower-case base32 without padding. 52
 //! characters carry 260 bits; the four spare ones must be zero so that a key has one name. `.alt` is

@@ -1,5 +1,5 @@
-//! Ingest: what becomes of an event that another server sent (design section 5; server-server specification,
-//! "Checks performed on receipt of a PDU").
+//! Ingest: what becomes of an event that another server sent (`spec/federation.md`, "Events";
+//! server-server specification, "Checks performed on receipt of a PDU").
 //!
 //! Pure: the caller hands in the event, whose format, signatures and hash it has verified ([`Event::receive`]), the
 //! room's [`Head`] and the [`Facts`] it has loaded. The answer is a [`Step`]: facts to load before asking again, events

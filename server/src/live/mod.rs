@@ -1,7 +1,7 @@
 //! Live delivery: hands what has just become durable to whoever is listening.
 //!
 //! It is an optimisation of reading the log, never a second truth: an [`Inbox`] that overflows or is gone costs its
-//! user a read of the database and nothing else (design section 2).
+//! user a read of the database and nothing else.
 
 mod awaited;
 mod changes;

@@ -1,7 +1,7 @@
 //! The newest events of this server, for peers that follow closely: what they are sent at once is not read from the
 //! database first.
 //!
-//! Which peer is sent which events is fixed by its intervals when they are stored (design section 7). Here they are known
+//! Which peer is sent which events is fixed by its intervals when they are stored. Here they are known
 //! only as long as none of the peer's changes; after that, and further back, the log is read.
 
 use std::collections::{HashMap, HashSet, VecDeque};

@@ -1,4 +1,4 @@
-//! The inbox: what peers sent and this server has acknowledged, until it is ingested (design section 7).
+//! The inbox: what peers sent and this server has acknowledged, until it is ingested.
 //!
 //! A row goes in the commit that stores what became of its event, so nothing acknowledged is lost and nothing is ingested
 //! twice.

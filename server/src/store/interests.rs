@@ -1,4 +1,4 @@
-//! Which peer is sent which events: intervals of log positions, by server and room (design section 7).
+//! Which peer is sent which events: intervals of log positions, by server and room.
 //!
 //! An interval is written in the commit that stores the event which opens or closes it, so the destinations of every
 //! event are fixed when it is stored. A peer's cursor is read by room and position within its intervals; the log is never

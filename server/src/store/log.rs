@@ -2,7 +2,7 @@
 //!
 //! Every durable change that a reader may have to hear of is a [`Record`]. A [`Change`] is the records that stand
 //! or fall together. The writer gives records their positions in the transaction that stores them and, once they
-//! are durable, shows them to the [`CommitReader`] in order (design section 2).
+//! are durable, shows them to the [`CommitReader`] in order.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

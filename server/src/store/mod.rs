@@ -167,7 +167,7 @@ pub enum Database {
     Postgres(String),
 }
 
-/// Bounds of a shared commit (design section 12).
+/// Bounds of a shared commit (`spec/limits.md`).
 #[derive(Clone, Copy, Debug)]
 pub struct CommitLimits {
     /// Changes in one commit.
