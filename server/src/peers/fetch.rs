@@ -19,18 +19,6 @@ use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::ingest::{Incoming, Taken};
 
-/// How long one gap may take: others wait for its share.
-const LONGEST: Duration = Duration::from_secs(600);
-
-/// How long one of its questions may take, answer and all, other than for a state, which may be large.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// How long a state may take to come that a gap needs which is being filled since `begun`: it may be large, but others are
-/// asked for it when it does not come.
-pub(super) fn state_patience(begun: Instant) -> Duration {
-    LONGEST.saturating_sub(begun.elapsed()) / 2
-}
-
 /// What a gap is filled for.
 struct Drive<'a> {
     room: &'a Arc<Room>,
@@ -121,7 +109,9 @@ impl Peers {
                     gap.found(ids, &here)
                 }
                 Effect::Ask(peer, question) => {
-                    match self.put_in_time(drive.room, &peer, question, begun).await {
+                    let patience = gap::patience(&question, begun.elapsed());
+                    let answer = self.put(drive.room, &peer, question);
+                    match self.in_time(&peer, patience, answer).await {
                         Ok(answer) => gap.answered(answer),
                         Err(refusal) => {
                             tracing::debug!(%peer, room = %drive.room.room_id, %refusal, "a peer does not help with a gap");
@@ -162,21 +152,6 @@ impl Peers {
             }
         }
         Ok(here)
-    }
-
-    /// Asks a peer what a gap wants to know that is being filled since `begun`.
-    pub(super) async fn put_in_time(
-        &self,
-        room: &Room,
-        peer: &ServerName,
-        question: Question,
-        begun: Instant,
-    ) -> Result<Answer, Refusal> {
-        let patience = match question {
-            Question::State(_) => state_patience(begun),
-            _ => LONGEST.saturating_sub(begun.elapsed()).min(PATIENCE),
-        };
-        self.in_time(peer, patience, self.put(room, peer, question)).await
     }
 
     /// Waits for a peer's answer for so long and no longer, and remembers whether it helped.

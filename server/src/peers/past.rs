@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use maru_protocol::cursor::Place;
 use maru_protocol::gap::page::{Effect, Page};
-use maru_protocol::gap::{Answer, Offer, Question};
+use maru_protocol::gap::{Answer, Offer, Question, patience};
 use maru_protocol::state::State;
 use maru_protocol::wire::request::history::Events;
 use ruma::{EventId, OwnedEventId};
 use tokio::time::{Instant, timeout_at};
 
 use super::Peers;
-use super::fetch::state_patience;
 use super::told_state::Beside;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
@@ -81,28 +80,32 @@ impl Peers {
         let (mut states, mut last) = (HashMap::new(), None);
         loop {
             effect = match effect {
-                Effect::Ask(peer, Question::State(edge)) => {
-                    let state = self.state_at(room, &peer, &edge, beside.as_ref());
-                    match self.in_time(&peer, state_patience(begun), state).await {
-                        Ok(state) => {
-                            states.insert(edge, state);
-                            // Its events are kept already.
-                            page.answered(Answer::default())
+                Effect::Ask(peer, question) => {
+                    let patience = patience(&question, begun.elapsed());
+                    let answer = match question {
+                        Question::State(edge) => {
+                            let state = self.state_at(room, &peer, &edge, beside.as_ref());
+                            let state = self.in_time(&peer, patience, state).await;
+                            state.map(|state| {
+                                states.insert(edge, state);
+                                // Its events are kept already.
+                                Answer::default()
+                            })
                         }
+                        question => {
+                            self.in_time(&peer, patience, self.put(room, &peer, question))
+                                .await
+                        }
+                    };
+                    match answer {
+                        Ok(answer) => page.answered(answer),
                         Err(refusal) => {
+                            tracing::debug!(%peer, room = %room.room_id, %refusal, "no past from a server");
                             last = Some(refusal);
                             page.refused()
                         }
                     }
                 }
-                Effect::Ask(peer, question) => match self.put_in_time(room, &peer, question, begun).await {
-                    Ok(answer) => page.answered(answer),
-                    Err(refusal) => {
-                        tracing::debug!(%peer, room = %room.room_id, %refusal, "no past from a server");
-                        last = Some(refusal);
-                        page.refused()
-                    }
-                },
                 Effect::LookUp(ids) => {
                     let here = self.here(room, &ids).await?;
                     page.found(ids, &here)

@@ -1,30 +1,20 @@
 //! Full replicas: the past of a room that this server has come into is fetched in the background, so that it outlives the
-//! servers that have it now.
+//! servers that have it now. Which room is next, and which of its gaps, the [schedule](maru_protocol::gap::schedule) says.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::Instant;
 
-use maru_protocol::gap::page::{PAGE, pause};
+use maru_protocol::cursor::Place;
+use maru_protocol::gap::page::PAGE;
+use maru_protocol::gap::schedule::{Ended, Next, Schedule};
 use ruma::{OwnedRoomId, OwnedServerName, RoomId};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::{MOST_WAITING, Peers};
 use crate::fair_share::FairShare;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
-
-/// Events that the past of one room may cost, with those of the states that are told for each page. What lies beyond is
-/// fetched when somebody reads there.
-const MOST_EVENTS: usize = 500_000;
-
-/// A room whose past is not whole.
-#[derive(Clone, Debug)]
-struct Partial {
-    room_id: OwnedRoomId,
-    events_left: usize,
-    failures: u32,
-}
 
 /// Pages that are fetched at the same time in the background, each of up to 8 MiB.
 const AT_ONCE: usize = 8;
@@ -35,26 +25,18 @@ const OF_ONE: usize = 2;
 /// Rooms whose past is being fetched, a page of each in turn. Bounded by the rooms of this server.
 #[derive(Debug)]
 pub(super) struct Replicas {
-    rooms: Mutex<Partials>,
+    schedule: Mutex<Schedule<OwnedRoomId>>,
     came: Notify,
+    since: Instant,
     shares: FairShare<OwnedServerName>,
-}
-
-#[derive(Debug, Default)]
-struct Partials {
-    waiting: VecDeque<Partial>,
-    /// Rooms of which a page is being fetched, and whether they are to be looked at again after that.
-    running: HashMap<OwnedRoomId, bool>,
-    /// Rooms of which a page was fetched in vain, with the number of their pause.
-    paused: HashMap<OwnedRoomId, (u64, Partial)>,
-    pauses: u64,
 }
 
 impl Default for Replicas {
     fn default() -> Self {
         Self {
-            rooms: Mutex::default(),
+            schedule: Mutex::default(),
             came: Notify::new(),
+            since: Instant::now(),
             shares: FairShare::new(AT_ONCE, OF_ONE, MOST_WAITING),
         }
     }
@@ -63,82 +45,32 @@ impl Default for Replicas {
 impl Replicas {
     /// Adds a room that this server has come into, or in which something is missing.
     pub(super) fn add(&self, room_id: &RoomId) {
-        let mut rooms = self.lock();
-        if let Some(again) = rooms.running.get_mut(room_id) {
-            *again = true;
-            return;
-        }
-        rooms.paused.remove(room_id);
-        if !rooms.waiting.iter().any(|other| other.room_id == room_id) {
-            rooms.waiting.push_back(Partial::new(room_id));
-            self.came.notify_one();
-        }
-    }
-
-    /// The next room. It is being worked on until [`Replicas::ended`].
-    async fn take(&self) -> Partial {
-        loop {
-            let next = {
-                let mut rooms = self.lock();
-                let next = rooms.waiting.pop_front();
-                next.inspect(|next| {
-                    rooms.running.insert(next.room_id.clone(), false);
-                })
-            };
-            match next {
-                Some(partial) => return partial,
-                None => self.came.notified().await,
-            }
-        }
-    }
-
-    /// A page of a room was fetched, or was not given; what is left to do then. Answers how long the room is to rest before
-    /// [`Replicas::rested`] if it was not.
-    fn ended(&self, room_id: &RoomId, left: Option<Partial>) -> Option<(u64, Duration)> {
-        let mut rooms = self.lock();
-        let again = rooms.running.remove(room_id) == Some(true);
-        let failures = left.as_ref().map_or(0, |left| left.failures);
-        match left {
-            _ if again => rooms.waiting.push_back(Partial::new(room_id)),
-            None => return None,
-            Some(left) if left.failures == 0 => rooms.waiting.push_back(left),
-            Some(left) => {
-                rooms.pauses += 1;
-                let number = rooms.pauses;
-                rooms.paused.insert(room_id.to_owned(), (number, left));
-                return Some((number, pause(failures)));
-            }
-        }
+        self.lock().add(room_id.to_owned());
         self.came.notify_one();
-        None
     }
 
-    /// A pause is over, unless something came in between.
-    fn rested(&self, room_id: &RoomId, number: u64) {
-        let mut rooms = self.lock();
-        if rooms
-            .paused
-            .get(room_id)
-            .is_some_and(|(paused, _)| *paused == number)
-            && let Some((_, partial)) = rooms.paused.remove(room_id)
-        {
-            rooms.waiting.push_back(partial);
-            self.came.notify_one();
+    /// The next room, and from where on back its gaps are to be filled. It is being worked on until [`Replicas::ended`].
+    async fn take(&self) -> (OwnedRoomId, Place) {
+        loop {
+            let now = self.since.elapsed();
+            let next = self.lock().next(now);
+            match next {
+                Next::Fetch(room_id, from) => return (room_id, from),
+                Next::Wait(until) => {
+                    drop(timeout(until.saturating_sub(now), self.came.notified()).await);
+                }
+                Next::Rest => self.came.notified().await,
+            }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Partials> {
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ended(&self, room_id: &OwnedRoomId, ended: Ended) {
+        self.lock().ended(room_id, ended, self.since.elapsed());
+        self.came.notify_one();
     }
-}
 
-impl Partial {
-    fn new(room_id: &RoomId) -> Self {
-        Self {
-            room_id: room_id.to_owned(),
-            events_left: MOST_EVENTS,
-            failures: 0,
-        }
+    fn lock(&self) -> MutexGuard<'_, Schedule<OwnedRoomId>> {
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -156,44 +88,39 @@ impl Peers {
         Ok(())
     }
 
-    /// Fetches one page of a room's past, once it is its turn: few rooms at a time, and the servers that are asked first take
-    /// turns, so that one that answers slowly holds up no rooms but its own. None when that is all for now.
-    async fn next_page(self: &Arc<Self>, mut partial: Partial) -> Option<Partial> {
-        match self.try_page(&mut partial).await {
-            Ok(true) => return Some(partial),
-            Ok(false) => return None,
-            Err(refusal @ (Refusal::Unavailable(_) | Refusal::NotFound(_) | Refusal::Forbidden(_))) => {
-                tracing::debug!(room_id = %partial.room_id, %refusal, "the past of a room is not fetched for now");
-            }
-            Err(refusal) => {
-                tracing::warn!(room_id = %partial.room_id, %refusal, "the past of a room is not fetched for now");
-            }
-        }
-        partial.failures = partial.failures.saturating_add(1);
-        Some(partial)
-    }
-
-    /// Whether there is more to fetch.
-    async fn try_page(self: &Arc<Self>, partial: &mut Partial) -> Result<bool, Refusal> {
-        let Some(room) = self.present(&partial.room_id).await? else {
-            return Ok(false);
+    /// Fetches one page for the first gap of a room from a place on back, once it is its turn: few rooms at a time, and the
+    /// servers that are asked first take turns, so that one that answers slowly holds up no rooms but its own.
+    async fn next_page(self: &Arc<Self>, room_id: &RoomId, from: Place) -> Result<Ended, Refusal> {
+        let Some(room) = self.present(room_id).await? else {
+            return Ok(Ended::Gone);
         };
         let helpers = self.helpers(&room, None);
         let Some(first) = helpers.first() else {
-            return Ok(false);
+            return Ok(Ended::Gone);
         };
         let share = self.replicas.shares.place(first.clone()).await;
         let _share = share.map_err(|_| Refusal::Unavailable(format!("too much of {first} waits")))?;
-        let Some(gap) = self.newest_gap(&room).await? else {
-            return Ok(false);
+        let Some(gap) = self.rooms.gap_back_from(&room, from).await? else {
+            return Ok(Ended::Whole);
         };
-        if !self.backfill(&room, &gap).await? {
-            return Err(Refusal::Unavailable("nobody has what is missing".into()));
+        match self.backfill(&room, &gap).await {
+            Ok(true) => Ok(Ended::Page(cost(&room))),
+            Ok(false) => Ok(Ended::InVain(gap.before)),
+            Err(refusal) => {
+                tell(room_id, &refusal);
+                Ok(Ended::InVain(gap.before))
+            }
         }
-        partial.failures = 0;
-        let left = partial.events_left.checked_sub(cost(&room));
-        partial.events_left = left.unwrap_or_default();
-        Ok(left.is_some())
+    }
+}
+
+/// Writes into the log why nothing came, at a level that fits whose fault it is.
+fn tell(room_id: &RoomId, refusal: &Refusal) {
+    match refusal {
+        Refusal::Unavailable(_) | Refusal::NotFound(_) | Refusal::Forbidden(_) => {
+            tracing::debug!(%room_id, %refusal, "the past of a room is not fetched for now");
+        }
+        _ => tracing::warn!(%room_id, %refusal, "the past of a room is not fetched for now"),
     }
 }
 
@@ -209,57 +136,16 @@ async fn make_whole(peers: Weak<Peers>) {
         let Some(replicas) = peers.upgrade().map(|peers| Arc::clone(&peers.replicas)) else {
             return;
         };
-        let partial = replicas.take().await;
+        let (room_id, from) = replicas.take().await;
         let Some(peers) = peers.upgrade() else { return };
         tokio::spawn(async move {
-            let room_id = partial.room_id.clone();
-            let left = peers.next_page(partial).await;
+            let ended = peers.next_page(&room_id, from).await;
             drop(peers);
-            if let Some((number, pause)) = replicas.ended(&room_id, left) {
-                tokio::time::sleep(pause).await;
-                replicas.rested(&room_id, number);
-            }
+            let ended = ended.unwrap_or_else(|refusal| {
+                tell(&room_id, &refusal);
+                Ended::Failed
+            });
+            replicas.ended(&room_id, ended);
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use ruma::room_id;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_room_is_worked_on_once_at_a_time_and_not_forgotten_meanwhile() {
-        let (replicas, room) = (Replicas::default(), room_id!("!a:x"));
-        replicas.add(room);
-        let partial = replicas.take().await;
-        replicas.add(room);
-        assert!(replicas.lock().waiting.is_empty());
-        // What was said meanwhile is heeded, though all was done by then.
-        replicas.ended(room, None);
-        assert_eq!(replicas.take().await.room_id, partial.room_id);
-        replicas.ended(room, None);
-        assert!(replicas.lock().running.is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_room_whose_past_nobody_gives_rests_until_something_comes() {
-        let (replicas, room) = (Replicas::default(), room_id!("!a:x"));
-        let in_vain = || Partial {
-            failures: 3,
-            ..Partial::new(room)
-        };
-        replicas.add(room);
-        drop(replicas.take().await);
-        let (first, _) = replicas.ended(room, Some(in_vain())).unwrap();
-        assert!(replicas.lock().waiting.is_empty());
-        replicas.rested(room, first);
-        assert_eq!(replicas.take().await.failures, 3);
-        let (second, _) = replicas.ended(room, Some(in_vain())).unwrap();
-        replicas.add(room);
-        assert_eq!(replicas.take().await.failures, 0);
-        replicas.rested(room, second);
-        assert!(replicas.lock().waiting.is_empty(), "that pause is over already");
     }
 }

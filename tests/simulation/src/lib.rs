@@ -1,8 +1,7 @@
 //! Federation, simulated: 2 to 7 servers in one thread, all chance from one seed, time that costs nothing.
 //!
 //! What decides is the code of the server itself, as pure state machines: the peer [`Session`], [`ingest`], the [`gap`]
-//! machine with its [`work`], and [`interest`]; and the machines of the [timeline] and of the [schedule] by which its past is
-//! fetched, of which the server still has its own. Only what surrounds them is a model: a [database] that forgets what was not
+//! machine with its [`work`], the [timeline] and the [schedule] by which its past is fetched, and [`interest`]. Only what surrounds them is a model: a [database] that forgets what was not
 //! committed, a [network](world) that is slow, reorders, breaks and splits, and [people](plan) who change power levels, ban,
 //! invite and join on both sides of a split. Servers crash, most of all in the middle of a commit, a page of the past, a gap or
 //! a join, with a part of what was on its way on disk; they are restored from older backups, never come back, or stall: they

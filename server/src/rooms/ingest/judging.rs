@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use maru_protocol::cursor::Place;
+use maru_protocol::gap::timeline::next_place;
 use maru_protocol::ingest::{
     self, After, Facts, Head, Ingested, Known, Outcome, Received, Step, Verdict, Wanted,
 };
@@ -202,10 +203,7 @@ impl Candidate {
 
 /// Where an event stands in the timeline: accepted ones where they were put, else at its end, after a gap if there is one.
 fn place_of(head: &RoomHead, spot: &Spot, ingested: &Ingested) -> Option<Place> {
-    let at_the_end = || match spot.missing.is_empty() {
-        true => Place(head.last_place.0 + 1),
-        false => head.last_place.next_stretch(),
-    };
+    let at_the_end = || next_place(head.last_place, !spot.missing.is_empty());
     (ingested.verdict.outcome == Outcome::Accepted).then(|| spot.place.unwrap_or_else(at_the_end))
 }
 

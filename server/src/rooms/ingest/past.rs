@@ -1,11 +1,10 @@
 //! The past of a room, from before this server had it, and what is missing in between: the gaps of its timeline.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use maru_protocol::cursor::Place;
+use maru_protocol::gap::timeline::{Filling, Moved};
 use maru_protocol::ingest::Facts;
-use ruma::OwnedEventId;
 
 use super::live::Destination;
 use super::{Incoming, IngestTurn, Taken};
@@ -52,45 +51,39 @@ impl Rooms {
     ) -> Result<bool, Refusal> {
         turn.check(&room.room_id)?;
         // Places count down from the gap, so room is made for all of them first and filled upwards.
-        let count = i64::try_from(incoming.len()).unwrap_or(i64::MAX);
-        let first = Place(gap.before.0 - count);
-        let named = incoming.iter().flat_map(|incoming| &incoming.event.prev_events);
-        let mut missing: BTreeSet<OwnedEventId> = named.chain(&gap.missing).cloned().collect();
+        let mut filling = Filling::new(gap.before, &gap.missing, incoming.len());
         let mut facts = self.facts_about(room, &mut incoming).await?;
         let (mut page, mut taken) = (Vec::new(), Vec::with_capacity(incoming.len()));
-        for (incoming, place) in incoming.into_iter().zip((first.0..).map(Place)) {
-            let id = incoming.event.id.clone();
+        for (incoming, place) in incoming.into_iter().zip(filling.places()) {
+            let event = Arc::clone(&incoming.event);
             let mut destination = Destination::Page(place, &mut page);
             let (result, _) = self
                 .take_one(room, incoming, &mut facts, &mut destination)
                 .await?;
-            if matches!(result, Taken::Stored(_)) {
-                missing.remove(&id);
-            }
+            filling.took(&event, matches!(result, Taken::Stored(_)));
             taken.push(result);
         }
-        let any = taken.iter().any(|taken| matches!(taken, Taken::Stored(_)));
-        let now = Gap {
-            room: room.nid,
-            before: if any { first } else { gap.before },
-            missing: self.missing_of(missing, &mut facts).await?,
-        };
-        self.store_page(room, gap.before, now, page).await?;
+        let missing = self.missing_of(filling.named(), &mut facts).await?;
+        self.store_page(room, filling.moved(missing), page).await?;
         taken.iter().for_each(|taken| metrics::INGESTED.add(taken.name()));
-        Ok(any)
+        Ok(taken.iter().any(|taken| matches!(taken, Taken::Stored(_))))
     }
 
     /// Stores a page of the past and what is missing before it; the timeline may begin there now.
-    async fn store_page(&self, room: &Room, from: Place, now: Gap, page: Vec<Record>) -> Result<(), Refusal> {
+    async fn store_page(&self, room: &Room, gap: Moved, page: Vec<Record>) -> Result<(), Refusal> {
         let _alone = room.past.write().await;
         let pending = {
             let lock = room.lock();
             let mut head = (**lock.head()).clone();
-            head.first_place = head.first_place.min(now.before);
-            let mut records = vec![Record::Gap(GapChange::Closed(room.nid, from))];
+            head.first_place = head.first_place.min(gap.to);
+            let mut records = vec![Record::Gap(GapChange::Closed(room.nid, gap.from))];
             records.extend(page);
-            if !now.missing.is_empty() {
-                records.push(Record::Gap(GapChange::Opened(now)));
+            if !gap.missing.is_empty() {
+                records.push(Record::Gap(GapChange::Opened(Gap {
+                    room: room.nid,
+                    before: gap.to,
+                    missing: gap.missing,
+                })));
             }
             records.push(Record::Head(head.clone()));
             let pending = self.store.enqueue(Change::new(records).on_head(lock.ticket()))?;

@@ -1,6 +1,7 @@
 //! What a liar tells of the time before it let somebody in: states that do not fit, and what has long been overtaken told
 //! as where the room ends.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use maru_federation::homeserver::Finished;
@@ -66,8 +67,14 @@ fn difference(gone: Vec<OwnedEventId>, filled: u64) -> Reply {
 }
 
 fn whole(room: &Room) -> Reply {
+    whole_with(room, None)
+}
+
+/// A state with one more event, which whoever asks has.
+fn whole_with(room: &Room, other: Option<&OwnedEventId>) -> Reply {
+    let told = room.state.iter().map(|event| &event.id);
     let ids = StateIds {
-        state: room.state.iter().map(|event| event.id.clone()).collect(),
+        state: told.chain(other).cloned().collect(),
         difference: None,
     };
     Ok((room.parts(), Finished::done::<State>(ids)?))
@@ -239,4 +246,49 @@ async fn what_lies_before_an_event_that_was_turned_down_is_fetched_for_who_build
     stage.alice.hears(room_id, "vouches").await;
     let heard = texts(&stage.alice.history(room_id).await);
     assert_eq!(heard, ["banned", "between", "vouches"]);
+}
+
+/// Somebody says something after what there is not, while the past of the room is still missing: a gap that nobody fills,
+/// newer than the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_that_nobody_fills_keeps_no_older_one_from_being_filled() {
+    let stage = Stage::set().await;
+    let liar = stage.meet(117);
+    let Past { room, old } = Past::of(&liar);
+    liar.answer_with(room.clone().answer(|_, _, _| {}));
+    join_through(&stage.alice, &liar, &room).await.ok();
+
+    let nowhere = OwnedEventId::try_from(format!("${:043}", 2)).unwrap();
+    let came_by = stage.came_by(&room).await;
+    let alice = came_by.clone();
+    let (wanted, told, asked) = (nowhere.clone(), room.clone(), AtomicBool::new(false));
+    liar.answer_with(move |request| match request {
+        Request::Backfill(call) if call.from.contains(&wanted) => {
+            asked.store(true, Ordering::Relaxed);
+            Err(Refused::new(RefusedCode::NotFound, "no"))
+        }
+        Request::Backfill(_) if asked.load(Ordering::Relaxed) => answer_of::<Backfill>([&old]),
+        Request::MissingEvents(_) => answer_of::<MissingEvents>([]),
+        Request::Events(_) => answer_of::<Events>([]),
+        Request::State(call) if call.at == old.id => match call.beside {
+            Some(_) => difference(Vec::new(), 0),
+            None => whole(&told),
+        },
+        Request::State(_) => whole_with(&told, Some(&alice)),
+        _ => Err(Refused::new(RefusedCode::NotFound, "no")),
+    });
+    let at = Foothold {
+        prev_events: vec![came_by, nowhere],
+        depth: room.foothold.depth + 1,
+        ..room.foothold.clone()
+    };
+    liar.say(&stage.victim, [at.item(&at.message("after nothing").json)])
+        .await;
+    stage
+        .alice
+        .hears(room.create.room_id.as_str(), "after nothing")
+        .await;
+    // Nobody reads it.
+    let here = "SELECT COUNT(*) FROM events WHERE place < 1 AND type = 'm.room.message'";
+    stage.server.data().comes_to(1, here).await;
 }
