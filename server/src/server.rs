@@ -102,6 +102,7 @@ impl Server {
             Arc::clone(&table),
             Arc::clone(&push),
             limits.message_characters,
+            config.federation.verdict_events,
         ));
         rooms.load_erased().await.map_err(unopened)?;
         let account_data_quota = Quota {

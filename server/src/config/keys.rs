@@ -166,6 +166,8 @@ section! {
         inbox_events: u32 = 10_000;
         /// Bytes of received events of one homeserver that may wait to be taken into their rooms.
         inbox_bytes: u64 = 64 * 1024 * 1024;
+        /// Events that are looked at for the verdict on one of another homeserver; one that needs more, such as one that joins long forks, is dropped.
+        verdict_events: usize = 200_000;
         /// Most bytes of media of other homeservers that are kept; the longest unused go first. 0 keeps none.
         media_cache_bytes: u64 = 1024 * 1024 * 1024;
     }

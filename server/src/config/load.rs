@@ -267,6 +267,7 @@ impl Config {
                 self.federation.backlog_events as usize,
             ),
             ("federation.inbox_events", self.federation.inbox_events as usize),
+            ("federation.verdict_events", self.federation.verdict_events),
         ];
         match at_least_one.into_iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err((key, "must be at least 1".to_owned())),

@@ -127,6 +127,12 @@ pub const AMOUNTS: &[Amount] = &[
         "not acknowledged until there is room",
     ),
     amount(
+        "federation.verdict_events",
+        "events",
+        By::Peer,
+        "dropped and counted, and its homeserver heard slowly for a while",
+    ),
+    amount(
         "federation.media_cache_bytes",
         "bytes",
         By::Server,

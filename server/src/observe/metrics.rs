@@ -66,7 +66,7 @@ pub static DATAGRAMS_REFUSED: Counter = Counter::new(
 );
 
 /// What became of events that came from elsewhere.
-pub static INGESTED: CounterBy<6> = CounterBy::new(
+pub static INGESTED: CounterBy<7> = CounterBy::new(
     "maru_ingested_events_total",
     "Events of other homeservers that were offered to their rooms, by outcome.",
     "outcome",
@@ -77,6 +77,7 @@ pub static INGESTED: CounterBy<6> = CounterBy::new(
         "known",
         "lacking",
         "broken",
+        "too_costly",
     ],
 );
 /// Time that the rules took for an event that came from elsewhere.

@@ -4,7 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use maru_protocol::event::{FormatError, ParseError, VerifyError};
+use ruma::ServerName;
 use thiserror::Error;
+
+use super::Peers;
+use crate::refusal::Refusal;
+use crate::rooms::ingest::Incoming;
 
 /// Why an event is dropped before any room sees it (`spec/federation.md`, "On receipt").
 #[derive(Debug, Error)]
@@ -33,6 +38,9 @@ pub(super) enum Dropped {
     /// The forks that it joins cannot be resolved.
     #[error("{0}")]
     Broken(String),
+    /// The verdict on it needs more events than one may look at.
+    #[error("the verdict on it needs too many events")]
+    TooCostly,
 }
 
 impl Dropped {
@@ -50,7 +58,26 @@ impl Dropped {
             Self::TooMuch => "too_much",
             Self::WrongAnswer => "wrong_answer",
             Self::Broken(_) => "broken",
+            Self::TooCostly => "too_costly",
         }
+    }
+}
+
+impl Peers {
+    /// Drops an event on which there is no verdict.
+    ///
+    /// # Errors
+    /// When its row of the inbox stays.
+    pub(super) async fn drop_judged(
+        &self,
+        peer: &ServerName,
+        incoming: &Incoming,
+        why: Dropped,
+    ) -> Result<(), Refusal> {
+        tracing::warn!(%peer, event = %incoming.event.id, %why, "dropped");
+        self.drops.count(&why);
+        self.slowing.dropped(peer);
+        self.drop_rows(incoming.inbox.into_iter().collect()).await
     }
 }
 

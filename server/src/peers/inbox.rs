@@ -387,11 +387,8 @@ impl Peers {
                         tracing::debug!(event = %incoming.event.id, outcome = ?verdict.outcome, %reason, "not accepted");
                     }
                 }
-                Taken::Broken(why) => {
-                    tracing::warn!(event = %incoming.event.id, why, "dropped");
-                    self.drops.count(&Dropped::Broken(why));
-                    self.drop_rows(incoming.inbox.into_iter().collect()).await?;
-                }
+                Taken::Broken(why) => self.drop_judged(&peer, &incoming, Dropped::Broken(why)).await?,
+                Taken::TooCostly => self.drop_judged(&peer, &incoming, Dropped::TooCostly).await?,
                 Taken::Lacks { .. } => {
                     lacking.extend(incoming.inbox.map(|row| (peer, incoming.clone(), row)));
                 }

@@ -72,6 +72,8 @@ pub struct Rooms {
     push: Arc<Push>,
     /// Longest `body` of a local message, in characters.
     message_characters: usize,
+    /// Most events that the verdict on a received one may look at.
+    verdict_events: usize,
     transactions: transactions::Transactions,
     erased: erased::Erased,
     /// Who stores received events, room by room.
@@ -92,6 +94,7 @@ impl Rooms {
         table: Arc<RoomTable>,
         push: Arc<Push>,
         message_characters: usize,
+        verdict_events: usize,
     ) -> Self {
         Self {
             identity,
@@ -100,6 +103,7 @@ impl Rooms {
             table,
             push,
             message_characters,
+            verdict_events,
             transactions: transactions::Transactions::default(),
             erased: erased::Erased::default(),
             ingesting: turns::Turns::default(),

@@ -145,6 +145,11 @@ impl Rooms {
         let ingested = loop {
             let mut number = || StateNid(self.store.next_nid());
             match ingest::ingest(&received, version, &Head::default(), &mut facts, &mut number) {
+                Ok(Step::Load(wanted)) if self.is_too_costly(&facts, &wanted) => {
+                    return Err(Refusal::forbidden(
+                        "the verdict on the join needs too many events",
+                    ));
+                }
                 Ok(Step::Load(wanted)) => self.load_facts(&mut facts, wanted).await?,
                 Ok(Step::Done(ingested)) => break ingested,
                 Ok(Step::Lacks { .. }) => {

@@ -10,18 +10,17 @@ use ruma::OwnedEventId;
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
 
-/// Most events that one verdict may look at. A room that needs more cannot be resolved here.
-const MOST_FACTS: usize = 200_000;
-
 /// Doublings of the generations that one round loads.
 const MOST_DOUBLINGS: u32 = 10;
 
 impl Rooms {
+    /// Whether a verdict would look at more events than one may, with what is wanted for it.
+    pub(super) fn is_too_costly(&self, facts: &Facts, wanted: &Wanted) -> bool {
+        facts.len() + wanted.ids.len() + wanted.nids.len() > self.verdict_events
+    }
+
     /// Loads what is wanted, or notes that it is not there. Three queries at most, none for what is in memory.
     pub(super) async fn load_facts(&self, facts: &mut Facts, wanted: Wanted) -> Result<(), Refusal> {
-        if facts.len() > MOST_FACTS {
-            return Err(Refusal::internal("a verdict that needs too many events"));
-        }
         let by_id = self.events_by_id(&wanted.ids).await?;
         let nids: Vec<_> = wanted.nids.into_iter().collect();
         let by_nid = self.events(&nids).await?;
@@ -53,18 +52,14 @@ impl Rooms {
             let loaded = newest.iter().filter_map(|id| facts.known(id));
             let named = loaded.flat_map(|known| known.event.auth_events.iter());
             newest = named.filter(|id| !facts.was_asked(id)).cloned().collect();
-            if newest.is_empty() {
+            let wanted = Wanted {
+                ids: newest.clone(),
+                ..Wanted::default()
+            };
+            if newest.is_empty() || self.is_too_costly(facts, &wanted) {
                 break;
             }
-            let ids = newest.clone();
-            self.load_facts(
-                facts,
-                Wanted {
-                    ids,
-                    ..Wanted::default()
-                },
-            )
-            .await?;
+            self.load_facts(facts, wanted).await?;
         }
         Ok(())
     }

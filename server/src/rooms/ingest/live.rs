@@ -59,18 +59,38 @@ impl Rooms {
         let mut facts = self.facts_about(room, &mut incoming).await?;
         let mut taken = Vec::with_capacity(incoming.len());
         let mut pending = Vec::new();
-        for incoming in incoming {
-            let (result, change) = self
-                .take_one(room, incoming, &mut facts, &mut Destination::Log)
+        for at in 0..incoming.len() {
+            let next = incoming[at].clone();
+            let (mut result, change) = self
+                .take_one(room, next, &mut facts, &mut Destination::Log)
                 .await?;
             pending.extend(change);
+            if result == Taken::TooCostly && incoming.len() > 1 {
+                // Perhaps only with what those before it needed, which have to be on disk to be looked up.
+                all_stored(pending.drain(..)).await?;
+                (result, facts) = self.take_alone(room, &mut incoming[at..]).await?;
+            }
             taken.push(result);
         }
-        for change in pending {
-            change.wait().await?;
-        }
+        all_stored(pending).await?;
         taken.iter().for_each(|taken| metrics::INGESTED.add(taken.name()));
         Ok(taken)
+    }
+
+    /// Takes in the first of some events by what it needs alone. Answers with what is known about the others.
+    async fn take_alone(
+        &self,
+        room: &Arc<Room>,
+        incoming: &mut [Incoming],
+    ) -> Result<(Taken, Facts), Refusal> {
+        let (first, others) = incoming.split_at_mut(1);
+        let mut facts = self.facts_about(room, first).await?;
+        let first = first[0].clone();
+        let (result, change) = self
+            .take_one(room, first, &mut facts, &mut Destination::Log)
+            .await?;
+        all_stored(change).await?;
+        Ok((result, self.facts_about(room, others).await?))
     }
 
     /// What is known about events, and what they name. Those whose redaction came before them are emptied.
@@ -117,6 +137,7 @@ impl Rooms {
         for round in 0..MOST_LOADS {
             match self.look_at(&candidate, facts, &changed, destination).await? {
                 Looked::Done(enqueued) => return Ok(enqueued),
+                Looked::Load(wanted) if self.is_too_costly(facts, &wanted) => break,
                 Looked::Load(wanted) => {
                     // What the head's changes need is wanted as stored, the rest as facts.
                     let nids: Vec<_> = wanted.nids.iter().copied().collect();
@@ -125,7 +146,7 @@ impl Rooms {
                 }
             }
         }
-        Err(Refusal::internal("an event that needs too much"))
+        Ok((Taken::TooCostly, None))
     }
 
     async fn candidate(
@@ -285,6 +306,14 @@ impl Rooms {
         }
         Ok(Looked::Done((Taken::Stored(verdict), pending)))
     }
+}
+
+/// Waits until changes are on disk.
+async fn all_stored(changes: impl IntoIterator<Item = Pending>) -> Result<(), Refusal> {
+    for change in changes {
+        change.wait().await?;
+    }
+    Ok(())
 }
 
 /// What one try came to.

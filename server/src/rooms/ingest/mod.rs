@@ -93,6 +93,8 @@ pub enum Taken {
     },
     /// Its forks cannot be resolved; it is dropped.
     Broken(String),
+    /// The verdict on it needs more events than one may look at; it is dropped.
+    TooCostly,
 }
 
 impl Taken {
@@ -102,7 +104,7 @@ impl Taken {
         match self {
             Self::Known(outcome) => Some(*outcome),
             Self::Stored(verdict) => Some(verdict.outcome),
-            Self::Lacks { .. } | Self::Broken(_) => None,
+            Self::Lacks { .. } | Self::Broken(_) | Self::TooCostly => None,
         }
     }
 
@@ -118,6 +120,7 @@ impl Taken {
             },
             Self::Lacks { .. } => "lacking",
             Self::Broken(_) => "broken",
+            Self::TooCostly => "too_costly",
         }
     }
 }

@@ -8,13 +8,13 @@ use maru_protocol::wire::request::history::Events;
 use maru_protocol::wire::{LogItem, Refused, RefusedCode, Request};
 use maru_protocol::{RoomVersion, SecretKey, SigningKey};
 use maru_tests::user::encode;
-use maru_tests::{TestServer, User};
+use maru_tests::{Engine, TestServer, User, for_both_engines};
 use ruma::{OwnedRoomId, OwnedUserId};
 use serde_json::json;
 
 use super::foothold::Foothold;
 use super::liar::{Liar, LiarKeys, Victim, eventually, now_ms};
-use super::room::answer_of;
+use super::room::{Room, Stage as RoomStage, answer_of, join_through};
 
 /// A server with a room, a liar in it, and a member who reads what comes.
 struct Stage {
@@ -337,3 +337,56 @@ async fn times_of_the_far_future_take_nobody_along() {
     let server = stage.server.restart().await;
     made(&stage.alice.on(server.api()), &stage.room).await;
 }
+
+/// A room that forked long ago: whatever joins the forks is judged by all that happened in either since.
+async fn an_event_whose_verdict_needs_too_much_is_dropped_and_holds_up_nobody(engine: Engine) {
+    const MOST: usize = 50;
+    let stage = RoomStage::with(engine, |config| config.federation.verdict_events = MOST).await;
+    let liar = stage.meet(118);
+    let room = Room::of(&liar);
+    liar.answer_with(room.clone().answer(|_, _, _| {}));
+    join_through(&stage.alice, &liar, &room).await.ok();
+    let came_by = stage.came_by(&room).await;
+    let [joined, levels] = [1, 2].map(|at| room.state[at].id.clone());
+    let forked = Foothold {
+        auth_events: vec![joined.clone(), levels],
+        prev_events: vec![came_by],
+        depth: room.foothold.depth + 1,
+        ..room.foothold.clone()
+    };
+    let (mut at, mut items) = (forked.clone(), Vec::new());
+    for number in 0..2 * MOST {
+        let levels = at.event(
+            "m.room.power_levels",
+            Some(""),
+            json!({ "events_default": number % 10 }),
+        );
+        at.go_on(&levels);
+        at.auth_events = vec![joined.clone(), levels.id.clone()];
+        items.push(at.item(&levels.json));
+    }
+    let last = at.message("together they are more than one may need");
+    items.push(at.item(&last.json));
+    liar.say(&stage.victim, items).await;
+    let room_id = room.create.room_id.as_str();
+    stage
+        .alice
+        .hears(room_id, "together they are more than one may need")
+        .await;
+
+    let name = forked.event("m.room.name", Some(""), json!({ "name": "of long ago" }));
+    at.go_on(&last);
+    let next = at.message("and on");
+    liar.say(&stage.victim, [at.item(&name.json), at.item(&next.json)])
+        .await;
+    stage.alice.hears(room_id, "and on").await;
+    stage
+        .server
+        .data()
+        .comes_to(0, "SELECT COUNT(*) FROM inbox")
+        .await;
+    let dropped = stage.server.parts().peers.dropped();
+    assert_eq!(dropped, BTreeMap::from([("too_costly", 1)]));
+}
+
+for_both_engines!(an_event_whose_verdict_needs_too_much_is_dropped_and_holds_up_nobody);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use maru::config::Config;
 use maru_federation::homeserver::Finished;
 use maru_protocol::event::Event;
 use maru_protocol::wire::bounded::{Json, Text};
@@ -236,7 +237,12 @@ impl Stage {
     }
 
     pub(super) async fn on(engine: Engine) -> Self {
-        let server = TestServer::start_on(engine).await;
+        Self::with(engine, |_| {}).await
+    }
+
+    /// With a server whose configuration is changed before it starts.
+    pub(super) async fn with(engine: Engine, change: impl FnOnce(&mut Config)) -> Self {
+        let server = TestServer::start_with(engine, change).await;
         Self {
             victim: Victim::of(&server).await,
             alice: server.user("alice").await,
