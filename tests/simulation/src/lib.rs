@@ -45,7 +45,7 @@
 //!
 //! A check that nothing fails proves nothing. Each of these faults, made by hand and alone, is found by some of the first
 //! 300 seeds, those of who left by some of the first 3000; whoever changes plan or checks tries them again. All but the last
-//! two were last tried with an earlier plan, of which their seeds are.
+//! one were last tried with an earlier plan, of which their seeds are.
 //!
 //! | fault | where | a seed | what it says |
 //! |---|---|---|---|
@@ -62,6 +62,7 @@
 //! | who left heeds nobody who was in the room | `entering::heeds` forgets `was_in` | 2904 | is out of the room by its own account |
 //! | a peer may take any time to answer for a gap or a page | `gap::patience` answers a million seconds | 5 | waits in the inbox of … |
 //! | what a page of the past names is forgotten | `timeline::Filling::took` keeps no names | 4 | is not on … |
+//! | a page of the past is not one change with its gap | `replica::take_in_past` puts nothing together | 48 | is not on … |
 //!
 //! [`Session`]: maru_federation::peer::Session
 //! [`ingest`]: maru_protocol::ingest

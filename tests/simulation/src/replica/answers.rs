@@ -13,7 +13,7 @@ use ruma::{EventId, OwnedEventId, OwnedServerName};
 use crate::database::{Database, Stored};
 
 /// Most events of a page of the past: so few that the past of a room is several pages.
-const PAGE: usize = 16;
+const PAGE: usize = 8;
 
 /// Answers a peer what it asks about the room, if it has or had a user there; none is a refusal.
 pub(crate) fn answer(

@@ -23,7 +23,8 @@ impl World {
         let run = self.servers[at].run;
         if self.servers[at].doom.take_if(|doomed| *doomed == doom).is_some() {
             self.note(at, || format!("is to stop: {doom:?}"));
-            let pause = self.random.span(0, 80);
+            // About as long as a commit takes.
+            let pause = self.random.span(0, 40);
             self.after(pause, Happening::Stop { at, run });
         }
     }
@@ -77,9 +78,13 @@ impl World {
         for peer in 0..self.servers.len() {
             self.break_between(at, peer);
         }
-        // Changes come to the disk in their order, and what was on its way may have or not.
+        // Changes come to the disk in their order, and what was on its way may have or not: often all but the last one, which
+        // is what shows whether that should have been one change with those before it.
         let on_their_way = self.servers[at].on_their_way();
-        let stored = self.random.below(on_their_way + 1);
+        let stored = match self.random.chance(50) {
+            true => on_their_way.saturating_sub(1),
+            false => self.random.below(on_their_way + 1),
+        };
         self.servers[at].crash(stored);
     }
 
