@@ -82,13 +82,15 @@ async fn log_in(
     address: ClientAddress,
     JsonBody(login): JsonBody<Login>,
 ) -> Reply<login::Response> {
-    let (user_id, proved) = who(&server, &login, address).await?;
     let device = NewDevice {
-        device_id: login.device_id,
-        display_name: login.initial_device_display_name,
+        device_id: login.device_id.clone(),
+        display_name: login.initial_device_display_name.clone(),
         refreshable: login.refresh_token,
         address: Some(address.0),
     };
+    // Before the proof, which is used up where it is a token.
+    device.check()?;
+    let (user_id, proved) = who(&server, &login, address).await?;
     let session = server.accounts.start_session(&user_id, proved, device).await?;
     let mut response = login::Response::new(user_id, session.access_token, session.device_id.into());
     response.refresh_token = session.refresh_token;

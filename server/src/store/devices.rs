@@ -157,7 +157,7 @@ impl Store {
         proved: Option<Credentials>,
     ) -> Result<Option<Vec<TokenHash>>, StoreError> {
         let user_id = user_id.to_owned();
-        self.thin(&user_id, &devices).await?;
+        self.thin(&user_id, &devices, proved).await?;
         self.transact(move |tx| {
             Box::pin(async move {
                 if !credentials::hold(&mut tx.connection, &user_id, proved).await? {
@@ -172,19 +172,29 @@ impl Store {
         .await
     }
 
-    /// Makes devices light that are about to be removed.
-    pub(super) async fn thin(&self, user_id: &UserId, devices: &Devices) -> Result<(), StoreError> {
+    /// Makes devices light that are about to be removed, for as long as what was proved holds.
+    pub(super) async fn thin(
+        &self,
+        user_id: &UserId,
+        devices: &Devices,
+        proved: Option<Credentials>,
+    ) -> Result<(), StoreError> {
         for device in self.devices(user_id).await? {
             if devices.include(&device.device_id) {
-                self.thin_transactions(user_id, &device.device_id).await?;
+                self.thin_transactions(user_id, &device.device_id, proved).await?;
             }
         }
         Ok(())
     }
 
     /// Forgets transaction ids of a device, a piece a commit, until a piece or less is left: nobody else has to wait
-    /// for a device that sent much.
-    async fn thin_transactions(&self, user_id: &UserId, device_id: &str) -> Result<(), StoreError> {
+    /// for a device that sent much. Each commit confirms what was proved, and none is forgotten once it does not hold.
+    async fn thin_transactions(
+        &self,
+        user_id: &UserId,
+        device_id: &str,
+        proved: Option<Credentials>,
+    ) -> Result<(), StoreError> {
         loop {
             let last = query(
                 "SELECT scope, transaction_id FROM transactions WHERE user_id = $1 AND device_id = $2 \
@@ -199,8 +209,19 @@ impl Store {
             );
             let delete = delete.bind(user_id.as_str()).bind(device_id);
             let delete = delete.bind(last.get::<String>(0)?).bind(last.get::<String>(1)?);
-            self.transact(|tx| Box::pin(async move { delete.run(&mut tx.connection).await }))
-                .await?;
+            let user_id = user_id.to_owned();
+            let forgotten = self.transact(move |tx| {
+                Box::pin(async move {
+                    let holds = credentials::hold(&mut tx.connection, &user_id, proved).await?;
+                    if holds {
+                        delete.run(&mut tx.connection).await?;
+                    }
+                    Ok(holds)
+                })
+            });
+            if !forgotten.await? {
+                return Ok(());
+            }
         }
     }
 

@@ -172,7 +172,7 @@ impl Store {
         log_out: Devices,
     ) -> Result<Option<Vec<TokenHash>>, StoreError> {
         let user_id = user_id.to_owned();
-        self.thin(&user_id, &log_out).await?;
+        self.thin(&user_id, &log_out, proved).await?;
         self.transact(move |tx| {
             Box::pin(async move {
                 if !credentials::hold(&mut tx.connection, &user_id, proved).await? {
@@ -204,7 +204,7 @@ impl Store {
         erase: bool,
     ) -> Result<Option<Closed>, StoreError> {
         let user_id = user_id.to_owned();
-        self.thin(&user_id, &Devices::All).await?;
+        self.thin(&user_id, &Devices::All, proved).await?;
         self.transact(move |tx| {
             Box::pin(async move {
                 if !credentials::hold(&mut tx.connection, &user_id, proved).await? {

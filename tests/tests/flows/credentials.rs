@@ -7,7 +7,11 @@ use http::{Method, Request};
 use maru::config::{Rate, Setting};
 use maru::http::client_address::ClientAddress;
 use maru::limits::Budget;
+use maru::refusal::Refusal;
+use maru::store::credentials::Credentials;
+use maru::store::devices::Devices;
 use maru_tests::{Engine, Reply, TestServer, User, on_both_engines};
+use ruma::UserId;
 use serde_json::{Value, json};
 
 on_both_engines!(
@@ -15,6 +19,8 @@ on_both_engines!(
     logging_out_everywhere_ends_what_a_session_could_become,
     a_password_is_long_enough_wherever_it_is_set,
     a_closed_account_looks_like_none,
+    an_outdated_proof_takes_nothing_away,
+    a_refused_login_does_not_use_its_token_up,
 );
 
 const TOKEN: &str = "/_matrix/client/v1/login/get_token";
@@ -118,6 +124,43 @@ async fn a_closed_account_looks_like_none(server: TestServer) {
     }
     told.dedup();
     assert_eq!(told.len(), 1, "{told:?}");
+}
+
+async fn an_outdated_proof_takes_nothing_away(server: TestServer) {
+    let alice = server.user("alice").await;
+    let change = json!({ "new_password": "quite another", "auth": proof(&alice), "logout_devices": false });
+    alice.post("account/password", change).await.ok();
+    let sent = format!(
+        "INSERT INTO transactions (user_id, device_id, scope, transaction_id, event_id, position, used_at) \
+         WITH RECURSIVE many (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM many WHERE n < 2500) \
+         SELECT '{}', '{}', 'scope', 'many' || n, '$event', n, 0 FROM many",
+        alice.id, alice.device
+    );
+    server.data().run(&sent).await;
+    let (accounts, outdated) = (&server.parts().accounts, Some(Credentials::FIRST));
+    let id: &UserId = alice.id.as_str().try_into().unwrap();
+    let removed = accounts.remove_devices(id, Devices::All, outdated).await;
+    assert!(matches!(removed, Err(Refusal::Forbidden(_))), "{removed:?}");
+    let another = "one more password".to_owned();
+    let changed = accounts.set_password(id, another, outdated, Devices::All).await;
+    assert!(matches!(changed, Err(Refusal::Forbidden(_))), "{changed:?}");
+    let closed = accounts.deactivate(id, outdated, true).await;
+    assert!(matches!(closed, Err(Refusal::Forbidden(_))), "{closed:?}");
+    let kept = "SELECT COUNT(*) FROM transactions WHERE scope = 'scope'";
+    assert_eq!(server.data().number(kept).await, 2500);
+    accounts.remove_devices(id, Devices::All, None).await.unwrap();
+    assert_eq!(server.data().number(kept).await, 0);
+}
+
+async fn a_refused_login_does_not_use_its_token_up(server: TestServer) {
+    let alice = server.user("alice").await;
+    let mut login = login_token(&alice).await;
+    login["device_id"] = json!("");
+    post(&server, "login", login.clone())
+        .await
+        .refused(400, "M_INVALID_PARAM");
+    login["device_id"] = json!("PHONE");
+    post(&server, "login", login).await.ok();
 }
 
 /// A login from an address.
