@@ -9,6 +9,7 @@ use ruma::api::client::account::deactivate::v3 as deactivate;
 use ruma::api::client::account::get_3pids::v3 as get_3pids;
 
 use super::call::{Answer, Call, Reply};
+use super::completed::Completed;
 use super::interactive_auth::{Provable, WithToken, confirm};
 use super::router::{Endpoints, Routes};
 use crate::server::Server;
@@ -25,7 +26,7 @@ async fn set_password(
     State(server): State<Arc<Server>>,
     call: Call<WithToken<Provable<change_password::Request>>>,
 ) -> Reply<change_password::Response> {
-    let (WithToken(Provable(request)), caller) = (call.request, call.caller);
+    let (WithToken(Completed { request, .. }), caller) = (call.request, call.caller);
     let proved = confirm(&server, &caller, "change_password", request.auth).await?;
     let log_out = if request.logout_devices {
         Devices::AllBut(caller.device_id)
@@ -43,7 +44,7 @@ async fn close(
     State(server): State<Arc<Server>>,
     call: Call<WithToken<Provable<deactivate::Request>>>,
 ) -> Reply<deactivate::Response> {
-    let (WithToken(Provable(request)), caller) = (call.request, call.caller);
+    let (WithToken(Completed { request, .. }), caller) = (call.request, call.caller);
     let proved = confirm(&server, &caller, "deactivate", request.auth).await?;
     server
         .accounts

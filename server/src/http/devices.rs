@@ -11,6 +11,7 @@ use ruma::api::client::device::update_device::v3 as update_device;
 use serde::Serialize;
 
 use super::call::{Answer, Call, JsonAnswer, Reply};
+use super::completed::Completed;
 use super::error::ApiError;
 use super::interactive_auth::{Provable, confirm};
 use super::router::{Endpoints, Routes};
@@ -60,7 +61,7 @@ async fn delete(
     State(server): State<Arc<Server>>,
     call: Call<Provable<delete_device::Request>>,
 ) -> Reply<delete_device::Response> {
-    let Provable(request) = call.request;
+    let Completed { request, .. } = call.request;
     let proved = confirm(&server, &call.caller, "delete_device", request.auth).await?;
     let this = Devices::These(vec![request.device_id.to_string()]);
     server
@@ -74,7 +75,7 @@ async fn delete_several(
     State(server): State<Arc<Server>>,
     call: Call<Provable<delete_devices::Request>>,
 ) -> Reply<delete_devices::Response> {
-    let Provable(request) = call.request;
+    let Completed { request, .. } = call.request;
     let proved = confirm(&server, &call.caller, "delete_devices", request.auth).await?;
     let these = request.devices.iter().map(ToString::to_string).collect();
     server

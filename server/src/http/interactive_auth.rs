@@ -1,14 +1,13 @@
 //! Proofs in requests (client-server API, "User-interactive authentication"). The challenge itself is written by
 //! `error.rs`.
 
-use std::borrow::Cow;
-
 use ruma::api::auth_scheme::AccessToken;
 use ruma::api::client::uiaa::{AuthData, UserIdentifier};
 use ruma::api::error::DeserializationError;
 use ruma::api::{IncomingRequest, Metadata};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::completed::{Completed, Completion};
 use crate::accounts::{Attempt, Caller, Proof};
 use crate::limits::Budget;
 use crate::refusal::Refusal;
@@ -33,29 +32,24 @@ pub(super) fn attempt(auth: AuthData) -> Attempt {
     Attempt { session, proof }
 }
 
-/// A request that may carry a proof. Clients that name the user of a password by `user` alone, as they did before
-/// there were identifiers, are understood too.
+/// A request that may carry a proof.
+pub(super) type Provable<R> = Completed<R, NamedUser>;
+
+/// Clients that name the user of a password by `user` alone, as they did before there were identifiers, are understood
+/// too.
 #[derive(Debug)]
-pub(super) struct Provable<R>(pub(super) R);
+pub(super) struct NamedUser;
 
-impl<R: Metadata> Metadata for Provable<R> {
-    const METHOD: http::Method = R::METHOD;
-    const RATE_LIMITED: bool = R::RATE_LIMITED;
-    type Authentication = R::Authentication;
-    type PathBuilder = R::PathBuilder;
-    const PATH_BUILDER: R::PathBuilder = R::PATH_BUILDER;
-}
-
-impl<R: IncomingRequest> IncomingRequest for Provable<R> {
-    type EndpointError = R::EndpointError;
-    type OutgoingResponse = R::OutgoingResponse;
-
-    fn try_from_http_request_inner(
-        request: http::Request<&[u8]>,
-        path_args: &[&str],
-    ) -> Result<Self, DeserializationError> {
-        let body = with_identifier(request.body());
-        R::try_from_http_request_inner(request.map(|_| &*body), path_args).map(Self)
+impl Completion for NamedUser {
+    fn complete(fields: &mut Map<String, Value>) -> bool {
+        let auth = fields.get_mut("auth").and_then(Value::as_object_mut);
+        let old = auth.filter(|auth| !auth.contains_key("identifier"));
+        let Some((auth, user)) = old.and_then(|auth| auth.get("user").cloned().map(|user| (auth, user)))
+        else {
+            return false;
+        };
+        auth.insert("identifier".into(), json!({ "type": "m.id.user", "user": user }));
+        true
     }
 }
 
@@ -82,20 +76,6 @@ impl<R: IncomingRequest> IncomingRequest for WithToken<R> {
     ) -> Result<Self, DeserializationError> {
         R::try_from_http_request_inner(request, path_args).map(Self)
     }
-}
-
-/// The body with an identifier in its proof, where it has the old `user` instead.
-fn with_identifier(body: &[u8]) -> Cow<'_, [u8]> {
-    let Ok(mut json) = serde_json::from_slice::<Value>(body) else {
-        return body.into();
-    };
-    let auth = json.get_mut("auth").and_then(Value::as_object_mut);
-    let old = auth.filter(|auth| !auth.contains_key("identifier"));
-    let Some((auth, user)) = old.and_then(|auth| auth.get("user").cloned().map(|user| (auth, user))) else {
-        return body.into();
-    };
-    auth.insert("identifier".into(), json!({ "type": "m.id.user", "user": user }));
-    json.to_string().into_bytes().into()
 }
 
 /// Makes sure that the user makes a request, not only somebody with the user's access token. `operation` names what is

@@ -14,6 +14,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use super::call::{Answer, Call, Reply};
+use super::completed::Completed;
 use super::interactive_auth::{Provable, confirm};
 use super::router::{Endpoints, Routes};
 use super::sync::cursor;
@@ -148,7 +149,7 @@ async fn upload_signing(
     State(server): State<Arc<Server>>,
     call: Call<Provable<upload_signing_keys::Request>>,
 ) -> Reply<upload_signing_keys::Response> {
-    let (Provable(request), caller) = (call.request, call.caller);
+    let (Completed { request, .. }, caller) = (call.request, call.caller);
     let new = NewCrossSigningKeys {
         master: request.master_key.map(text),
         self_signing: request.self_signing_key.map(text),

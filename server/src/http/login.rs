@@ -142,7 +142,13 @@ async fn login_token(
     State(server): State<Arc<Server>>,
     call: Call<Provable<get_login_token::Request>>,
 ) -> Reply<get_login_token::Response> {
-    let proved = confirm(&server, &call.caller, "get_login_token", call.request.0.auth).await?;
+    let proved = confirm(
+        &server,
+        &call.caller,
+        "get_login_token",
+        call.request.request.auth,
+    )
+    .await?;
     let (token, expires_in) = server.accounts.create_login_token(&call.caller, proved).await?;
     Ok(Answer(get_login_token::Response::new(expires_in, token)))
 }

@@ -8,6 +8,7 @@ mod asker;
 pub mod call;
 mod capabilities;
 pub mod client_address;
+mod completed;
 mod connection;
 mod devices;
 mod directory;

@@ -69,7 +69,6 @@ const BY_STATEMENT: &[(&str, usize, Value)] = &[
         3,
         Int(3),
     ),
-    ("m.position <= $2", 2, Int(3)),
     (
         "FROM peer_messages WHERE server_name = $1 AND position <= $2",
         2,
