@@ -10,7 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod data_folder;
 pub mod ephemeral;
-pub mod fair_share;
+pub mod fair_semaphore;
 pub mod http;
 pub mod identity;
 pub mod keys;

@@ -1,12 +1,11 @@
 //! Passwords: argon2id, off the async threads, a few at a time.
 
-use std::sync::Arc;
-
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
 use ruma::OwnedUserId;
 
-use crate::limits::{ClientNetwork, Turns};
+use crate::fair_semaphore::FairSemaphore;
+use crate::limits::ClientNetwork;
 use crate::refusal::Refusal;
 
 /// Longest password, in bytes: hashing takes time by length.
@@ -26,14 +25,15 @@ pub enum Share {
 /// Hashes passwords. Each hash takes 19 MiB for as long as it runs, so as many run at once as there are cores.
 #[derive(Debug)]
 pub(super) struct Hasher {
-    turns: Arc<Turns<Share>>,
+    cores: FairSemaphore<Share>,
 }
 
 impl Default for Hasher {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            turns: Turns::new(cores),
+            // As many wait as there are requests in flight.
+            cores: FairSemaphore::new(cores, cores, usize::MAX),
         }
     }
 }
@@ -77,13 +77,13 @@ impl Hasher {
         share: Share,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Refusal> {
-        let turn = self.turns.take(share).await;
-        let in_turn = move || {
+        let permit = self.cores.acquire(share).await.map_err(Refusal::internal)?;
+        let permitted = move || {
             let done = work();
-            drop(turn);
+            drop(permit);
             done
         };
-        tokio::task::spawn_blocking(in_turn)
+        tokio::task::spawn_blocking(permitted)
             .await
             .map_err(Refusal::internal)
     }

@@ -10,12 +10,11 @@ pub mod buckets;
 mod network;
 pub mod rates;
 pub mod spending;
-pub mod turns;
 
 pub use buckets::{Budgets, TooMany};
 pub use network::ClientNetwork;
 pub use rates::{Budget, Rate, Rates};
-pub use turns::Turns;
+pub use refused::refused;
 
 /// Whose budget it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,7 +22,7 @@ pub use thumbnail::ThumbnailSize;
 pub use upload::About;
 
 use crate::clock::Clock;
-use crate::fair_share::FairShare;
+use crate::fair_semaphore::FairSemaphore;
 use crate::identity::Identity;
 use crate::refusal::Refusal;
 use crate::store::Store;
@@ -53,10 +53,10 @@ pub struct Media {
     elsewhere: Elsewhere,
     /// Tells those who wait that an upload is complete.
     uploaded: Notify,
-    thumbnails: FairShare<OwnedUserId>,
+    thumbnails: FairSemaphore<OwnedUserId>,
     underway: Arc<Underway>,
     /// One turn for each content at a time: it is noted, or its file goes.
-    settling: FairShare<[u8; 32]>,
+    settling: FairSemaphore<[u8; 32]>,
 }
 
 /// A content on this disk.
@@ -95,9 +95,9 @@ impl Media {
             quota,
             elsewhere: Elsewhere::new(cache),
             uploaded: Notify::new(),
-            thumbnails: FairShare::new(THUMBNAILS_AT_ONCE, 1, THUMBNAILS_WAITING),
+            thumbnails: FairSemaphore::new(THUMBNAILS_AT_ONCE, 1, THUMBNAILS_WAITING),
             underway: Arc::default(),
-            settling: FairShare::new(usize::MAX, 1, usize::MAX),
+            settling: FairSemaphore::new(usize::MAX, 1, usize::MAX),
         }
     }
 

@@ -107,8 +107,8 @@ impl Media {
         if let Ok(file) = File::open(&path).await {
             return opened(file).await;
         }
-        let place = self.thumbnails.place(user_id.to_owned()).await;
-        let place = place.map_err(|_| Refusal::LimitExceeded {
+        let permit = self.thumbnails.acquire(user_id.to_owned()).await;
+        let permit = permit.map_err(|_| Refusal::LimitExceeded {
             retry_after: Duration::from_secs(2),
         })?;
         if let Ok(file) = File::open(&path).await {
@@ -117,7 +117,7 @@ impl Media {
         let source = content.path.clone();
         let made = tokio::task::spawn_blocking(move || {
             // Held until the work is done, even when nobody waits for it any more.
-            let _place = place;
+            let _permit = permit;
             make(&source, size)
         });
         let made = made.await;

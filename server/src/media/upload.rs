@@ -153,7 +153,7 @@ impl Media {
     /// same content was.
     async fn settle(&self, file: Complete, media: NewMedia) -> Result<(), Refusal> {
         let sha256 = media.sha256;
-        let _turn = self.settling.place(sha256).await.map_err(Refusal::internal)?;
+        let _turn = self.settling.acquire(sha256).await.map_err(Refusal::internal)?;
         file.name(self.files.content(&sha256))
             .await
             .map_err(files::refusal)?;

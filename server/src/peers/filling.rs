@@ -142,8 +142,9 @@ impl Peers {
         row: i64,
     ) {
         let filled = async {
-            let share = self.gaps.place(peer.to_owned()).await;
-            let _share = share.map_err(|_| Refusal::Unavailable("too many gaps of a server wait".into()))?;
+            let permit = self.gaps.acquire(peer.to_owned()).await;
+            let _permit =
+                permit.map_err(|_| Refusal::Unavailable("too many gaps of a server wait".into()))?;
             match self.settled(room_id).await? {
                 Some(room) => self.fill_gap(&room, peer, incoming).await.map(|()| true),
                 None => Ok(false),
@@ -193,7 +194,7 @@ impl Peers {
         peer: &ServerName,
         extremities: Vec<OwnedEventId>,
     ) {
-        let Ok(_share) = self.gaps.place(peer.to_owned()).await else {
+        let Ok(_permit) = self.gaps.acquire(peer.to_owned()).await else {
             return self.compare_again(room_id.clone(), peer.to_owned(), extremities);
         };
         let Ok(Some(room)) = self.heeded(room_id, peer).await else {

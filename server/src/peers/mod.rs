@@ -82,7 +82,7 @@ use crate::accounts::Accounts;
 use crate::clock::Clock;
 use crate::config::ConfiguredPeer;
 use crate::ephemeral::{News, Presence, Typing};
-use crate::fair_share::FairShare;
+use crate::fair_semaphore::FairSemaphore;
 use crate::identity::Identity;
 use crate::keys::{Keys, OtherServers};
 use crate::live::{Destinations, Tail};
@@ -183,8 +183,8 @@ pub struct Peers {
     inbox_sizes: inbox_sizes::InboxSizes,
     drops: dropped::Drops,
     slowing: slowing::Slowing,
-    gaps: FairShare<OwnedServerName>,
-    states: FairShare<OwnedServerName>,
+    gaps: FairSemaphore<OwnedServerName>,
+    states: FairSemaphore<OwnedServerName>,
     turns: Turns,
     backfills: backfills::Backfills,
     unhelpful: unhelpful::Unhelpful,
@@ -239,8 +239,8 @@ impl Peers {
             inbox_sizes: inbox_sizes::InboxSizes::default(),
             drops: dropped::Drops::default(),
             slowing: slowing::Slowing::default(),
-            gaps: FairShare::new(filling::IN_ALL, filling::OF_ONE, MOST_WAITING),
-            states: FairShare::new(answers::STATES_IN_ALL, answers::STATES_OF_ONE, MOST_WAITING),
+            gaps: FairSemaphore::new(filling::IN_ALL, filling::OF_ONE, MOST_WAITING),
+            states: FairSemaphore::new(answers::STATES_IN_ALL, answers::STATES_OF_ONE, MOST_WAITING),
             turns: Turns::default(),
             backfills: backfills::Backfills::default(),
             unhelpful: unhelpful::Unhelpful::default(),

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::{MOST_WAITING, Peers};
-use crate::fair_share::FairShare;
+use crate::fair_semaphore::FairSemaphore;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 
@@ -28,7 +28,7 @@ pub(super) struct Replicas {
     schedule: Mutex<Schedule<OwnedRoomId>>,
     came: Notify,
     since: Instant,
-    shares: FairShare<OwnedServerName>,
+    permits: FairSemaphore<OwnedServerName>,
 }
 
 impl Default for Replicas {
@@ -37,7 +37,7 @@ impl Default for Replicas {
             schedule: Mutex::default(),
             came: Notify::new(),
             since: Instant::now(),
-            shares: FairShare::new(AT_ONCE, OF_ONE, MOST_WAITING),
+            permits: FairSemaphore::new(AT_ONCE, OF_ONE, MOST_WAITING),
         }
     }
 }
@@ -98,8 +98,8 @@ impl Peers {
         let Some(first) = helpers.first() else {
             return Ok(Ended::Gone);
         };
-        let share = self.replicas.shares.place(first.clone()).await;
-        let _share = share.map_err(|_| Refusal::Unavailable(format!("too much of {first} waits")))?;
+        let permit = self.replicas.permits.acquire(first.clone()).await;
+        let _permit = permit.map_err(|_| Refusal::Unavailable(format!("too much of {first} waits")))?;
         let Some(gap) = self.rooms.gap_back_from(&room, from).await? else {
             return Ok(Ended::Whole);
         };

@@ -29,7 +29,7 @@ use own::Own;
 pub use own::OwnRules;
 pub use rules::{PUSH_RULES, find};
 
-use crate::fair_share::FairShare;
+use crate::fair_semaphore::FairSemaphore;
 use crate::refusal::Refusal;
 use crate::store::account_data::GLOBAL;
 use crate::store::events::Notify;
@@ -44,7 +44,7 @@ pub struct Push {
     store: Arc<Store>,
     own: Arc<OwnRules>,
     /// By who sends: a user of this server, or another server.
-    judging: FairShare<String>,
+    judging: FairSemaphore<String>,
 }
 
 /// What push rules say of an event.
@@ -97,7 +97,7 @@ impl Push {
         Ok(Self {
             store,
             own,
-            judging: FairShare::new(JUDGED_AT_ONCE, 1, usize::MAX),
+            judging: FairSemaphore::new(JUDGED_AT_ONCE, 1, usize::MAX),
         })
     }
 
@@ -188,10 +188,10 @@ impl Push {
             server_name if server_name == sent.server_name => sender.to_string(),
             server_name => server_name.to_string(),
         };
-        let place = self.judging.place(spender).await.map_err(Refusal::internal)?;
+        let permit = self.judging.acquire(spender).await.map_err(Refusal::internal)?;
         let (draft, joined) = (sent.draft.clone(), sent.joined);
         let asked = tokio::task::spawn_blocking(move || {
-            let _place = place;
+            let _permit = permit;
             ask(rules, &draft, joined, &allowed)
         });
         asked.await.map_err(Refusal::internal)

@@ -55,7 +55,7 @@ pub use table::RoomTable;
 pub use transactions::Transaction;
 
 use crate::clock::Clock;
-use crate::fair_share::FairShare;
+use crate::fair_semaphore::FairSemaphore;
 use crate::identity::Identity;
 use crate::push::Push;
 use crate::refusal::Refusal;
@@ -79,7 +79,7 @@ pub struct Rooms {
     /// Who stores received events, room by room.
     ingesting: turns::Turns,
     /// State resolution and what else takes long, by the servers whose events need it.
-    resolving: FairShare<OwnedServerName>,
+    resolving: FairSemaphore<OwnedServerName>,
     /// Held while rooms are read from the database.
     loading: tokio::sync::Mutex<()>,
 }
@@ -107,7 +107,7 @@ impl Rooms {
             transactions: transactions::Transactions::default(),
             erased: erased::Erased::default(),
             ingesting: turns::Turns::default(),
-            resolving: FairShare::new(ingest::at_once(), ingest::OF_ONE, ingest::MOST_WAITING),
+            resolving: FairSemaphore::new(ingest::at_once(), ingest::OF_ONE, ingest::MOST_WAITING),
             loading: tokio::sync::Mutex::default(),
         }
     }

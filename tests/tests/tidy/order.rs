@@ -8,7 +8,7 @@ use super::source::{report, rust};
 const ORDER: &[&[&str]] = &[
     &["clock"],
     &["limits"],
-    &["cache", "config", "data_folder", "fair_share", "identity"],
+    &["cache", "config", "data_folder", "fair_semaphore", "identity"],
     &["observe", "web"],
     &["store"],
     &["refusal"],

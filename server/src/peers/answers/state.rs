@@ -16,7 +16,7 @@ use ruma::{EventId, OwnedEventId, OwnedServerName, ServerName};
 use tokio::time::timeout;
 
 use super::{Asked, PART_BYTES, refused};
-use crate::fair_share::Place;
+use crate::fair_semaphore::Permit;
 use crate::peers::Peers;
 use crate::refusal::Refusal;
 use crate::store::events::StoredEvent;
@@ -55,7 +55,7 @@ impl Peers {
             None => None,
         };
         let telling = async {
-            let _share = self.share_of_states(peer).await?;
+            let _permit = self.state_permit(peer).await?;
             if let Some(beside) = beside
                 && let Some(ids) = self.give_difference(&beside, &before, parts).await?
             {
@@ -70,9 +70,9 @@ impl Peers {
     }
 
     /// Waits until a state may be told to a peer.
-    async fn share_of_states(&self, peer: &ServerName) -> Result<Place<OwnedServerName>, Refused> {
-        let share = self.states.place(peer.to_owned()).await;
-        share.map_err(|_| Refused::new(RefusedCode::LimitExceeded, "too many states at the same time"))
+    async fn state_permit(&self, peer: &ServerName) -> Result<Permit<OwnedServerName>, Refused> {
+        let permit = self.states.acquire(peer.to_owned()).await;
+        permit.map_err(|_| Refused::new(RefusedCode::LimitExceeded, "too many states at the same time"))
     }
 
     /// A whole room: the state that somebody comes into, as [`give_whole`](Self::give_whole) sends it.
@@ -84,7 +84,7 @@ impl Peers {
         parts: &Parts,
     ) -> Result<Vec<OwnedEventId>, Refused> {
         in_time(async {
-            let _share = self.share_of_states(peer).await?;
+            let _permit = self.state_permit(peer).await?;
             self.give_whole(state, servers, parts).await
         })
         .await

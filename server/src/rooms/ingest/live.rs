@@ -245,13 +245,13 @@ impl Rooms {
         changed: &Changed,
     ) -> Result<Judged, Refusal> {
         let whose = candidate.incoming.event.sender.server_name().to_owned();
-        let share = self.resolving.place(whose.clone()).await;
-        let share = share.map_err(|_| Refusal::Unavailable(format!("too much of {whose} waits")))?;
+        let permit = self.resolving.acquire(whose.clone()).await;
+        let permit = permit.map_err(|_| Refusal::Unavailable(format!("too much of {whose} waits")))?;
         let (candidate, head, changed) = (Arc::clone(candidate), Arc::clone(head), changed.clone());
         let mut known = std::mem::take(facts);
         let aside = tokio::task::spawn_blocking(move || {
             // Held by the work itself: it goes on when nobody waits for it any more.
-            let _share = share;
+            let _permit = permit;
             let judged = candidate.judge(&head, &mut known, &changed);
             (judged, known)
         });
