@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Budget, Rate, Rates};
+use super::{Budget, Rate, Rates, refused};
 use crate::clock::Clock;
 
 /// Buckets of one budget, two generations of this many. One that nobody asks for goes when there are more.
@@ -129,8 +129,13 @@ impl Budgets {
         let now = self.clock.now_ms() as f64;
         let mut times = buckets.times.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = buckets.pace.take(count.into(), times.get(key), now);
-        let full_at = taken.map_err(TooMany)?;
-        times.set(key, full_at);
+        match taken {
+            Ok(full_at) => times.set(key, full_at),
+            Err(retry_after) => {
+                refused::count(budget);
+                return Err(TooMany(retry_after));
+            }
+        }
         Ok(())
     }
 }
@@ -202,6 +207,27 @@ mod tests {
             wait(&limits, "a").is_some(),
             "a long pause saves up no more than the burst"
         );
+    }
+
+    #[test]
+    fn refusals_are_counted_by_budget() {
+        let rates = Rates {
+            searches_per_user: Rate {
+                per_second: 1.0,
+                burst: 2,
+            },
+            ..Rates::default()
+        };
+        let (_, clock) = limits(true, 1.0, 1);
+        let limits = Budgets::new(true, &rates, clock);
+        let refused = || {
+            let mut all = refused::refused();
+            all.find(|(budget, _)| *budget == Budget::Searches).unwrap().1
+        };
+        let before = refused();
+        let spent = (0..5).filter(|_| limits.spend(Budget::Searches, "a").is_ok());
+        assert_eq!(spent.count(), 2);
+        assert_eq!(refused() - before, 3);
     }
 
     #[test]

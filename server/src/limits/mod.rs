@@ -9,6 +9,7 @@ pub mod amounts;
 pub mod buckets;
 mod network;
 pub mod rates;
+mod refused;
 pub mod spending;
 
 pub use buckets::{Budgets, TooMany};

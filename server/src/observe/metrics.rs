@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use super::budgets::BudgetsRefused;
 use super::peers::{CounterBy, PeersSample};
 
 /// Connections accepted by the client listener.
@@ -29,6 +30,8 @@ pub static TLS_HANDSHAKES_FAILED: Counter = Counter::new(
     "maru_tls_handshakes_failed_total",
     "TLS handshakes that failed or took too long.",
 );
+/// What was refused because a budget was spent.
+pub static BUDGETS_REFUSED: BudgetsRefused = BudgetsRefused;
 /// Requests by endpoint.
 pub static REQUESTS: Requests = Requests::new();
 /// Commits of the log.
@@ -93,6 +96,7 @@ pub static ALL: &[&(dyn Metric + Sync)] = &[
     &CONNECTIONS_RESTING,
     &CONNECTIONS_REFUSED,
     &TLS_HANDSHAKES_FAILED,
+    &BUDGETS_REFUSED,
     &REQUESTS,
     &COMMITS,
     &RECORDS,

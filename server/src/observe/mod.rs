@@ -1,5 +1,6 @@
 //! What the admin sees of a running server: log lines and metrics.
 
+pub mod budgets;
 pub mod logging;
 pub mod metrics;
 pub mod peers;
