@@ -1,4 +1,5 @@
-//! What lives in memory only and passes: who is typing, who is present. A restart forgets it harmlessly.
+//! What lives in memory only and passes: who is typing, who is present. A restart forgets it, and tells devices so a
+//! little later.
 
 mod elsewhere;
 mod outlet;

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use maru_protocol::cursor::Position;
 use ruma::presence::PresenceState;
 use ruma::{OwnedUserId, UserId};
 use tokio::sync::mpsc;
@@ -20,6 +21,12 @@ use crate::store::Store;
 
 /// Changes that wait to be published. Further ones are not told live; who asks still learns them.
 const UNPUBLISHED: usize = 4096;
+
+/// Users who are woken together to be told anew who types and who is present.
+const WOKEN: usize = 50;
+
+/// How long the next ones sleep on.
+const WAKING_PAUSE: Duration = Duration::from_millis(100);
 
 /// Longest status message, in bytes.
 const STATUS_BYTES: usize = 1024;
@@ -142,6 +149,11 @@ impl Presence {
             elsewhere,
         });
         tokio::spawn(keep(Arc::downgrade(&presence), changed));
+        // Where nothing is stored, no server has run that could have told anything.
+        if presence.store.position() > Position::START {
+            let settled = tokio::time::sleep(limits.offline_after);
+            tokio::spawn(void_when(settled, Arc::downgrade(&presence.hub)));
+        }
         presence
     }
 
@@ -366,6 +378,20 @@ impl Presence {
 
     fn lock(&self) -> MutexGuard<'_, People> {
         self.people.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Voids what the server that ran before has told, once those who were there then have had time to come back: nothing is
+/// stored of who typed and who was present, and who does not come back changes nothing that could be told.
+async fn void_when(settled: impl Future<Output = ()>, hub: Weak<Hub>) {
+    settled.await;
+    let Some(inboxes) = hub.upgrade().map(|hub| hub.void_passing()) else {
+        return;
+    };
+    // Each of them reads the database once.
+    for woken in inboxes.chunks(WOKEN) {
+        woken.iter().for_each(|inbox| inbox.wake());
+        tokio::time::sleep(WAKING_PAUSE).await;
     }
 }
 

@@ -38,6 +38,8 @@ struct Told {
     presence: Changes<OwnedUserId>,
     /// The counter of the newest change; 0 if nothing has changed since the server started.
     newest: u64,
+    /// Whatever was told up to this counter is void.
+    void: u64,
 }
 
 impl Default for Told {
@@ -46,6 +48,7 @@ impl Default for Told {
             typing: Changes::new(CHANGES),
             presence: Changes::new(CHANGES),
             newest: 0,
+            void: 0,
         }
     }
 }
@@ -57,6 +60,8 @@ pub struct Passing {
     pub typing: Vec<i64>,
     /// Users whose presence changed.
     pub presence: HashSet<OwnedUserId>,
+    /// Whether anything else may have changed too, unnoticed.
+    pub anything: bool,
 }
 
 impl Hub {
@@ -180,7 +185,20 @@ impl Hub {
         Passing {
             typing: told.typing.after(ephemeral).copied().collect(),
             presence: told.presence.after(ephemeral).cloned().collect(),
+            anything: ephemeral < told.void,
         }
+    }
+
+    /// Voids what was told of typing and presence until now: each device is told all of it once more, however it is
+    /// now. The inboxes of those who listen, who are to be woken.
+    pub fn void_passing(&self) -> Vec<Arc<Inbox>> {
+        let inboxes = self.inboxes.read().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told();
+        let counter = self.ephemeral.load(Ordering::Acquire) + 1;
+        inboxes.values().for_each(|inbox| inbox.void_passing(counter));
+        (told.newest, told.void) = (counter, counter);
+        self.ephemeral.store(counter, Ordering::Release);
+        inboxes.values().cloned().collect()
     }
 
     fn tell<'u>(
@@ -319,5 +337,21 @@ mod tests {
         let passing = hub.passing_after(since + 1);
         assert_eq!((passing.typing.len(), passing.presence.contains(bob)), (0, true));
         assert!(reaches(&inbox, hub.ephemeral()));
+    }
+
+    #[test]
+    fn what_was_told_and_is_void_is_told_again_once() {
+        let hub = Hub::default();
+        let [alice, bob] = [user_id!("@alice:example.org"), user_id!("@bob:example.org")];
+        hub.start_at(Position(7), 1_000);
+        let inbox = hub.open(alice);
+        let since = hub.ephemeral();
+        assert_eq!(hub.void_passing().len(), 1);
+        let now = hub.ephemeral();
+        for inbox in [inbox, hub.open(bob)] {
+            assert!(inbox.after(Position(7), since, Position(7), now).is_none());
+            assert!(!inbox.has_after(Position(7), now, Position(7), now));
+        }
+        assert!(hub.passing_after(since).anything && !hub.passing_after(now).anything);
     }
 }

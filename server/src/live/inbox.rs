@@ -282,6 +282,14 @@ impl Inbox {
         counts
     }
 
+    /// Forgets what it knows of what lives in memory only, up to a counter.
+    pub(super) fn void_passing(&self, counter: u64) {
+        let mut contents = self.lock();
+        contents.ephemeral_floor = counter;
+        contents.typing.clear();
+        contents.presence.clear();
+    }
+
     /// Notes that the typing users of a room changed.
     pub(super) fn typing_changed(&self, room: i64, counter: u64) {
         let mut contents = self.lock();
@@ -297,7 +305,7 @@ impl Inbox {
     }
 
     /// Wakes the sessions that wait.
-    pub(super) fn wake(&self) {
+    pub fn wake(&self) {
         self.changed.notify_waiters();
     }
 

@@ -92,7 +92,10 @@ pub(super) async fn window(
             joined.typing = true;
         }
     }
-    window.presence = presence::of_those_met(sync, caller, &memberships, &passing.presence);
+    if passing.anything {
+        window.joined.values_mut().for_each(|joined| joined.typing = true);
+    }
+    window.presence = presence::of_those_met(sync, caller, &memberships, passing);
     if let Some(since) = since {
         window.device_lists = sync.store.device_lists_since(&caller.user_id, since).await?;
     }

@@ -2,42 +2,51 @@
 
 use std::collections::HashSet;
 
-use ruma::OwnedUserId;
+use ruma::{OwnedUserId, UserId};
 
 use super::window::{JoinedWindow, Window};
 use super::{Sync, Wish, members};
 use crate::accounts::Caller;
+use crate::live::Passing;
 use crate::store::rooms::StoredMembership;
 
 /// The presence of members of larger rooms is not told when the room is, nor that of those who come into one.
 const MEMBERS: usize = 200;
 
-/// Those of some users whose presence the caller is told when it changes: the caller, and the members of the caller's
+/// Those whose presence may have changed and is told to the caller: of the caller, and of the members of the caller's
 /// rooms that are not too large. Costs grow with the members of these.
 pub(super) fn of_those_met(
     sync: &Sync,
     caller: &Caller,
     memberships: &[StoredMembership],
-    users: &HashSet<OwnedUserId>,
+    passing: &Passing,
 ) -> Vec<OwnedUserId> {
-    if users.is_empty() {
+    if passing.presence.is_empty() && !passing.anything {
         return Vec::new();
     }
-    let mut met: HashSet<&OwnedUserId> = users.get(&caller.user_id).into_iter().collect();
+    let is_news = |user_id: &UserId| passing.anything || passing.presence.contains(user_id);
+    let mut met = HashSet::new();
+    let mut meet = |user_id: &UserId| {
+        if is_news(user_id) && !met.contains(user_id) {
+            met.insert(user_id.to_owned());
+        }
+    };
+    meet(&caller.user_id);
     for membership in memberships.iter().map(|stored| &stored.membership) {
         let joined = || sync.rooms.table().get(membership.room);
         let Some(room) = (membership.membership == "join").then(joined).flatten() else {
             continue;
         };
         if room.member_count() <= sync.presence.most_told() {
-            room.for_each_member(|member| met.extend(users.get(member)));
+            room.for_each_member(&mut meet);
         }
     }
-    met.into_iter().cloned().collect()
+    met.into_iter().collect()
 }
 
 /// Presence events of users whose presence is news, of those who have come into a room, and of all who are in a room that
-/// is new to the device.
+/// is new to the device. Of the latter only of those who have been here: a client takes the others to be offline, but
+/// it may have been told otherwise of those of the former whom the server has forgotten since.
 pub(super) fn events(sync: &Sync, wish: &Wish, window: &Window) -> Vec<String> {
     let mut users: HashSet<OwnedUserId> = window.presence.iter().cloned().collect();
     let is_small = |joined: &&JoinedWindow| joined.room.member_count() <= MEMBERS;
@@ -62,8 +71,15 @@ pub(super) fn events(sync: &Sync, wish: &Wish, window: &Window) -> Vec<String> {
         .iter()
         .filter(|user_id| filter.wants("m.presence", Some(user_id.as_str())));
     let known = sync.presence.presence_of(wanted.map(|user_id| &**user_id));
+    let told: HashSet<&OwnedUserId> = known.iter().map(|(user_id, _)| user_id).collect();
+    let forgotten = window
+        .presence
+        .iter()
+        .filter(|user_id| !told.contains(user_id) && filter.wants("m.presence", Some(user_id.as_str())));
+    let offline = || serde_json::json!({ "presence": "offline" });
+    let forgotten: Vec<_> = forgotten.map(|user_id| (user_id.clone(), offline())).collect();
     let event = |(sender, content)| {
         serde_json::json!({ "type": "m.presence", "sender": sender, "content": content }).to_string()
     };
-    known.into_iter().map(event).collect()
+    known.into_iter().chain(forgotten).map(event).collect()
 }

@@ -18,6 +18,7 @@ mod passing;
 mod races;
 mod reading;
 
+use maru::config::Config;
 use maru_tests::{Engine, TestServer, for_both_engines};
 use serde_json::Value;
 
@@ -46,7 +47,9 @@ async fn memory_and_database_say_the_same(engine: Engine) {
 
 async fn run(engine: Engine, seed: u64) {
     println!("history {seed}");
-    let server = TestServer::start_on(engine).await;
+    // Everybody is asked before what the server said ahead of the restart is void.
+    let patient = |config: &mut Config| config.presence.offline_after_seconds = 600;
+    let server = TestServer::start_with(engine, patient).await;
     let mut history = History::begin(&server, seed).await;
     for _ in 0..STEPS {
         history.go_on().await;

@@ -1,7 +1,7 @@
 //! What lives in memory only, told to devices that were away when it changed.
 
 use maru_tests::user::encode;
-use maru_tests::{Synced, TestServer, User, on_both_engines};
+use maru_tests::{Engine, Synced, TestServer, User, for_both_engines, on_both_engines};
 use serde_json::{Value, json};
 
 on_both_engines!(
@@ -9,6 +9,8 @@ on_both_engines!(
     what_passes_after_a_restart_is_told_to_old_cursors,
     nobody_types_on_a_server_that_stops,
 );
+
+for_both_engines!(who_does_not_come_back_after_a_restart_is_gone);
 
 /// Who types in a room, if a device is told.
 fn typing(synced: &Synced, room: &str) -> Option<Value> {
@@ -90,6 +92,39 @@ async fn what_passes_after_a_restart_is_told_to_old_cursors(server: TestServer) 
     assert_eq!(presence(&synced, &alice), Some(json!("unavailable")));
     set_typing(&alice, &room, false).await;
     assert_eq!(typing(&bob.sync(Some(&since)).await, &room), Some(json!([])));
+}
+
+/// Syncs until a device has been told who types in a room, and how somebody is; its cursor then.
+async fn until_told(reader: &User, since: String, room: &str, user: &User, expected: [Value; 2]) -> String {
+    let (mut since, mut told) = (since, [Value::Null, Value::Null]);
+    while told != expected {
+        let synced = reader.wait(&since).await;
+        since = synced.next();
+        let [types, is] = told;
+        told = [
+            typing(&synced, room).unwrap_or(types),
+            presence(&synced, user).unwrap_or(is),
+        ];
+    }
+    since
+}
+
+async fn who_does_not_come_back_after_a_restart_is_gone(engine: Engine) {
+    let server = TestServer::start_with(engine, |config| config.presence.offline_after_seconds = 1).await;
+    let ([alice, bob, _], room) = in_a_room(&server).await;
+    let since = bob.sync(None).await.next();
+    set_typing(&alice, &room, true).await;
+    let path = format!("presence/{}/status", encode(&alice.id));
+    alice.put(&path, json!({ "presence": "online" })).await.ok();
+    let here = [json!([alice.id]), json!("online")];
+    let since = until_told(&bob, since, &room, &alice, here).await;
+    // Whatever the server says before it stops is lost on its way to a device that does not ask.
+    let server = server.restart().await;
+    let bob = bob.on(server.api());
+    let gone = [json!([]), json!("offline")];
+    let since = until_told(&bob, since, &room, &alice, gone).await;
+    let after = bob.sync(Some(&since)).await;
+    assert_eq!((typing(&after, &room), presence(&after, &alice)), (None, None));
 }
 
 async fn nobody_types_on_a_server_that_stops(server: TestServer) {
