@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::Method;
+use axum::body::Body;
+use http::{Method, Request, Response};
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
 use crate::{Api, Reply};
 
@@ -78,6 +80,23 @@ impl User {
     /// PUT.
     pub async fn put(&self, path: &str, body: Value) -> Reply {
         self.request(Method::PUT, path, Some(body)).await
+    }
+
+    /// PUT whose answer nobody has taken from the server for as long as it is kept.
+    ///
+    /// # Panics
+    /// When the server is not in this process, or the answer is not 200.
+    pub async fn put_and_keep(&self, path: &str, body: Value) -> Response<Body> {
+        let Api::InProcess(router) = &self.api else {
+            panic!("the server is not in this process");
+        };
+        let request = Request::put(format!("/_matrix/client/v3/{path}"))
+            .header("Authorization", format!("Bearer {}", self.token))
+            .body(Body::from(body.to_string()))
+            .unwrap();
+        let answer = router.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer
     }
 
     /// POST.

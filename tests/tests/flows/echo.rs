@@ -1,11 +1,8 @@
 //! What a device hears of its own events, and when.
 
-use axum::body::Body;
-use http::{Request, Response};
 use maru_tests::user::encode;
-use maru_tests::{Api, Synced, TestServer, User, on_both_engines};
+use maru_tests::{Synced, TestServer, User, on_both_engines};
 use serde_json::json;
-use tower::ServiceExt;
 
 on_both_engines!(
     a_device_hears_of_its_event_after_the_answer,
@@ -19,25 +16,6 @@ async fn wait(user: &User, since: &str) -> Synced {
     let since = encode(since);
     user.sync_with(&format!("timeout=10000&filter={filter}&since={since}"))
         .await
-}
-
-/// Sends a text message, or redacts one, and keeps the answer: nobody has taken it from the server.
-async fn send_and_keep(
-    server: &TestServer,
-    user: &User,
-    path: &str,
-    body: serde_json::Value,
-) -> Response<Body> {
-    let Api::InProcess(router) = server.api() else {
-        panic!("the server is not in this process");
-    };
-    let request = Request::put(format!("/_matrix/client/v3/{path}"))
-        .header("Authorization", format!("Bearer {}", user.token))
-        .body(Body::from(body.to_string()))
-        .unwrap();
-    let answer = router.clone().oneshot(request).await.unwrap();
-    assert_eq!(answer.status(), 200);
-    answer
 }
 
 async fn a_device_hears_of_its_event_after_the_answer(server: TestServer) {
@@ -60,7 +38,7 @@ async fn a_device_hears_of_its_event_after_the_answer(server: TestServer) {
             let (alice, since) = (alice.clone(), since.clone());
             tokio::spawn(async move { wait(&alice, &since).await })
         };
-        let answer = send_and_keep(&server, &alice, &path, body).await;
+        let answer = alice.put_and_keep(&path, body).await;
         assert_eq!(
             wait(&other, &others).await.timeline(&room).len(),
             1,
@@ -84,7 +62,7 @@ async fn the_answer_comes_first_though_the_sender_s_membership_changes(server: T
     let other = alice.second_device().await;
     let path = format!("rooms/{}/send/m.room.message/one", encode(&room));
     let text = json!({ "msgtype": "m.text", "body": "hello" });
-    let answer = send_and_keep(&server, &alice, &path, text).await;
+    let answer = alice.put_and_keep(&path, text).await;
     let path = format!("profile/{}/displayname", encode(&alice.id));
     other.put(&path, json!({ "displayname": "Alice" })).await.ok();
     let first = {
@@ -105,7 +83,7 @@ async fn a_device_waits_for_an_answer_that_nobody_takes_no_longer_than_a_moment(
     let since = alice.sync(None).await.next();
     let path = format!("rooms/{}/send/m.room.message/one", encode(&room));
     let text = json!({ "msgtype": "m.text", "body": "hello" });
-    let answer = send_and_keep(&server, &alice, &path, text).await;
+    let answer = alice.put_and_keep(&path, text).await;
     let synced = wait(&alice, &since).await;
     assert_eq!(synced.texts(&room), ["hello"]);
     drop(answer);
