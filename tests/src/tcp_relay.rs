@@ -11,6 +11,7 @@ use tokio::task::{AbortHandle, JoinSet};
 pub struct TcpRelay {
     address: SocketAddr,
     forgotten: watch::Sender<()>,
+    open: watch::Sender<bool>,
     running: AbortHandle,
 }
 
@@ -23,10 +24,13 @@ impl TcpRelay {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (forgotten, _) = watch::channel(());
-        let running = tokio::spawn(accept(listener, server, forgotten.clone())).abort_handle();
+        let (open, _) = watch::channel(true);
+        let running = accept(listener, server, forgotten.clone(), open.subscribe());
+        let running = tokio::spawn(running).abort_handle();
         Self {
             address,
             forgotten,
+            open,
             running,
         }
     }
@@ -41,6 +45,17 @@ impl TcpRelay {
     pub fn forget_connections(&self) {
         self.forgotten.send_replace(());
     }
+
+    /// From now on nothing passes at all, over new connections neither, until [`TcpRelay::open`].
+    pub fn shut(&self) {
+        self.open.send_replace(false);
+        self.forget_connections();
+    }
+
+    /// Lets new connections work again.
+    pub fn open(&self) {
+        self.open.send_replace(true);
+    }
 }
 
 impl Drop for TcpRelay {
@@ -49,12 +64,20 @@ impl Drop for TcpRelay {
     }
 }
 
-async fn accept(listener: TcpListener, server: SocketAddr, forgotten: watch::Sender<()>) {
+async fn accept(
+    listener: TcpListener,
+    server: SocketAddr,
+    forgotten: watch::Sender<()>,
+    open: watch::Receiver<bool>,
+) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         let forgotten = forgotten.subscribe();
+        let mut open = open.clone();
         connections.spawn(async move {
-            if let Ok(server) = TcpStream::connect(server).await {
+            if open.wait_for(|open| *open).await.is_ok()
+                && let Ok(server) = TcpStream::connect(server).await
+            {
                 pass(client, server, forgotten).await;
             }
         });

@@ -151,6 +151,11 @@ impl HeadTicket {
             .current
             .compare_exchange(self.built_on, raised, Ordering::AcqRel, Ordering::Acquire);
     }
+
+    /// Has everything fail that has been built on the room until now.
+    pub(super) fn outdate(&self) {
+        self.current.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 /// Records that are stored together or not at all.

@@ -29,6 +29,7 @@ mod packed;
 pub mod peer_messages;
 pub mod people;
 pub mod profiles;
+mod queue;
 pub mod receipts;
 pub mod receiving;
 mod records;

@@ -23,6 +23,9 @@ const CONNECTING: Duration = Duration::from_secs(5);
 /// How long PostgreSQL may take for one transaction, which is bounded in items and bytes.
 const TRANSACTION: Duration = Duration::from_secs(20);
 
+/// How long somebody waits behind a transaction of which it is not known whether it was committed.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
 /// How long after a failure to connect no other try is made: whoever comes meanwhile is told of that one.
 const PAUSE: Duration = Duration::from_secs(1);
 

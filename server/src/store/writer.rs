@@ -2,9 +2,9 @@
 //!
 //! A batch that the database refuses is halved until the culprit stands alone. When the outcome of a commit is
 //! unknown, because the connection broke, the counter row tells on a new connection whether it happened; nothing
-//! is tried again before that is known.
+//! is tried again before that is known. Those whose change that is wait for it; those behind them are refused when it
+//! takes long.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use tokio::task::JoinHandle;
 
 use super::engine::{Connection, query};
 use super::log::{Change, CommitReader, Committed, Pending, Record, place_records};
-use super::own_connection::{OwnConnection, answered, rolled_back};
+use super::own_connection::{OwnConnection, PATIENCE, answered, rolled_back};
+use super::queue::{Job, Queue};
 use super::{CommitLimits, StoreError, records};
 use crate::observe::metrics;
 
@@ -50,12 +51,6 @@ impl Transaction {
     }
 }
 
-enum Job {
-    Change(Change, Answer),
-    Task(Task, Answer),
-    Close(oneshot::Sender<()>),
-}
-
 /// Who waits for a change hears by this where the log stood after it.
 pub(super) type Answer = oneshot::Sender<Result<Position, StoreError>>;
 
@@ -84,14 +79,14 @@ impl Writer {
         let newest_for_peers = Arc::new(AtomicI64::new(position.0));
         let state = State {
             connection,
+            queue: Queue::new(queue, Arc::clone(&queued_bytes)),
             position,
             limits,
             readers,
-            queued_bytes: Arc::clone(&queued_bytes),
             committed: Arc::clone(&committed),
             newest_for_peers: Arc::clone(&newest_for_peers),
         };
-        let task = tokio::spawn(state.run(queue));
+        let task = tokio::spawn(state.run());
         Self {
             jobs,
             queued_bytes,
@@ -172,31 +167,18 @@ enum Failure {
 
 struct State {
     connection: OwnConnection,
+    queue: Queue,
     position: Position,
     limits: CommitLimits,
     readers: Arc<dyn CommitReader>,
-    queued_bytes: Arc<AtomicUsize>,
     committed: Arc<AtomicI64>,
     newest_for_peers: Arc<AtomicI64>,
 }
 
 impl State {
-    async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
-        let mut waiting = VecDeque::new();
-        loop {
-            if waiting.is_empty() {
-                match queue.recv().await {
-                    Some(job) => waiting.push_back(job),
-                    None => return,
-                }
-            }
-            while waiting.len() < self.limits.changes {
-                match queue.try_recv() {
-                    Ok(job) => waiting.push_back(job),
-                    Err(_) => break,
-                }
-            }
-            match waiting.pop_front() {
+    async fn run(mut self) {
+        while self.queue.fill(self.limits.changes).await {
+            match self.queue.waiting.pop_front() {
                 Some(Job::Task(task, answer)) => self.perform(task, answer).await,
                 Some(Job::Close(closed)) => {
                     if let Some(connection) = self.connection.take() {
@@ -206,31 +188,14 @@ impl State {
                     return;
                 }
                 Some(change) => {
-                    waiting.push_front(change);
-                    let batch = self.gather(&mut waiting);
+                    self.queue.waiting.push_front(change);
+                    let batch = self.queue.gather(self.limits);
                     self.store(batch).await;
                 }
                 None => {}
             }
+            self.queue.accept();
         }
-    }
-
-    /// The changes at the front of the queue that fit one commit; at least one.
-    fn gather(&self, waiting: &mut VecDeque<Job>) -> Vec<(Change, Answer)> {
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        while let Some(Job::Change(change, _)) = waiting.front() {
-            let more = change.bytes();
-            if !batch.is_empty() && (bytes + more > self.limits.bytes || batch.len() >= self.limits.changes) {
-                break;
-            }
-            bytes += more;
-            if let Some(Job::Change(change, answer)) = waiting.pop_front() {
-                batch.push((change, answer));
-            }
-        }
-        self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        batch
     }
 
     /// Stores a batch, halving it around changes that the database refuses.
@@ -387,25 +352,39 @@ impl State {
         }
     }
 
-    /// Asks the database where its log stands, for as long as it takes to get an answer.
+    /// Asks the database where its log stands, for as long as it takes to get an answer. When that is long, those who
+    /// wait for their turn are refused, and so is whoever comes.
     async fn position_in_database(&mut self) -> Position {
-        let mut wait = RETRY.0;
-        loop {
-            let asked = async {
-                let mut connection = self.connection.connect().await?;
-                let position = position_on(&mut connection).await?;
-                Ok::<_, StoreError>((connection, position))
-            };
-            match asked.await {
-                Ok((connection, position)) => {
-                    self.connection.put(connection);
-                    return position;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the outcome of a commit is unknown; asking again");
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(RETRY.1);
-                }
+        let asking = position_in_database(&mut self.connection);
+        tokio::pin!(asking);
+        match tokio::time::timeout(PATIENCE, &mut asking).await {
+            Ok(position) => position,
+            Err(_) => tokio::select! {
+                position = &mut asking => position,
+                never = self.queue.refuse() => match never {},
+            },
+        }
+    }
+}
+
+/// Asks the database where its log stands, again and again until it answers.
+async fn position_in_database(own: &mut OwnConnection) -> Position {
+    let mut wait = RETRY.0;
+    loop {
+        let asked = async {
+            let mut connection = own.connect().await?;
+            let position = position_on(&mut connection).await?;
+            Ok::<_, StoreError>((connection, position))
+        };
+        match asked.await {
+            Ok((connection, position)) => {
+                own.put(connection);
+                return position;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the outcome of a commit is unknown; asking again");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(RETRY.1);
             }
         }
     }

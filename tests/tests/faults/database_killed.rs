@@ -25,8 +25,8 @@ async fn a_killed_database_costs_time_and_nothing_else() {
         acknowledged.wait_for(|count| *count >= KILL_AFTER).await.unwrap();
         cluster.kill();
     };
-    // What is on its way while the outcome of a commit is unknown is answered once the database is back: not before,
-    // because it may be stored.
+    // The changes of a commit whose outcome is unknown are answered once the database is back: not before, because they
+    // may be stored.
     let back = async {
         killing.await;
         // Its children answer until they notice that it is gone.

@@ -3,8 +3,12 @@
 
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use maru_tests::process::raise_open_files;
+use maru_tests::user::encode;
+use maru_tests::waiting::look_for;
 use maru_tests::{Data, TestProcess};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -44,5 +48,44 @@ async fn a_dead_link_to_the_database_stops_writing_for_seconds() {
     assert_eq!(acknowledged.len(), SENDS);
     traffic.check_repeats(&acknowledged).await;
     traffic.check_arrived(&acknowledged).await;
+    assert!(!process.log().contains("panicked"), "{}", process.log());
+}
+
+/// Two changes, each a transaction of its own: of one it is unknown whether it was committed, and the other waits behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_behind_a_commit_of_unknown_outcome_is_answered() {
+    let (data, relay) = Data::over_relay().await;
+    let mut process = TestProcess::start_on(data, &[]).await;
+    let alice = process.user("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let path = format!("devices/{}", encode(&alice.device));
+    let rename = |name: &'static str| Box::pin(alice.put(&path, json!({ "display_name": name })));
+    alice.send(&room, "before").await;
+
+    relay.shut();
+    let first = timeout(PATIENCE, select(rename("one"), rename("other"))).await;
+    let (Either::Left((refused, unknown)) | Either::Right((refused, unknown))) =
+        first.expect("one is answered while the database is away");
+    refused.refused(503, "M_UNKNOWN");
+    let message = alice.send_as(&room, "m.room.message", "t", json!({ "body": "again" }));
+    let message = timeout(PATIENCE, message)
+        .await
+        .expect("whoever comes is answered too");
+    message.refused(503, "M_UNKNOWN");
+    relay.open();
+    let known = timeout(PATIENCE, unknown)
+        .await
+        .expect("the outcome is known in the end");
+    known.refused(503, "M_UNKNOWN");
+
+    assert!(process.is_running(), "{}", process.log());
+    look_for("it writes again", async || {
+        let sent = alice.send_as(&room, "m.room.message", "t", json!({ "body": "again" }));
+        let sent = sent.await;
+        (sent.status == 200).then_some(()).ok_or(sent.status.to_string())
+    })
+    .await;
+    rename("last").await.ok();
+    assert_eq!(alice.get(&path).await.ok()["display_name"], "last");
     assert!(!process.log().contains("panicked"), "{}", process.log());
 }
