@@ -259,5 +259,8 @@ async fn keep_house(server: Weak<Server>) {
         if let Err(error) = server.peers.expire().await {
             tracing::warn!(%error, "what waited for peers too long was not dropped");
         }
+        if let Err(error) = server.media.sweep().await {
+            tracing::warn!(%error, "what uploads have left behind was not removed");
+        }
     }
 }

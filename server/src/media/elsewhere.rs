@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
@@ -17,8 +16,9 @@ use ruma::{OwnedServerName, ServerName};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, Semaphore};
 
+use super::files::{self, Complete, Unnoted};
 use super::upload::{clean_name, clean_type};
-use super::{Content, Media, files, unknown};
+use super::{Content, Media, unknown};
 use crate::refusal::Refusal;
 use crate::store::cached_media::CachedMedia;
 
@@ -70,13 +70,7 @@ type Fetch = OnceCell<Result<Content, Refusal>>;
 
 /// A file that goes when nobody uses it any more: there is no room to keep it.
 #[derive(Debug)]
-pub(super) struct Passing(PathBuf);
-
-impl Drop for Passing {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
+pub(super) struct Passing(#[expect(dead_code, reason = "held for as long as it is used")] Complete);
 
 impl Elsewhere {
     pub(super) fn new(budget: u64) -> Self {
@@ -182,24 +176,30 @@ impl Media {
         if file.size() != fetched.length {
             return Err(void(server_name));
         }
-        file.finish(|_| path.clone()).await.map_err(files::refusal)?;
+        let file = file.complete().await.map_err(files::refusal)?;
         let cached = CachedMedia {
             content_type: fetched.content_type.and_then(clean_type),
             file_name: fetched.file_name.as_deref().and_then(clean_name),
             size: fetched.length,
             used_at: self.now(),
         };
-        let fits = cached.size <= self.elsewhere.budget;
-        let content = Content {
+        let mut content = Content {
             thumbnails: self.files.cached_thumbnails(&hash),
             size: cached.size,
             content_type: cached.content_type.clone(),
             file_name: cached.file_name.clone(),
-            passing: (!fits).then(|| Arc::new(Passing(path.clone()))),
+            passing: None,
             path,
         };
-        if fits {
+        if cached.size <= self.elsewhere.budget / 100 * FILLED_AFTER {
+            let unnoted = Unnoted::Cached(hash);
+            self.files.mark(unnoted).await.map_err(files::refusal)?;
+            file.name(content.path.clone()).await.map_err(files::refusal)?;
             self.keep(server_name, media_id, cached).await?;
+            self.files.noted(unnoted).await;
+        } else {
+            content.path = file.path().unwrap_or_default();
+            content.passing = Some(Arc::new(Passing(file)));
         }
         Ok(content)
     }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -26,7 +27,43 @@ pub(super) struct Files {
     thumbnails: PathBuf,
     /// Files of other servers and their thumbnails.
     cached: PathBuf,
+    /// Files that are being written, and an empty file for each [`Unnoted`].
     unfinished: PathBuf,
+}
+
+/// A file that has its lasting name while nothing may be known of it in the database yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unnoted {
+    /// A content, by its SHA-256.
+    Content([u8; 32]),
+    /// A content of another server, by the SHA-256 of its address.
+    Cached([u8; 32]),
+}
+
+/// What a process that ended in the middle of something has left in the folder of unfinished files.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Leftover {
+    /// A file was given its lasting name.
+    Unnoted(Unnoted),
+    /// A file was being written.
+    Unfinished(PathBuf),
+}
+
+impl Unnoted {
+    /// What the empty file is called that stands for it.
+    fn mark(&self) -> String {
+        match self {
+            Self::Content(sha256) => hex(sha256),
+            Self::Cached(address) => format!("{}.cached", hex(address)),
+        }
+    }
+
+    fn read(mark: &str) -> Option<Self> {
+        match mark.strip_suffix(".cached") {
+            Some(address) => unhex(address).map(Self::Cached),
+            None => unhex(mark).map(Self::Content),
+        }
+    }
 }
 
 /// A file that is being written. It has no lasting name before it is finished, and goes when it is dropped.
@@ -100,6 +137,42 @@ impl Files {
         let _ = fs::remove_file(self.content(sha256)).await;
     }
 
+    /// Says that a file is about to get its lasting name, until [`Files::noted`]: also to the process after a crash.
+    pub(super) async fn mark(&self, unnoted: Unnoted) -> io::Result<()> {
+        fs::create_dir_all(&self.unfinished).await?;
+        File::create(self.unfinished.join(unnoted.mark())).await?;
+        Ok(())
+    }
+
+    /// The database knows of a file, or it is gone.
+    pub(super) async fn noted(&self, unnoted: Unnoted) {
+        let _ = fs::remove_file(self.unfinished.join(unnoted.mark())).await;
+    }
+
+    /// What has lain among the unfinished files unchanged since before a time; at most `most`.
+    pub(super) async fn leftovers(&self, before: SystemTime, most: usize) -> io::Result<Vec<Leftover>> {
+        let mut found = Vec::new();
+        let mut entries = match fs::read_dir(&self.unfinished).await {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            Err(error) => return Err(error),
+        };
+        while found.len() < most
+            && let Some(entry) = entries.next_entry().await?
+        {
+            let old = match entry.metadata().await {
+                Ok(metadata) => metadata.modified()? < before,
+                // It has just been finished.
+                Err(_) => false,
+            };
+            if old {
+                let unnoted = entry.file_name().to_str().and_then(Unnoted::read);
+                found.push(unnoted.map_or_else(|| Leftover::Unfinished(entry.path()), Leftover::Unnoted));
+            }
+        }
+        Ok(found)
+    }
+
     /// Begins a file.
     pub(super) async fn begin(&self) -> io::Result<Unfinished> {
         fs::create_dir_all(&self.unfinished).await?;
@@ -131,6 +204,18 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The bytes that [`hex`] wrote.
+fn unhex(name: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if name.len() != 2 * bytes.len() {
+        return None;
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(name.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
 impl Unfinished {
     /// Bytes written so far.
     pub(super) fn size(&self) -> u64 {
@@ -156,14 +241,6 @@ impl Unfinished {
         let sha256 = std::mem::take(&mut self.digest).finalize().into();
         Ok(Complete { file: self, sha256 })
     }
-
-    /// Makes the file durable under the name that it gets by its SHA-256. Its size and SHA-256.
-    pub(super) async fn finish(self, name: impl FnOnce(&[u8; 32]) -> PathBuf) -> io::Result<(u64, [u8; 32])> {
-        let complete = self.complete().await?;
-        let (size, sha256) = (complete.size(), complete.sha256());
-        complete.name(name(&sha256)).await?;
-        Ok((size, sha256))
-    }
 }
 
 /// A file with all of its content and no lasting name yet. It goes when it is dropped.
@@ -181,6 +258,11 @@ impl Complete {
 
     pub(super) fn sha256(&self) -> [u8; 32] {
         self.sha256
+    }
+
+    /// Where it is for as long as it has no lasting name.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        self.file.path.clone()
     }
 
     /// Makes the file durable under a name.
@@ -209,6 +291,8 @@ impl Drop for Unfinished {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test]
@@ -217,10 +301,21 @@ mod tests {
         let files = Files::new(folder.path());
         let mut file = files.begin().await.unwrap();
         file.write(Bytes::from_static(b"abc")).await.unwrap();
-        let (size, sha256) = file.finish(|sha256| files.content(sha256)).await.unwrap();
+        let file = file.complete().await.unwrap();
+        let (size, sha256) = (file.size(), file.sha256());
         assert_eq!((size, sha256), (3, Sha256::digest(b"abc").into()));
+        file.name(files.content(&sha256)).await.unwrap();
         assert_eq!(std::fs::read(files.content(&sha256)).unwrap(), b"abc");
         drop(files.begin().await.unwrap());
+        for unnoted in [Unnoted::Content(sha256), Unnoted::Cached(sha256)] {
+            files.mark(unnoted).await.unwrap();
+            let left = files
+                .leftovers(SystemTime::now() + Duration::from_secs(1), 9)
+                .await;
+            assert_eq!(left.unwrap(), [Leftover::Unnoted(unnoted)]);
+            assert_eq!(files.leftovers(SystemTime::UNIX_EPOCH, 9).await.unwrap(), []);
+            files.noted(unnoted).await;
+        }
         assert_eq!(std::fs::read_dir(&files.unfinished).unwrap().count(), 0);
     }
 

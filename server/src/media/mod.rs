@@ -5,6 +5,7 @@ mod download;
 mod elsewhere;
 mod files;
 mod media_type;
+mod sweep;
 mod thumbnail;
 mod underway;
 mod upload;

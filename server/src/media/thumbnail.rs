@@ -128,7 +128,8 @@ impl Media {
             Some(bytes) => {
                 let mut file = self.files.begin().await.map_err(files::refusal)?;
                 file.write(bytes).await.map_err(files::refusal)?;
-                file.finish(|_| path.clone()).await.map_err(files::refusal)?;
+                let file = file.complete().await.map_err(files::refusal)?;
+                file.name(path.clone()).await.map_err(files::refusal)?;
                 opened(File::open(&path).await.map_err(files::refusal)?).await
             }
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use ruma::{OwnedMxcUri, ServerName, UserId};
 
-use super::files::{self, Complete, new_media_id};
+use super::files::{self, Complete, Unnoted, new_media_id};
 use super::{Media, unknown};
 use crate::refusal::Refusal;
 use crate::store::media::{NewMedia, Put};
@@ -150,22 +150,23 @@ impl Media {
     }
 
     /// Gives a complete content its name and notes it. Where it is not noted, its file goes, unless another upload of the
-    /// same content was.
+    /// same content was. What is cut off on the way is found by [`Media::sweep`].
     async fn settle(&self, file: Complete, media: NewMedia) -> Result<(), Refusal> {
         let sha256 = media.sha256;
         let _turn = self.settling.acquire(sha256).await.map_err(Refusal::internal)?;
+        let unnoted = Unnoted::Content(sha256);
+        self.files.mark(unnoted).await.map_err(files::refusal)?;
         file.name(self.files.content(&sha256))
             .await
             .map_err(files::refusal)?;
         let name = self.identity.name().as_str();
         let put = self.store.put_media(name, media, self.quota).await;
         if matches!(put, Ok(Put::Stored)) {
+            self.files.noted(unnoted).await;
             return Ok(());
         }
-        // When the database does not say, the file stays: something may refer to it.
-        if matches!(self.store.has_content(&sha256).await, Ok(false)) {
-            self.files.remove_content(&sha256).await;
-        }
+        // When the database does not say, the file stays for now: something may refer to it.
+        let _ = self.remove_unless_noted(&sha256).await;
         match put? {
             Put::HasContent => Err(Refusal::CannotOverwriteMedia),
             _ => Err(self.over_quota()),

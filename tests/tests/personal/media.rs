@@ -1,5 +1,9 @@
 //! Uploads, downloads, thumbnails.
 
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
 use bytes::Bytes;
 use http::{Method, Request, header};
 use maru_tests::picture::{dimensions, png};
@@ -12,6 +16,7 @@ on_both_engines!(
     a_part_is_downloaded_where_one_is_asked_for,
     content_that_comes_later_is_waited_for,
     of_uploads_to_one_address_one_is_kept,
+    what_a_crash_left_of_uploads_is_removed,
     thumbnails_are_made_and_never_larger,
 );
 
@@ -219,7 +224,7 @@ async fn content_that_comes_later_is_waited_for(server: TestServer) {
 
 /// The files of contents in a server's data folder.
 fn contents(server: &TestServer) -> usize {
-    fn files(folder: &std::path::Path) -> usize {
+    fn files(folder: &Path) -> usize {
         let Ok(entries) = std::fs::read_dir(folder) else {
             return 0;
         };
@@ -248,6 +253,49 @@ async fn of_uploads_to_one_address_one_is_kept(server: TestServer) {
     for reply in replies.iter().filter(|reply| reply.status != 200) {
         reply.refused(409, "M_CANNOT_OVERWRITE_MEDIA");
     }
+}
+
+/// The SHA-256 of `kept`.
+const KEPT: &str = "79f076abdd19a752db7267bfff2f9022161d120dea919fdaca2ffdfc24ca8c96";
+
+/// Makes a file of a data folder that was last written two days ago.
+fn left(path: &Path) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let file = File::options().create(true).append(true).open(path).unwrap();
+    let two_days = Duration::from_secs(2 * 24 * 60 * 60);
+    file.set_modified(SystemTime::now() - two_days).unwrap();
+}
+
+async fn what_a_crash_left_of_uploads_is_removed(server: TestServer) {
+    let alice = server.user("alice").await;
+    let kept = put(&alice, "a", "text/plain", b"kept").await;
+    let [noted, lost, young] = [KEPT.to_owned(), "ab".repeat(32), "cd".repeat(32)];
+    let folder = server.data().folder();
+    let content = |name: &str| folder.join("media").join(&name[..2]).join(name);
+    let unfinished = |name: &str| folder.join("media-unfinished").join(name);
+    let cached = folder.join("media-cache").join("ab").join(&lost);
+    for path in [
+        content(&noted),
+        content(&lost),
+        content(&young),
+        unfinished(&noted),
+        unfinished(&lost),
+        unfinished(&format!("{lost}.cached")),
+        unfinished("ABCDEFGHIJKLMNOPQRSTUVWX"),
+        cached.clone(),
+    ] {
+        left(&path);
+    }
+    std::fs::write(unfinished(&young), "").unwrap();
+    std::fs::write(unfinished("XWVUTSRQPONMLKJIHGFEDCBA"), "").unwrap();
+    server.parts().media.sweep().await.unwrap();
+    assert!(content(&noted).exists() && !content(&lost).exists() && content(&young).exists());
+    assert!(!cached.exists());
+    let left = std::fs::read_dir(folder.join("media-unfinished")).unwrap();
+    let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["XWVUTSRQPONMLKJIHGFEDCBA", &young]);
+    assert_eq!(&download(&alice, &kept).await.body[..], b"kept");
 }
 
 #[tokio::test(flavor = "multi_thread")]
