@@ -24,6 +24,7 @@ on_both_engines!(
     events_are_found_by_time,
     strangers_are_told_nothing,
     ignored_users_are_left_out,
+    a_thread_is_counted_without_ignored_users,
     relations_across_rooms_do_not_count,
 );
 
@@ -586,13 +587,47 @@ async fn ignored_users_are_left_out(server: TestServer) {
     alice.send(&room, "music").await;
     let path = format!("user/{}/account_data/m.ignored_user_list", encode(&alice.id));
     alice
-        .put(&path, json!({ "ignored_users": { &bob.id: {} } }))
+        .put(&path, json!({ "ignored_users": { &bob.id: {}, "no user": {} } }))
         .await
         .ok();
     let events = pages(&alice, &room, "b", 100, None).await;
     assert_eq!(texts(&events), ["music"]);
     let is_join = |event: &Value| event["state_key"] == bob.id.as_str();
     assert!(events.iter().any(is_join), "state stays");
+}
+
+async fn a_thread_is_counted_without_ignored_users(server: TestServer) {
+    let [alice, bob, carol] = [
+        server.user("alice").await,
+        server.user("bob").await,
+        server.user("carol").await,
+    ];
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    carol.join(&room).await;
+    let [root, quiet] = [alice.send(&room, "root").await, alice.send(&room, "quiet").await];
+    let answer = relate(&carol, &room, "m.room.message", "m.thread", &root, "music").await;
+    let reference = relate(&carol, &room, "m.room.message", "m.reference", &root, "see").await;
+    for to in [&root, &root, &quiet] {
+        relate(&bob, &room, "m.room.message", "m.thread", to, "noise").await;
+    }
+    relate(&bob, &room, "m.room.message", "m.reference", &root, "noise").await;
+    let path = format!("user/{}/account_data/m.ignored_user_list", encode(&alice.id));
+    let list = json!({ "ignored_users": { &bob.id: {} } });
+    alice.put(&path, list).await.ok();
+    let bundle = async |reader: &User, event: &str| {
+        let path = room_path(&room, &format!("event/{}", encode(event)));
+        reader.get(&path).await.ok()["unsigned"]["m.relations"].clone()
+    };
+    let shown = bundle(&alice, &root).await;
+    assert_eq!(shown["m.thread"]["count"], 1);
+    assert_eq!(shown["m.thread"]["latest_event"]["event_id"], answer);
+    assert_eq!(shown["m.reference"]["chunk"], json!([{ "event_id": reference }]));
+    assert_eq!(bundle(&alice, &quiet).await, Value::Null);
+    let shown = bundle(&carol, &root).await;
+    assert_eq!(shown["m.thread"]["count"], 3);
+    assert_eq!(shown["m.reference"]["chunk"].as_array().unwrap().len(), 2);
+    assert_eq!(bundle(&carol, &quiet).await["m.thread"]["count"], 1);
 }
 
 async fn relations_across_rooms_do_not_count(server: TestServer) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use maru_protocol::canonical::write_text;
 use maru_protocol::cursor::Place;
-use ruma::{OwnedEventId, UserId};
+use ruma::{OwnedEventId, OwnedUserId, UserId};
 
 use super::Rooms;
 use super::view::{Reader, View};
@@ -18,6 +18,8 @@ use crate::store::relations::RelationCount;
 /// A thread as its root shows it.
 struct Thread {
     latest: Arc<StoredEvent>,
+    /// All answers but those of ignored users; also those that the reader may not see, whose number is no secret
+    /// (client-server API, "Server-side aggregation of `m.thread` relationships": as known to the server).
     count: i64,
     participated: bool,
 }
@@ -51,9 +53,16 @@ impl Rooms {
         if counts.is_empty() {
             return Ok(());
         }
+        let ignored = match counts.iter().any(|count| count.kind != "m.replace") {
+            true => self.ignored_by(reader.user_id).await?,
+            false => HashSet::new(),
+        };
+        if !ignored.is_empty() {
+            self.leave_out(&mut counts, &ignored).await?;
+        }
         let threads = self.threads_of(reader.user_id, &page, &counts).await?;
         let edits = self.edits_of(reader.user_id, &counts, &threads).await?;
-        let references = self.references_of(reader.user_id, &counts).await?;
+        let references = self.references_of(reader.user_id, &counts, &ignored).await?;
         let roots: HashSet<&OwnedEventId> = counts.iter().map(|count| &count.to).collect();
         for root in roots {
             let (thread, edit) = (threads.get(root), edits.get(root));
@@ -62,6 +71,35 @@ impl Rooms {
                 view.relations.insert(root.clone(), text);
             }
         }
+        Ok(())
+    }
+
+    /// Leaves the answers of those who are ignored out of the threads.
+    async fn leave_out(
+        &self,
+        counts: &mut Vec<RelationCount>,
+        ignored: &HashSet<OwnedUserId>,
+    ) -> Result<(), Refusal> {
+        let threads = counts.iter().filter(|count| count.kind == "m.thread");
+        let roots: Vec<String> = threads.map(|count| count.to.to_string()).collect();
+        if roots.is_empty() {
+            return Ok(());
+        }
+        let ignored = ignored.iter().map(ToString::to_string).collect();
+        let of_others: HashMap<_, _> = self.store.answers_of_others(roots, ignored).await?;
+        counts.retain_mut(|count| {
+            if count.kind != "m.thread" {
+                return true;
+            }
+            let Some(others) = of_others.get(&(count.to.clone(), count.room)) else {
+                return false;
+            };
+            count.count -= others.left_out;
+            others.newest.is_some_and(|newest| {
+                count.newest = newest;
+                true
+            })
+        });
         Ok(())
     }
 
@@ -115,11 +153,12 @@ impl Rooms {
         Ok(edits.into_iter().filter_map(by_target).collect())
     }
 
-    /// The events that refer to events of the page, those that the user may see.
+    /// The events that refer to events of the page, those that the user may see and whose senders are not ignored.
     async fn references_of(
         &self,
         user_id: &UserId,
         counts: &[RelationCount],
+        ignored: &HashSet<OwnedUserId>,
     ) -> Result<HashMap<OwnedEventId, Vec<OwnedEventId>>, Refusal> {
         let referred = counts.iter().filter(|count| count.kind == "m.reference");
         let referred: Vec<String> = referred.map(|count| count.to.to_string()).collect();
@@ -129,7 +168,8 @@ impl Rooms {
         }
         let pairs = self.store.references(referred).await?;
         let referring = pairs.iter().map(|(_, from)| from.to_string()).collect();
-        let referring = self.store.events_by_id(referring).await?;
+        let mut referring = self.store.events_by_id(referring).await?;
+        referring.retain(|stored| !ignored.contains(&stored.event.sender));
         let visible = self.visible_anywhere(user_id, referring).await?;
         let visible: HashSet<_> = visible.iter().map(|stored| &stored.event.id).collect();
         for (to, from) in pairs {

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use maru_protocol::cursor::{PageToken, Place};
 use maru_protocol::event::Event;
 use ruma::{EventId, OwnedUserId, UserId};
-use serde::Deserialize;
 
 use super::view::Seen;
 use super::visibility::Standing;
 use super::{Room, Rooms};
+use crate::push::{IGNORED_USERS, ignored_users};
 use crate::refusal::Refusal;
 use crate::store::account_data::GLOBAL;
 use crate::store::events::{Direction, StoredEvent};
@@ -279,17 +279,8 @@ impl Rooms {
     /// # Errors
     /// When the database cannot be read.
     pub async fn ignored_by(&self, user_id: &UserId) -> Result<HashSet<OwnedUserId>, Refusal> {
-        #[derive(Deserialize)]
-        struct Content {
-            ignored_users: std::collections::BTreeMap<OwnedUserId, serde::de::IgnoredAny>,
-        }
-        let data = self
-            .store
-            .account_data(user_id, GLOBAL, "m.ignored_user_list")
-            .await?;
-        let content = data.and_then(|data| serde_json::from_str::<Content>(&data.content).ok());
-        let users = content.map(|content| content.ignored_users.into_keys().collect());
-        Ok(users.unwrap_or_default())
+        let data = self.store.account_data(user_id, GLOBAL, IGNORED_USERS).await?;
+        Ok(data.map(|data| ignored_users(&data.content)).unwrap_or_default())
     }
 
     /// The gap that ends a page which begins after a place and goes back.

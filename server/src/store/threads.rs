@@ -19,6 +19,15 @@ pub struct ThreadLatest {
     pub latest: Place,
 }
 
+/// The answers in a thread, without those of some users.
+#[derive(Clone, Copy, Debug)]
+pub struct AnswersOfOthers {
+    /// How many answers are those users'.
+    pub left_out: i64,
+    /// Where the newest of the others stands; none when there are no others.
+    pub newest: Option<Place>,
+}
+
 static UPSERT: Insert = Insert {
     table: "threads",
     columns: &[
@@ -80,6 +89,38 @@ pub(super) async fn leave(connection: &mut Connection, nid: i64) -> Result<(), S
 }
 
 impl Store {
+    /// Each of these threads, by root and room (rooms.nid), without the answers of some users. Costs grow with those
+    /// answers.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn answers_of_others(
+        &self,
+        roots: Vec<String>,
+        users: Vec<String>,
+    ) -> Result<HashMap<(OwnedEventId, i64), AnswersOfOthers>, StoreError> {
+        let rows = query(
+            "SELECT threads.root, threads.room, (SELECT COUNT(*) FROM events AS e \
+               WHERE e.relates_to = threads.root AND e.room = threads.room AND e.relation = 'm.thread' \
+               AND e.sender = ANY($2) AND e.outcome = 0 AND e.place IS NOT NULL), \
+             (SELECT e.place FROM events AS e \
+               WHERE e.relates_to = threads.root AND e.room = threads.room AND e.relation = 'm.thread' \
+               AND NOT (e.sender = ANY($2)) AND e.outcome = 0 AND e.place IS NOT NULL ORDER BY e.place DESC LIMIT 1) \
+             FROM threads WHERE threads.root = ANY($1)",
+        );
+        let read = |row: &Row| {
+            let root = row.get::<String>(0)?.try_into();
+            let root = root.map_err(|error| StoreError::corrupt("threads", error))?;
+            let of_others = AnswersOfOthers {
+                left_out: row.get(2)?,
+                newest: row.get::<Option<i64>>(3)?.map(Place),
+            };
+            Ok(((root, row.get(1)?), of_others))
+        };
+        let rows = rows.bind(roots).bind(users);
+        rows.all(&self.readers).await?.iter().map(read).collect()
+    }
+
     /// The threads of a room whose latest event stands below a place, latest first; with `by`, those that this user
     /// started or took part in. Costs grow with `limit`, and with the threads in between that the user has no part in.
     ///

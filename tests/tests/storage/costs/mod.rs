@@ -62,6 +62,10 @@ const GROWING: &[(&str, &str)] = &[
     (
         "JOIN events AS e ON e.room = i.room AND e.position = i.to_position",
         "the rooms that servers have left, at the start",
+    (
+        "AND NOT (e.sender = ANY($2))",
+        "the answers in the threads asked about by those whom the reader ignores",
+    ),
     ),
     (
         "AS next FROM interests AS i WHERE i.server_name = $1",

@@ -124,7 +124,7 @@ fn set_of(column: &str) -> Value {
     match column {
         "nid" | "position" => Ints(&[1, 2, 3, 4, 5]),
         "room" => Ints(&[1, 2, 3]),
-        "user_id" => Texts(&["@u1", "@u2", "@u3"]),
+        "user_id" | "sender" => Texts(&["@u1", "@u2", "@u3"]),
         "room_id" => Texts(&["!r1:x", "!r2:x"]),
         "event_id" | "relates_to" | "root" => Texts(&["$e1", "$e2", "$e3"]),
         "target" => Texts(&["$z1", "$z2"]),
