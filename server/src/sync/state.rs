@@ -9,11 +9,12 @@ use std::sync::Arc;
 use maru_protocol::auth::StateSlot;
 use maru_protocol::cursor::{Place, Position};
 use maru_protocol::state::{EventNid, State, StateNid};
+use ruma::UserId;
 
 use super::lazy_members::GivenMembers;
 use super::recent::last_of_each_slot;
 use super::window::JoinedWindow;
-use super::{Sync, Wish};
+use super::{Sync, Wish, members};
 use crate::accounts::Caller;
 use crate::refusal::Refusal;
 use crate::store::events::StoredEvent;
@@ -156,6 +157,9 @@ impl Asking<'_> {
         told: &[Arc<StoredEvent>],
     ) -> Vec<EventNid> {
         let mut members = self.member_events(joined, &joined.room.head().state, joined.limited);
+        if !self.wish.state.is_after() {
+            members = self.before_timeline(joined, members);
+        }
         let here: HashSet<EventNid> = told
             .iter()
             .chain(&joined.timeline)
@@ -167,6 +171,23 @@ impl Asking<'_> {
         }
         given.remember(&members, self.until);
         members
+    }
+
+    /// The same memberships as they were before the timeline: of those that it changes, the ones that are replaced first.
+    fn before_timeline(&self, joined: &JoinedWindow, members: Vec<EventNid>) -> Vec<EventNid> {
+        let mut replaced: HashMap<&UserId, Option<EventNid>> = HashMap::new();
+        let mut latest: HashMap<EventNid, &UserId> = HashMap::new();
+        for stored in &joined.timeline {
+            if let Some(user_id) = members::subject(&stored.event) {
+                replaced.entry(user_id).or_insert(stored.replaces);
+                latest.insert(stored.nid, user_id);
+            }
+        }
+        let before = |member: EventNid| match latest.get(&member) {
+            Some(user_id) => replaced.get(user_id).copied().flatten(),
+            None => Some(member),
+        };
+        members.into_iter().filter_map(before).collect()
     }
 
     fn member_events(&self, joined: &JoinedWindow, state: &State, with_own: bool) -> Vec<EventNid> {

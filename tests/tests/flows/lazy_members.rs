@@ -8,6 +8,7 @@ on_both_engines!(
     what_a_device_was_told_holds_from_its_cursor_on,
     a_limited_timeline_comes_with_its_speakers,
     redundant_members_are_those_who_speak,
+    who_speaks_and_then_changes_is_told_as_before,
 );
 
 /// A sync that loads members lazily, with this limit of timelines.
@@ -101,4 +102,34 @@ async fn redundant_members_are_those_who_speak(server: TestServer) {
         assert_eq!(members(&synced, &room), std::slice::from_ref(&bob.id));
         since = synced.next();
     }
+}
+
+async fn who_speaks_and_then_changes_is_told_as_before(server: TestServer) {
+    let ([alice, bob, _], room) = hall(&server).await;
+    let since = lazily(&alice, None, 1, false).await.next();
+    bob.send(&room, "one").await;
+    let path = format!("profile/{}/displayname", encode(&bob.id));
+    bob.put(&path, json!({ "displayname": "Robert" })).await.ok();
+    bob.send(&room, "two").await;
+    let synced = lazily(&alice, Some(&since), 10, false).await;
+    assert_eq!(synced.timeline(&room).len(), 3);
+    assert_eq!(members(&synced, &room), std::slice::from_ref(&bob.id));
+    let state = &synced.room(&room)["state"]["events"];
+    assert_ne!(state[0]["content"]["displayname"], "Robert", "{state:#}");
+    // Where the state is told as it is after the timeline, it is the new one.
+    let filter = json!({ "room": { "state": { "lazy_load_members": true } } });
+    let query = format!(
+        "timeout=0&use_state_after=true&filter={}&since={}",
+        encode(&filter.to_string()),
+        encode(&since)
+    );
+    let synced = alice.second_device().await.sync_with(&query).await;
+    let state = &synced.room(&room)["state_after"]["events"];
+    let names: Vec<_> = state
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| &event["content"]["displayname"])
+        .collect();
+    assert_eq!(names, ["Robert"], "{state:#}");
 }
