@@ -7,7 +7,7 @@ use maru_protocol::cursor::{Place, Position};
 use ruma::UserId;
 
 use super::engine::{Row, query};
-use super::events::{StoredEvent, read_all, select_events};
+use super::events::{SELECT, StoredEvent, read_all, select_events};
 use super::{Store, StoreError};
 
 impl Store {

@@ -12,7 +12,7 @@ use maru_protocol::interest::Interested;
 use ruma::{OwnedRoomId, OwnedServerName, ServerName};
 
 use super::engine::{Connection, Row, query};
-use super::events::{StoredEvent, read_all, select_events};
+use super::events::{SELECT, StoredEvent, read_all, select_events};
 use super::{Store, StoreError};
 
 /// Positions of the log that are looked at together for a peer, from its next event on.

@@ -25,8 +25,7 @@ macro_rules! EACH {
 // What counts for the user, and what the user sent meanwhile.
 macro_rules! UNREAD_WHERE {
     () => {
-        " LEFT JOIN notifications AS n ON n.user_id = $1 AND n.room = e.room AND n.place = e.place \
-         WHERE e.outcome = 0 AND (CASE WHEN e.sender = $1 \
+        " WHERE e.outcome = 0 AND (CASE WHEN e.sender = $1 \
          THEN e.state_key IS NULL OR e.state_key <> $1 OR e.type <> 'm.room.member' \
          ELSE e.redacted_by IS NULL AND COALESCE(n.notify, e.notify) > 0 END)"
     };
@@ -35,7 +34,8 @@ macro_rules! SQLITE_UNREAD {
     () => {
         concat!(
             " FROM json_each($2) AS range CROSS JOIN events AS e ON e.room = json_extract(range.value, '$[0]') \
-             AND e.place >= json_extract(range.value, '$[1]') AND e.place <= json_extract(range.value, '$[2]')",
+             AND e.place >= json_extract(range.value, '$[1]') AND e.place <= json_extract(range.value, '$[2]') \
+             LEFT JOIN notifications AS n ON n.user_id = $1 AND n.room = e.room AND n.place = e.place",
             UNREAD_WHERE!()
         )
     };
@@ -43,10 +43,13 @@ macro_rules! SQLITE_UNREAD {
 macro_rules! POSTGRES_UNREAD {
     () => {
         concat!(
-            // The offset keeps the ranges apart: one plan for all of them would read the rooms whole.
+            // The offsets keep the ranges apart, and the exceptions: one plan for all of them would read the rooms whole,
+            // and all that the user's own rules ever said.
             " FROM json_array_elements($2::json) AS range (value) CROSS JOIN LATERAL ( \
              SELECT * FROM events WHERE events.room = (range.value->>0)::bigint \
-             AND events.place >= (range.value->>1)::bigint AND events.place <= (range.value->>2)::bigint OFFSET 0) AS e",
+             AND events.place >= (range.value->>1)::bigint AND events.place <= (range.value->>2)::bigint OFFSET 0) AS e \
+             LEFT JOIN LATERAL (SELECT own.notify FROM notifications AS own \
+             WHERE own.user_id = $1 AND own.room = e.room AND own.place = e.place OFFSET 0) AS n ON TRUE",
             UNREAD_WHERE!()
         )
     };

@@ -92,10 +92,10 @@ impl Store {
     ) -> Result<Vec<(Position, ForPeer)>, StoreError> {
         let rows = query(
             "SELECT d.position, d.user_id FROM device_lists AS d \
-             WHERE d.own = 1 AND d.position > $2 AND d.position <= $3 AND EXISTS ( \
+             WHERE d.own = 1 AND d.position > $2 AND d.position <= $3 AND ( \
                SELECT 1 FROM memberships AS m JOIN interests AS i ON i.room = m.room \
                WHERE m.user_id = d.user_id AND m.membership = 'join' \
-                 AND i.server_name = $1 AND i.to_position IS NULL) \
+                 AND i.server_name = $1 AND i.to_position IS NULL LIMIT 1) IS NOT NULL \
              ORDER BY d.position LIMIT $4",
         );
         let rows = rows

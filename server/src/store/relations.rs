@@ -6,7 +6,7 @@ use maru_protocol::cursor::Place;
 use ruma::{EventId, OwnedEventId, UserId};
 
 use super::engine::{Row, query};
-use super::events::{Direction, StoredEvent, read_all, select_events};
+use super::events::{Direction, SELECT, StoredEvent, read_all, select_events};
 use super::{Store, StoreError};
 
 /// References to one event that are read at most, the newest ones.

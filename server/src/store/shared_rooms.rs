@@ -119,10 +119,16 @@ impl Store {
         users: Vec<String>,
         rooms: Vec<String>,
     ) -> Result<HashMap<(OwnedRoomId, OwnedUserId), i64>, StoreError> {
-        let rows = query(
+        // Each membership is looked up by itself: PostgreSQL would read all those of the users.
+        let rows = query(if self.is_sqlite() {
             "SELECT m.user_id, rooms.room_id, rooms.nid FROM rooms CROSS JOIN memberships AS m \
-             WHERE rooms.room_id = ANY($2) AND m.room = rooms.nid AND m.user_id = ANY($1) AND m.membership = 'join'",
-        );
+             WHERE rooms.room_id = ANY($2) AND m.room = rooms.nid AND m.user_id = ANY($1) AND m.membership = 'join'"
+        } else {
+            "SELECT m.user_id, rooms.room_id, rooms.nid FROM rooms CROSS JOIN unnest($1::text[]) AS asked (user_id) \
+             CROSS JOIN LATERAL (SELECT * FROM memberships AS one \
+               WHERE one.room = rooms.nid AND one.user_id = asked.user_id OFFSET 0) AS m \
+             WHERE rooms.room_id = ANY($2) AND m.membership = 'join'"
+        });
         let joined = |row: &Row| {
             let room_id = row.get::<String>(1)?.try_into();
             let room_id = room_id.map_err(|error| StoreError::corrupt("rooms", error))?;

@@ -8,7 +8,7 @@ use maru_protocol::state::EventNid;
 use ruma::{OwnedUserId, UserId};
 
 use super::engine::query;
-use super::events::{StoredEvent, read_all, select_events};
+use super::events::{SELECT, StoredEvent, read_all, select_events};
 use super::{Store, StoreError};
 
 /// A part of a room's timeline, as one position saw it.

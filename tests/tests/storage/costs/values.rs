@@ -37,6 +37,7 @@ const BY_STATEMENT: &[(&str, usize, Value)] = &[
         1,
         Text("[[1,5],[2,25]]"),
     ),
+    ("unnest($1::text[]) AS asked", 1, Texts(&["@u1", "@u2"])),
     ("json_each($2) AS range", 1, Text("@u1")),
     ("json_each($2) AS range", 2, Text("[[1,1,10]]")),
     ("json_array_elements($2::json) AS range", 1, Text("@u1")),
