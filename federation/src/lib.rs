@@ -15,7 +15,7 @@ pub mod homeserver;
 pub mod limits;
 pub mod link;
 pub mod peer;
-mod places;
+mod per_ip_limit;
 pub mod pool;
 pub mod quic;
 

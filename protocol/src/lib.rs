@@ -13,9 +13,9 @@
 //! - [`resolve`]: how the states of two forks become one.
 //! - [`ingest`]: what becomes of an event that another server sent.
 //! - [`gap`]: fetching the events that a replica lacks.
-//! - [`entering`]: how a replica goes on to a join that another server has accepted.
-//! - [`interest`]: which servers an event is for.
-//! - [`outgoing`]: what a peer is sent of a log, a page at a time.
+//! - [`join_decision`]: how a replica goes on to a join that another server has accepted.
+//! - [`destinations`]: which servers an event is for.
+//! - [`log_paging`]: what a peer is sent of a log, a page at a time.
 //! - [`visibility`]: who may see an event.
 //! - [`cursor`]: how far a reader of the log has come, and the tokens that clients carry.
 //! - [`record`]: what a server says of itself, signed.
@@ -29,21 +29,21 @@
 pub mod auth;
 pub mod canonical;
 pub mod cursor;
-pub mod entering;
+pub mod destinations;
 pub mod event;
 pub mod gap;
 pub mod ingest;
-pub mod interest;
+pub mod join_decision;
 pub mod json;
 pub mod key;
 pub mod limits;
-pub mod outgoing;
+pub mod log_paging;
 pub mod record;
 pub mod resolve;
 pub mod server_name;
 pub mod state;
 #[cfg(test)]
-mod story;
+mod test_room;
 pub mod version;
 pub mod visibility;
 pub mod wire;

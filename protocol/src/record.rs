@@ -14,15 +14,12 @@ use ruma::OwnedServerName;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use thiserror::Error;
 
-use crate::{
-    key::{KeyError, KeyId, PublicKey, SecretKey, Signature},
-    limits::{MAX_ID_BYTES, MAX_INTEGER},
-    server_name::{ServerKind, ServerNameError},
-    wire::{
-        bounded::{Octets, Text, list},
-        shape::{self, ShapeError, Strictness},
-    },
-};
+use crate::key::{KeyError, KeyId, PublicKey, SecretKey, Signature};
+use crate::limits::{MAX_ID_BYTES, MAX_INTEGER};
+use crate::server_name::{ServerKind, ServerNameError};
+use crate::wire::bounded::{Octets, Text, list};
+use crate::wire::cbor_validation;
+use crate::wire::cbor_validation::{ShapeError, Strictness};
 
 /// What a root key signs records for.
 pub const CONTEXT: &str = "maru.server_record.v1";
@@ -225,9 +222,9 @@ impl SignedRecord {
     /// # Errors
     /// [`RecordError`].
     pub fn verify(&self) -> Result<VerifiedRecord, RecordError> {
-        shape::check(&self.0, Strictness::Deterministic)?;
+        cbor_validation::check(&self.0, Strictness::Deterministic)?;
         let Envelope(body, signature) = minicbor_serde::from_slice(&self.0).map_err(malformed)?;
-        shape::check(&body, Strictness::Deterministic)?;
+        cbor_validation::check(&body, Strictness::Deterministic)?;
         let record: ServerRecord = minicbor_serde::from_slice(&body).map_err(malformed)?;
         record.root_key.verify_with_context(CONTEXT, &body, &signature)?;
         record.check()?;

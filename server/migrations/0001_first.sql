@@ -1,4 +1,4 @@
--- The first schema. `{int}`, `{text}`, `{blob}` and the table endings are filled in per engine by store/schema.rs.
+-- The first schema. `{int}`, `{text}`, `{blob}` and the table endings are filled in per engine by store/engine/schema.rs.
 -- Positions (log order), places (timeline order) and nids (local numbers of rooms and events) are 64-bit integers.
 
 -- The log's counter: one row, changed in every transaction that stores something a reader may have to hear of.

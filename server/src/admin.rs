@@ -24,8 +24,8 @@ pub use peers::{PeerCommand, PeerLine, RefusedLine};
 
 use crate::refusal::Refusal;
 use crate::server::Server;
-use crate::store::devices::Devices;
-use crate::store::users::StoredUser;
+use crate::store::accounts::devices::Devices;
+use crate::store::accounts::users::StoredUser;
 
 /// Longest command or reply, in bytes.
 const LINE_BYTES: u64 = 16 * 1024 * 1024;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use crate::config::Database as Engine;
 use crate::data_folder::{DataFolder, DataFolderError, Keys};
-use crate::live::Readers;
+use crate::live::CommitListeners;
 use crate::store::{CommitLimits, Database, Store, StoreError, backup as copies};
 
 /// The manifest's file.
@@ -182,7 +182,7 @@ pub async fn restore(from: &Path, data: &Path, engine: &Engine) -> Result<Manife
         &database,
         new_log,
         CommitLimits::default(),
-        Arc::new(Readers::default()),
+        Arc::new(CommitListeners::default()),
     )
     .await?;
     let renewed = store.restored(new_log).await;
@@ -340,7 +340,7 @@ mod tests {
             &database,
             id,
             CommitLimits::default(),
-            Arc::new(Readers::default()),
+            Arc::new(CommitListeners::default()),
         )
         .await
         .unwrap();
@@ -387,7 +387,7 @@ mod tests {
             &database,
             id,
             CommitLimits::default(),
-            Arc::new(Readers::default()),
+            Arc::new(CommitListeners::default()),
         )
         .await
         .unwrap();

@@ -1,4 +1,4 @@
-//! Why a request was not done: the one vocabulary of the domain for it. `http/error.rs` maps it to the wire.
+//! Why a request was not done: the one vocabulary of the domain for it. `http/codec/error.rs` maps it to the wire.
 
 use std::time::Duration;
 

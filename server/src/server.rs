@@ -10,11 +10,11 @@ use crate::account_data::{ClientData, Quota};
 use crate::accounts::{AccountRules, Accounts};
 use crate::clock::Clock;
 use crate::config::{Config, Limits};
-use crate::ephemeral::{Outlet, Presence, PresenceLimits, Typing};
+use crate::ephemeral::{EduSender, Presence, PresenceLimits, Typing};
 use crate::identity::Identity;
 use crate::keys::Keys;
 use crate::limits::Budgets;
-use crate::live::{Hub, Readers};
+use crate::live::{CommitListeners, Notifier};
 use crate::media::Media;
 use crate::peers::{self, PeerSettings, Peers};
 use crate::push::Push;
@@ -37,7 +37,7 @@ pub struct Server {
     /// The database.
     pub store: Arc<Store>,
     /// Who is listening.
-    pub hub: Arc<Hub>,
+    pub notifier: Arc<Notifier>,
     /// Accounts and sessions.
     pub accounts: Arc<Accounts>,
     /// Rooms.
@@ -79,8 +79,8 @@ impl Server {
         identity: Identity,
         clock: Clock,
     ) -> Result<Arc<Self>, StoreError> {
-        let readers = Arc::new(Readers::default());
-        let (table, hub) = (Arc::clone(&readers.table), Arc::clone(&readers.hub));
+        let readers = Arc::new(CommitListeners::default());
+        let (table, notifier) = (Arc::clone(&readers.table), Arc::clone(&readers.notifier));
         let own_rules = Arc::clone(&readers.own_rules);
         let destinations = Arc::clone(&readers.destinations);
         let tail = Arc::clone(&readers.tail);
@@ -91,7 +91,7 @@ impl Server {
             bytes: limits.commit_bytes,
         };
         let store = Store::open(&database, LogId(rand::random()), commit, readers).await?;
-        hub.start_at(store.position(), clock.now_ms());
+        notifier.start_at(store.position(), clock.now_ms());
         let (identity, clock) = (Arc::new(identity), Arc::new(clock));
         let push = Push::open(Arc::clone(&store), own_rules).await?;
         let push = Arc::new(push);
@@ -122,14 +122,14 @@ impl Server {
             awaited,
         );
         let receipts = Arc::new(receipts);
-        let (outlet, news) = Outlet::new(Arc::clone(&identity));
-        let typing = Typing::start(Arc::clone(&hub), outlet.clone());
+        let (outlet, news) = EduSender::new(Arc::clone(&identity));
+        let typing = Typing::start(Arc::clone(&notifier), outlet.clone());
         let offline_after = Duration::from_secs(config.presence.offline_after_seconds.into());
         let presence = Presence::start(
             Arc::clone(&clock),
             Arc::clone(&store),
             table,
-            Arc::clone(&hub),
+            Arc::clone(&notifier),
             outlet,
             PresenceLimits::offline_after(offline_after),
         );
@@ -143,7 +143,7 @@ impl Server {
             Arc::clone(&clock),
             Arc::clone(&store),
             Arc::clone(&rooms),
-            Arc::clone(&hub),
+            Arc::clone(&notifier),
             AccountRules {
                 registration: config.registration,
                 devices_per_user: limits.devices_per_user,
@@ -180,7 +180,7 @@ impl Server {
         let sync = Sync::new(Sources {
             store: Arc::clone(&store),
             rooms: Arc::clone(&rooms),
-            hub: Arc::clone(&hub),
+            notifier: Arc::clone(&notifier),
             clock: Arc::clone(&clock),
             typing: Arc::clone(&typing),
             presence: Arc::clone(&presence),
@@ -192,7 +192,7 @@ impl Server {
             identity,
             clock,
             store,
-            hub,
+            notifier,
             accounts,
             rooms,
             account_data,
@@ -215,7 +215,7 @@ impl Server {
     /// Ends what waits, so that connections can be drained.
     pub fn stop(&self) {
         self.typing.end_all();
-        self.hub.stop();
+        self.notifier.stop();
     }
 
     /// Stores what is queued and closes the database.
@@ -251,7 +251,7 @@ async fn keep_house(server: Weak<Server>) {
         let Some(server) = server.upgrade() else {
             return;
         };
-        server.hub.sweep(server.clock.now_ms());
+        server.notifier.sweep(server.clock.now_ms());
         server.accounts.flush_last_seen().await;
         if let Err(error) = server.rooms.forget_old_transactions().await {
             tracing::warn!(%error, "old transaction ids were not forgotten");

@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use maru::store::account_data::AccountData;
-use maru::store::events::{Direction, NewTransaction, StoredEvent};
+use maru::store::accounts::account_data::AccountData;
+use maru::store::encryption::to_device::ToDevice;
 use maru::store::log::{HeadTicket, Record};
-use maru::store::receipts::Receipt;
+use maru::store::rooms::events::{Direction, NewTransaction, StoredEvent};
+use maru::store::rooms::receipts::Receipt;
+use maru::store::rooms::state::NewState;
 use maru::store::rooms::{Membership, NewAlias, NewRoom, RoomHead};
-use maru::store::state::NewState;
-use maru::store::to_device::ToDevice;
 use maru_protocol::cursor::{Place, Position};
 use maru_protocol::state::{EventNid, Run, State, StateNid};
 

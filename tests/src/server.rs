@@ -8,7 +8,7 @@ use http::Method;
 use maru::clock::Clock;
 use maru::config::{Config, Registration};
 use maru::data_folder::Keys;
-use maru::http::listener::{Listener, ListenerOptions};
+use maru::http::transport::listener::{Listener, ListenerOptions};
 use maru::identity::Identity;
 use maru::rooms::Room;
 use maru::server::Server;

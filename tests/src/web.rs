@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::BoxFuture;
-use maru::http::listener::{Listener, ListenerOptions};
-use maru::http::tls::{Certificates, TlsFiles};
-use maru::web::{Resolver, Web};
+use maru::http::transport::listener::{Listener, ListenerOptions};
+use maru::http::transport::tls::{Certificates, TlsFiles};
+use maru::https_client::{HttpsClient, Resolver};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::RootCertStore;
 
@@ -77,7 +77,7 @@ impl TestWeb {
     /// # Panics
     /// When it has looked up domains elsewhere.
     pub fn show(&self, server: &TestServer) {
-        let web = Web::through(self.sites.clone(), self.roots.clone()).unwrap();
+        let web = HttpsClient::through(self.sites.clone(), self.roots.clone()).unwrap();
         server.parts().peers.look_up_through(web);
     }
 

@@ -109,7 +109,7 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
             Err(ReadError::CutShort) => Ok(()),
             Err(error) => Err(error),
             Ok(()) => Err(ReadError::Frame(
-                maru_protocol::wire::shape::ShapeError::Trailing.into(),
+                maru_protocol::wire::cbor_validation::ShapeError::Trailing.into(),
             )),
         }
     }

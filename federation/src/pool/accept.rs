@@ -6,13 +6,11 @@ use maru_protocol::wire::CloseCode;
 use tokio::task::JoinSet;
 
 use super::{connection, shared::Shared};
-use crate::{
-    homeserver::Homeserver,
-    limits,
-    link::{Handshake, LinkError, Path, Transport},
-    peer::Role,
-    places::Places,
-};
+use crate::homeserver::Homeserver;
+use crate::limits;
+use crate::link::{Handshake, LinkError, Path, Transport};
+use crate::peer::Role;
+use crate::per_ip_limit::Places;
 
 /// Accepts until the pool stops, then waits until every accepted connection has ended.
 pub(super) async fn accept<H: Homeserver>(shared: Arc<Shared<H>>, transport: Arc<dyn Transport>) {

@@ -10,20 +10,17 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{
-    answers, datagrams,
-    log_streams::{LogIn, LogOut},
-    peer::{Peer, Taken},
-    shared::Shared,
-    work::{Heard, Outcome, Work},
-};
-use crate::{
-    homeserver::{Claim, Homeserver},
-    limits,
-    link::{CloseReason, Link, Path, frames::ReadError},
-    peer::{Action, Identity, Role, Session},
-    places::Place,
-};
+use super::log_streams::{LogIn, LogOut};
+use super::peer::{Peer, Taken};
+use super::pending_calls::{Heard, Outcome, Work};
+use super::shared::Shared;
+use super::{datagrams, inbound_requests};
+use crate::homeserver::{Claim, Homeserver};
+use crate::limits;
+use crate::link::frames::ReadError;
+use crate::link::{CloseReason, Link, Path};
+use crate::peer::{Action, Identity, Role, Session};
+use crate::per_ip_limit::Place;
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -230,8 +227,11 @@ impl<H: Homeserver> Connection<H> {
         tracing::info!(peer = %known.peer.name, path = %self.link.path(), dialled = self.dialled, "connected");
         self.shared.server.connected(&known.peer.name, true);
         let (shared, peer, link) = (self.shared.clone(), known.peer.clone(), self.link.clone());
-        self.serving
-            .spawn(answers::serve(shared.clone(), peer.clone(), link.clone()));
+        self.serving.spawn(inbound_requests::serve(
+            shared.clone(),
+            peer.clone(),
+            link.clone(),
+        ));
         self.serving.spawn(datagrams::hear(shared, peer, link));
     }
 

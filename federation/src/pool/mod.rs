@@ -9,17 +9,17 @@
 //! - `view`: what can be seen from outside.
 
 mod accept;
-mod answers;
-mod asks;
 mod backoff;
 mod connection;
 mod datagrams;
-mod keeper;
+mod dialer;
+mod inbound_requests;
 mod log_streams;
+mod outbound_requests;
 mod peer;
+mod pending_calls;
 mod shared;
 mod view;
-mod work;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
@@ -36,8 +36,8 @@ use tokio::{
 };
 
 use crate::{address_book::AddressBook, homeserver::Homeserver, limits, link::Transport, peer::Window};
-pub use asks::{Answering, RequestError};
-use keeper::Keeper;
+use dialer::Keeper;
+pub use outbound_requests::{Answering, RequestError};
 use peer::Peer;
 use shared::{Registry, Shared};
 pub use view::{PeerState, PeerView, Traffic};
@@ -58,7 +58,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let (first_retry, longest_retry) = keeper::RETRIES;
+        let (first_retry, longest_retry) = dialer::RETRIES;
         Self {
             window: Window {
                 items: DEFAULT_WINDOW_ITEMS,
@@ -131,7 +131,7 @@ impl Pool {
     /// # Errors
     /// [`RequestError`].
     pub async fn request<C: Call>(&self, peer: &ServerName, call: C) -> Result<Answering<C>, RequestError> {
-        asks::ask(self.want(peer)?, call).await
+        outbound_requests::ask(self.want(peer)?, call).await
     }
 
     /// Connects with a peer, for `maru peer ping`.
@@ -140,7 +140,7 @@ impl Pool {
     /// [`RequestError`] where it is not reached.
     pub async fn connect(&self, peer: &ServerName) -> Result<PeerView, RequestError> {
         let wanted = self.want(peer)?;
-        asks::connected(&wanted).await?;
+        outbound_requests::connected(&wanted).await?;
         Ok(wanted.view())
     }
 

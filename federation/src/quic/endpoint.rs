@@ -14,11 +14,9 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use super::{config, handshakes::Handshakes, link::QuicLink, reset};
-use crate::{
-    limits,
-    link::{BoxFuture, CloseReason, Handshake, Link, LinkError, Transport},
-    places::Place,
-};
+use crate::limits;
+use crate::link::{BoxFuture, CloseReason, Handshake, Link, LinkError, Transport};
+use crate::per_ip_limit::Place;
 
 /// The name that quinn and rustls insist on; it is neither sent nor checked.
 const NO_NAME: &str = "peer.invalid";

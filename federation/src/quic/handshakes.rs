@@ -3,10 +3,8 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use crate::{
-    limits,
-    places::{Place, Places},
-};
+use crate::limits;
+use crate::per_ip_limit::{Place, Places};
 
 /// The handshakes that are going on.
 #[derive(Debug)]

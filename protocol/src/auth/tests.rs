@@ -5,7 +5,7 @@ use ruma::UserId;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::story::{ALICE, BOB, Branch, CAROL, Story};
+use crate::test_room::{ALICE, BOB, Branch, CAROL, Story};
 
 fn user(id: &str) -> &UserId {
     id.try_into().unwrap()

@@ -20,16 +20,16 @@
 //! [page](page) at a time.
 //!
 //! - [`missing`]: what a gap of the timeline stands for.
-//! - [`page`]: the past before a gap, a page at a time.
+//! - [`backfill`]: the past before a gap, a page at a time.
 //! - [`timeline`]: where events and gaps stand, and what is written of them in which change.
 //! - [`schedule`]: which room's past is fetched next.
 //! - [`work`]: what there is to do in a room, one thing at a time, and what waits for its ancestors.
 //! - [`order`]: events in an order in which each comes after those it names.
 
 mod auth;
+pub mod backfill;
 pub mod missing;
 pub mod order;
-pub mod page;
 pub mod schedule;
 #[cfg(test)]
 mod tests;
@@ -111,7 +111,7 @@ pub enum Question {
     Events(Vec<OwnedEventId>),
     /// The state before this one, with its auth chain.
     State(OwnedEventId),
-    /// These and what lies before them: at most [`page::PAGE`].
+    /// These and what lies before them: at most [`backfill::PAGE`].
     Past(Vec<OwnedEventId>),
 }
 

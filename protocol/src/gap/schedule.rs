@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::page::pause;
+use super::backfill::pause;
 use crate::cursor::Place;
 
 /// Events that the past of one room may cost, with those of the states that are told for each page. What lies beyond is

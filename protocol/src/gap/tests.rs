@@ -7,7 +7,7 @@ use ruma::{OwnedEventId, OwnedServerName};
 use serde_json::json;
 
 use super::*;
-use crate::story::{ALICE, BOB, Branch, Story};
+use crate::test_room::{ALICE, BOB, Branch, Story};
 use crate::version::RoomVersion;
 
 fn server(name: &str) -> OwnedServerName {
@@ -56,33 +56,33 @@ impl Replica {
     /// Fetches a page of the past. What it brought, each with whether its state was told.
     fn read_on(&mut self, peers: &Peers, missing: &[&Arc<Event>]) -> Option<Vec<(OwnedEventId, bool)>> {
         let missing = missing.iter().map(|event| event.id.clone()).collect();
-        let (mut page, mut effect) = page::Page::before(missing, peers.keys().cloned());
+        let (mut page, mut effect) = backfill::Page::before(missing, peers.keys().cloned());
         let mut brought = None;
         for _ in 0..1_000 {
             effect = match effect {
-                page::Effect::Ask(peer, question) => {
+                backfill::Effect::Ask(peer, question) => {
                     self.asked.push((peer.clone(), question.clone()));
                     match answer(&peers[&peer], question) {
                         Some(answer) => page.answered(answer),
                         None => page.refused(),
                     }
                 }
-                page::Effect::LookUp(ids) => {
+                backfill::Effect::LookUp(ids) => {
                     let here = self.look_up(&ids);
                     page.found(ids, &here)
                 }
-                page::Effect::Keep(events) => {
+                backfill::Effect::Keep(events) => {
                     self.outliers
                         .extend(events.into_iter().map(|event| event.id.clone()));
                     page.kept()
                 }
-                page::Effect::TakeIn(offers) => {
+                backfill::Effect::TakeIn(offers) => {
                     let of = |offer: Offer| (offer.event.id.clone(), offer.told.is_some());
                     brought = Some(offers.into_iter().map(of).collect());
                     page.taken(true)
                 }
-                page::Effect::Filled => return brought,
-                page::Effect::GivenUp => return None,
+                backfill::Effect::Filled => return brought,
+                backfill::Effect::GivenUp => return None,
             };
         }
         panic!("a page without end");
@@ -344,12 +344,12 @@ fn a_page_of_the_past_holds_nothing_that_does_not_lie_there() {
     assert_eq!(reached, [&first, &second].map(|event| event.id.clone()).into());
 
     // The second is not among these, so nothing shows that the first lies before it.
-    let (mut page, _) = page::Page::before(missing.into(), peers.into_keys());
+    let (mut page, _) = backfill::Page::before(missing.into(), peers.into_keys());
     let effect = page.answered(Answer {
         events: [&newer, &first].map(Arc::clone).into(),
         ..Answer::default()
     });
-    assert!(matches!(effect, page::Effect::GivenUp), "{effect:?}");
+    assert!(matches!(effect, backfill::Effect::GivenUp), "{effect:?}");
 }
 
 #[test]

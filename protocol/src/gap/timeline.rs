@@ -92,7 +92,7 @@ impl Filling {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::story::{ALICE, Branch, Story};
+    use crate::test_room::{ALICE, Branch, Story};
     use crate::version::RoomVersion;
 
     fn message(story: &mut Story, branch: &mut Branch) -> Arc<Event> {

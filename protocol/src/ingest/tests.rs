@@ -10,7 +10,7 @@ use super::*;
 use crate::auth::StateSlot;
 use crate::event::Event;
 use crate::state::{EventNid, State, StateNid};
-use crate::story::{ALICE, BOB, Branch, CAROL, Story};
+use crate::test_room::{ALICE, BOB, Branch, CAROL, Story};
 use crate::version::RoomVersion;
 
 /// One server's copy of a room.

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::story::{ALICE, BOB, Branch, CAROL, Story};
+use crate::test_room::{ALICE, BOB, Branch, CAROL, Story};
 
 fn merged(story: &Story, branches: &[&Branch]) -> StateMap {
     let states: Vec<StateMap> = branches.iter().map(|branch| branch.state.clone()).collect();

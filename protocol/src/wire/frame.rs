@@ -3,12 +3,10 @@
 use serde::Serialize;
 use thiserror::Error;
 
-use super::{
-    CloseCode, Text,
-    limits::{MAX_DATAGRAM_BYTES, MAX_FRAME_BYTES, MAX_NAME_BYTES, MAX_TEXT_BYTES},
-    named::Named,
-    shape::{self, ShapeError, Strictness},
-};
+use super::cbor_validation::{ShapeError, Strictness};
+use super::limits::{MAX_DATAGRAM_BYTES, MAX_FRAME_BYTES, MAX_NAME_BYTES, MAX_TEXT_BYTES};
+use super::named::Named;
+use super::{CloseCode, Text, cbor_validation};
 
 /// Bytes of the length before a frame.
 pub const LENGTH_BYTES: usize = 4;
@@ -107,7 +105,7 @@ pub fn decode<T: Named>(bytes: &[u8]) -> Result<T, FrameError> {
             limit: MAX_FRAME_BYTES,
         });
     }
-    shape::check(bytes, Strictness::Plain)?;
+    cbor_validation::check(bytes, Strictness::Plain)?;
     let name = name(bytes)?;
     if !T::NAMES.contains(&&*name) {
         return Err(FrameError::Unknown(name));

@@ -1,7 +1,7 @@
 //! Frames and messages between homeservers (`spec/federation.md`): bytes here, meaning elsewhere.
 //!
 //! A frame is a `u32` length in network order and one CBOR array of a name and a body. Everything is
-//! decoded in two steps: [`shape`] walks the bytes once and refuses what is deep, endless, tagged or
+//! decoded in two steps: [`cbor_validation`] walks the bytes once and refuses what is deep, endless, tagged or
 //! cut short, then the body is read into types whose lists and texts have limits. What comes out
 //! is bounded and typed; no length that a stranger claims is ever allocated.
 //!
@@ -14,6 +14,7 @@
 
 pub mod answer;
 pub mod bounded;
+pub mod cbor_validation;
 pub mod close;
 pub mod datagram;
 pub mod frame;
@@ -22,7 +23,6 @@ pub mod log;
 pub mod message;
 mod named;
 pub mod request;
-pub mod shape;
 #[cfg(test)]
 mod tests;
 

@@ -12,8 +12,8 @@ use crate::push::{IGNORED_USERS, Push};
 use crate::refusal::Refusal;
 use crate::rooms::{Room, Rooms};
 use crate::store::Store;
-pub use crate::store::account_data::Quota;
-use crate::store::account_data::{AccountData, GLOBAL, Written};
+pub use crate::store::accounts::account_data::Quota;
+use crate::store::accounts::account_data::{AccountData, GLOBAL, Written};
 
 /// Types that only the server writes, through endpoints of their own.
 const SERVER_CONTROLLED: [&str; 2] = ["m.fully_read", "m.push_rules"];

@@ -4,9 +4,9 @@ use ruma::{OwnedUserId, UserId};
 
 use super::{Accounts, Share, password};
 use crate::refusal::Refusal;
-use crate::store::credentials::Credentials;
-use crate::store::devices::Devices;
-use crate::store::users::StoredUser;
+use crate::store::accounts::credentials::Credentials;
+use crate::store::accounts::devices::Devices;
+use crate::store::accounts::users::StoredUser;
 
 /// Accounts read at once for a list.
 const PAGE: i64 = 1000;

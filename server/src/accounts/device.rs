@@ -6,8 +6,8 @@ use ruma::{OwnedUserId, UserId};
 
 use super::{Accounts, Caller, TokenHash};
 use crate::refusal::Refusal;
-use crate::store::credentials::Credentials;
-use crate::store::devices::{Devices, StoredDevice};
+use crate::store::accounts::credentials::Credentials;
+use crate::store::accounts::devices::{Devices, StoredDevice};
 use crate::store::{Store, StoreError};
 
 /// Longest device id, in bytes.

@@ -4,7 +4,7 @@ use ruma::{OwnedUserId, UserId};
 
 use super::Accounts;
 use crate::refusal::Refusal;
-use crate::store::user_directory::FoundUser;
+use crate::store::accounts::user_directory::FoundUser;
 
 /// Most users found at once.
 const MOST: u64 = 100;

@@ -15,7 +15,7 @@ use sha2::Sha256;
 
 use super::{Accounts, Caller, Share};
 use crate::refusal::Refusal;
-use crate::store::credentials::Credentials;
+use crate::store::accounts::credentials::Credentials;
 
 /// How long a session stays open, in milliseconds.
 const SESSION_MS: u64 = 15 * 60_000;

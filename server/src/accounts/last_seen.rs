@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ruma::UserId;
 
 use super::{Accounts, Caller};
-use crate::store::devices::{Seen, StoredDevice};
+use crate::store::accounts::devices::{Seen, StoredDevice};
 
 /// Devices that wait to be stored; when there are more, the others are noted a little later.
 const WAITING: usize = 50_000;

@@ -8,7 +8,7 @@ use super::token::new_secret;
 use super::{Accounts, Caller, Share, TokenHash};
 use crate::limits::ClientNetwork;
 use crate::refusal::Refusal;
-use crate::store::credentials::Credentials;
+use crate::store::accounts::credentials::Credentials;
 
 /// How long a login token is good for.
 const LOGIN_TOKEN_LIFETIME: Duration = Duration::from_secs(120);

@@ -7,7 +7,6 @@ mod admin;
 mod device;
 mod directory;
 mod interactive_auth;
-mod known_sessions;
 mod last_seen;
 mod login;
 mod name;
@@ -16,6 +15,7 @@ mod profile;
 mod register;
 mod registration_token;
 mod session;
+mod session_cache;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -27,7 +27,7 @@ use ruma::OwnedUserId;
 use crate::clock::Clock;
 use crate::config::Registration;
 use crate::identity::Identity;
-use crate::live::Hub;
+use crate::live::Notifier;
 use crate::rooms::Rooms;
 use crate::store::Store;
 
@@ -68,7 +68,7 @@ pub struct Accounts {
     store: Arc<Store>,
     rooms: Arc<Rooms>,
     rules: AccountRules,
-    sessions: Arc<known_sessions::KnownSessions>,
+    sessions: Arc<session_cache::KnownSessions>,
     last_seen: last_seen::LastSeen,
     passwords: password::Hasher,
     interactive: interactive_auth::Sessions,
@@ -83,7 +83,7 @@ impl Accounts {
         clock: Arc<Clock>,
         store: Arc<Store>,
         rooms: Arc<Rooms>,
-        hub: Arc<Hub>,
+        notifier: Arc<Notifier>,
         rules: AccountRules,
     ) -> Self {
         Self {
@@ -92,7 +92,7 @@ impl Accounts {
             store,
             rooms,
             rules,
-            sessions: known_sessions::KnownSessions::new(hub),
+            sessions: session_cache::KnownSessions::new(notifier),
             last_seen: last_seen::LastSeen::default(),
             passwords: password::Hasher::default(),
             interactive: interactive_auth::Sessions::default(),

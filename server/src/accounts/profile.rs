@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::Accounts;
 use crate::refusal::Refusal;
-use crate::store::profiles::{ProfileChange, ProfileChanged};
+use crate::store::accounts::profiles::{ProfileChange, ProfileChanged};
 
 /// Largest profile, in bytes of JSON (client-server API, "Profiles").
 const MAX_BYTES: usize = 64 * 1024;

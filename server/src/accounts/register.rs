@@ -13,8 +13,8 @@ use crate::config::Registration;
 use crate::limits::ClientNetwork;
 use crate::refusal::Refusal;
 use crate::store::StoreError;
-use crate::store::credentials::Credentials;
-use crate::store::users::NewUser;
+use crate::store::accounts::credentials::Credentials;
+use crate::store::accounts::users::NewUser;
 
 /// Sessions of interactive authentication whose account is remembered, two generations of this many.
 const REMEMBERED: usize = 1_000;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::token::new_secret;
 use super::{Accounts, TokenHash};
 use crate::refusal::Refusal;
-use crate::store::registration_tokens::NewRegistrationToken;
+use crate::store::accounts::registration_tokens::NewRegistrationToken;
 
 /// Characters of a token that are kept to tell it from others.
 const HINT: usize = 8;

@@ -16,8 +16,8 @@ use crate::identity::Identity;
 use crate::refusal::Refusal;
 use crate::server::Server;
 use crate::store::Database;
-use crate::store::credentials::Credentials;
-use crate::store::devices::Devices;
+use crate::store::accounts::credentials::Credentials;
+use crate::store::accounts::devices::Devices;
 
 const PASSWORD: &str = "long enough";
 

@@ -4,7 +4,7 @@ use clap::Subcommand;
 
 use super::{Failure, Flags};
 use crate::config::reference;
-use crate::http::tls::{Certificates, TlsFiles};
+use crate::http::transport::tls::{Certificates, TlsFiles};
 
 /// What to do with the configuration.
 #[derive(Debug, Subcommand)]

@@ -12,7 +12,7 @@ use super::{Failure, Flags};
 use crate::admin::{self, AdminCommand, AdminReply, PeerCommand};
 use crate::config::Config;
 use crate::data_folder::{DataFolder, Keys};
-use crate::http::tls::{Certificates, TlsFiles};
+use crate::http::transport::tls::{Certificates, TlsFiles};
 use crate::observe::process;
 use crate::store::SCHEMA_VERSION;
 use crate::store::backup::schema_version;

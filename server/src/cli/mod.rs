@@ -30,7 +30,7 @@ use crate::backup::BackupError;
 use crate::clock::Clock;
 use crate::config::{self, Config, ConfigError, Loaded, Sources};
 use crate::data_folder::{DataFolder, DataFolderError};
-use crate::http::tls::TlsError;
+use crate::http::transport::tls::TlsError;
 use crate::identity::Identity;
 use crate::server::Server;
 use crate::store::{Database, StoreError};

@@ -8,7 +8,7 @@ use super::Failure;
 use super::running::{Running, address_of};
 use super::signals::Signals;
 use crate::config::{BaseUrl, Loaded};
-use crate::http::tls::{Certificates, TlsFiles};
+use crate::http::transport::tls::{Certificates, TlsFiles};
 use crate::observe::logging;
 
 pub(super) async fn run(loaded: Loaded) -> Result<(), Failure> {

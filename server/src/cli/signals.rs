@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
-use crate::http::tls::Certificates;
+use crate::http::transport::tls::Certificates;
 
 /// Status of a process that a second signal cut, as shells report an interrupt.
 const CUT: i32 = 130;

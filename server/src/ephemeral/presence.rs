@@ -11,12 +11,12 @@ use ruma::{OwnedUserId, UserId};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::elsewhere::Elsewhere;
-use super::outlet::Outlet;
+use super::edu_sender::EduSender;
+use super::remote_presence::RemotePresence;
 use crate::clock::Clock;
-use crate::live::Hub;
+use crate::live::Notifier;
 use crate::refusal::Refusal;
-use crate::rooms::RoomTable;
+use crate::rooms::RoomCache;
 use crate::store::Store;
 
 /// Changes that wait to be published. Further ones are not told live; who asks still learns them.
@@ -59,13 +59,13 @@ impl PresenceLimits {
 pub struct Presence {
     clock: Arc<Clock>,
     store: Arc<Store>,
-    table: Arc<RoomTable>,
-    hub: Arc<Hub>,
+    table: Arc<RoomCache>,
+    notifier: Arc<Notifier>,
     limits: PresenceLimits,
     people: Mutex<People>,
     changes: mpsc::Sender<OwnedUserId>,
-    outlet: Outlet,
-    elsewhere: Arc<Elsewhere>,
+    outlet: EduSender,
+    elsewhere: Arc<RemotePresence>,
 }
 
 #[derive(Debug, Default)]
@@ -130,18 +130,18 @@ impl Presence {
     pub fn start(
         clock: Arc<Clock>,
         store: Arc<Store>,
-        table: Arc<RoomTable>,
-        hub: Arc<Hub>,
-        outlet: Outlet,
+        table: Arc<RoomCache>,
+        notifier: Arc<Notifier>,
+        outlet: EduSender,
         limits: PresenceLimits,
     ) -> Arc<Self> {
         let (changes, changed) = mpsc::channel(UNPUBLISHED);
-        let elsewhere = Elsewhere::start(Arc::clone(&store), Arc::clone(&hub), limits.told_members);
+        let elsewhere = RemotePresence::start(Arc::clone(&store), Arc::clone(&notifier), limits.told_members);
         let presence = Arc::new(Self {
             clock,
             store,
             table,
-            hub,
+            notifier,
             limits,
             people: Mutex::default(),
             changes,
@@ -152,7 +152,7 @@ impl Presence {
         // Where nothing is stored, no server has run that could have told anything.
         if presence.store.position() > Position::START {
             let settled = tokio::time::sleep(limits.offline_after);
-            tokio::spawn(void_when(settled, Arc::downgrade(&presence.hub)));
+            tokio::spawn(void_when(settled, Arc::downgrade(&presence.notifier)));
         }
         presence
     }
@@ -241,7 +241,7 @@ impl Presence {
 
     /// The users of other servers.
     #[must_use]
-    pub fn elsewhere(&self) -> &Elsewhere {
+    pub fn elsewhere(&self) -> &RemotePresence {
         &self.elsewhere
     }
 
@@ -370,7 +370,7 @@ impl Presence {
                 });
             }
         }
-        self.hub
+        self.notifier
             .presence_changed(user_id, told.iter().map(|member| &**member));
         self.outlet.presence(user_id, servers);
         Ok(())
@@ -383,9 +383,9 @@ impl Presence {
 
 /// Voids what the server that ran before has told, once those who were there then have had time to come back: nothing is
 /// stored of who typed and who was present, and who does not come back changes nothing that could be told.
-async fn void_when(settled: impl Future<Output = ()>, hub: Weak<Hub>) {
+async fn void_when(settled: impl Future<Output = ()>, notifier: Weak<Notifier>) {
     settled.await;
-    let Some(inboxes) = hub.upgrade().map(|hub| hub.void_passing()) else {
+    let Some(inboxes) = notifier.upgrade().map(|notifier| notifier.void_passing()) else {
         return;
     };
     // Each of them reads the database once.

@@ -8,8 +8,8 @@ use ruma::{OwnedUserId, ServerName, UserId};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::outlet::Outlet;
-use crate::live::Hub;
+use super::edu_sender::EduSender;
+use crate::live::Notifier;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 
@@ -19,8 +19,8 @@ const LONGEST: Duration = Duration::from_secs(120);
 /// Who is typing in which room. Holds members of rooms only, each for a limited time. One task ends what has run out.
 #[derive(Debug)]
 pub struct Typing {
-    hub: Arc<Hub>,
-    outlet: Outlet,
+    notifier: Arc<Notifier>,
+    outlet: EduSender,
     rooms: Mutex<HashMap<i64, TypingIn>>,
     /// Tells the task that something may run out earlier than it thinks.
     changed: Arc<Notify>,
@@ -35,10 +35,10 @@ struct TypingIn {
 impl Typing {
     /// Nobody is typing. Must be called inside the runtime: it starts the task.
     #[must_use]
-    pub fn start(hub: Arc<Hub>, outlet: Outlet) -> Arc<Self> {
+    pub fn start(notifier: Arc<Notifier>, outlet: EduSender) -> Arc<Self> {
         let changed = Arc::new(Notify::new());
         let typing = Arc::new(Self {
-            hub,
+            notifier,
             outlet,
             rooms: Mutex::default(),
             changed: Arc::clone(&changed),
@@ -168,7 +168,7 @@ impl Typing {
     fn tell(&self, room: &Room) {
         let mut members = Vec::with_capacity(room.member_count());
         room.for_each_member(|user_id| members.push(user_id.to_owned()));
-        self.hub
+        self.notifier
             .typing_changed(room.nid, members.iter().map(|user_id| &**user_id));
     }
 

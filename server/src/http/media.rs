@@ -22,11 +22,11 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
-use super::call::{Answer, Call, Reply};
-use super::error::{ApiError, plain};
-use super::range::Part;
+use super::codec::error::{ApiError, plain};
+use super::codec::extractors::{Answer, Call, Reply};
+use super::codec::range::Part;
+use super::codec::streamed_body::Upload;
 use super::router::{Endpoints, Routes};
-use super::upload::Upload;
 use crate::media::{About, Opened, ThumbnailSize};
 use crate::refusal::Refusal;
 use crate::server::Server;

@@ -1,56 +1,16 @@
 //! The client API: HTTP in, typed domain calls, HTTP out. Handlers extract, make one domain call and convert; files
 //! are named as the Matrix specification names things.
 
-mod account;
-mod account_data;
-mod aliases;
-mod asker;
-pub mod call;
-mod capabilities;
-pub mod client_address;
-mod completed;
-mod connection;
-mod devices;
-mod directory;
-pub mod error;
-mod filters;
-pub mod health;
-mod interactive_auth;
-mod keys;
-pub mod listener;
-mod login;
+mod accounts;
+pub mod codec;
+pub mod discovery;
+mod encryption;
 mod media;
-mod presence;
-mod profile;
-mod push_rules;
-mod range;
-mod receipts;
-mod register;
-mod relations;
-pub mod request_log;
-mod rest;
-mod room_creation;
-mod room_history;
-mod room_membership;
-mod room_previews;
-mod room_sending;
-mod room_state;
-mod room_upgrade;
+mod rooms;
 pub mod router;
-mod session;
-mod spending;
-mod stall;
-mod sync;
-pub mod tls;
-mod to_device;
-mod typing;
-mod upload;
-mod user_directory;
-mod versions;
-pub mod websocket;
-pub mod websocket_frames;
-mod well_known;
-mod written;
+pub mod syncing;
+pub mod transport;
+mod user_data;
 
 use std::sync::Arc;
 
@@ -67,7 +27,7 @@ pub fn router(server: Arc<Server>) -> Router {
         .fallback(router::unknown_path)
         .method_not_allowed_fallback(router::unknown_method)
         .layer(middleware::from_fn(router::cross_origin))
-        .layer(middleware::from_fn(request_log::observe))
+        .layer(middleware::from_fn(codec::request_log::observe))
         .with_state(server)
 }
 
@@ -80,36 +40,36 @@ pub fn endpoints() -> Vec<Served> {
 /// One chapter after the other, as the specification has them.
 fn routes() -> Routes {
     Routes::new()
-        .merge(versions::routes())
-        .merge(register::routes())
-        .merge(login::routes())
-        .merge(room_creation::routes())
-        .merge(room_membership::routes())
-        .merge(room_sending::routes())
-        .merge(sync::routes())
-        .merge(websocket::routes())
-        .merge(session::routes())
-        .merge(account::routes())
-        .merge(devices::routes())
-        .merge(profile::routes())
-        .merge(user_directory::routes())
-        .merge(room_state::routes())
-        .merge(room_history::routes())
-        .merge(relations::routes())
-        .merge(aliases::routes())
-        .merge(directory::routes())
-        .merge(room_upgrade::routes())
-        .merge(room_previews::routes())
-        .merge(account_data::routes())
-        .merge(filters::routes())
-        .merge(push_rules::routes())
-        .merge(receipts::routes())
-        .merge(typing::routes())
-        .merge(presence::routes())
-        .merge(keys::routes())
-        .merge(to_device::routes())
+        .merge(discovery::versions::routes())
+        .merge(accounts::register::routes())
+        .merge(accounts::login::routes())
+        .merge(rooms::creation::routes())
+        .merge(rooms::membership::routes())
+        .merge(rooms::sending::routes())
+        .merge(syncing::long_poll::routes())
+        .merge(syncing::websocket::routes())
+        .merge(accounts::session::routes())
+        .merge(accounts::account::routes())
+        .merge(accounts::devices::routes())
+        .merge(accounts::profile::routes())
+        .merge(accounts::user_directory::routes())
+        .merge(rooms::state::routes())
+        .merge(rooms::history::routes())
+        .merge(rooms::relations::routes())
+        .merge(rooms::aliases::routes())
+        .merge(rooms::directory::routes())
+        .merge(rooms::upgrade::routes())
+        .merge(rooms::previews::routes())
+        .merge(user_data::account_data::routes())
+        .merge(user_data::filters::routes())
+        .merge(user_data::push_rules::routes())
+        .merge(user_data::receipts::routes())
+        .merge(user_data::typing::routes())
+        .merge(user_data::presence::routes())
+        .merge(encryption::keys::routes())
+        .merge(encryption::to_device::routes())
         .merge(media::routes())
-        .merge(capabilities::routes())
-        .merge(well_known::routes())
-        .merge(health::routes())
+        .merge(discovery::capabilities::routes())
+        .merge(discovery::well_known::routes())
+        .merge(discovery::health::routes())
 }

@@ -10,7 +10,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use ruma::api::Metadata;
 use ruma::api::path_builder::PathBuilder;
 
-use super::error::plain;
+use super::codec::error::plain;
 use crate::limits::spending::{self, Spending};
 use crate::server::Server;
 
@@ -53,7 +53,7 @@ impl Routes {
         let spends = spending::of_endpoint(method.as_str(), path);
         let mut methods = on(filter, handler);
         if let Some(spends) = spends {
-            // Spent by the extractors, which know who calls: `super::spending`.
+            // Spent by the extractors, which know who calls: `super::codec::spending`.
             methods = methods.route_layer(Extension(spends));
         }
         self.router = self.router.route(path, methods);

@@ -11,8 +11,8 @@ use super::query::has_key;
 use super::{Keys, check_key_size, check_name};
 use crate::accounts::Caller;
 use crate::refusal::Refusal;
-use crate::store::credentials::Credentials;
-use crate::store::device_keys::{CrossSigningKey, KeySignature};
+use crate::store::accounts::credentials::Credentials;
+use crate::store::encryption::device_keys::{CrossSigningKey, KeySignature};
 
 /// Signatures in one request.
 const SIGNATURES: usize = 1000;

@@ -7,7 +7,7 @@ use ruma::{OwnedServerName, OwnedUserId};
 use super::{FromOthers, Keys, check_key_size, check_name};
 use crate::accounts::Caller;
 use crate::refusal::Refusal;
-use crate::store::one_time_keys::{Claim, NewKey};
+use crate::store::encryption::one_time_keys::{Claim, NewKey};
 
 /// Keys that one request may claim.
 const CLAIMS: usize = 5000;

@@ -12,7 +12,7 @@ use super::cross_signing::check_key;
 use super::upload::check_identity;
 use super::{Claimed, Found};
 use crate::refusal::Refusal;
-use crate::store::one_time_keys::Claim;
+use crate::store::encryption::one_time_keys::Claim;
 
 /// The devices and keys of one user, as JSON objects.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

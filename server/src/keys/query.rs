@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{FromOthers, Keys, UserKeys};
 use crate::accounts::Caller;
 use crate::refusal::Refusal;
-use crate::store::device_keys::KeySignature;
+use crate::store::encryption::device_keys::KeySignature;
 
 /// The keys that were found, as JSON objects.
 #[derive(Clone, Debug, Default)]

@@ -11,9 +11,9 @@ use super::{Keys, check_name};
 use crate::accounts::Caller;
 use crate::observe::metrics;
 use crate::refusal::Refusal;
-use crate::store::peer_messages::PeerMessage;
-use crate::store::to_device::{Addressed, Sending};
-use crate::store::waiting::{QueueLimits, Shares};
+use crate::store::encryption::to_device::{Addressed, Sending};
+use crate::store::federation::peer_messages::PeerMessage;
+use crate::store::waiting_quota::{QueueLimits, Shares};
 
 /// Messages that may wait for one device, of everybody together: what one sync may carry.
 pub const WAITING: usize = 20_000;

@@ -10,7 +10,7 @@ use super::one_time::key_of;
 use super::{KeyCounts, Keys, check_key_size, check_name};
 use crate::accounts::Caller;
 use crate::refusal::Refusal;
-use crate::store::one_time_keys::{KeysRefused, NewKey};
+use crate::store::encryption::one_time_keys::{KeysRefused, NewKey};
 
 /// One-time keys that a device may offer at a time.
 const ONE_TIME_KEYS: usize = 1000;

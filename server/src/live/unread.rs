@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use maru_protocol::cursor::Place;
 use ruma::UserId;
 
-use crate::store::events::{Notify, StoredEvent};
-use crate::store::notifications::Unread;
+use crate::store::rooms::events::{Notify, StoredEvent};
+use crate::store::rooms::notifications::Unread;
 
 /// Unread counts of a room for one user: the database's answer, and what was delivered since.
 #[derive(Clone, Debug, Default)]

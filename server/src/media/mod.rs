@@ -2,13 +2,13 @@
 //! database, their content in files that are written once and never changed.
 
 mod download;
-mod elsewhere;
 mod files;
 mod media_type;
+mod remote;
 mod sweep;
 mod thumbnail;
-mod underway;
 mod upload;
+mod uploads_in_progress;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use ruma::{OwnedUserId, ServerName};
 use tokio::sync::Notify;
 
 pub use download::Opened;
-pub use elsewhere::{Fetched, OtherServers};
+pub use remote::{Fetched, OtherServers};
 pub use thumbnail::ThumbnailSize;
 pub use upload::About;
 
@@ -27,9 +27,9 @@ use crate::fair_semaphore::FairSemaphore;
 use crate::identity::Identity;
 use crate::refusal::Refusal;
 use crate::store::Store;
-use elsewhere::{Elsewhere, Passing};
 use files::Files;
-use underway::Underway;
+use remote::{Elsewhere, Passing};
+use uploads_in_progress::Underway;
 
 /// Thumbnails that are made at once: each holds a decoded picture in memory. Of one user one is made at a time.
 const THUMBNAILS_AT_ONCE: usize = 2;

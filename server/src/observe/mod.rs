@@ -5,4 +5,4 @@ pub mod logging;
 pub mod metrics;
 pub mod peers;
 pub mod process;
-pub mod seldom;
+pub mod rate_limited_log;

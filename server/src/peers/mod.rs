@@ -1,60 +1,33 @@
 //! Peers: the homeserver's side of federation (`spec/federation.md`). Wire messages stop here: inside are the words of
 //! the domain, outside is `maru_federation`.
 //!
-//! - [`keyring`]: who is who: server records and signing keys. [`own_record`]: this server's own.
-//! - [`proving`]: which key belongs to a name. [`look_up`]: what a domain's web server says.
-//! - [`book`]: where peers are. [`guide`]: finding those that nobody named. [`known`]: what an admin sees and does.
-//! - [`homeserver`]: what the pool of connections asks for.
-//! - [`outgoing`]: what a peer is sent. [`sorting`]: what comes and is worth storing. [`inbox`]: what came, room by room;
-//!   [`inbox_sizes`]: how much of whom at most. [`strays`]: who has left and does not know it.
-//! - [`verify`]: the checks that need no room. [`dropped`]: what fails them. [`fetch`]: filling a gap. [`filling`]: which
+//! - [`identity::keyring`]: who is who: server records and signing keys. [`identity::own_record`]: this server's own.
+//! - [`identity::key_verification`]: which key belongs to a name. [`identity::well_known`]: what a domain's web server says.
+//! - [`identity::address_book`]: where peers are. [`identity::address_lookup`]: finding those that nobody named. [`identity::admin_view`]: what an admin sees and does.
+//! - [`pool_adapter`]: what the pool of connections asks for.
+//! - [`outgoing`]: what a peer is sent. [`inbound::pdu_precheck`]: what comes and is worth storing. [`inbound::inbox`]: what came, room by room;
+//!   [`inbound::inbox_quota`]: how much of whom at most. [`inbound::departed_servers`]: who has left and does not know it.
+//! - [`inbound::verify`]: the checks that need no room. [`inbound::drop_counters`]: what fails them. [`backfill::missing_events`]: filling a gap. [`backfill::gap_scheduler`]: which
 //!   ones of a room, beside its inbox.
-//! - [`slowing`]: whose log is read slowly, because much of it is dropped.
-//! - [`reading`]: what clients read of a room's history, with what is fetched for it from the [`past`], which
-//!   [`replica`] fetches in the background too. [`backfills`]: what of it is on its way. [`unhelpful`]: who is asked last
-//!   for events. [`tree`] and [`public_rooms`]: rooms that are elsewhere.
-//! - [`answers`]: what other servers ask. [`ask`]: what this one asks. [`told_state`]: the largest answer.
-//! - [`entering`]: joining, leaving and knocking through another server, with an event of our own from a [`template`].
-//!   [`inviting`]: both ends of an invitation. [`locating`]: what a name means, and whom to ask.
-//! - [`to_device`], [`device_lists`], [`receipts`], [`profiles`], [`ephemeral`]: what crosses servers beside events.
+//! - [`inbound::throttle`]: whose log is read slowly, because much of it is dropped.
+//! - [`backfill::federated_history`]: what clients read of a room's history, with what is fetched for it from the [`backfill::history`], which
+//!   [`backfill::scheduler`] fetches in the background too. [`backfill::pages`]: what of it is on its way. [`backfill::unresponsive`]: who is asked last
+//!   for events. [`directory::space_hierarchy`] and [`directory::public_rooms`]: rooms that are elsewhere.
+//! - [`request_handlers`]: what other servers ask. [`rpc_client`]: what this one asks. [`backfill::remote_state`]: the largest answer.
+//! - [`membership::remote_join`]: joining, leaving and knocking through another server, with an event of our own from a [`membership::make_membership`].
+//!   [`membership::invites`]: both ends of an invitation. [`membership::room_resolution`]: what a name means, and whom to ask.
+//! - [`edus::to_device`], [`edus::device_lists`], [`edus::receipts`], [`directory::profiles`], [`edus::typing_and_presence`]: what crosses servers beside events.
 
-mod answers;
-mod ask;
-mod backfills;
-mod book;
-mod device_lists;
-mod dropped;
-mod entering;
-mod ephemeral;
-mod fetch;
-mod filling;
-mod guide;
-mod homeserver;
-mod inbox;
-mod inbox_sizes;
-mod inviting;
-mod keyring;
-mod known;
-mod locating;
-mod look_up;
+mod backfill;
+mod directory;
+mod edus;
+mod identity;
+mod inbound;
+mod membership;
 mod outgoing;
-mod own_record;
-mod past;
-mod profiles;
-mod proving;
-mod public_rooms;
-mod reading;
-mod receipts;
-mod replica;
-mod slowing;
-mod sorting;
-mod strays;
-mod template;
-mod to_device;
-mod told_state;
-mod tree;
-mod unhelpful;
-mod verify;
+mod pool_adapter;
+mod request_handlers;
+mod rpc_client;
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
@@ -69,14 +42,14 @@ use maru_protocol::record::SignedRecord;
 use ruma::{OwnedServerName, ServerName};
 use tokio::sync::mpsc;
 
-pub use book::Book;
-pub use keyring::{Keyring, NotKept};
-pub use known::{PeerSeen, Pong};
-pub use look_up::LookUpError;
-pub use own_record::OwnRecord;
-pub use proving::RefusedKey;
-pub use public_rooms::TheirRooms;
-pub use tree::{HierarchyQuery, TreePage};
+pub use directory::public_rooms::RemoteDirectory;
+pub use directory::space_hierarchy::{HierarchyQuery, TreePage};
+pub use identity::address_book::KnownAddresses;
+pub use identity::admin_view::{PeerSeen, Pong};
+pub use identity::key_verification::RefusedKey;
+pub use identity::keyring::{Keyring, NotKept};
+pub use identity::own_record::OwnRecord;
+pub use identity::well_known::LookUpError;
 
 use crate::accounts::Accounts;
 use crate::clock::Clock;
@@ -85,17 +58,17 @@ use crate::ephemeral::{News, Presence, Typing};
 use crate::fair_semaphore::FairSemaphore;
 use crate::identity::Identity;
 use crate::keys::{Keys, OtherServers};
-use crate::live::{Destinations, Tail};
+use crate::live::{PeerWakeups, RecentEvents};
 use crate::media::{self, Media};
 use crate::observe::metrics;
 use crate::receipts::Receipts;
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
-use crate::rooms::turns::Turns;
+use crate::rooms::room_locks::RoomLocks;
 use crate::store::Store;
-use ask::Road;
-use look_up::LookUps;
-use proving::RefusedKeys;
+use identity::key_verification::RefusedKeys;
+use identity::well_known::WellKnown;
+use rpc_client::RpcClient;
 
 /// How long a message waits for a server that is away, and its id is remembered at the receiver, in milliseconds: 30
 /// days.
@@ -148,9 +121,9 @@ pub struct Parts {
     /// Files that users upload and download.
     pub media: Arc<Media>,
     /// Servers that the log has something new for.
-    pub destinations: Arc<Destinations>,
+    pub destinations: Arc<PeerWakeups>,
     /// The newest events of this server.
-    pub tail: Arc<Tail>,
+    pub tail: Arc<RecentEvents>,
 }
 
 /// Everything that federation needs to work.
@@ -163,34 +136,34 @@ pub struct Peers {
     keys: Arc<Keys>,
     receipts: Arc<Receipts>,
     accounts: Arc<Accounts>,
-    profiles: profiles::Profiles,
-    ephemeral: ephemeral::Ephemeral,
+    profiles: directory::profiles::Profiles,
+    ephemeral: edus::typing_and_presence::Ephemeral,
     media: Arc<Media>,
     keyring: Arc<Keyring>,
-    book: Book,
+    book: KnownAddresses,
     /// Names that the admin has added to those of the configuration.
     added: RwLock<HashSet<OwnedServerName>>,
-    look_ups: OnceLock<LookUps>,
+    look_ups: OnceLock<WellKnown>,
     refused_keys: RefusedKeys,
     settings: PeerSettings,
     record: OnceLock<SignedRecord>,
-    destinations: Arc<Destinations>,
-    tail: Arc<Tail>,
+    destinations: Arc<PeerWakeups>,
+    tail: Arc<RecentEvents>,
     sharing: RwLock<HashSet<OwnedServerName>>,
     /// When that was last looked up, in milliseconds since 1970.
     looked_at: AtomicU64,
-    inbox: inbox::Inbox,
-    inbox_sizes: inbox_sizes::InboxSizes,
-    drops: dropped::Drops,
-    slowing: slowing::Slowing,
+    inbox: inbound::inbox::Inbox,
+    inbox_sizes: inbound::inbox_quota::InboxQuotas,
+    drops: inbound::drop_counters::DropCounters,
+    throttle: inbound::throttle::Throttle,
     gaps: FairSemaphore<OwnedServerName>,
     states: FairSemaphore<OwnedServerName>,
-    turns: Turns,
-    backfills: backfills::Backfills,
-    unhelpful: unhelpful::Unhelpful,
-    replicas: Arc<replica::Replicas>,
-    strays: strays::Strays,
-    road: OnceLock<Road>,
+    turns: RoomLocks,
+    backfills: backfill::pages::Backfills,
+    unhelpful: backfill::unresponsive::Unhelpful,
+    replicas: Arc<backfill::scheduler::BackfillQueue>,
+    departed_servers: inbound::departed_servers::DepartedServers,
+    rpc_client: OnceLock<RpcClient>,
     address: OnceLock<SocketAddr>,
 }
 
@@ -208,7 +181,7 @@ impl Peers {
         let store = Arc::clone(parts.rooms.store());
         let keyring = Arc::new(Keyring::open(&store, &settings.peers).await?);
         parts.receipts.resume().await?;
-        let book = Book::default();
+        let book = KnownAddresses::default();
         keyring.each_newest(|record| book.learn(record));
         for peer in &settings.peers {
             book.add(peer.name.clone(), peer.addresses.iter().cloned());
@@ -221,8 +194,8 @@ impl Peers {
             keys: parts.keys,
             receipts: parts.receipts,
             accounts: parts.accounts,
-            profiles: profiles::Profiles::default(),
-            ephemeral: ephemeral::Ephemeral::new(parts.typing, parts.presence, parts.news),
+            profiles: directory::profiles::Profiles::default(),
+            ephemeral: edus::typing_and_presence::Ephemeral::new(parts.typing, parts.presence, parts.news),
             media: parts.media,
             keyring,
             book,
@@ -235,18 +208,26 @@ impl Peers {
             tail: parts.tail,
             sharing: RwLock::default(),
             looked_at: AtomicU64::new(0),
-            inbox: inbox::Inbox::default(),
-            inbox_sizes: inbox_sizes::InboxSizes::default(),
-            drops: dropped::Drops::default(),
-            slowing: slowing::Slowing::default(),
-            gaps: FairSemaphore::new(filling::IN_ALL, filling::OF_ONE, MOST_WAITING),
-            states: FairSemaphore::new(answers::STATES_IN_ALL, answers::STATES_OF_ONE, MOST_WAITING),
-            turns: Turns::default(),
-            backfills: backfills::Backfills::default(),
-            unhelpful: unhelpful::Unhelpful::default(),
+            inbox: inbound::inbox::Inbox::default(),
+            inbox_sizes: inbound::inbox_quota::InboxQuotas::default(),
+            drops: inbound::drop_counters::DropCounters::default(),
+            throttle: inbound::throttle::Throttle::default(),
+            gaps: FairSemaphore::new(
+                backfill::gap_scheduler::IN_ALL,
+                backfill::gap_scheduler::OF_ONE,
+                MOST_WAITING,
+            ),
+            states: FairSemaphore::new(
+                request_handlers::STATES_IN_ALL,
+                request_handlers::STATES_OF_ONE,
+                MOST_WAITING,
+            ),
+            turns: RoomLocks::default(),
+            backfills: backfill::pages::Backfills::default(),
+            unhelpful: backfill::unresponsive::Unhelpful::default(),
             replicas: Arc::default(),
-            strays: strays::Strays::default(),
-            road: OnceLock::new(),
+            departed_servers: inbound::departed_servers::DepartedServers::default(),
+            rpc_client: OnceLock::new(),
             address: OnceLock::new(),
         });
         let others: Weak<dyn OtherServers> = Arc::<Self>::downgrade(&peers);
@@ -289,17 +270,17 @@ impl Peers {
         let _ = self.record.set(record);
         let transport = Quic::new(tls_key, socket).map_err(Refusal::internal)?;
         let address = transport.local_address().map_err(Refusal::internal)?;
-        let door = Arc::new(homeserver::Door::open(Arc::clone(self))?);
+        let adapter = Arc::new(pool_adapter::PoolAdapter::open(Arc::clone(self))?);
         let pool = Pool::start(
-            door,
-            Arc::new(guide::Guide(Arc::clone(self))),
+            adapter,
+            Arc::new(identity::address_lookup::PeerLookup(Arc::clone(self))),
             Arc::new(transport),
             maru_federation::pool::Settings {
                 longest_retry: LONGEST_RETRY,
                 ..maru_federation::pool::Settings::default()
             },
         );
-        let _ = self.road.set(Road(pool.clone()));
+        let _ = self.rpc_client.set(RpcClient(pool.clone()));
         let _ = self.address.set(address);
         self.resume_inbox().await?;
         self.replicate().await?;
@@ -334,20 +315,20 @@ impl Peers {
 
     /// Ends all connections in order.
     pub async fn stop(&self) {
-        if let Some(road) = self.road.get() {
-            road.0.shut_down().await;
+        if let Some(rpc_client) = self.rpc_client.get() {
+            rpc_client.0.shut_down().await;
         }
     }
 
     /// The connections, if this server speaks with others.
     #[must_use]
     pub fn pool(&self) -> Option<&Pool> {
-        self.road.get().map(|road| &road.0)
+        self.rpc_client.get().map(|rpc_client| &rpc_client.0)
     }
 
     /// Where peers are.
     #[must_use]
-    pub fn book(&self) -> &Book {
+    pub fn book(&self) -> &KnownAddresses {
         &self.book
     }
 
@@ -367,7 +348,8 @@ impl Peers {
         let dropped = self.store.expire_peer_messages(before).await?;
         metrics::PEER_MESSAGES_DROPPED.add(dropped);
         let looked_at = self.looked_at.load(Ordering::Relaxed);
-        if self.road.get().is_some() && self.clock.now_ms().saturating_sub(looked_at) >= SHARING_KEPT_MS {
+        if self.rpc_client.get().is_some() && self.clock.now_ms().saturating_sub(looked_at) >= SHARING_KEPT_MS
+        {
             self.look_who_shares().await?;
         }
         self.receipts.expire().await

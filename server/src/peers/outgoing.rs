@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use maru_federation::homeserver::LogPage;
 use maru_protocol::cursor::Position;
-use maru_protocol::outgoing::{Page, Room, cursor_at, position_of};
+use maru_protocol::log_paging::{Page, Room, cursor_at, position_of};
 use maru_protocol::wire::bounded::Text;
 use maru_protocol::wire::log::{Cursor, DeviceList, Event, LogItem, Receipt, Skipped, ToDevice};
 use maru_protocol::wire::message::RoomExtremities;
@@ -14,9 +14,9 @@ use ruma::ServerName;
 
 use super::Peers;
 use crate::refusal::Refusal;
-use crate::store::events::StoredEvent;
-use crate::store::outgoing::ForPeer;
-use crate::store::peer_messages::Delivered;
+use crate::store::federation::outgoing::ForPeer;
+use crate::store::federation::peer_messages::Delivered;
+use crate::store::rooms::events::StoredEvent;
 
 impl Peers {
     /// The next page of the log for a peer. Rooms with more waiting than the peer is meant to be sent are skipped: the

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::limits::{CONDITIONS, KEYS, Steps, WILD_CHARACTERS};
 use super::pattern::Pattern;
-use crate::store::events::Notify;
+use crate::store::rooms::events::Notify;
 
 /// What rules look at.
 #[derive(Debug)]

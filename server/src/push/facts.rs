@@ -6,7 +6,7 @@ use ruma::OwnedUserId;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::store::events::Notify;
+use crate::store::rooms::events::Notify;
 
 /// The part of an event that the predefined rules look at.
 #[derive(Clone, Debug, Default)]

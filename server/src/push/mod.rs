@@ -6,12 +6,12 @@
 //! there are; each member with own rules adds the matching of those rules, up to a number of steps (`limits`). Much work
 //! is done off the async threads, with a fair share for each sender.
 
-mod carried;
+mod carry_over;
 mod compiled;
+mod custom_rules;
 mod facts;
 mod ignored;
 mod limits;
-mod own;
 mod pattern;
 mod rules;
 
@@ -22,17 +22,17 @@ use maru_protocol::event::Draft;
 use ruma::{OwnedUserId, ServerName, UserId};
 
 use compiled::{Compiled, Scene, event_of};
+pub use custom_rules::CustomRules;
+use custom_rules::Own;
 pub use facts::Facts;
 pub use ignored::{IGNORED_USERS, ignored_users};
 use limits::{STEPS_AT_ONCE, Steps};
-use own::Own;
-pub use own::OwnRules;
 pub use rules::{PUSH_RULES, find};
 
 use crate::fair_semaphore::FairSemaphore;
 use crate::refusal::Refusal;
-use crate::store::account_data::GLOBAL;
-use crate::store::events::Notify;
+use crate::store::accounts::account_data::GLOBAL;
+use crate::store::rooms::events::Notify;
 use crate::store::{Store, StoreError};
 
 /// Events that make much work and are judged at once; of one sender or other server, one.
@@ -42,7 +42,7 @@ const JUDGED_AT_ONCE: usize = 2;
 #[derive(Debug)]
 pub struct Push {
     store: Arc<Store>,
-    own: Arc<OwnRules>,
+    own: Arc<CustomRules>,
     /// By who sends: a user of this server, or another server.
     judging: FairSemaphore<String>,
 }
@@ -87,7 +87,7 @@ impl Push {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn open(store: Arc<Store>, own: Arc<OwnRules>) -> Result<Self, StoreError> {
+    pub async fn open(store: Arc<Store>, own: Arc<CustomRules>) -> Result<Self, StoreError> {
         for (user_id, room) in store.owners_of_push_rules().await? {
             own.follow(&user_id);
             if let Some(room) = room {

@@ -16,7 +16,7 @@ use super::compiled::{is_own, size};
 use super::limits::{ALL_BYTES, CONDITIONS, PARTS_PER_RULE, RULES, TEXT_BYTES, WILD_CHARACTERS};
 use super::pattern::LONGEST;
 use crate::refusal::Refusal;
-use crate::store::account_data::GLOBAL;
+use crate::store::accounts::account_data::GLOBAL;
 
 /// The type of account data that holds push rules.
 pub const PUSH_RULES: &str = "m.push_rules";

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::compiled::{Compiled, Scene, event_of};
 use super::facts::Facts;
 use super::limits::Steps;
-use crate::store::events::Notify;
+use crate::store::rooms::events::Notify;
 
 const SENDER: &str = "@sender:example.org";
 

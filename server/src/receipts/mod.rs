@@ -1,7 +1,7 @@
 //! How far users have read: receipts, public, private and by thread, and the fully-read marker (client-server API,
 //! "Receipts" and "Fully read markers").
 
-mod elsewhere;
+mod remote;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use maru_protocol::cursor::Place;
 use ruma::{EventId, OwnedEventId, RoomId, UserId};
 
 use crate::clock::Clock;
-use crate::live::Awaited;
+use crate::live::EventWaiters;
 use crate::refusal::Refusal;
 use crate::rooms::{Room, Rooms};
 use crate::store::Store;
-use crate::store::account_data::AccountData;
-use crate::store::events::StoredEvent;
+use crate::store::accounts::account_data::AccountData;
 use crate::store::log::{Change, Record};
-use crate::store::receipts::Receipt;
+use crate::store::rooms::events::StoredEvent;
+use crate::store::rooms::receipts::Receipt;
 
-pub use elsewhere::HeardReceipt;
+pub use remote::HeardReceipt;
 
 /// The type of account data that holds the fully-read marker.
 const FULLY_READ: &str = "m.fully_read";
@@ -80,13 +80,13 @@ pub struct Receipts {
     clock: Arc<Clock>,
     store: Arc<Store>,
     rooms: Arc<Rooms>,
-    awaited: Arc<Awaited>,
+    awaited: Arc<EventWaiters>,
 }
 
 impl Receipts {
     /// Receipts over a store; `awaited` hears of its commits.
     #[must_use]
-    pub fn new(clock: Arc<Clock>, store: Arc<Store>, rooms: Arc<Rooms>, awaited: Arc<Awaited>) -> Self {
+    pub fn new(clock: Arc<Clock>, store: Arc<Store>, rooms: Arc<Rooms>, awaited: Arc<EventWaiters>) -> Self {
         Self {
             clock,
             store,

@@ -1,5 +1,12 @@
 //! The one way by which a local event enters a room.
 
+pub(super) mod event_builder;
+pub(super) mod push_evaluation;
+pub(super) mod relation;
+pub(super) mod send;
+pub(super) mod state_checks;
+pub(super) mod transactions;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -7,15 +14,15 @@ use maru_protocol::auth;
 use maru_protocol::event::{Draft, Event};
 use maru_protocol::state::{EventNid, State};
 
-use super::chain::{Chain, Known, NotAdded};
 use super::create::{FirstEvents, empty_head};
 use super::{Room, Rooms};
 use crate::push::Verdict;
 use crate::refusal::Refusal;
 use crate::store::StoreError;
-use crate::store::events::StoredEvent;
 use crate::store::log::{Change, Pending, Record};
 use crate::store::rooms::NewRoom;
+use crate::store::rooms::events::StoredEvent;
+use event_builder::{EventBuilder, Known, NotAdded};
 
 /// How often building is tried on a head that keeps changing under it.
 const ATTEMPTS: usize = 16;
@@ -62,7 +69,7 @@ impl Rooms {
             // Built on what is durable: others can only judge by what they can be sent.
             let head = room.head();
             self.load_needed(room, &head.state, &draft, &mut known).await?;
-            let chain = Chain {
+            let chain = EventBuilder {
                 identity: &self.identity,
                 version: room.version,
                 max_event_bytes: room.max_event_bytes,
@@ -113,7 +120,7 @@ impl Rooms {
         let mut lock = room.lock();
         let mut draft = draft.clone();
         draft.origin_server_ts = lock.stamp(draft.origin_server_ts);
-        let mut chain = Chain {
+        let mut chain = EventBuilder {
             identity: &self.identity,
             version: room.version,
             max_event_bytes: room.max_event_bytes,
@@ -141,7 +148,7 @@ impl Rooms {
     pub(super) async fn append_new_room(&self, first: FirstEvents) -> Result<Arc<Room>, Refusal> {
         let verdicts = self.judge_first(first.new_room.nid, &first.drafts).await?;
         let mut known = Known::new();
-        let mut chain = Chain {
+        let mut chain = EventBuilder {
             identity: &self.identity,
             version: first.version,
             max_event_bytes: first.max_event_bytes,

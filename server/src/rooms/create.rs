@@ -1,5 +1,7 @@
 //! Making a room (client-server API, "Creation").
 
+pub(super) mod initial_state;
+
 use std::sync::Arc;
 
 use maru_protocol::canonical::Content;
@@ -11,10 +13,9 @@ use maru_protocol::version::RoomVersion;
 use ruma::{OwnedRoomAliasId, OwnedUserId, RoomId};
 use serde_json::{Map, Value};
 
-use super::first_state;
 use super::{Room, Rooms};
 use crate::refusal::Refusal;
-use crate::store::people::People;
+use crate::store::accounts::member_profiles::People;
 use crate::store::rooms::{NewAlias, NewRoom, RoomHead};
 
 /// Most users that a new room may invite, and most events of its `initial_state`. More come one by one later.
@@ -146,8 +147,8 @@ impl Rooms {
 
     fn first_events(&self, request: NewRoomRequest, people: &People) -> Result<FirstEvents, Refusal> {
         self.lay_out(Plan {
-            create: first_state::create_content(&request)?,
-            state: first_state::after_create(&request, people)?,
+            create: initial_state::create_content(&request)?,
+            state: initial_state::after_create(&request, people)?,
             version: request.version,
             creator: request.creator,
             alias: request.alias,

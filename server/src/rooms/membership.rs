@@ -1,5 +1,9 @@
 //! Coming and going (client-server API, "Room membership").
 
+pub(super) mod profile_propagation;
+pub(super) mod remote_invites;
+pub(super) mod server_acl;
+
 use std::sync::Arc;
 
 use maru_protocol::auth::PowerLevels;
@@ -11,8 +15,8 @@ use serde_json::{Map, Value, json};
 
 use super::{Room, Rooms};
 use crate::refusal::Refusal;
-use crate::store::events::StoredEvent;
-use crate::store::people::{People, Person};
+use crate::store::accounts::member_profiles::{People, Person};
+use crate::store::rooms::events::StoredEvent;
 
 /// The content of a membership event. Whoever is in a room, or asked to be, is shown with name and picture.
 pub(super) fn member_content(

@@ -1,43 +1,18 @@
 //! Rooms: what happens in them and who may see it.
 //!
-//! [`Room`] holds one room's heads; [`chain`] builds events on a head; [`Rooms::append`] is the one way by which a local
+//! [`Room`] holds one room's heads; [`append::event_builder`] builds events on a head; [`Rooms::append`] is the one way by which a local
 //! event enters a room. The other files are one kind of action each.
 
-mod aliases;
 mod append;
-mod at_time;
-pub mod audience;
-mod bundle;
-mod chain;
+mod cache;
 mod create;
-mod directory;
-mod erased;
-mod first_state;
-mod hierarchy;
-pub mod history;
+mod discovery;
 pub mod ingest;
-mod judge;
-mod loading;
-mod members;
 mod membership;
-mod outside;
-mod read_state;
-mod relation;
-pub mod relations;
-mod room;
-mod send;
-mod server_acl;
-mod show_profile;
-mod state_checks;
-mod stripped;
-mod successor;
-mod summary;
-mod table;
-mod transactions;
-pub mod turns;
+pub mod room_locks;
+pub mod server_visibility;
+pub mod timeline;
 mod upgrade;
-mod upgraded_levels;
-pub mod view;
 pub mod visibility;
 
 use std::sync::Arc;
@@ -47,12 +22,12 @@ use maru_protocol::state::State;
 use ruma::OwnedServerName;
 
 pub use append::Effects;
+pub use append::transactions::Transaction;
+pub use cache::room::Room;
+pub use cache::room_cache::RoomCache;
 pub use create::{NewRoomRequest, Preset, StateDraft};
-pub use directory::{DirectoryPage, DirectoryQuery, PageToken};
-pub use hierarchy::{TreeChild, TreeRoom};
-pub use room::Room;
-pub use table::RoomTable;
-pub use transactions::Transaction;
+pub use discovery::directory::{DirectoryPage, DirectoryQuery, PageToken};
+pub use discovery::hierarchy::{TreeChild, TreeRoom};
 
 use crate::clock::Clock;
 use crate::fair_semaphore::FairSemaphore;
@@ -60,7 +35,7 @@ use crate::identity::Identity;
 use crate::push::Push;
 use crate::refusal::Refusal;
 use crate::store::Store;
-use crate::store::events::StoredEvent;
+use crate::store::rooms::events::StoredEvent;
 
 /// Everything that rooms need to work.
 #[derive(Debug)]
@@ -68,16 +43,16 @@ pub struct Rooms {
     identity: Arc<Identity>,
     clock: Arc<Clock>,
     store: Arc<Store>,
-    table: Arc<RoomTable>,
+    table: Arc<RoomCache>,
     push: Arc<Push>,
     /// Longest `body` of a local message, in characters.
     message_characters: usize,
     /// Most events that the verdict on a received one may look at.
     verdict_events: usize,
-    transactions: transactions::Transactions,
-    erased: erased::Erased,
+    transactions: append::transactions::Transactions,
+    erased: timeline::erased::Erased,
     /// Who stores received events, room by room.
-    ingesting: turns::Turns,
+    ingesting: room_locks::RoomLocks,
     /// State resolution and what else takes long, by the servers whose events need it.
     resolving: FairSemaphore<OwnedServerName>,
     /// Held while rooms are read from the database.
@@ -91,7 +66,7 @@ impl Rooms {
         identity: Arc<Identity>,
         clock: Arc<Clock>,
         store: Arc<Store>,
-        table: Arc<RoomTable>,
+        table: Arc<RoomCache>,
         push: Arc<Push>,
         message_characters: usize,
         verdict_events: usize,
@@ -104,9 +79,9 @@ impl Rooms {
             push,
             message_characters,
             verdict_events,
-            transactions: transactions::Transactions::default(),
-            erased: erased::Erased::default(),
-            ingesting: turns::Turns::default(),
+            transactions: append::transactions::Transactions::default(),
+            erased: timeline::erased::Erased::default(),
+            ingesting: room_locks::RoomLocks::default(),
             resolving: FairSemaphore::new(ingest::at_once(), ingest::OF_ONE, ingest::MOST_WAITING),
             loading: tokio::sync::Mutex::default(),
         }
@@ -120,7 +95,7 @@ impl Rooms {
 
     /// The rooms and events in memory.
     #[must_use]
-    pub fn table(&self) -> &RoomTable {
+    pub fn table(&self) -> &RoomCache {
         &self.table
     }
 

@@ -1,5 +1,8 @@
 //! Replacing a room by one of another version (client-server API, "Room Upgrades").
 
+pub(super) mod power_levels;
+pub(super) mod successor;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -10,12 +13,13 @@ use maru_protocol::visibility::Membership;
 use ruma::{OwnedUserId, UserId};
 use serde_json::{Map, Value, json};
 
+use super::create::initial_state;
 use super::create::{MOST_AT_ONCE, NewRoomRequest, Plan, Preset, StateDraft};
 use super::membership::member_content;
-use super::upgraded_levels::{Levels, carried_over, silenced};
-use super::{Room, Rooms, first_state};
+use super::{Room, Rooms};
 use crate::refusal::Refusal;
-use crate::store::events::StoredEvent;
+use crate::store::rooms::events::StoredEvent;
+use power_levels::{Levels, carried_over, silenced};
 
 /// State that moves to the replacement as it is, all with the empty state key.
 const CARRIED_OVER: [&str; 9] = [
@@ -108,7 +112,7 @@ impl Rooms {
         state.extend(self.carried_over(old).await?);
         state.extend(last.map(levels));
         Ok(Plan {
-            create: first_state::create_content(&request)?,
+            create: initial_state::create_content(&request)?,
             state,
             version,
             creator: request.creator,

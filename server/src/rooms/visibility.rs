@@ -10,10 +10,10 @@ use maru_protocol::state::{EventNid, State, StateNid};
 use maru_protocol::visibility::{Around, HistoryVisibility, Membership, Sight, may_see};
 use ruma::UserId;
 
-use super::view::Seen;
+use super::timeline::client_event_format::Seen;
 use super::{Room, Rooms};
 use crate::refusal::Refusal;
-use crate::store::events::{Outcome, StoredEvent};
+use crate::store::rooms::events::{Outcome, StoredEvent};
 
 /// Membership events of one user that are read at once while looking for the last join.
 const MEMBER_EVENTS: usize = 32;

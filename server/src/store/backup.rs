@@ -4,8 +4,8 @@ use std::path::Path;
 
 use maru_protocol::cursor::LogId;
 
+use super::engine::schema::VERSION;
 use super::engine::{Address, query};
-use super::schema::VERSION;
 use super::{Database, Store, StoreError};
 
 /// Copies the embedded database in `file`, as it stands at one moment, into a new file. The database may be in use,

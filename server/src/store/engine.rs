@@ -6,6 +6,11 @@
 //! Over 500 lines, because both engines' halves of every call stand side by side: a difference between them is seen here or
 //! nowhere.
 
+pub(super) mod row_packing;
+pub(super) mod schema;
+pub(super) mod statement_batch;
+pub(super) mod writer_connection;
+
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
@@ -18,8 +23,8 @@ use sqlx::sqlite::{
 use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Connection as _, Row as _};
 
 use super::StoreError;
-use super::packed::{Cell, unpack};
-use super::script::Script;
+use row_packing::{Cell, unpack};
+use statement_batch::Script;
 
 /// Rows of one statement in a bulk insert. More rows are sent in several statements: each distinct count is one
 /// prepared statement, so this also bounds the statement cache.

@@ -4,6 +4,12 @@
 //! or fall together. The writer gives records their positions in the transaction that stores them and, once they
 //! are durable, shows them to the [`CommitReader`] in order.
 
+pub mod inbound_commit;
+pub(super) mod records;
+pub mod stream_reads;
+pub(super) mod writer;
+pub(super) mod writer_queue;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,17 +18,17 @@ use maru_protocol::state::EventNid;
 use tokio::sync::oneshot;
 
 use super::StoreError;
-use super::account_data::AccountData;
-use super::events::{EarlyRedaction, NewTransaction, Redaction, StoredEvent};
-use super::gaps::GapChange;
-use super::inbox::Received;
-use super::interests::Interest;
-use super::notifications::NewNotification;
-use super::peer_messages::{Delivered, HeardMessage, PeerMessage};
-use super::receipts::{Receipt, WaitingReceipt};
+use super::accounts::account_data::AccountData;
+use super::encryption::to_device::ToDevice;
+use super::federation::destination_intervals::Interest;
+use super::federation::inbox::Received;
+use super::federation::peer_messages::{Delivered, HeardMessage, PeerMessage};
+use super::rooms::events::{EarlyRedaction, NewTransaction, Redaction, StoredEvent};
+use super::rooms::gaps::GapChange;
+use super::rooms::notifications::NewNotification;
+use super::rooms::receipts::{Receipt, WaitingReceipt};
+use super::rooms::state::NewState;
 use super::rooms::{Membership, NewAlias, NewRoom, RoomHead};
-use super::state::NewState;
-use super::to_device::ToDevice;
 
 /// One durable fact.
 #[derive(Clone, Debug)]

@@ -1,5 +1,7 @@
 //! What is known of uploaded media. The content itself lies in files.
 
+pub mod remote_cache;
+
 use ruma::{OwnedUserId, UserId};
 
 use super::engine::query;

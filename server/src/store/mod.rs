@@ -3,54 +3,15 @@
 //! Reads go through a pool of reading connections. Every write goes through the log's one writer ([`log`]), which
 //! shares durable commits between everybody who waits. See `spec/architecture.md`, "Store and log".
 
-pub mod account_data;
+pub mod accounts;
 pub mod backup;
-pub mod cached_media;
-pub mod credentials;
-pub mod device_keys;
-pub mod devices;
+pub mod encryption;
 mod engine;
-pub mod events;
-mod filters;
-pub mod gaps;
-mod hearsay;
-mod history;
-pub mod inbox;
-pub mod interests;
-mod known_peers;
+pub mod federation;
 pub mod log;
 pub mod media;
-pub mod notifications;
-pub mod one_time_keys;
-pub mod outgoing;
-mod own_connection;
-mod own_events;
-mod packed;
-pub mod peer_messages;
-pub mod people;
-pub mod profiles;
-mod queue;
-pub mod receipts;
-pub mod receiving;
-mod records;
-pub mod registration_tokens;
-pub mod relations;
-pub mod remote_devices;
 pub mod rooms;
-mod schema;
-mod script;
-pub mod server_records;
-pub mod sessions;
-mod shared_rooms;
-pub mod since;
-pub mod sizes;
-pub mod state;
-pub mod threads;
-pub mod to_device;
-pub mod user_directory;
-pub mod users;
-pub mod waiting;
-mod writer;
+pub mod waiting_quota;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -60,8 +21,8 @@ use futures_util::future::BoxFuture;
 use maru_protocol::cursor::{LogId, Position};
 use thiserror::Error;
 
+pub use engine::schema::VERSION as SCHEMA_VERSION;
 use engine::{Address, Connection, Readers, query};
-pub use schema::VERSION as SCHEMA_VERSION;
 
 /// How many connections read at once.
 const READERS: u32 = 6;
@@ -190,12 +151,12 @@ impl Default for CommitLimits {
 #[derive(Debug)]
 pub struct Store {
     readers: Readers,
-    writer: writer::Writer,
+    writer: log::writer::Writer,
     log_id: LogId,
     numbers: AtomicI64,
-    runs: state::RunCache,
-    waiting: receiving::Waiting,
-    peer_logs: receiving::PeerLogs,
+    runs: rooms::state::RunCache,
+    waiting: log::inbound_commit::Waiting,
+    peer_logs: log::inbound_commit::PeerLogs,
 }
 
 impl Store {
@@ -214,9 +175,9 @@ impl Store {
             Database::Sqlite(path) => Address::sqlite(path),
             Database::Postgres(url) => Address::postgres(url)?,
         };
-        let mut own = own_connection::OwnConnection::open(address.clone()).await?;
+        let mut own = engine::writer_connection::OwnConnection::open(address.clone()).await?;
         let mut connection = own.take().ok_or(StoreError::Busy)?;
-        schema::migrate(&mut connection).await?;
+        engine::schema::migrate(&mut connection).await?;
         let (log_id, position) = read_or_start_log(&mut connection, fresh_log_id).await?;
         let highest = query(
             "SELECT MAX(nid) FROM (SELECT MAX(nid) AS nid FROM events UNION ALL SELECT MAX(nid) FROM rooms \
@@ -229,12 +190,12 @@ impl Store {
         own.put(connection);
         Ok(Arc::new(Self {
             readers: address.readers(READERS),
-            writer: writer::Writer::start(own, position, limits, readers),
+            writer: log::writer::Writer::start(own, position, limits, readers),
             log_id,
             numbers: AtomicI64::new(highest + 1),
-            runs: state::RunCache::default(),
-            waiting: receiving::Waiting::default(),
-            peer_logs: receiving::PeerLogs::default(),
+            runs: rooms::state::RunCache::default(),
+            waiting: log::inbound_commit::Waiting::default(),
+            peer_logs: log::inbound_commit::PeerLogs::default(),
         }))
     }
 
@@ -294,12 +255,12 @@ impl Store {
     async fn transact<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: for<'t> FnOnce(&'t mut writer::Transaction) -> BoxFuture<'t, Result<T, StoreError>>
+        F: for<'t> FnOnce(&'t mut log::writer::Transaction) -> BoxFuture<'t, Result<T, StoreError>>
             + Send
             + 'static,
     {
         let (result, taken) = tokio::sync::oneshot::channel();
-        let task: writer::Task = Box::new(move |transaction| {
+        let task: log::writer::Task = Box::new(move |transaction| {
             Box::pin(async move {
                 let _ = result.send(work(transaction).await?);
                 Ok(())
@@ -313,7 +274,7 @@ impl Store {
 
     /// Rooms' states that are in memory.
     #[must_use]
-    pub fn runs(&self) -> &state::RunCache {
+    pub fn runs(&self) -> &rooms::state::RunCache {
         &self.runs
     }
 

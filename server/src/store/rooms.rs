@@ -2,6 +2,18 @@
 //!
 //! Over 500 lines, because heads, memberships and aliases are rows of the same joins, with their types beside them.
 
+pub mod event_sizes;
+pub mod events;
+pub mod gaps;
+pub(super) mod history;
+pub mod notifications;
+pub(super) mod placeholder_rooms;
+pub mod receipts;
+pub mod relations;
+pub(super) mod shared_rooms;
+pub mod state;
+pub mod threads;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ruma::UserId;
 use serde_json::{Value, json};
 
-use crate::store::receipts::Receipt;
+use crate::store::rooms::receipts::Receipt;
 
 /// The receipts that a user may see, as one event; none when there are none. Private receipts are for their owner.
 pub(super) fn receipts(receipts: &[Receipt], reader: &UserId) -> Option<String> {

@@ -9,15 +9,15 @@ use ruma::OwnedUserId;
 use serde_json::json;
 
 use super::answer::{account_data, open, write_comma, write_events, write_json, write_name};
-use super::told::Told;
+use super::timeline_cache::SharedTimeline;
 use super::window::JoinedWindow;
 use super::{Sync, Wish, ephemeral, members};
 use crate::accounts::Caller;
 use crate::live::RoomUnread;
-use crate::rooms::view::View;
-use crate::store::events::StoredEvent;
-use crate::store::notifications::Unread;
-use crate::store::receipts::Receipt;
+use crate::rooms::timeline::client_event_format::View;
+use crate::store::rooms::events::StoredEvent;
+use crate::store::rooms::notifications::Unread;
+use crate::store::rooms::receipts::Receipt;
 
 /// What a joined room's part is written from.
 pub(super) struct JoinedParts<'p> {
@@ -40,7 +40,7 @@ pub(super) struct JoinedParts<'p> {
 /// A timeline that is to be written.
 pub(super) enum Timeline {
     /// As others have been told it.
-    Told(Arc<Told>),
+    SharedTimeline(Arc<SharedTimeline>),
     /// For this reader, who sees these events of it; and whether others see them in the same way.
     Own(Vec<Arc<StoredEvent>>, bool),
 }
@@ -49,7 +49,7 @@ impl Timeline {
     /// The events that have still to be written.
     pub(super) fn events(&self) -> &[Arc<StoredEvent>] {
         match self {
-            Self::Told(_) => &[],
+            Self::SharedTimeline(_) => &[],
             Self::Own(events, _) => events,
         }
     }
@@ -74,7 +74,7 @@ pub(super) fn write(
     write_text(out, joined.room.room_id.as_str());
     out.push_str(":{\"timeline\":{");
     match parts.timeline {
-        Timeline::Told(told) => out.push_str(&told.text),
+        Timeline::SharedTimeline(told) => out.push_str(&told.text),
         Timeline::Own(events, is_for_all) => {
             let begin = out.len();
             write_timeline(out, view, joined, events);

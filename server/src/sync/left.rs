@@ -10,8 +10,8 @@ use super::Wish;
 use super::answer::{write_comma, write_name};
 use super::joined::write_seen;
 use super::window::LeftWindow;
-use crate::rooms::view::View;
-use crate::store::events::StoredEvent;
+use crate::rooms::timeline::client_event_format::View;
+use crate::store::rooms::events::StoredEvent;
 
 /// Appends `"<room id>":{…}`. Of a room that never let the user in, there is nothing to read further back.
 pub(super) fn write(

@@ -6,24 +6,24 @@
 //! [`window::Window`], and each kind of data in the answer has its own file.
 
 mod answer;
+mod database_window;
 mod deadline;
 mod device_lists;
+mod echo_hold;
 mod ephemeral;
 mod filter;
-mod gather;
 mod joined;
 mod lazy_members;
 mod left;
 mod members;
+mod memory_window;
 mod presence;
-mod recent;
-mod sending;
 mod session;
 mod shown;
 mod state;
 mod stripped;
+mod timeline_cache;
 mod to_device;
-mod told;
 mod unread;
 mod window;
 
@@ -34,15 +34,15 @@ use maru_protocol::cursor::{Position, SinceToken};
 
 pub use answer::Answer;
 pub use device_lists::DeviceLists;
+pub use echo_hold::Sending;
 pub use filter::{Filter, KnownFilters, Wanted};
-pub use sending::Sending;
 pub use session::Session;
 
 use crate::accounts::Caller;
 use crate::clock::Clock;
 use crate::ephemeral::{Presence, Typing};
 use crate::keys::Keys;
-use crate::live::{Hub, Passing};
+use crate::live::{Notifier, Passing};
 use crate::push::Push;
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
@@ -56,7 +56,7 @@ const DEVICES: usize = 20_000;
 pub struct Sync {
     store: Arc<Store>,
     rooms: Arc<Rooms>,
-    hub: Arc<Hub>,
+    notifier: Arc<Notifier>,
     clock: Arc<Clock>,
     typing: Arc<Typing>,
     presence: Arc<Presence>,
@@ -64,8 +64,8 @@ pub struct Sync {
     push: Arc<Push>,
     nothing_kept: to_device::NothingKept,
     lazily_loaded: lazy_members::LazyMembers,
-    unanswered: Arc<sending::Unanswered>,
-    told: told::ToldTimelines,
+    unanswered: Arc<echo_hold::Unanswered>,
+    told: timeline_cache::TimelineCache,
     /// Filters of devices that listen.
     pub filters: KnownFilters,
 }
@@ -78,7 +78,7 @@ pub struct Sources {
     /// Rooms.
     pub rooms: Arc<Rooms>,
     /// Who is listening.
-    pub hub: Arc<Hub>,
+    pub notifier: Arc<Notifier>,
     /// The time.
     pub clock: Arc<Clock>,
     /// Who is typing.
@@ -140,7 +140,7 @@ impl Sync {
         Self {
             store: sources.store,
             rooms: sources.rooms,
-            hub: sources.hub,
+            notifier: sources.notifier,
             clock: sources.clock,
             typing: sources.typing,
             presence: sources.presence,
@@ -149,7 +149,7 @@ impl Sync {
             nothing_kept: to_device::NothingKept::new(DEVICES),
             lazily_loaded: lazy_members::LazyMembers::new(DEVICES),
             unanswered: Arc::default(),
-            told: told::ToldTimelines::new(),
+            told: timeline_cache::TimelineCache::new(),
             filters: KnownFilters::default(),
         }
     }
@@ -166,12 +166,12 @@ impl Sync {
     /// is handed on.
     #[must_use]
     pub fn sending(&self, caller: &Caller) -> Sending {
-        Sending::begin(&self.unanswered, &self.hub, caller)
+        Sending::begin(&self.unanswered, &self.notifier, caller)
     }
 
     /// Whether a cursor belongs to another log, or is ahead of this one.
     fn is_gone(&self, cursor: &SinceToken) -> bool {
-        cursor.log_id != self.store.log_id() || cursor.position > self.hub.position()
+        cursor.log_id != self.store.log_id() || cursor.position > self.notifier.position()
     }
 
     /// Whose devices changed after one cursor and up to another, and who shares no room with the caller any more. When
@@ -190,11 +190,11 @@ impl Sync {
         } else {
             from.position
         };
-        let window = gather::window(
+        let window = database_window::window(
             self,
             caller,
             Some(since),
-            to.position.min(self.hub.position()),
+            to.position.min(self.notifier.position()),
             &Passing::default(),
             &Wish::default(),
             &HashSet::new(),

@@ -15,15 +15,18 @@ use super::lazy_members::GivenMembers;
 use super::shown::Shown;
 use super::state::Asking;
 use super::window::{JoinedWindow, Window};
-use super::{Sync, Wish, device_lists, gather, joined, left, members, presence, recent, stripped, unread};
+use super::{
+    Sync, Wish, database_window, device_lists, joined, left, members, memory_window, presence, stripped,
+    unread,
+};
 use crate::accounts::Caller;
 use crate::keys::RememberedCounts;
 use crate::live::Inbox;
 use crate::push::{IGNORED_USERS, ignored_users};
 use crate::refusal::Refusal;
-use crate::rooms::view::{Reader, Recency, View};
-use crate::store::account_data::GLOBAL;
-use crate::store::events::StoredEvent;
+use crate::rooms::timeline::client_event_format::{Reader, Recency, View};
+use crate::store::accounts::account_data::GLOBAL;
+use crate::store::rooms::events::StoredEvent;
 
 /// Members named in the summary of a room without a name.
 const HEROES: usize = 5;
@@ -57,7 +60,7 @@ impl Drop for Session<'_> {
 
 impl<'s> Session<'s> {
     pub(super) fn new(sync: &'s Sync, caller: Caller, since: Option<SinceToken>, wish: Wish) -> Self {
-        let inbox = sync.hub.open(&caller.user_id);
+        let inbox = sync.notifier.open(&caller.user_id);
         inbox.session_started();
         let recalls = inbox.recalls();
         let lazily = wish.filter.lazy_load_members;
@@ -158,7 +161,7 @@ impl<'s> Session<'s> {
     }
 
     fn is_stopping(&self) -> bool {
-        self.sync.hub.is_stopping()
+        self.sync.notifier.is_stopping()
     }
 
     fn is_recalled(&self) -> bool {
@@ -167,7 +170,7 @@ impl<'s> Session<'s> {
 
     /// How far the device may read.
     fn now(&self) -> SinceToken {
-        let (mut position, ephemeral) = (self.sync.hub.position(), self.sync.hub.ephemeral());
+        let (mut position, ephemeral) = (self.sync.notifier.position(), self.sync.notifier.ephemeral());
         if let Some(hold) = self.sync.unanswered.hold(&self.caller) {
             let since = self.since.map_or(Position::START, |since| since.position);
             position = position.min(hold.position).max(since);
@@ -234,7 +237,7 @@ impl<'s> Session<'s> {
             wanted: &filter.timeline,
             ignored: &self.ignored,
         };
-        match recent::window(
+        match memory_window::window(
             fresh,
             since.position,
             &self.caller,
@@ -250,7 +253,7 @@ impl<'s> Session<'s> {
     async fn gathered(&self, since: Option<SinceToken>, now: SinceToken) -> Result<Window, Refusal> {
         // A counter ahead of this one is of a server whose clock was.
         let counter = |since: SinceToken| Some(since.ephemeral).filter(|counter| *counter <= now.ephemeral);
-        let passing = since.map(|since| self.sync.hub.passing_after(counter(since).unwrap_or(0)));
+        let passing = since.map(|since| self.sync.notifier.passing_after(counter(since).unwrap_or(0)));
         let (position, passing) = (since.map(|since| since.position), passing.unwrap_or_default());
         let Self {
             sync,
@@ -259,7 +262,8 @@ impl<'s> Session<'s> {
             ignored,
             ..
         } = self;
-        let window = gather::window(sync, caller, position, now.position, &passing, wish, ignored).await?;
+        let window =
+            database_window::window(sync, caller, position, now.position, &passing, wish, ignored).await?;
         if window.until > now.position {
             sync.unanswered
                 .answered_before(caller, window.until, &self.inbox)
@@ -423,7 +427,7 @@ impl<'s> Session<'s> {
             && self.ignored.is_empty()
             && !sent_here();
         if is_for_all && let Some(told) = self.sync.told.get(joined, now_ms) {
-            return Timeline::Told(told);
+            return Timeline::SharedTimeline(told);
         }
         Timeline::Own(joined.timeline.clone(), is_for_all)
     }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use ruma::OwnedUserId;
 
 use super::filter::Wanted;
-use super::recent::last_of_each_slot;
+use super::memory_window::last_of_each_slot;
 use super::window::JoinedWindow;
-use crate::store::events::StoredEvent;
+use crate::store::rooms::events::StoredEvent;
 
 /// Which events of timelines a device is shown.
 #[derive(Clone, Copy, Debug)]

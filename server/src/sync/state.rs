@@ -12,12 +12,12 @@ use maru_protocol::state::{EventNid, State, StateNid};
 use ruma::UserId;
 
 use super::lazy_members::GivenMembers;
-use super::recent::last_of_each_slot;
+use super::memory_window::last_of_each_slot;
 use super::window::JoinedWindow;
 use super::{Sync, Wish, members};
 use crate::accounts::Caller;
 use crate::refusal::Refusal;
-use crate::store::events::StoredEvent;
+use crate::store::rooms::events::StoredEvent;
 
 /// Whole states of more entries than this are not loaded for a device that loads members lazily; the database picks
 /// out what is no membership.

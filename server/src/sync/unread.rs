@@ -9,7 +9,7 @@ use super::Sync;
 use super::window::JoinedWindow;
 use crate::live::{Inbox, RoomUnread};
 use crate::refusal::Refusal;
-use crate::store::notifications::ReadUpTo;
+use crate::store::rooms::notifications::ReadUpTo;
 
 /// The counts of these rooms for a user, by local number.
 pub(super) async fn counts<'w>(

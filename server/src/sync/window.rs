@@ -7,10 +7,10 @@ use maru_protocol::cursor::Position;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 
 use crate::rooms::Room;
-use crate::store::account_data::AccountData;
-use crate::store::events::StoredEvent;
-use crate::store::receipts::Receipt;
+use crate::store::accounts::account_data::AccountData;
 use crate::store::rooms::StoredMembership;
+use crate::store::rooms::events::StoredEvent;
+use crate::store::rooms::receipts::Receipt;
 
 /// What happened between a cursor and now.
 #[derive(Debug, Default)]

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use maru_protocol::destinations;
 use maru_protocol::event::Event;
 use maru_protocol::ingest::Outcome;
-use maru_protocol::interest;
 use ruma::OwnedEventId;
 
 use crate::database::{Database, Room, Stored};
@@ -139,13 +139,13 @@ fn invitations(world: &World, found: &mut Vec<String>) {
     for (one, other) in present().flat_map(|one| present().map(move |other| (one, other))) {
         let said = one.disk.log.values().filter_map(|nid| one.disk.events.get(nid));
         let said = said.filter(|stored| stored.own && stored.outcome == Outcome::Accepted);
-        let of_other = said.filter(|stored| interest::is_membership_of(&stored.event, &other.name));
+        let of_other = said.filter(|stored| destinations::is_membership_of(&stored.event, &other.name));
         for stored in of_other.filter(|stored| other.disk.event(&stored.event.id).is_none()) {
             let event = &stored.event;
             let user = event.state_key.as_deref().unwrap_or_default();
             let known = other.disk.invitations.iter().find(|(id, _)| *id == user);
             let known = known.map(|(_, invitation)| invitation);
-            match interest::membership(event).as_deref() {
+            match destinations::membership(event).as_deref() {
                 // What goes by the log, since the server is in the room or counted in, is for nobody where it has left.
                 Some("invite")
                     if known.is_none()
@@ -200,8 +200,8 @@ fn told(world: &World, found: &mut Vec<String>) {
 /// Whether a server counts another in around an event: by the state before it or the one after it.
 fn is_counted_in(one: &Server, stored: &Stored, other: &Server) -> bool {
     let is_joined = |event: &Event| {
-        let is_of_other = interest::is_membership_of(event, &other.name);
-        is_of_other && interest::membership(event).as_deref() == Some("join")
+        let is_of_other = destinations::is_membership_of(event, &other.name);
+        is_of_other && destinations::membership(event).as_deref() == Some("join")
     };
     let disk = &one.disk;
     let after = stored.state.iter().flat_map(|state| disk.whole(state));

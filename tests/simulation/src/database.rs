@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use maru_protocol::cursor::{LogId, Place};
+use maru_protocol::destinations;
+use maru_protocol::destinations::{Census, Interested};
 use maru_protocol::event::Event;
 use maru_protocol::gap::Here;
 use maru_protocol::gap::missing::{Found, Missing};
 use maru_protocol::ingest::{After, Facts, Head, Known, Outcome, Wanted};
-use maru_protocol::interest::{self, Census, Interested};
 use maru_protocol::state::{EventNid, State};
 use maru_protocol::version::RoomVersion;
 use maru_protocol::wire::limits::MAX_EXTREMITIES;
@@ -295,7 +296,7 @@ impl Database {
         let until = self.ended(server)?;
         let last = self.log.get(&until).and_then(|nid| self.events.get(nid));
         let state = self.room.iter().flat_map(|room| self.whole(&room.head.state));
-        let users = state.filter(|stored| interest::is_membership_of(&stored.event, server));
+        let users = state.filter(|stored| destinations::is_membership_of(&stored.event, server));
         let users = users.filter(|stored| self.position_of(stored.nid).is_some_and(|at| at <= until));
         let ends: BTreeSet<_> = last
             .into_iter()

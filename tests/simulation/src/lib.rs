@@ -70,7 +70,7 @@
 //! [`work`]: maru_protocol::gap::work
 //! [timeline]: maru_protocol::gap::timeline
 //! [schedule]: maru_protocol::gap::schedule
-//! [`interest`]: maru_protocol::interest
+//! [`interest`]: maru_protocol::destinations
 //! [database]: database
 //! [network]: world
 

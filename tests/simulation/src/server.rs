@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use maru_federation::peer::Session;
 use maru_protocol::cursor::LogId;
-use maru_protocol::entering::{self, Standing};
 use maru_protocol::event::Event;
-use maru_protocol::gap::page::Page;
+use maru_protocol::gap::backfill::Page;
 use maru_protocol::gap::schedule::Schedule;
 use maru_protocol::gap::work::Work;
 use maru_protocol::gap::{Effect, Gap};
+use maru_protocol::join_decision;
+use maru_protocol::join_decision::Standing;
 use maru_protocol::key::SigningKey;
 use maru_protocol::record::SignedRecord;
 use maru_protocol::version::RoomVersion;
@@ -354,7 +355,7 @@ impl Server {
     /// Whether it is of concern to it where the room ends by a peer's account.
     pub(crate) fn heeds(&self, peer: &OwnedServerName) -> bool {
         let census = self.disk.room.as_ref().map(|room| &room.census);
-        entering::heeds(&self.name, census, peer, self.disk.ended(peer).is_some())
+        join_decision::heeds(&self.name, census, peer, self.disk.ended(peer).is_some())
     }
 
     fn standing(&self, database: &Database) -> Standing {

@@ -1,6 +1,6 @@
 //! The frames that a client may send over the WebSocket.
 
-use maru::http::websocket_frames::ClientFrame;
+use maru::http::syncing::websocket_frames::ClientFrame;
 use serde_json::Value;
 
 /// Reading a frame never panics; what is read is an object with a type that says which frame it is, and a message keeps

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use maru::store::events::Direction;
+use maru::store::rooms::events::Direction;
 use maru_protocol::cursor::Place;
 use maru_tests::user::{encode, texts};
 use maru_tests::{Engine, TestServer, User, federate, for_both_engines};

@@ -1,6 +1,6 @@
 //! Rooms have no owner: they go on when the server that made them is gone for good.
 
-use maru::store::events::StoredEvent;
+use maru::store::rooms::events::StoredEvent;
 use maru_tests::user::texts;
 use maru_tests::waiting::look_for;
 use maru_tests::{TestServer, federate};

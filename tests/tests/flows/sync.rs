@@ -30,9 +30,13 @@ async fn begun(server: &TestServer, user: &User) -> JoinHandle<Reply> {
     let asking = user.clone();
     let poll = tokio::spawn(async move { asking.get(&path).await });
     let user_id = <&UserId>::try_from(&*user.id).unwrap();
-    let hub = &server.parts().hub;
+    let notifier = &server.parts().notifier;
     // A session holds the inbox; the hub holds it too, and so does this question.
-    while !poll.is_finished() && hub.get(user_id).is_none_or(|inbox| Arc::strong_count(&inbox) < 3) {
+    while !poll.is_finished()
+        && notifier
+            .get(user_id)
+            .is_none_or(|inbox| Arc::strong_count(&inbox) < 3)
+    {
         tokio::task::yield_now().await;
     }
     poll

@@ -66,7 +66,7 @@ async fn what_passes_while_nobody_listens_is_told(server: TestServer) {
     let synced = bob.sync(Some(&since)).await;
     assert_eq!(typing(&synced, &room), Some(json!([alice.id])));
     let since = synced.next();
-    server.parts().hub.sweep(u64::MAX);
+    server.parts().notifier.sweep(u64::MAX);
     set_typing(&alice, &room, false).await;
     set_presence(&alice, "unavailable", &carol).await;
     let synced = bob.sync(Some(&since)).await;

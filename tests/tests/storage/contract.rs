@@ -1,10 +1,10 @@
 //! Positions, events, states, and everything of which the newest counts.
 
-use maru::store::account_data::AccountData;
-use maru::store::events::{Direction, Redaction};
+use maru::store::accounts::account_data::AccountData;
+use maru::store::encryption::to_device::ToDevice;
 use maru::store::log::Record;
-use maru::store::receipts::Receipt;
-use maru::store::to_device::ToDevice;
+use maru::store::rooms::events::{Direction, Redaction};
+use maru::store::rooms::receipts::Receipt;
 use maru_protocol::cursor::{Place, Position};
 use maru_protocol::event::redact;
 use maru_protocol::state::StateNid;

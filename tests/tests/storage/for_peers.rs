@@ -1,10 +1,10 @@
 //! What storage keeps for peers beside events: bounded, in order, dropped when it has arrived or is too old.
 
+use maru::store::encryption::to_device::Sending;
+use maru::store::federation::outgoing::ForPeer;
+use maru::store::federation::peer_messages::{Delivered, PeerMessage};
 use maru::store::log::{Change, DeviceListChange, Record};
-use maru::store::outgoing::ForPeer;
-use maru::store::peer_messages::{Delivered, PeerMessage};
-use maru::store::to_device::Sending;
-use maru::store::waiting::{QueueLimits, Shares};
+use maru::store::waiting_quota::{QueueLimits, Shares};
 use maru_protocol::cursor::Position;
 use maru_tests::{TestServer, on_both_engines};
 use ruma::{OwnedServerName, OwnedUserId, server_name, user_id};

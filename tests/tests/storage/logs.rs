@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use maru::store::account_data::AccountData;
-use maru::store::events::{Direction, StoredEvent};
+use maru::store::accounts::account_data::AccountData;
 use maru::store::log::{Change, CommitReader, Committed};
-use maru::store::receipts::Receipt;
+use maru::store::rooms::events::{Direction, StoredEvent};
+use maru::store::rooms::receipts::Receipt;
 use maru::store::{CommitLimits, Store, StoreError};
 use maru_protocol::cursor::{LogId, Place, Position};
 use maru_protocol::state::{State, StateNid};

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use maru::store::inbox::{Arrived, ReceivedLog};
+use maru::store::federation::inbox::{Arrived, ReceivedLog};
+use maru::store::log::inbound_commit::Receiving;
 use maru::store::log::{Change, Record};
-use maru::store::receiving::Receiving;
 use maru::store::{Store, StoreError};
 use maru_protocol::cursor::LogId;
 use maru_tests::{TestServer, on_both_engines};

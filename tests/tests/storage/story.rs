@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use maru::store::events::{NewTransaction, StoredEvent};
 use maru::store::log::{HeadTicket, Record};
+use maru::store::rooms::events::{NewTransaction, StoredEvent};
+use maru::store::rooms::state::NewState;
 use maru::store::rooms::{Membership, NewRoom, RoomHead};
-use maru::store::state::NewState;
 use maru_protocol::Content;
 use maru_protocol::auth::StateSlot;
 use maru_protocol::cursor::Place;

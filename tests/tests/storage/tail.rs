@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use maru::live::Readers;
-use maru::store::events::{Redaction, StoredEvent};
-use maru::store::interests::Interest;
+use maru::live::CommitListeners;
+use maru::store::federation::destination_intervals::Interest;
 use maru::store::log::{Change, CommitReader, Record};
+use maru::store::rooms::events::{Redaction, StoredEvent};
 use maru::store::{CommitLimits, Store};
 use maru_protocol::cursor::LogId;
-use maru_protocol::interest::Interested;
+use maru_protocol::destinations::Interested;
 use maru_tests::chance::Chance;
 use maru_tests::{Data, Engine};
 use ruma::{EventId, OwnedServerName};
@@ -71,7 +71,7 @@ fn ids(events: &[Arc<StoredEvent>]) -> Vec<&EventId> {
 }
 
 async fn memory_says_what_the_log_says(engine: Engine, seed: u64) {
-    let (data, readers) = (Data::new(engine), Arc::new(Readers::default()));
+    let (data, readers) = (Data::new(engine), Arc::new(CommitListeners::default()));
     let reader = Arc::clone(&readers) as Arc<dyn CommitReader>;
     let store = Store::open(&data.database(), LogId([1; 16]), CommitLimits::default(), reader).await;
     let (store, tail, mut chance) = (store.unwrap(), &readers.tail, Chance(seed));

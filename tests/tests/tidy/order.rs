@@ -9,7 +9,7 @@ const ORDER: &[&[&str]] = &[
     &["clock"],
     &["limits"],
     &["cache", "config", "data_folder", "fair_semaphore", "identity"],
-    &["observe", "web"],
+    &["observe", "https_client"],
     &["store"],
     &["refusal"],
     &["push"],

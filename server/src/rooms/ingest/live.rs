@@ -7,11 +7,11 @@ use maru_protocol::ingest::{Facts, Outcome, Wanted};
 use maru_protocol::state::EventNid;
 use ruma::OwnedEventId;
 
-use super::judging::{Candidate, Changed, Judged, Spot, Written};
-use super::{Incoming, IngestTurn, Taken, records};
+use super::verdict::{Candidate, Changed, Judged, Spot, Written};
+use super::{Incoming, IngestLock, Taken, records};
 use crate::observe::metrics;
 use crate::refusal::Refusal;
-use crate::rooms::room::{BUILDS_IN_FLIGHT, BuildLock};
+use crate::rooms::cache::room::{BUILDS_IN_FLIGHT, BuildLock};
 use crate::rooms::{Room, Rooms};
 use crate::store::StoreError;
 use crate::store::log::{Change, Pending, Record};
@@ -51,7 +51,7 @@ impl Rooms {
     /// When the database fails, or the room's head was lost to another failure: nothing is lost, offer them again.
     pub async fn take_in(
         &self,
-        turn: &IngestTurn,
+        turn: &IngestLock,
         room: &Arc<Room>,
         mut incoming: Vec<Incoming>,
     ) -> Result<Vec<Taken>, Refusal> {

@@ -1,23 +1,23 @@
 //! Events of other servers enter a room: the rules judge them ([`maru_protocol::ingest`]), this stores the verdicts.
 //!
-//! - [`live`]: events that move the room's head. [`past`]: older ones, which do not.
+//! - [`live`]: events that move the room's head. [`backfill`]: older ones, which do not.
 //! - [`outliers`]: auth chains and told states, which hang nowhere.
-//! - [`arrival`]: a whole room, when a user of this server joins it through another.
+//! - [`join_import`]: a whole room, when a user of this server joins it through another.
 //! - [`missing`]: what gaps of the timeline stand for.
-//! - [`facts`]: loading what the rules ask for. [`judging`]: the verdict. [`records`]: what it writes.
+//! - [`facts`]: loading what the rules ask for. [`verdict`]: the verdict. [`records`]: what it writes.
 //! - [`redactions`]: what a received redaction takes away, now or later.
-//! - [`turn`]: without which nobody stores any of these.
+//! - [`room_lock`]: without which nobody stores any of these.
 
-mod arrival;
+mod backfill;
 mod facts;
-mod judging;
+mod join_import;
 mod live;
 mod missing;
 mod outliers;
-mod past;
 mod records;
 mod redactions;
-mod turn;
+mod room_lock;
+mod verdict;
 
 use std::sync::Arc;
 
@@ -26,8 +26,8 @@ use maru_protocol::ingest::{Outcome, Verdict};
 use maru_protocol::state::State;
 use ruma::OwnedEventId;
 
-pub use arrival::Arrival;
-pub use turn::IngestTurn;
+pub use join_import::JoinImport;
+pub use room_lock::IngestLock;
 
 /// Verdicts of one server's events that may take long and are reached at the same time.
 pub(super) const OF_ONE: usize = 1;

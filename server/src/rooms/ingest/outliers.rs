@@ -8,11 +8,11 @@ use maru_protocol::gap::order;
 use maru_protocol::ingest::{After, Facts, Known, Outcome, Outlier, Wanted, judge_outlier};
 use maru_protocol::state::EventNid;
 
-use super::IngestTurn;
+use super::IngestLock;
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
-use crate::store::events::StoredEvent;
 use crate::store::log::{Change, Record};
+use crate::store::rooms::events::StoredEvent;
 
 /// Events that are stored in one change.
 const STORED_TOGETHER: usize = 256;
@@ -28,7 +28,7 @@ impl Rooms {
     /// When the database fails.
     pub async fn keep_outliers(
         &self,
-        _turn: &IngestTurn,
+        _turn: &IngestLock,
         room: i64,
         version: RoomVersion,
         events: Vec<Arc<Event>>,

@@ -10,13 +10,13 @@ use maru_protocol::ingest::{Facts, Ingested, Outcome};
 use maru_protocol::state::{EventNid, State};
 
 use crate::push::Verdict as PushVerdict;
-use crate::rooms::members::membership_of;
-use crate::rooms::relation;
-use crate::store::events::{Notify, StoredEvent};
+use crate::rooms::append::relation;
+use crate::rooms::cache::members::membership_of;
 use crate::store::log::Record;
-use crate::store::notifications::NewNotification;
 use crate::store::rooms::RoomHead;
-use crate::store::state::NewState;
+use crate::store::rooms::events::{Notify, StoredEvent};
+use crate::store::rooms::notifications::NewNotification;
+use crate::store::rooms::state::NewState;
 
 /// An event of another server as it is stored.
 pub(super) fn stored_event(

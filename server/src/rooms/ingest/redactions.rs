@@ -9,8 +9,8 @@ use ruma::UserId;
 use super::Incoming;
 use crate::refusal::Refusal;
 use crate::rooms::{Room, Rooms};
-use crate::store::events::{EarlyRedaction, Redaction};
 use crate::store::log::Record;
+use crate::store::rooms::events::{EarlyRedaction, Redaction};
 
 /// What a received event takes away.
 pub(super) enum Redacts {

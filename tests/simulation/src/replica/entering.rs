@@ -1,12 +1,12 @@
-//! How a server comes into the room through another, as `server/src/peers/entering.rs` and its answers do it.
+//! How a server comes into the room through another, as `server/src/peers/membership/remote_join.rs` and its answers do it.
 
 use std::sync::Arc;
 
 use maru_protocol::cursor::Place;
+use maru_protocol::destinations;
 use maru_protocol::event::{Event, Links};
 use maru_protocol::gap::Answer;
 use maru_protocol::ingest::{Head, Outcome, Received};
-use maru_protocol::interest;
 use maru_protocol::key::SigningKey;
 use maru_protocol::state::EventNid;
 use maru_protocol::version::RoomVersion;
@@ -97,14 +97,14 @@ pub(crate) fn begin(
     if done.verdict.outcome != Outcome::Accepted {
         return false;
     }
-    let mut census = interest::Census::new();
+    let mut census = destinations::Census::new();
     for nid in done.state_after.events() {
         let event = on
             .database()
             .events
             .get(&nid)
             .map_or(join, |stored| &stored.event);
-        interest::recount(&mut census, None, Some(event));
+        destinations::recount(&mut census, None, Some(event));
     }
     let before_it = on.database().room.as_ref().map(|room| room.head.state.clone());
     let before_it = before_it.unwrap_or_default();
@@ -112,7 +112,7 @@ pub(crate) fn begin(
     let last = on.database().room.as_ref().map(|room| room.last_place);
     let place = last.map_or(Place::FIRST_LIVE, Place::next_stretch);
     let own = on.own().clone();
-    let anew = interest::anew(&census, &on.database().interested(), &own);
+    let anew = destinations::anew(&census, &on.database().interested(), &own);
     let mut change: Vec<_> = here.map(|here| Record::Placed(here.nid)).into_iter().collect();
     change.push(Record::Event(Stored {
         event: Arc::clone(join),

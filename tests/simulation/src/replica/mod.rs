@@ -1,4 +1,4 @@
-//! One server's copy of the room: runs the steps of [`maru_protocol::ingest`] and [`maru_protocol::interest`] on the model
+//! One server's copy of the room: runs the steps of [`maru_protocol::ingest`] and [`maru_protocol::destinations`] on the model
 //! database, as `server/src/rooms` runs them on the real one.
 //!
 //! - [`sending`]: events that are made here.
@@ -14,11 +14,11 @@ use std::sync::Arc;
 
 use maru_protocol::auth::StateSlot;
 use maru_protocol::cursor::Place;
+use maru_protocol::destinations;
 use maru_protocol::event::Event;
 use maru_protocol::gap::timeline::{self, Filling};
 use maru_protocol::gap::{Offer, order};
 use maru_protocol::ingest::{self, Facts, Head, Outcome, Outlier, Received, Step};
-use maru_protocol::interest;
 use maru_protocol::state::{EventNid, State, StateNid};
 use maru_protocol::version::RoomVersion;
 use ruma::{OwnedEventId, OwnedServerName, UserId};
@@ -77,7 +77,7 @@ impl Incoming {
     }
 }
 
-/// Takes a page of the past in, oldest first, before the event after a gap, as `server/src/rooms/ingest/past.rs` does it. How
+/// Takes a page of the past in, oldest first, before the event after a gap, as `server/src/rooms/ingest/backfill.rs` does it. How
 /// many events of it were new; none where a told state is none.
 pub(crate) fn take_in_past(on: &mut impl Writer, gap: &Gap, offers: Vec<Offer>) -> Option<usize> {
     let mut page = Vec::with_capacity(offers.len());
@@ -233,7 +233,7 @@ fn advance(on: &impl Writer, mut room: Room, head: Head, taken: &Arc<Event>) -> 
         let after = after.map(|nid| database.events.get(&nid).map_or(taken, |stored| &stored.event));
         let before = before.map(|stored| &*stored.event);
         if let Some((server, change)) =
-            interest::recount(&mut room.census, before, after.map(|event| &**event))
+            destinations::recount(&mut room.census, before, after.map(|event| &**event))
             && server != *on.own()
             && change.is_by(taken, after.map(|event| &**event))
         {
@@ -299,5 +299,5 @@ pub(crate) fn at(database: &Database, event_type: &str, state_key: &str) -> Opti
 
 /// What a user is in the room, by a replica's current state.
 pub(crate) fn membership(database: &Database, user_id: &UserId) -> Option<String> {
-    at(database, "m.room.member", user_id.as_str()).and_then(|event| interest::membership(&event))
+    at(database, "m.room.member", user_id.as_str()).and_then(|event| destinations::membership(&event))
 }

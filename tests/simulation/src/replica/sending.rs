@@ -5,10 +5,10 @@ use std::sync::Arc;
 use maru_protocol::auth::{self, StateSlot};
 use maru_protocol::canonical::Content;
 use maru_protocol::cursor::Place;
+use maru_protocol::destinations;
 use maru_protocol::event::{Draft, Event, Links, build};
 use maru_protocol::gap::timeline;
 use maru_protocol::ingest::{Head, Outcome};
-use maru_protocol::interest;
 use maru_protocol::key::SigningKey;
 use maru_protocol::limits::DEFAULT_MAX_EVENT_BYTES;
 use maru_protocol::state::{EventNid, State, StateNid};
@@ -132,7 +132,7 @@ pub(crate) fn create(on: &mut impl Writer, version: RoomVersion, key: &SigningKe
         room_id: event.room_id.clone(),
         version,
         head: Head::at(event.id.clone(), state.clone()),
-        census: interest::Census::new(),
+        census: destinations::Census::new(),
         depth: event.depth,
         last_place: Place::FIRST_LIVE,
     };

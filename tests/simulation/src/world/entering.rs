@@ -1,10 +1,10 @@
-//! What users do in the room, and how they come into it, as `server/src/peers/entering.rs` does it.
+//! What users do in the room, and how they come into it, as `server/src/peers/membership/remote_join.rs` does it.
 
 use std::sync::Arc;
 
-use maru_protocol::entering::{Standing, Step};
 use maru_protocol::event::Event;
 use maru_protocol::ingest::Outcome;
+use maru_protocol::join_decision::{Standing, Step};
 use maru_protocol::version::RoomVersion;
 
 use ruma::OwnedEventId;

@@ -1,4 +1,4 @@
-//! Filling gaps: the effects of [`maru_protocol::gap`], run on the model, as `server/src/peers/fetch.rs` runs them.
+//! Filling gaps: the effects of [`maru_protocol::gap`], run on the model, as `server/src/peers/backfill/missing_events.rs` runs them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,14 +1,14 @@
-//! What peers sent is taken in, and what is lacking for that is fetched, as `server/src/peers/inbox.rs` does it.
+//! What peers sent is taken in, and what is lacking for that is fetched, as `server/src/peers/inbound/inbox.rs` does it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use maru_protocol::destinations;
 use maru_protocol::event::{Event, Verified};
 use maru_protocol::gap::Gap;
 use maru_protocol::gap::work::Next;
 use maru_protocol::ingest::Outcome;
-use maru_protocol::interest;
 use maru_protocol::limits::DEFAULT_MAX_EVENT_BYTES;
 
 use ruma::OwnedServerName;
@@ -37,7 +37,7 @@ impl World {
         self.after(Duration::ZERO, Happening::Work { at, run });
     }
 
-    /// Does what there is to do in the room, as `server/src/peers/inbox.rs` does it.
+    /// Does what there is to do in the room, as `server/src/peers/inbound/inbox.rs` does it.
     pub(super) fn work(&mut self, at: usize) {
         while matches!(self.servers[at].worker, Worker::Idle) {
             match &self.servers[at].joining {
@@ -74,7 +74,7 @@ impl World {
         let gaps = self.servers[at].memory.gaps.len();
         let taken = replica::take_in(&mut self.servers[at], incoming);
         let after = census(&self.servers[at]).unwrap_or_default();
-        let found: Vec<_> = interest::found(&before, &after)
+        let found: Vec<_> = destinations::found(&before, &after)
             .map(|name| self.index(name))
             .collect();
         self.tell_soon(at, found);
@@ -105,7 +105,7 @@ impl World {
     /// Has a peer told that goes on in the room without being in it.
     pub(super) fn note_stray(&mut self, at: usize, from: &OwnedServerName, outcome: Option<Outcome>) {
         let room = self.servers[at].memory.room.as_ref();
-        if room.is_some_and(|room| interest::is_stray(&room.census, from, outcome)) {
+        if room.is_some_and(|room| destinations::is_stray(&room.census, from, outcome)) {
             let peer = self.index(from);
             self.servers[at].strays.insert(peer);
             self.owe_extremities(at, peer);

@@ -1,10 +1,10 @@
-//! Invitations of users whose server is not in the room, as `server/src/peers/inviting.rs` does it.
+//! Invitations of users whose server is not in the room, as `server/src/peers/membership/invites.rs` does it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use maru_protocol::destinations;
 use maru_protocol::event::Event;
-use maru_protocol::interest;
 use ruma::{OwnedServerName, OwnedUserId};
 
 use super::World;
@@ -89,7 +89,7 @@ impl World {
     pub(super) fn hears_outside(&mut self, at: usize, from: &OwnedServerName, event: &Arc<Event>) {
         let ends = ["leave", "ban"].map(Some);
         let target = event.state_key.as_deref().map(OwnedUserId::try_from);
-        let (true, Some(Ok(target))) = (ends.contains(&interest::membership(event).as_deref()), target)
+        let (true, Some(Ok(target))) = (ends.contains(&destinations::membership(event).as_deref()), target)
         else {
             return;
         };

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use maru_protocol::cursor::Position;
-use maru_protocol::interest;
-use maru_protocol::outgoing::{Page, Room, cursor_at, position_of};
+use maru_protocol::destinations;
+use maru_protocol::log_paging::{Page, Room, cursor_at, position_of};
 use maru_protocol::wire::bounded::Text;
 use maru_protocol::wire::log::{Cursor, Event, LogItem, Skipped, ToDevice};
 use maru_protocol::wire::message::{Received, RoomExtremities};
@@ -161,13 +161,13 @@ impl World {
     fn watch(&mut self, at: usize, peer: &OwnedServerName, after: i64) {
         let disk = &self.servers[at].disk;
         let is_joined = |stored: &&database::Stored| {
-            interest::is_membership_of(&stored.event, peer)
-                && interest::membership(&stored.event).as_deref() == Some("join")
+            destinations::is_membership_of(&stored.event, peer)
+                && destinations::membership(&stored.event).as_deref() == Some("join")
         };
         let leaks = disk.events_for(peer, after).filter(|(_, stored)| {
             let states = stored.state.iter().chain(&stored.current);
             let mut events = states.flat_map(|state| disk.whole(state));
-            !interest::is_membership_of(&stored.event, peer) && !events.any(|stored| is_joined(&stored))
+            !destinations::is_membership_of(&stored.event, peer) && !events.any(|stored| is_joined(&stored))
         });
         let leaks = leaks.map(|(_, stored)| {
             format!(

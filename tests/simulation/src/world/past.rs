@@ -1,9 +1,9 @@
 //! The past of the room: what is missing before its gaps is fetched a page at a time, so that every replica becomes whole, as
-//! `server/src/peers/replica.rs` and `past.rs` do it.
+//! `server/src/peers/backfill/scheduler.rs` and `past.rs` do it.
 
 use std::time::Duration;
 
-use maru_protocol::gap::page::{Effect, PAGE, Page};
+use maru_protocol::gap::backfill::{Effect, PAGE, Page};
 use maru_protocol::gap::schedule::{Ended, Next};
 use maru_protocol::gap::{Question, patience};
 

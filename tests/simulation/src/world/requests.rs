@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use maru_protocol::destinations;
 use maru_protocol::event::Event;
 use maru_protocol::gap::{Answer, Question};
 use maru_protocol::ingest::Outcome;
-use maru_protocol::interest;
 use maru_protocol::version::RoomVersion;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
 
@@ -132,7 +132,7 @@ impl World {
                 });
                 if accepted && self.servers[to].is_in() {
                     self.tell_others(to, from);
-                    let then = match interest::membership(&sent).as_deref() {
+                    let then = match destinations::membership(&sent).as_deref() {
                         Some("join") => Then::Admitted {
                             request,
                             join: sent.id.clone(),

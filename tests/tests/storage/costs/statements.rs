@@ -1,6 +1,7 @@
 //! The statements of the store, read from its sources: a statement that is added there is held by these tests, too.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 /// The files that make them; those of the schema and of single-row bulk inserts are made of parts and not read.
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../server/src/store");
@@ -26,16 +27,13 @@ enum Token {
 
 /// All statements.
 pub(super) fn all() -> Vec<Statement> {
-    let mut files: Vec<_> = std::fs::read_dir(FOLDER)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
-        .collect();
+    let mut files = Vec::new();
+    collect(Path::new(FOLDER), &mut files);
     files.sort();
     let read: Vec<(String, Vec<Token>)> = files
         .iter()
         .map(|path| {
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let name = path.strip_prefix(FOLDER).unwrap().to_string_lossy().into_owned();
             let text = std::fs::read_to_string(path).unwrap();
             (name, tokens(text.split("#[cfg(test)]").next().unwrap()))
         })
@@ -72,6 +70,18 @@ pub(super) fn all() -> Vec<Statement> {
         }
     }
     all
+}
+
+/// All files of Rust below a folder.
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
 }
 
 /// Splits Rust as finely as needed here. Comments are left out.

@@ -1,0 +1,203 @@
+//! The presence of other servers' users, as their servers say it: it holds for a while, and no longer than the server is
+//! connected. Changes gather for a moment and are told together, so that a server that talks much costs little.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use ruma::presence::PresenceState;
+use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
+use tokio::sync::Notify;
+use tokio::time::{Instant, interval, sleep};
+
+use super::presence::Shown;
+use crate::live::Notifier;
+use crate::refusal::Refusal;
+use crate::store::Store;
+
+/// Users of one server whose presence is kept.
+const USERS_OF_SERVER: usize = 10_000;
+
+/// Users of all servers together.
+const USERS: usize = 100_000;
+
+/// The longest that presence holds without being said again.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// How long changes gather before they are told.
+const GATHER: Duration = Duration::from_millis(200);
+
+/// How often what holds no longer is looked for.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// Users whose changes are told together.
+const TOGETHER: usize = 500;
+
+/// Who is present elsewhere.
+#[derive(Debug)]
+pub struct RemotePresence {
+    store: Arc<Store>,
+    notifier: Arc<Notifier>,
+    /// Changes are told to members of rooms of at most this size.
+    told_members: usize,
+    people: Mutex<People>,
+    changed: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct People {
+    /// How each user is, and until when that holds; who is offline is forgotten then.
+    servers: HashMap<OwnedServerName, HashMap<OwnedUserId, (Shown, Instant)>>,
+    /// How many users that are.
+    known: usize,
+    changed: HashSet<OwnedUserId>,
+}
+
+impl RemotePresence {
+    /// Nobody is present. Must be called inside the runtime: it starts the task.
+    pub(super) fn start(store: Arc<Store>, notifier: Arc<Notifier>, told_members: usize) -> Arc<Self> {
+        let changed = Arc::new(Notify::new());
+        let elsewhere = Arc::new(Self {
+            store,
+            notifier,
+            told_members,
+            people: Mutex::default(),
+            changed: Arc::clone(&changed),
+        });
+        tokio::spawn(keep(Arc::downgrade(&elsewhere), changed));
+        elsewhere
+    }
+
+    /// A server says how one of its users is, for `lifetime` from now. False when there is no room for one more.
+    pub fn heard(&self, user_id: &UserId, shown: Shown, lifetime: Duration) -> bool {
+        let mut people = self.lock();
+        let People {
+            servers,
+            known,
+            changed,
+        } = &mut *people;
+        let of_server = servers.get(user_id.server_name());
+        if of_server.is_none_or(|users| !users.contains_key(user_id)) {
+            if *known >= USERS || of_server.is_some_and(|users| users.len() >= USERS_OF_SERVER) {
+                return false;
+            }
+            *known += 1;
+        }
+        let until = Instant::now() + lifetime.min(LONGEST);
+        let of_server = servers.entry(user_id.server_name().to_owned()).or_default();
+        let before = of_server.insert(user_id.to_owned(), (shown.clone(), until));
+        let same =
+            |(before, _): (Shown, Instant)| before.state == shown.state && before.status == shown.status;
+        if !before.is_some_and(same) {
+            changed.insert(user_id.to_owned());
+            drop(people);
+            self.changed.notify_one();
+        }
+        true
+    }
+
+    /// A server is not connected any more: what it said holds no longer.
+    pub fn forget(&self, server: &ServerName) {
+        let now = Instant::now();
+        let mut people = self.lock();
+        let People { servers, changed, .. } = &mut *people;
+        for (user_id, (shown, until)) in servers.get_mut(server).into_iter().flatten() {
+            if go_offline(shown, until, now) {
+                changed.insert(user_id.clone());
+            }
+        }
+        drop(people);
+        self.changed.notify_one();
+    }
+
+    /// How a user is, as far as anything was said lately.
+    pub(super) fn shown(&self, user_id: &UserId) -> Option<Shown> {
+        let people = self.lock();
+        let (shown, _) = people.servers.get(user_id.server_name())?.get(user_id)?;
+        Some(shown.clone())
+    }
+
+    /// Whoever was said to be present, and is not any longer, is offline; whoever has been for a while is forgotten. Costs
+    /// grow with the users who are kept.
+    fn sweep(&self) {
+        let now = Instant::now();
+        let mut people = self.lock();
+        let People {
+            servers,
+            known,
+            changed,
+        } = &mut *people;
+        for users in servers.values_mut() {
+            users.retain(|user_id, (shown, until)| {
+                if *until > now {
+                    return true;
+                }
+                let was_present = go_offline(shown, until, now);
+                if was_present {
+                    changed.insert(user_id.clone());
+                }
+                was_present
+            });
+        }
+        servers.retain(|_, users| !users.is_empty());
+        *known = servers.values().map(HashMap::len).sum();
+    }
+
+    /// Tells what has changed to the users here who share a room that is not too large.
+    async fn publish(&self) -> Result<(), Refusal> {
+        let changed = std::mem::take(&mut self.lock().changed);
+        let changed: Vec<String> = changed.iter().map(ToString::to_string).collect();
+        for users in changed.chunks(TOGETHER) {
+            let members = i64::try_from(self.told_members).unwrap_or(i64::MAX);
+            let sharing = self.store.own_users_sharing(users.to_vec(), members).await?;
+            for (user_id, tell) in sharing {
+                self.notifier
+                    .presence_changed(&user_id, tell.iter().map(|user_id| &**user_id));
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, People> {
+        self.people.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends somebody's presence; whether that is news.
+fn go_offline(shown: &mut Shown, until: &mut Instant, now: Instant) -> bool {
+    let was_present = shown.state != PresenceState::Offline;
+    if was_present {
+        shown.state = PresenceState::Offline;
+        *until = now + LONGEST;
+    }
+    was_present
+}
+
+impl Drop for RemotePresence {
+    fn drop(&mut self) {
+        self.changed.notify_one();
+    }
+}
+
+/// Tells changes, and ends what holds no longer.
+async fn keep(elsewhere: Weak<RemotePresence>, changed: Arc<Notify>) {
+    let mut due = interval(SWEEP);
+    loop {
+        let sweep = tokio::select! {
+            () = changed.notified() => {
+                sleep(GATHER).await;
+                false
+            }
+            _ = due.tick() => true,
+        };
+        let Some(elsewhere) = elsewhere.upgrade() else {
+            return;
+        };
+        if sweep {
+            elsewhere.sweep();
+        }
+        if let Err(error) = elsewhere.publish().await {
+            tracing::debug!(%error, "changes of presence are not told");
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! What clients, supervisors and other homeservers ask first.
+
+pub(super) mod capabilities;
+pub mod health;
+pub(super) mod versions;
+pub(super) mod well_known;

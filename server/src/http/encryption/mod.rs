@@ -1,0 +1,4 @@
+//! End-to-end encryption (client-server API, "End-to-End Encryption", "Send-to-Device messaging").
+
+pub(super) mod keys;
+pub(super) mod to_device;

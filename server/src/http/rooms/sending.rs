@@ -1,0 +1,148 @@
+//! Sending events (client-server API, "Sending events to a room" and "Redactions").
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use maru_protocol::canonical::{CanonicalError, Content};
+use ruma::api::client::message::send_message_event::v3 as send_message_event;
+use ruma::api::client::redact::redact_event::v3 as redact_event;
+use ruma::api::client::state::send_state_event::v3 as send_state_event;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::accounts::Caller;
+use crate::http::codec::error::ApiError;
+use crate::http::codec::extractors::{Answer, Call, Reply};
+use crate::http::router::{Endpoints, Routes};
+use crate::limits::Budget;
+use crate::refusal::Refusal;
+use crate::rooms::{Room, Transaction};
+use crate::server::Server;
+use crate::sync::Sending;
+
+/// `PUT` of state with an empty state key, which leaves the key out of the path.
+const STATE_WITHOUT_KEY: [&str; 4] = [
+    "/_matrix/client/v3/rooms/{room_id}/state/{event_type}",
+    "/_matrix/client/v3/rooms/{room_id}/state/{event_type}/",
+    "/_matrix/client/r0/rooms/{room_id}/state/{event_type}",
+    "/_matrix/client/r0/rooms/{room_id}/state/{event_type}/",
+];
+
+pub(in crate::http) fn routes() -> Routes {
+    let routes = Routes::new()
+        .endpoint::<send_message_event::Request, _>(send)
+        .endpoint::<redact_event::Request, _>(redact)
+        .endpoint::<send_state_event::Request, _>(set_state);
+    STATE_WITHOUT_KEY.into_iter().fold(routes, |routes, path| {
+        routes.serve(http::Method::PUT, path, set_state)
+    })
+}
+
+/// An answer that the device's own sync waits for.
+type Sent<T> = Result<(Extension<Sending>, Answer<T>), ApiError>;
+
+async fn send(
+    State(server): State<Arc<Server>>,
+    call: Call<send_message_event::Request>,
+) -> Sent<send_message_event::Response> {
+    let (request, caller) = (call.request, call.caller);
+    let unanswered = server.sync.sending(&caller);
+    let room = server.rooms.room(&request.room_id).await?;
+    let content = content(request.body.json().get())?;
+    let event_type = request.event_type.to_string();
+    let transaction = sending(&caller, &room, &event_type, request.txn_id.as_str());
+    let stored = server
+        .rooms
+        .send(&room, &caller.user_id, &event_type, content, Some(&transaction))
+        .await?;
+    let answer = Answer(send_message_event::Response::new(stored.event.id.clone()));
+    Ok((Extension(unanswered), answer))
+}
+
+async fn redact(
+    State(server): State<Arc<Server>>,
+    call: Call<redact_event::Request>,
+) -> Sent<redact_event::Response> {
+    let (request, caller) = (call.request, call.caller);
+    let unanswered = server.sync.sending(&caller);
+    let room = server.rooms.room(&request.room_id).await?;
+    let content = match &request.reason {
+        Some(reason) => Content::of(&json!({ "reason": reason })).map_err(Refusal::internal)?,
+        None => Content::empty(),
+    };
+    let scope = format!("redact/{}/{}", room.nid, request.event_id);
+    let transaction = transaction(&caller, scope, request.txn_id.as_str());
+    let stored = server
+        .rooms
+        .redact(
+            &room,
+            &caller.user_id,
+            &request.event_id,
+            content,
+            Some(&transaction),
+        )
+        .await?;
+    let answer = Answer(redact_event::Response::new(stored.event.id.clone()));
+    Ok((Extension(unanswered), answer))
+}
+
+async fn set_state(
+    State(server): State<Arc<Server>>,
+    call: Call<send_state_event::Request>,
+) -> Reply<send_state_event::Response> {
+    let (request, caller) = (call.request, call.caller);
+    let room = server.rooms.room(&request.room_id).await?;
+    let content = content(request.body.json().get())?;
+    let event_type = request.event_type.to_string();
+    if let Some(budget) = membership_budget(&event_type, &content) {
+        server.budgets.spend(budget, &caller.user_id)?;
+    }
+    let stored = server
+        .rooms
+        .set_state(&room, &caller.user_id, &event_type, &request.state_key, content)
+        .await?;
+    Ok(Answer(send_state_event::Response::new(stored.event.id.clone())))
+}
+
+/// What a membership costs besides being an event, by whatever way it is set.
+fn membership_budget(event_type: &str, content: &Content) -> Option<Budget> {
+    #[derive(Deserialize)]
+    struct Member {
+        membership: String,
+    }
+    if event_type != "m.room.member" {
+        return None;
+    }
+    let member = content.get::<Member>().ok();
+    match member.as_ref().map(|member| &*member.membership) {
+        Some("invite") => Some(Budget::Invites),
+        Some("join" | "knock") => Some(Budget::Joins),
+        _ => None,
+    }
+}
+
+/// Event content as a client sent it.
+pub(in crate::http) fn content(json: &str) -> Result<Content, Refusal> {
+    Content::parse(json).map_err(|error: CanonicalError| Refusal::BadJson(error.to_string()))
+}
+
+/// The transaction id of a message, by whichever way it was sent.
+pub(in crate::http) fn sending(
+    caller: &Caller,
+    room: &Room,
+    event_type: &str,
+    transaction_id: &str,
+) -> Transaction {
+    transaction(caller, format!("send/{}/{event_type}", room.nid), transaction_id)
+}
+
+/// A client's transaction id, which belongs to its device and to the path of the request.
+fn transaction(caller: &Caller, scope: String, transaction_id: &str) -> Transaction {
+    Transaction {
+        user_id: caller.user_id.clone(),
+        device_id: caller.device_id.clone(),
+        scope,
+        transaction_id: transaction_id.to_owned(),
+    }
+}

@@ -1,0 +1,285 @@
+//! Which gaps of a room are filled beside its inbox: one of each server that tells of them, and a few at a time, so that
+//! whoever makes up gaps or answers slowly holds up neither what needs no filling nor the gaps of others.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use maru_protocol::gap::work::Work;
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, ServerName};
+
+use crate::peers::Peers;
+use crate::peers::inbound::drop_counters::Dropped;
+use crate::refusal::Refusal;
+use crate::rooms::ingest::Incoming;
+
+/// Gaps of all rooms that are filled at the same time.
+pub(in crate::peers) const IN_ALL: usize = 12;
+
+/// Those of them that one server has told of: each may hold 16 MiB of events that nobody else has asked for.
+pub(in crate::peers) const OF_ONE: usize = 3;
+
+/// Gaps of one room that are filled at the same time: what two of them lack may be the same.
+const AT_ONCE: usize = 3;
+
+/// Events of one server in a room for which a gap is filled or is next; its others wait untried.
+const MOST_LACKING: usize = 4;
+
+/// Servers in a room whose gaps wait; those of others are told again.
+const MOST_SERVERS: usize = 512;
+
+/// The pause before what could not be had is looked for again.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// What a gap is before.
+#[derive(Clone, Debug)]
+pub(in crate::peers) enum Before {
+    /// An event with a row in the inbox.
+    Event(Incoming, i64),
+    /// Where the replica of the server ends.
+    End(Vec<OwnedEventId>),
+}
+
+/// What a server tells of that has to be fetched.
+#[derive(Debug, Default)]
+struct Told {
+    lacking: VecDeque<(Incoming, i64)>,
+    end: Option<Vec<OwnedEventId>>,
+}
+
+/// The gaps of one room.
+#[derive(Debug, Default)]
+pub(in crate::peers) struct GapQueue {
+    waiting: BTreeMap<OwnedServerName, Told>,
+    /// The servers of those, the one whose turn is next first.
+    turns: VecDeque<OwnedServerName>,
+    running: BTreeSet<OwnedServerName>,
+}
+
+impl GapQueue {
+    /// Whether nothing is to be filled.
+    pub(in crate::peers) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// An event of a server lacks something. Answers whether it is taken up.
+    pub(in crate::peers) fn lacks(&mut self, peer: &ServerName, incoming: Incoming, row: i64) -> bool {
+        self.of(peer).is_some_and(|told| {
+            let has_room = told.lacking.len() < MOST_LACKING;
+            if has_room {
+                told.lacking.push_back((incoming, row));
+            }
+            has_room
+        })
+    }
+
+    /// A server tells where its replica ends.
+    pub(in crate::peers) fn told(&mut self, peer: &ServerName, extremities: Vec<OwnedEventId>) {
+        if let Some(told) = self.of(peer) {
+            told.end = Some(extremities);
+        }
+    }
+
+    fn of(&mut self, peer: &ServerName) -> Option<&mut Told> {
+        if !self.waiting.contains_key(peer) {
+            if self.waiting.len() >= MOST_SERVERS {
+                return None;
+            }
+            self.turns.push_back(peer.to_owned());
+        }
+        Some(self.waiting.entry(peer.to_owned()).or_default())
+    }
+
+    /// The next gap to fill, if there is one and room for it. It is being filled until [`GapQueue::ended`].
+    pub(in crate::peers) fn next(&mut self) -> Option<(OwnedServerName, Before)> {
+        if self.running.len() >= AT_ONCE {
+            return None;
+        }
+        let at = self.turns.iter().position(|name| !self.running.contains(name))?;
+        let peer = self.turns.remove(at)?;
+        let told = self.waiting.get_mut(&peer)?;
+        let event = told
+            .lacking
+            .pop_front()
+            .map(|(event, row)| Before::Event(event, row));
+        let next = event.or_else(|| told.end.take().map(Before::End))?;
+        if told.lacking.is_empty() && told.end.is_none() {
+            self.waiting.remove(&peer);
+        } else {
+            self.turns.push_back(peer.clone());
+        }
+        self.running.insert(peer.clone());
+        Some((peer, next))
+    }
+
+    /// The gap of a server is not being filled any more.
+    pub(in crate::peers) fn ended(&mut self, peer: &ServerName) {
+        self.running.remove(peer);
+    }
+}
+
+impl Peers {
+    /// Begins to fill the gaps of a room whose turn it is.
+    pub(in crate::peers) fn begin_filling(self: &Arc<Self>, room_id: &OwnedRoomId) {
+        while let Some((peer, before)) = self.inbox.next_gap(room_id) {
+            let (peers, room_id) = (Arc::clone(self), room_id.clone());
+            tokio::spawn(async move {
+                match before {
+                    Before::Event(incoming, row) => peers.fill_for(&room_id, &peer, incoming, row).await,
+                    Before::End(extremities) => peers.compare(&room_id, &peer, extremities).await,
+                }
+                peers.inbox.gap_ended(&room_id, &peer);
+            });
+        }
+    }
+
+    /// Fills the gap before an event of the inbox.
+    async fn fill_for(
+        self: &Arc<Self>,
+        room_id: &OwnedRoomId,
+        peer: &ServerName,
+        incoming: Incoming,
+        row: i64,
+    ) {
+        let filled = async {
+            let permit = self.gaps.acquire(peer.to_owned()).await;
+            let _permit =
+                permit.map_err(|_| Refusal::Unavailable("too many gaps of a server wait".into()))?;
+            match self.settled(room_id).await? {
+                Some(room) => self.fill_gap(&room, peer, incoming).await.map(|()| true),
+                None => Ok(false),
+            }
+        };
+        match filled.await {
+            Ok(filled) => self.inbox.with(room_id, |work| {
+                work.settled(row);
+                if filled {
+                    work.closed();
+                } else {
+                    work.arrived();
+                }
+            }),
+            Err(refusal) => {
+                tracing::debug!(%refusal, %peer, "a gap stays for now");
+                self.postpone(room_id, vec![(row, peer.to_owned())]).await;
+                None
+            }
+        };
+    }
+
+    /// Lets rows of the inbox wait for what they lack. Those for which there is no room are dropped.
+    pub(in crate::peers) async fn postpone(
+        &self,
+        room_id: &OwnedRoomId,
+        mut rows: Vec<(i64, OwnedServerName)>,
+    ) {
+        let now = self.inbox.now();
+        self.inbox.with(room_id, |work| {
+            rows.retain(|(row, peer)| !work.postpone(*row, peer, now));
+        });
+        if rows.is_empty() {
+            return;
+        }
+        tracing::warn!(%room_id, events = rows.len(), "events whose ancestors nobody gives are dropped");
+        for (_, peer) in &rows {
+            self.drops.count(&Dropped::Unplaceable);
+            self.throttle.dropped(peer);
+        }
+        let rows = rows.into_iter().map(|(row, _)| row).collect();
+        if let Err(refusal) = self.drop_rows(rows).await {
+            tracing::warn!(%room_id, %refusal, "rows of the inbox stay");
+        }
+    }
+
+    /// Fetches what is missing up to where a peer's replica ends.
+    async fn compare(
+        self: &Arc<Self>,
+        room_id: &OwnedRoomId,
+        peer: &ServerName,
+        extremities: Vec<OwnedEventId>,
+    ) {
+        let Ok(_permit) = self.gaps.acquire(peer.to_owned()).await else {
+            return self.compare_again(room_id.clone(), peer.to_owned(), extremities);
+        };
+        let Ok(Some(room)) = self.heeded(room_id, peer).await else {
+            return;
+        };
+        match self.close_gaps(&room, peer, extremities.clone()).await {
+            Ok(true) => drop(self.inbox.with(room_id, Work::closed)),
+            Ok(false) => {}
+            Err(refusal) => {
+                tracing::debug!(%peer, %room_id, %refusal, "a gap stays for now");
+                self.compare_again(room_id.clone(), peer.to_owned(), extremities);
+            }
+        }
+    }
+
+    /// Tries later to fetch what could not be had, as long as the peer is there: one that comes back tells of it again.
+    fn compare_again(
+        self: &Arc<Self>,
+        room_id: OwnedRoomId,
+        peer: OwnedServerName,
+        extremities: Vec<OwnedEventId>,
+    ) {
+        if !self.is_connected(&peer) {
+            return;
+        }
+        let peers = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(PAUSE).await;
+            if let Some(peers) = peers.upgrade() {
+                peers.work_on(room_id, |work| work.told_before(peer, extremities));
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{OwnedEventId, server_name};
+
+    use crate::peers::backfill::gap_scheduler::*;
+
+    fn ends(filling: &mut GapQueue) -> Option<String> {
+        filling.next().map(|(peer, _)| peer.to_string())
+    }
+
+    #[test]
+    fn each_server_has_one_gap_filled_at_a_time_and_takes_its_turn() {
+        let [a, b, c, d] = ["a.example", "b.example", "c.example", "d.example"]
+            .map(|name| OwnedServerName::try_from(name).unwrap());
+        let end = || vec![OwnedEventId::try_from("$end").unwrap()];
+        let mut filling = GapQueue::default();
+        filling.told(&a, end());
+        filling.told(&a, end());
+        assert_eq!(ends(&mut filling).as_deref(), Some("a.example"));
+        filling.told(&a, end());
+        assert_eq!(ends(&mut filling), None, "one of a server at a time");
+        for other in [&b, &c, &d] {
+            filling.told(other, end());
+        }
+        assert_eq!(ends(&mut filling).as_deref(), Some("b.example"));
+        assert_eq!(ends(&mut filling).as_deref(), Some("c.example"));
+        assert_eq!(ends(&mut filling), None, "a few of a room at a time");
+        filling.ended(server_name!("b.example"));
+        assert_eq!(ends(&mut filling).as_deref(), Some("d.example"));
+        filling.ended(&a);
+        assert_eq!(ends(&mut filling).as_deref(), Some("a.example"));
+        assert!(!filling.is_idle());
+        [&a, &c, &d].into_iter().for_each(|peer| filling.ended(peer));
+        assert!(filling.is_idle());
+    }
+
+    #[test]
+    fn what_too_many_servers_tell_waits_until_it_is_told_again() {
+        let mut filling = GapQueue::default();
+        for number in 0..=MOST_SERVERS {
+            let name = OwnedServerName::try_from(format!("s{number}.example")).unwrap();
+            filling.told(&name, Vec::new());
+        }
+        assert_eq!(
+            (filling.waiting.len(), filling.turns.len()),
+            (MOST_SERVERS, MOST_SERVERS)
+        );
+    }
+}

@@ -1,0 +1,211 @@
+//! What is missing in a room's timeline, from before this server had it or from while it was away: fetched a page at a
+//! time, when somebody reads there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use maru_protocol::cursor::Place;
+use maru_protocol::gap::backfill::{Effect, Page};
+use maru_protocol::gap::{Answer, Offer, Question, patience};
+use maru_protocol::state::State;
+use maru_protocol::wire::request::history::Events;
+use ruma::{EventId, OwnedEventId};
+use tokio::time::{Instant, timeout_at};
+
+use super::remote_state::Beside;
+use crate::peers::Peers;
+use crate::refusal::Refusal;
+use crate::rooms::Room;
+use crate::rooms::ingest::Incoming;
+use crate::store::rooms::events::Direction;
+use crate::store::rooms::gaps::Gap;
+
+/// Most servers that are asked whether there is such an event.
+const MOST_SERVERS: usize = 4;
+
+/// Most pages that are fetched to reach one event.
+const MOST_PAGES: usize = 20;
+
+impl Peers {
+    /// The newest gap in what is here of a room; none where history is whole.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(in crate::peers) async fn newest_gap(&self, room: &Room) -> Result<Option<Gap>, Refusal> {
+        self.rooms.gap_back_from(room, Place(i64::MAX)).await
+    }
+
+    /// Fetches a page of what is missing in a gap, so that clients can read on: by a task of its own, which goes on when the
+    /// caller is gone. Answers whether there is more to read than before.
+    ///
+    /// # Errors
+    /// When nobody in the room gives it in time.
+    pub(in crate::peers) async fn backfill(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        gap: &Gap,
+    ) -> Result<bool, Refusal> {
+        loop {
+            let (mut page, fetching) = self.backfills.join(&room.room_id, gap.before);
+            if let Some(fetching) = fetching {
+                let (peers, room, gap) = (Arc::clone(self), Arc::clone(room), gap.clone());
+                tokio::spawn(async move {
+                    let outcome = peers.fetch_page(&room, &gap).await;
+                    fetching.end(outcome);
+                });
+            }
+            let outcome = page.ended().await;
+            if page.before == gap.before {
+                return outcome;
+            }
+            // Another gap of the room, whose page may have been ended by an error: this one's turn is next.
+        }
+    }
+
+    /// Like [`Peers::backfill`], for somebody who waits until `deadline` and no longer. False where nothing came.
+    pub(in crate::peers) async fn backfill_by(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        gap: &Gap,
+        deadline: Instant,
+    ) -> bool {
+        let page = timeout_at(deadline, self.backfill(room, gap)).await;
+        matches!(page, Ok(Ok(true)))
+    }
+
+    async fn fetch_page(&self, room: &Arc<Room>, gap: &Gap) -> Result<bool, Refusal> {
+        let (begun, gap) = match self.rooms.gap_back_from(room, gap.before).await? {
+            Some(now) if now.before == gap.before => (std::time::Instant::now(), now),
+            // Somebody else has fetched it meanwhile.
+            _ => return Ok(true),
+        };
+        let (mut page, mut effect) = Page::before(gap.missing.clone(), self.helpers(room, None));
+        let beside = self.after_gap(room, &gap).await?;
+        let (mut states, mut last) = (HashMap::new(), None);
+        loop {
+            effect = match effect {
+                Effect::Ask(peer, question) => {
+                    let patience = patience(&question, begun.elapsed());
+                    let answer = match question {
+                        Question::State(edge) => {
+                            let state = self.state_at(room, &peer, &edge, beside.as_ref());
+                            let state = self.in_time(&peer, patience, state).await;
+                            state.map(|state| {
+                                states.insert(edge, state);
+                                // Its events are kept already.
+                                Answer::default()
+                            })
+                        }
+                        question => {
+                            self.in_time(&peer, patience, self.put(room, &peer, question))
+                                .await
+                        }
+                    };
+                    match answer {
+                        Ok(answer) => page.answered(answer),
+                        Err(refusal) => {
+                            tracing::debug!(%peer, room = %room.room_id, %refusal, "no past from a server");
+                            last = Some(refusal);
+                            page.refused()
+                        }
+                    }
+                }
+                Effect::LookUp(ids) => {
+                    let here = self.here(room, &ids).await?;
+                    page.found(ids, &here)
+                }
+                Effect::Keep(events) => {
+                    self.keep_outliers(self.subject(room), room.nid, events).await?;
+                    page.kept()
+                }
+                Effect::TakeIn(offers) => {
+                    let past = offers.into_iter().map(|offer| past_of(offer, &mut states));
+                    let turn = self.rooms.ingest_lock(&room.room_id).await;
+                    let taken = self.rooms.take_in_past(&turn, room, &gap, past.collect());
+                    page.taken(taken.await?)
+                }
+                Effect::Filled => return Ok(true),
+                Effect::GivenUp => return last.map_or(Ok(false), Err),
+            };
+        }
+    }
+
+    /// The event after a gap, beside whose state those of the past are told: they differ in what a page changed, and the
+    /// whole state of a large room comes once and not with every page.
+    async fn after_gap(&self, room: &Room, gap: &Gap) -> Result<Option<Beside>, Refusal> {
+        let after = self
+            .store
+            .timeline(room.nid, gap.before, Direction::Forward, 1)
+            .await?;
+        match after.first() {
+            Some(event) => self.beside(event).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Fetches a room's past back to an event that somebody asks for, until `deadline`. Answers whether it is here then.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(in crate::peers) async fn reach(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        event_id: &EventId,
+        deadline: Instant,
+    ) -> Result<bool, Refusal> {
+        let Some(mut gap) = self.newest_gap(room).await? else {
+            return Ok(false);
+        };
+        let exists = timeout_at(deadline, self.exists(room, event_id)).await;
+        if !exists.unwrap_or(false) {
+            return Ok(false);
+        }
+        for _ in 0..MOST_PAGES {
+            let is_filled = self.backfill_by(room, &gap, deadline).await;
+            let stored = self.store.event(event_id).await?;
+            if stored.is_some_and(|stored| stored.place.is_some()) {
+                return Ok(true);
+            }
+            // What the page did not bring lies before it, or in an earlier gap.
+            let from = if is_filled {
+                gap.before
+            } else {
+                Place(gap.before.0 - 1)
+            };
+            match self.rooms.gap_back_from(room, from).await? {
+                Some(next) => gap = next,
+                None => break,
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a server in the room has an event, so that ids that clients make up do not fetch whole histories.
+    async fn exists(&self, room: &Arc<Room>, event_id: &EventId) -> bool {
+        for server in self.helpers(room, None).iter().take(MOST_SERVERS) {
+            let call = Events {
+                room_id: room.room_id.clone(),
+                ids: vec![event_id.to_owned()],
+            };
+            let Ok(answer) = self.ask(server, call).await else {
+                continue;
+            };
+            if let Ok((events, _)) = self.read_events(answer, self.subject(room), 1).await
+                && events.iter().any(|event| event.id == event_id)
+            {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// What a page offers as part of the past; the states that were told for it are taken from `states`.
+fn past_of(offer: Offer, states: &mut HashMap<OwnedEventId, State>) -> Incoming {
+    let mut incoming = Incoming::live(offer.event);
+    incoming.backfilled = true;
+    if offer.told.is_some() {
+        incoming.before = states.remove(&incoming.event.id);
+    }
+    incoming
+}

@@ -1,0 +1,297 @@
+//! The state of a room as a peer tells it. It may be large: its events are kept as they come, part by part, so that what
+//! a peer makes up costs this server no memory.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use maru_federation::pool::Answering;
+use maru_protocol::auth::StateSlot;
+use maru_protocol::event::Event;
+use maru_protocol::gap::Question;
+use maru_protocol::state::{State, StateNid};
+use maru_protocol::wire::answer::Part;
+use maru_protocol::wire::limits::{MAX_AUTH_CHAIN, MAX_EVENT_IDS, MAX_STATE_BYTES, MAX_STATE_IDS};
+use maru_protocol::wire::request::Call;
+use maru_protocol::wire::request::state::{self, Extent, StateIds};
+use ruma::{EventId, OwnedEventId, ServerName};
+
+use crate::peers::Peers;
+use crate::peers::inbound::drop_counters::Dropped;
+use crate::peers::request_handlers::Change;
+use crate::peers::rpc_client::{SPARE_PARTS, Subject, bytes_of, refusal};
+use crate::refusal::Refusal;
+use crate::rooms::Room;
+use crate::store::rooms::events::StoredEvent;
+
+/// Most generations of events that allow those of a told state and are fetched for it.
+const MOST_GENERATIONS: usize = 40;
+
+/// Bytes of them after which no more are: 8 MiB.
+const MOST_ALLOWING_BYTES: usize = 8 * 1024 * 1024;
+
+/// How much of a told state is still to come, by what the peer announced.
+struct Left {
+    /// Events of the state and its chain, and parts without events.
+    items: u64,
+    bytes: usize,
+}
+
+impl Left {
+    /// What a state that is announced like this may have. None for one that is too large, or of which nothing is said.
+    fn of(announced: Option<Extent>) -> Option<Self> {
+        let Extent { state, chain } = announced?;
+        let fits = state <= MAX_STATE_IDS as u64 && chain <= MAX_AUTH_CHAIN as u64;
+        fits.then_some(Self {
+            items: state + chain + SPARE_PARTS as u64,
+            bytes: MAX_STATE_BYTES,
+        })
+    }
+
+    /// Takes off what a part holds. None where that is more than was announced.
+    fn without(&self, part: &Part) -> Option<Self> {
+        let bytes = bytes_of(part)?;
+        Some(Self {
+            items: self.items.checked_sub(part.events.len().max(1) as u64)?,
+            bytes: self.bytes.checked_sub(bytes)?,
+        })
+    }
+}
+
+/// An event of the room before which the state is known here: others are told as what differs from it.
+pub(in crate::peers) struct Beside {
+    id: OwnedEventId,
+    /// The state after the event, and what to change in it for the one before.
+    after: State,
+    back: Option<Change>,
+}
+
+impl Peers {
+    /// Reads an answer that carries a state with its auth chain, and keeps the events as they come: while one part is
+    /// stored, the next is read and verified. Those that do not verify, or come before what allows them, are left out.
+    ///
+    /// # Errors
+    /// What the peer says, that it tells too much, or that the database fails.
+    pub(in crate::peers) async fn read_state<C: Call>(
+        &self,
+        mut answer: Answering<C>,
+        subject: Subject<'_>,
+        room: i64,
+    ) -> Result<C::Done, Refusal> {
+        let peer = answer.peer().clone();
+        let (mut left, mut kept) = (None, Vec::new());
+        loop {
+            let keep = self.keep_outliers(subject, room, std::mem::take(&mut kept));
+            let read = async {
+                let part = answer.part().await.map_err(|error| refusal(&peer, error))?;
+                let Some(part) = part else { return Ok(None) };
+                let before = left.take().or_else(|| Left::of(part.extent));
+                left = before.and_then(|left: Left| left.without(&part));
+                if left.is_none() {
+                    self.drops.count(&Dropped::TooMuch);
+                    return Err(Refusal::forbidden(format!(
+                        "{peer} tells a state that is too large, or larger than it said"
+                    )));
+                }
+                self.verified_part(&peer, subject, part).await.map(Some)
+            };
+            let (keep, read) = tokio::join!(keep, read);
+            keep?;
+            match read? {
+                Some(events) => kept = events,
+                None => break,
+            }
+        }
+        answer.done().await.map_err(|error| refusal(&peer, error))
+    }
+
+    /// What an event says about the state of its room here: the states of others are told beside it.
+    pub(in crate::peers) async fn beside(&self, event: &StoredEvent) -> Result<Option<Beside>, Refusal> {
+        let around = self.state_around(event).await?;
+        Ok(around.map(|(after, back)| Beside {
+            id: event.event.id.clone(),
+            after,
+            back,
+        }))
+    }
+
+    /// The state before an event as a peer tells it, its events kept here. Where it is told as what differs from a state
+    /// that is here, only that is fetched.
+    ///
+    /// # Errors
+    /// What the peer says, or that what it tells is no state.
+    pub(in crate::peers) async fn state_at(
+        &self,
+        room: &Room,
+        peer: &ServerName,
+        at: &EventId,
+        beside: Option<&Beside>,
+    ) -> Result<State, Refusal> {
+        let told = self.ask_state(room, peer, at, beside).await?;
+        if let (Some(difference), Some(beside)) = (&told.difference, beside) {
+            let filled = usize::try_from(difference.filled).unwrap_or(usize::MAX);
+            let state = self
+                .with_difference(room, peer, beside, &told.state, &difference.gone)
+                .await?;
+            if state.entries().len() == filled {
+                return Ok(state);
+            }
+            tracing::debug!(%peer, room = %room.room_id, "a state that differs from one that is another here");
+            return self.whole_state_at(room, peer, at).await;
+        }
+        self.rooms.state_from(room.nid, &told.state).await
+    }
+
+    async fn whole_state_at(&self, room: &Room, peer: &ServerName, at: &EventId) -> Result<State, Refusal> {
+        let told = self.ask_state(room, peer, at, None).await?;
+        self.rooms.state_from(room.nid, &told.state).await
+    }
+
+    /// Asks for a state and keeps its events. What comes back are those that are the state, or that differ.
+    pub(in crate::peers) async fn ask_state(
+        &self,
+        room: &Room,
+        peer: &ServerName,
+        at: &EventId,
+        beside: Option<&Beside>,
+    ) -> Result<StateIds, Refusal> {
+        let call = state::State {
+            room_id: room.room_id.clone(),
+            at: at.to_owned(),
+            beside: beside.map(|beside| beside.id.clone()),
+        };
+        let answer = self.ask(peer, call).await?;
+        self.read_state(answer, self.subject(room), room.nid).await
+    }
+
+    /// A state that is here with some slots changed as a peer tells it.
+    async fn with_difference(
+        &self,
+        room: &Room,
+        peer: &ServerName,
+        beside: &Beside,
+        there: &[OwnedEventId],
+        gone: &[OwnedEventId],
+    ) -> Result<State, Refusal> {
+        let there = self.with_those_that_allow(room, peer, there).await?;
+        let there = there.iter().map(|stored| (stored, Some(stored.nid)));
+        let gone = self.events_here(room, gone).await?;
+        let gone = gone.iter().map(|stored| (stored, None));
+        let slots = there
+            .chain(gone)
+            .filter_map(|(stored, event)| Some((StateSlot::of(&stored.event)?.hash(), event)));
+        let slots = beside.back.into_iter().chain(slots);
+        Ok(beside.after.with(StateNid(self.store.next_nid()), slots))
+    }
+
+    /// Events that a peer tells as part of a state, from the store. Those that could not be kept, because what allows them
+    /// is not here either, are fetched with it.
+    async fn with_those_that_allow(
+        &self,
+        room: &Room,
+        peer: &ServerName,
+        ids: &[OwnedEventId],
+    ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
+        let here = self.events_here(room, ids).await?;
+        let missing = ids
+            .iter()
+            .filter(|id| !here.iter().any(|stored| stored.event.id == **id));
+        let missing: Vec<_> = missing.take(MAX_EVENT_IDS).cloned().collect();
+        if missing.is_empty() {
+            return Ok(here);
+        }
+        let told = self.put(room, peer, Question::Events(missing)).await?;
+        let events = told.events.into_iter().map(|event| (event.id.clone(), event));
+        let events = events.collect();
+        self.fetch_allowing(room, peer, &events).await?;
+        let events = events.into_values().collect();
+        self.keep_outliers(self.subject(room), room.nid, events).await?;
+        self.events_here(room, ids).await
+    }
+
+    async fn events_here(&self, room: &Room, ids: &[OwnedEventId]) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
+        let ids = ids.iter().map(ToString::to_string).collect();
+        let mut events = self.store.events_by_id(ids).await?;
+        events.retain(|stored| stored.room == room.nid);
+        Ok(events)
+    }
+
+    /// The events of one part of an answer that verify. The records in it are kept before the events are looked at.
+    pub(in crate::peers) async fn verified_part(
+        &self,
+        peer: &ServerName,
+        subject: Subject<'_>,
+        part: Part,
+    ) -> Result<Vec<Arc<Event>>, Refusal> {
+        self.keep_all(&part.records).await?;
+        let mut events = Vec::with_capacity(part.events.len());
+        for verified in self.verify_all(subject, part.events).await? {
+            match verified {
+                Ok(event) => events.push(event),
+                Err(why) => {
+                    tracing::debug!(%peer, %why, "an event of an answer is dropped");
+                    self.drops.count(&why);
+                }
+            }
+        }
+        Ok(events)
+    }
+
+    /// Fetches the events that allow those of a told state and are neither in it nor here.
+    async fn fetch_allowing(
+        &self,
+        room: &Room,
+        peer: &ServerName,
+        told: &HashMap<OwnedEventId, Arc<Event>>,
+    ) -> Result<(), Refusal> {
+        let mut fetched: HashMap<OwnedEventId, Arc<Event>> = HashMap::new();
+        let mut looking = told.clone();
+        for _ in 0..MOST_GENERATIONS {
+            let named = looking.values().flat_map(|event| event.auth_events.iter());
+            let named = named.filter(|id| !told.contains_key(*id) && !fetched.contains_key(*id));
+            let named: HashSet<OwnedEventId> = named.cloned().collect();
+            let here = self
+                .store
+                .events_by_id(named.iter().map(ToString::to_string).collect())
+                .await?;
+            let here: HashSet<&OwnedEventId> = here.iter().map(|stored| &stored.event.id).collect();
+            let missing = named.iter().filter(|id| !here.contains(id));
+            let missing: Vec<OwnedEventId> = missing.take(MAX_EVENT_IDS).cloned().collect();
+            let bytes: usize = fetched.values().map(|event| event.json.len()).sum();
+            if missing.is_empty() || bytes >= MOST_ALLOWING_BYTES {
+                break;
+            }
+            let answer = self.put(room, peer, Question::Events(missing)).await?;
+            if answer.events.is_empty() {
+                break;
+            }
+            looking = answer
+                .events
+                .into_iter()
+                .map(|event| (event.id.clone(), event))
+                .collect();
+            fetched.extend(looking.clone());
+        }
+        if fetched.is_empty() {
+            return Ok(());
+        }
+        let events = fetched.into_values().collect();
+        self.keep_outliers(self.subject(room), room.nid, events).await
+    }
+
+    /// Keeps events that hang nowhere, of the room with a number. Its inbox may bring the same ones, but not meanwhile: an
+    /// event is stored once.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(in crate::peers) async fn keep_outliers(
+        &self,
+        subject: Subject<'_>,
+        room: i64,
+        events: Vec<Arc<Event>>,
+    ) -> Result<(), Refusal> {
+        let turn = self.rooms.ingest_lock(subject.room_id).await;
+        self.rooms
+            .keep_outliers(&turn, room, subject.version, events)
+            .await
+    }
+}

@@ -1,0 +1,151 @@
+//! Full replicas: the past of a room that this server has come into is fetched in the background, so that it outlives the
+//! servers that have it now. Which room is next, and which of its gaps, the [schedule](maru_protocol::gap::schedule) says.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
+
+use maru_protocol::cursor::Place;
+use maru_protocol::gap::backfill::PAGE;
+use maru_protocol::gap::schedule::{Ended, Next, Schedule};
+use ruma::{OwnedRoomId, OwnedServerName, RoomId};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::fair_semaphore::FairSemaphore;
+use crate::peers::{MOST_WAITING, Peers};
+use crate::refusal::Refusal;
+use crate::rooms::Room;
+
+/// Pages that are fetched at the same time in the background, each of up to 8 MiB.
+const AT_ONCE: usize = 8;
+
+/// Those of them that one server is asked for first.
+const OF_ONE: usize = 2;
+
+/// Rooms whose past is being fetched, a page of each in turn. Bounded by the rooms of this server.
+#[derive(Debug)]
+pub(in crate::peers) struct BackfillQueue {
+    schedule: Mutex<Schedule<OwnedRoomId>>,
+    came: Notify,
+    since: Instant,
+    permits: FairSemaphore<OwnedServerName>,
+}
+
+impl Default for BackfillQueue {
+    fn default() -> Self {
+        Self {
+            schedule: Mutex::default(),
+            came: Notify::new(),
+            since: Instant::now(),
+            permits: FairSemaphore::new(AT_ONCE, OF_ONE, MOST_WAITING),
+        }
+    }
+}
+
+impl BackfillQueue {
+    /// Adds a room that this server has come into, or in which something is missing.
+    pub(in crate::peers) fn add(&self, room_id: &RoomId) {
+        self.lock().add(room_id.to_owned());
+        self.came.notify_one();
+    }
+
+    /// The next room, and from where on back its gaps are to be filled. It is being worked on until [`BackfillQueue::ended`].
+    async fn take(&self) -> (OwnedRoomId, Place) {
+        loop {
+            let now = self.since.elapsed();
+            let next = self.lock().next(now);
+            match next {
+                Next::Fetch(room_id, from) => return (room_id, from),
+                Next::Wait(until) => {
+                    drop(timeout(until.saturating_sub(now), self.came.notified()).await);
+                }
+                Next::Rest => self.came.notified().await,
+            }
+        }
+    }
+
+    fn ended(&self, room_id: &OwnedRoomId, ended: Ended) {
+        self.lock().ended(room_id, ended, self.since.elapsed());
+        self.came.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Schedule<OwnedRoomId>> {
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Peers {
+    /// Begins to make replicas whole, those of all rooms with other servers.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub(in crate::peers) async fn replicate(self: &Arc<Self>) -> Result<(), Refusal> {
+        for room_id in self.store.rooms_with_others().await? {
+            self.replicas.add(&room_id);
+        }
+        let peers = Arc::downgrade(self);
+        tokio::spawn(make_whole(peers));
+        Ok(())
+    }
+
+    /// Fetches one page for the first gap of a room from a place on back, once it is its turn: few rooms at a time, and the
+    /// servers that are asked first take turns, so that one that answers slowly holds up no rooms but its own.
+    async fn next_page(self: &Arc<Self>, room_id: &RoomId, from: Place) -> Result<Ended, Refusal> {
+        let Some(room) = self.present(room_id).await? else {
+            return Ok(Ended::Gone);
+        };
+        let helpers = self.helpers(&room, None);
+        let Some(first) = helpers.first() else {
+            return Ok(Ended::Gone);
+        };
+        let permit = self.replicas.permits.acquire(first.clone()).await;
+        let _permit = permit.map_err(|_| Refusal::Unavailable(format!("too much of {first} waits")))?;
+        let Some(gap) = self.rooms.gap_back_from(&room, from).await? else {
+            return Ok(Ended::Whole);
+        };
+        match self.backfill(&room, &gap).await {
+            Ok(true) => Ok(Ended::Page(cost(&room))),
+            Ok(false) => Ok(Ended::InVain(gap.before)),
+            Err(refusal) => {
+                tell(room_id, &refusal);
+                Ok(Ended::InVain(gap.before))
+            }
+        }
+    }
+}
+
+/// Writes into the log why nothing came, at a level that fits whose fault it is.
+fn tell(room_id: &RoomId, refusal: &Refusal) {
+    match refusal {
+        Refusal::Unavailable(_) | Refusal::NotFound(_) | Refusal::Forbidden(_) => {
+            tracing::debug!(%room_id, %refusal, "the past of a room is not fetched for now");
+        }
+        _ => tracing::warn!(%room_id, %refusal, "the past of a room is not fetched for now"),
+    }
+}
+
+/// Roughly what a page of a room's past costs: its events, and the state that is told for the earliest of them.
+fn cost(room: &Room) -> usize {
+    let members = usize::try_from(room.head().joined).unwrap_or(usize::MAX);
+    members.saturating_mul(2).saturating_add(PAGE as usize)
+}
+
+/// Has a page of each room that is not whole fetched, and then the next. Each room is a task that waits for its turn.
+async fn make_whole(peers: Weak<Peers>) {
+    loop {
+        let Some(replicas) = peers.upgrade().map(|peers| Arc::clone(&peers.replicas)) else {
+            return;
+        };
+        let (room_id, from) = replicas.take().await;
+        let Some(peers) = peers.upgrade() else { return };
+        tokio::spawn(async move {
+            let ended = peers.next_page(&room_id, from).await;
+            drop(peers);
+            let ended = ended.unwrap_or_else(|refusal| {
+                tell(&room_id, &refusal);
+                Ended::Failed
+            });
+            replicas.ended(&room_id, ended);
+        });
+    }
+}

@@ -1,0 +1,112 @@
+//! Profiles, of this server's users and of others.
+
+use std::time::Duration;
+
+use maru_protocol::wire::request::directory::Profile;
+use ruma::{OwnedUserId, UserId};
+use serde_json::{Map, Value};
+use tokio::time::timeout;
+
+use crate::cache::Cache;
+use crate::peers::{Peers, rpc_client};
+use crate::refusal::Refusal;
+
+/// Profiles of other servers' users that are remembered, two generations of this many.
+const REMEMBERED: usize = 5_000;
+
+/// For how long, in milliseconds; who shares a room hears of a new name at once, by the member event.
+const REMEMBERED_MS: u64 = 300_000;
+
+/// For how long it is remembered that there is none to be had.
+const MISSING_MS: u64 = 30_000;
+
+/// How long somebody who looks at a profile waits for another server.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Largest profile of another server's user, in bytes of JSON (client-server API, "Profiles").
+const MAX_BYTES: usize = 64 * 1024;
+
+/// What another server said of a user's profile, and when.
+#[derive(Clone, Debug)]
+struct Said {
+    profile: Result<Map<String, Value>, Refusal>,
+    at_ms: u64,
+}
+
+impl Said {
+    fn holds(&self, now_ms: u64) -> bool {
+        let kept = if self.profile.is_ok() {
+            REMEMBERED_MS
+        } else {
+            MISSING_MS
+        };
+        now_ms.saturating_sub(self.at_ms) <= kept
+    }
+}
+
+/// Profiles of other servers' users, for a while.
+#[derive(Debug)]
+pub(in crate::peers) struct Profiles(Cache<OwnedUserId, Said>);
+
+impl Default for Profiles {
+    fn default() -> Self {
+        Self(Cache::new(REMEMBERED))
+    }
+}
+
+impl Peers {
+    /// A user's profile, whichever the server. Anybody may ask without being logged in, so only servers that are known
+    /// here are asked.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when there is no such user, or nothing is known of the user's server;
+    /// [`Refusal::Unavailable`] when that does not answer.
+    pub async fn profile(&self, user_id: &UserId) -> Result<Map<String, Value>, Refusal> {
+        if self.identity.is_local(user_id) {
+            return self.accounts.profile(user_id).await;
+        }
+        let now = self.clock.now_ms();
+        if let Some(said) = self.profiles.0.get(user_id).filter(|said| said.holds(now)) {
+            return said.profile;
+        }
+        if !self.is_known(user_id.server_name()) {
+            return Err(Refusal::not_found("nothing is known here of that user's server"));
+        }
+        let asked = timeout(PATIENCE, self.ask_for_profile(user_id)).await;
+        let profile = asked.unwrap_or_else(|_| Err(Refusal::Unavailable("no answer in time".into())));
+        let said = Said {
+            profile: profile.clone(),
+            at_ms: now,
+        };
+        self.profiles.0.insert(user_id.to_owned(), said);
+        profile
+    }
+
+    /// One field of a user's profile.
+    ///
+    /// # Errors
+    /// As [`Peers::profile`], and [`Refusal::NotFound`] when there is no such field.
+    pub async fn profile_field(&self, user_id: &UserId, field: &str) -> Result<Value, Refusal> {
+        let mut profile = self.profile(user_id).await?;
+        let missing = || Refusal::not_found("the user's profile has no such field");
+        profile.remove(field).ok_or_else(missing)
+    }
+
+    async fn ask_for_profile(&self, user_id: &UserId) -> Result<Map<String, Value>, Refusal> {
+        let server = user_id.server_name();
+        let call = Profile {
+            user_id: user_id.to_owned(),
+        };
+        let answer = self.ask(server, call).await?.done().await;
+        let profile = answer
+            .map_err(|error| rpc_client::refusal(server, error))?
+            .profile;
+        if profile.len() > MAX_BYTES {
+            return Err(Refusal::Unavailable(format!(
+                "{server} gives a profile that is too large"
+            )));
+        }
+        serde_json::from_str(&profile)
+            .map_err(|error| Refusal::Unavailable(format!("{server} gives no profile: {error}")))
+    }
+}

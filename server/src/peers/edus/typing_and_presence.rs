@@ -1,0 +1,306 @@
+//! Typing and presence across servers, by datagrams: said when it changes, said again while it goes on, and all of it when
+//! a server has just been connected. What a server says holds no longer than its connection.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use maru_federation::pool::PeerState;
+use maru_protocol::wire::bounded::Text;
+use maru_protocol::wire::datagram::{self, Datagram, PresenceState};
+use ruma::presence::PresenceState as Shows;
+use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use crate::ephemeral::{News, Presence, Shown, Typing};
+use crate::observe::metrics;
+use crate::peers::Peers;
+use crate::refusal::Refusal;
+use crate::rooms::Room;
+
+/// How often it is said again who types.
+const TYPING_EVERY: Duration = Duration::from_secs(20);
+
+/// How often it is said again who is present.
+const PRESENCE_EVERY: Duration = Duration::from_secs(120);
+
+/// For how long presence holds: two repeats may be lost.
+const PRESENCE_LIFETIME: Duration = Duration::from_secs(400);
+
+/// Datagrams of one set that are sent at once; more follow after [`PAUSE`], so that they do not flood the peer.
+const BURST: usize = 100;
+
+/// The pause between bursts.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Longest status message that fits a datagram, in bytes.
+const STATUS_BYTES: usize = 600;
+
+/// Changes of who types that are heard of one server in a second: each is told to a whole room. What goes on is said again.
+const TYPING_CHANGES: u32 = 20;
+
+/// Servers that were just connected and wait to be told of everybody. Further ones hear with the next repeat.
+const GREETED: usize = 1024;
+
+/// Typing and presence of this server, and what other servers are to hear of them.
+#[derive(Debug)]
+pub(in crate::peers) struct Ephemeral {
+    typing: Arc<Typing>,
+    presence: Arc<Presence>,
+    /// Taken by the task that tells.
+    news: Mutex<Option<mpsc::Receiver<News>>>,
+    connected: mpsc::Sender<OwnedServerName>,
+    to_greet: Mutex<Option<mpsc::Receiver<OwnedServerName>>>,
+    /// Changes of who types that each connected server has told of, since the second began that they are counted in.
+    changes: Mutex<HashMap<OwnedServerName, (Instant, u32)>>,
+}
+
+impl Ephemeral {
+    pub(in crate::peers) fn new(
+        typing: Arc<Typing>,
+        presence: Arc<Presence>,
+        news: mpsc::Receiver<News>,
+    ) -> Self {
+        let (connected, to_greet) = mpsc::channel(GREETED);
+        Self {
+            typing,
+            presence,
+            news: Mutex::new(Some(news)),
+            connected,
+            to_greet: Mutex::new(Some(to_greet)),
+            changes: Mutex::default(),
+        }
+    }
+
+    /// Counts a change that a server tells of; false when it tells of too many.
+    fn may_change(&self, peer: &ServerName) -> bool {
+        let now = Instant::now();
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, count) = changes.entry(peer.to_owned()).or_insert((now, 0));
+        if now.duration_since(*since) >= Duration::from_secs(1) {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        *count <= TYPING_CHANGES
+    }
+
+    /// What a server said holds no longer.
+    fn forget(&self, peer: &ServerName) {
+        self.typing.forget(peer);
+        self.presence.elsewhere().forget(peer);
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        changes.remove(peer);
+    }
+}
+
+impl Peers {
+    /// A peer says something of one of its users. Returns at once.
+    pub(in crate::peers) fn heard_datagram(&self, peer: &ServerName, datagram: Datagram) {
+        let taken = match datagram {
+            Datagram::Typing(typing) => typing.user_id.server_name() == peer && self.heard_typing(&typing),
+            Datagram::Presence(presence) => {
+                presence.user_id.server_name() == peer && self.heard_presence(presence)
+            }
+        };
+        if !taken {
+            metrics::DATAGRAMS_REFUSED.add(1);
+        }
+    }
+
+    /// A connection is ready, or gone. Returns at once.
+    pub(in crate::peers) fn connection_changed(&self, peer: &ServerName, connected: bool) {
+        if connected {
+            let _ = self.ephemeral.connected.try_send(peer.to_owned());
+        } else {
+            self.ephemeral.forget(peer);
+        }
+    }
+
+    /// Tells other servers, for as long as this server speaks with any.
+    pub(in crate::peers) fn tell_news(self: &Arc<Self>) {
+        let take = |slot: &Mutex<Option<_>>| slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut news) = take(&self.ephemeral.news) else {
+            return;
+        };
+        let to_greet = &self.ephemeral.to_greet;
+        let Some(mut to_greet) = to_greet.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
+        let peers = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let (mut typing, mut presence) = (interval(TYPING_EVERY), interval(PRESENCE_EVERY));
+            typing.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            presence.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                let due = tokio::select! {
+                    Some(news) = news.recv() => Due::News(news),
+                    Some(peer) = to_greet.recv() => Due::Everybody(vec![peer]),
+                    _ = typing.tick() => Due::Typing,
+                    _ = presence.tick() => Due::Presence,
+                };
+                let Some(peers) = peers.upgrade() else { return };
+                if let Err(refusal) = peers.tell(due).await {
+                    tracing::debug!(%refusal, "typing and presence are not told");
+                }
+            }
+        });
+    }
+
+    async fn tell(self: &Arc<Self>, due: Due) -> Result<(), Refusal> {
+        match due {
+            Due::News(News::Typing(room, user_id)) => {
+                let left = self.ephemeral.typing.left(room.nid, &user_id);
+                self.say_typing(&room, user_id, left);
+            }
+            Due::News(News::Presence(user_id, servers)) => {
+                if let Some(said) = self.said_of(user_id) {
+                    servers.iter().for_each(|server| self.send(server, &said));
+                }
+            }
+            Due::Typing => {
+                let (identity, typing) = (&self.identity, &self.ephemeral.typing);
+                for (room, user_id, left) in typing.everybody(|user_id| identity.is_local(user_id)) {
+                    self.say_typing(&room, user_id, Some(left));
+                }
+            }
+            Due::Presence => {
+                let connected = self.connected();
+                if !connected.is_empty() {
+                    self.say_presence(&connected).await?;
+                }
+            }
+            Due::Everybody(peers) => {
+                let (identity, typing) = (&self.identity, &self.ephemeral.typing);
+                for (room, user_id, left) in typing.everybody(|user_id| identity.is_local(user_id)) {
+                    self.say_typing(&room, user_id, Some(left));
+                }
+                self.say_presence(&peers).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the servers of a room that a user types for so long, or has stopped.
+    fn say_typing(&self, room: &Room, user_id: OwnedUserId, left: Option<Duration>) {
+        let lifetime = left.map_or(Duration::ZERO, |left| left + TYPING_EVERY);
+        let said = Datagram::Typing(datagram::Typing {
+            room_id: room.room_id.clone(),
+            user_id,
+            typing: left.is_some(),
+            lifetime_ms: milliseconds(lifetime),
+        });
+        let own = &self.identity.server_name;
+        let head = room.head();
+        head.servers
+            .keys()
+            .filter(|server| *server != own)
+            .for_each(|server| self.send(server, &said));
+    }
+
+    /// Tells peers of everybody who is present and shares a room with them that is not too large: one query, and the
+    /// datagrams to each peer in bursts.
+    async fn say_presence(self: &Arc<Self>, peers: &[OwnedServerName]) -> Result<(), Refusal> {
+        let names = peers.iter().map(ToString::to_string).collect();
+        let members = self.ephemeral.presence.told_members();
+        let near = self.store.own_users_near(names, members).await?;
+        for (peer, users) in near {
+            let said: Vec<_> = users
+                .into_iter()
+                .filter_map(|user_id| self.said_of(user_id))
+                .collect();
+            let peers = Arc::clone(self);
+            tokio::spawn(async move {
+                for burst in said.chunks(BURST) {
+                    burst.iter().for_each(|said| peers.send(&peer, said));
+                    sleep(PAUSE).await;
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// The presence of a user of this server, where anything is known of it.
+    fn said_of(&self, user_id: OwnedUserId) -> Option<Datagram> {
+        let shown = self.ephemeral.presence.shown(&user_id)?;
+        let status = shown.status.as_deref();
+        let status = status.map(|status| Text::cut(&status[..status.floor_char_boundary(STATUS_BYTES)]));
+        Some(Datagram::Presence(datagram::Presence {
+            user_id,
+            presence: match shown.state {
+                Shows::Online => PresenceState::Online,
+                Shows::Unavailable => PresenceState::Unavailable,
+                _ => PresenceState::Offline,
+            },
+            last_active_ago_ms: Some(self.clock.now_ms().saturating_sub(shown.active_at)),
+            currently_active: shown.state == Shows::Online,
+            status_msg: status,
+            lifetime_ms: milliseconds(PRESENCE_LIFETIME),
+        }))
+    }
+
+    fn send(&self, peer: &ServerName, said: &Datagram) {
+        if let Some(pool) = self.pool().filter(|_| self.is_allowed(peer)) {
+            pool.datagram(peer, said);
+        }
+    }
+
+    fn connected(&self) -> Vec<OwnedServerName> {
+        let views = self.pool().map_or_else(Vec::new, maru_federation::Pool::peers);
+        let connected = views
+            .into_iter()
+            .filter(|view| view.state == PeerState::Connected);
+        connected.map(|view| view.name).collect()
+    }
+
+    /// A room that is not in memory has nobody who is listening.
+    fn heard_typing(&self, typing: &datagram::Typing) -> bool {
+        let Some(room) = self.rooms.table().named(&typing.room_id) else {
+            return true;
+        };
+        let lifetime = Duration::from_millis(typing.lifetime_ms.into());
+        let lifetime = typing.typing.then_some(lifetime);
+        let left = self.ephemeral.typing.left(room.nid, &typing.user_id);
+        let is_news = left.is_some() != typing.typing;
+        if is_news && !self.ephemeral.may_change(typing.user_id.server_name()) {
+            return false;
+        }
+        self.ephemeral
+            .typing
+            .set(&room, &typing.user_id, lifetime)
+            .is_ok()
+    }
+
+    fn heard_presence(&self, presence: datagram::Presence) -> bool {
+        let ago = presence.last_active_ago_ms.unwrap_or(0);
+        let shown = Shown {
+            state: match presence.presence {
+                PresenceState::Online => Shows::Online,
+                PresenceState::Unavailable => Shows::Unavailable,
+                PresenceState::Offline => Shows::Offline,
+            },
+            status: presence.status_msg.map(|status| status.to_string()),
+            active_at: self.clock.now_ms().saturating_sub(ago),
+        };
+        let lifetime = Duration::from_millis(presence.lifetime_ms.into());
+        let user_id: &UserId = &presence.user_id;
+        let elsewhere = self.ephemeral.presence.elsewhere();
+        elsewhere.heard(user_id, shown, lifetime)
+    }
+}
+
+/// What there is to tell.
+enum Due {
+    /// Something has changed.
+    News(News),
+    /// It is time to say again who types.
+    Typing,
+    /// It is time to say again who is present.
+    Presence,
+    /// These peers have just been connected and know of nobody.
+    Everybody(Vec<OwnedServerName>),
+}
+
+fn milliseconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}

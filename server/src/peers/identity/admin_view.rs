@@ -1,0 +1,278 @@
+//! What an admin sees of peers, and does with them.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use maru_federation::pool::{PeerState, PeerView};
+use maru_protocol::ServerKind;
+use maru_protocol::key::PublicKey;
+use maru_protocol::log_paging::position_of;
+use maru_protocol::wire::CloseCode;
+use maru_protocol::wire::request::records::Records;
+use ruma::{OwnedServerName, ServerName};
+
+use super::key_verification::RefusedKey;
+use crate::config::PeerAddress;
+use crate::observe::peers::{Moved, PeerSample, PeersSample};
+use crate::peers::{Peers, rpc_client};
+use crate::refusal::Refusal;
+
+/// A peer as the admin sees it.
+#[derive(Clone, Debug)]
+pub struct PeerSeen {
+    /// Its name.
+    pub name: OwnedServerName,
+    /// Whether the configuration names it.
+    pub configured: bool,
+    /// Whether the admin has added it.
+    pub added: bool,
+    /// Its root key, if it is known.
+    pub root_key: Option<PublicKey>,
+    /// How it is connected, if it was wanted since the start.
+    pub view: Option<PeerView>,
+    /// Positions of our log that lie before it: 0 when it has everything; none when it has not said so since the start.
+    pub lag: Option<u64>,
+    /// The last one who came under its name with a key that is not its own.
+    pub refused: Option<RefusedKey>,
+}
+
+/// How a peer answered.
+#[derive(Clone, Debug)]
+pub struct Pong {
+    /// Time until it was connected; next to nothing where it was already.
+    pub connected: Duration,
+    /// Time from a request to its answer.
+    pub answered: Duration,
+    /// How it is connected.
+    pub view: PeerView,
+}
+
+impl Peers {
+    /// All peers that are named, were met since the start, or were refused for a key; by name.
+    #[must_use]
+    pub fn seen(&self) -> Vec<PeerSeen> {
+        let views = self.pool().map(|pool| pool.peers()).unwrap_or_default();
+        let mut views: BTreeMap<_, _> = views.into_iter().map(|view| (view.name.clone(), view)).collect();
+        let mut refused = self.refused_keys.all();
+        let added = self.added();
+        let configured: BTreeSet<_> = self.settings.peers.iter().map(|peer| &peer.name).collect();
+        let names: BTreeSet<OwnedServerName> = views
+            .keys()
+            .chain(refused.keys())
+            .chain(&added)
+            .chain(configured.iter().copied())
+            .cloned()
+            .collect();
+        let seen = names.into_iter().map(|name| {
+            let view = views.remove(&name);
+            PeerSeen {
+                configured: configured.contains(&name),
+                added: added.contains(&name),
+                root_key: self.keyring.root_key(&name),
+                lag: view.as_ref().and_then(|view| self.lag(view)),
+                refused: refused.remove(&name),
+                view,
+                name,
+            }
+        });
+        seen.collect()
+    }
+
+    /// How far a peer is behind the end of our log.
+    fn lag(&self, view: &PeerView) -> Option<u64> {
+        if view.caught_up && view.in_flight.0 == 0 {
+            return Some(0);
+        }
+        let end = self.store.position();
+        let reached = position_of(view.acknowledged.as_ref()?, self.store.log_id(), end)?;
+        Some((end.0 - reached.0).unsigned_abs())
+    }
+
+    /// What the collector is shown.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn sample(&self) -> Result<PeersSample, Refusal> {
+        let views = self.pool().map(|pool| pool.peers()).unwrap_or_default();
+        Ok(PeersSample {
+            peers: views.iter().map(|view| self.sample_of(view)).collect(),
+            refusals: self.refusals(),
+            dropped: self.dropped(),
+            refused_keys: self.refused_keys.all().len(),
+            inbox: self.store.inbox_depth().await?,
+        })
+    }
+
+    fn sample_of(&self, view: &PeerView) -> PeerSample {
+        let traffic = &view.traffic;
+        PeerSample {
+            name: view.name.to_string(),
+            connected: view.state == PeerState::Connected,
+            lag: self.lag(view),
+            round_trip: view.round_trip,
+            moved: [
+                Moved {
+                    frames: traffic.frames_in,
+                    bytes: traffic.bytes_in,
+                    requests: traffic.requests_in,
+                },
+                Moved {
+                    frames: traffic.frames_out,
+                    bytes: traffic.bytes_out,
+                    requests: traffic.requests_out,
+                },
+            ],
+        }
+    }
+
+    /// How often connections were refused or closed for a fault since the start, by reason.
+    #[must_use]
+    pub fn refusals(&self) -> BTreeMap<&'static str, u64> {
+        self.pool().map(|pool| pool.refusals()).unwrap_or_default()
+    }
+
+    /// Connects with a peer and asks it something.
+    ///
+    /// # Errors
+    /// Why it is not reached, or does not answer.
+    pub async fn ping(&self, name: &ServerName) -> Result<Pong, Refusal> {
+        let begun = Instant::now();
+        let pool = self
+            .pool()
+            .ok_or_else(|| Refusal::forbidden("`federation_listen` is not set"))?;
+        let view = pool
+            .connect(name)
+            .await
+            .map_err(|error| rpc_client::refusal(name, error))?;
+        let connected = begun.elapsed();
+        let begun = Instant::now();
+        let nothing = Records { servers: Vec::new() };
+        let answer = self.ask(name, nothing).await?;
+        answer
+            .done()
+            .await
+            .map_err(|error| rpc_client::refusal(name, error))?;
+        Ok(Pong {
+            connected,
+            answered: begun.elapsed(),
+            view,
+        })
+    }
+
+    /// Adds a peer for good, or changes the addresses of one, and connects with it. A domain needs its key, unless it is
+    /// known or its web server publishes it.
+    ///
+    /// # Errors
+    /// [`Refusal::Forbidden`] for one that the configuration names or denies; [`Refusal::InvalidParam`] for a key that
+    /// is not the one that is known.
+    pub async fn add_peer(
+        &self,
+        name: &ServerName,
+        addresses: Vec<PeerAddress>,
+        key: Option<PublicKey>,
+    ) -> Result<(), Refusal> {
+        self.check_not_configured(name)?;
+        self.check_allowed(name)?;
+        match (self.keyring.root_key(name), key) {
+            (Some(known), Some(given)) if known != given => {
+                return Err(Refusal::invalid(format!(
+                    "the key of {name} is {known}, see `maru peer trust`"
+                )));
+            }
+            (Some(_), _) => {}
+            (None, Some(given)) => self.keyring.trust(&self.store, name, given).await?,
+            (None, None) => {
+                let proven = self.prove(name, None).await?;
+                proven.map_err(|why| Refusal::invalid(format!("{why}; give its root key with --key")))?;
+            }
+        }
+        let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        self.store.add_peer(name, &texts).await?;
+        self.note_added(name, addresses);
+        if let Some(pool) = self.pool() {
+            pool.wake(name);
+        }
+        Ok(())
+    }
+
+    /// Forgets where an added peer is, and ends the connection with it. Rooms that it shares with this server it still
+    /// shares: who is to be kept out is denied in the configuration.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] for one that was not added.
+    pub async fn remove_peer(&self, name: &ServerName) -> Result<(), Refusal> {
+        self.check_not_configured(name)?;
+        if !self.store.remove_peer(name).await? {
+            return Err(Refusal::not_found(format!("{name} was not added")));
+        }
+        self.forget_added(name);
+        if let Some(pool) = self.pool() {
+            pool.disconnect(name, CloseCode::Done, "removed by the admin");
+        }
+        Ok(())
+    }
+
+    /// Accepts another root key for a domain.
+    ///
+    /// # Errors
+    /// [`Refusal::Forbidden`] where the configuration says which key it is, or its name does.
+    pub async fn trust(&self, name: &ServerName, key: PublicKey) -> Result<(), Refusal> {
+        if ServerKind::of(name) != Ok(ServerKind::Domain) {
+            return Err(Refusal::forbidden(
+                "a key name has the key that it spells, for ever",
+            ));
+        }
+        if self.keyring.is_pinned(name) {
+            return Err(Refusal::forbidden(format!(
+                "the configuration says which key {name} has"
+            )));
+        }
+        self.keyring.trust(&self.store, name, key).await?;
+        self.refused_keys.forget(name);
+        tracing::warn!(peer = %name, root_key = %key, "another root key is accepted by the admin");
+        if let Some(pool) = self.pool() {
+            // Whoever holds the old key may still be connected.
+            pool.disconnect(name, CloseCode::KeyChanged, "another root key is accepted");
+            pool.wake(name);
+        }
+        Ok(())
+    }
+
+    /// Takes up the peers that the admin has added; what the configuration says of them wins.
+    pub(in crate::peers) async fn load_added(&self) -> Result<(), Refusal> {
+        for (name, addresses) in self.store.added_peers().await? {
+            if self.settings.peers.iter().all(|peer| peer.name != name) {
+                let addresses: Result<Vec<PeerAddress>, _> =
+                    addresses.iter().map(|text| text.parse()).collect();
+                self.note_added(&name, addresses.map_err(Refusal::internal)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn note_added(&self, name: &ServerName, addresses: Vec<PeerAddress>) {
+        self.book.add(name.to_owned(), addresses);
+        let mut added = self.added.write().unwrap_or_else(PoisonError::into_inner);
+        added.insert(name.to_owned());
+    }
+
+    fn forget_added(&self, name: &ServerName) {
+        self.book.remove(name);
+        let mut added = self.added.write().unwrap_or_else(PoisonError::into_inner);
+        added.remove(name);
+    }
+
+    fn added(&self) -> HashSet<OwnedServerName> {
+        self.added.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn check_not_configured(&self, name: &ServerName) -> Result<(), Refusal> {
+        if self.settings.peers.iter().any(|peer| peer.name == name) {
+            return Err(Refusal::forbidden(format!(
+                "{name} stands in the configuration: change it there"
+            )));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! Servers that go on in a room which they have left by this server's account, and do not know it: they were restored from
+//! a backup that is older than that. They are told how they went.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use maru_protocol::cursor::Position;
+use maru_protocol::state::EventNid;
+use maru_protocol::wire::limits::MAX_EXTREMITIES;
+use maru_protocol::wire::message::RoomExtremities;
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, ServerName};
+
+use crate::peers::Peers;
+use crate::refusal::Refusal;
+use crate::rooms::Room;
+use crate::store::rooms::StoredMembership;
+use crate::store::rooms::events::Direction;
+
+/// Most that are remembered until they are told; of the others it is noted again when they say something more.
+const MOST: usize = 1_000;
+
+/// Who is to be told of which room.
+#[derive(Debug, Default)]
+pub(in crate::peers) struct DepartedServers(Mutex<BTreeSet<(OwnedServerName, OwnedRoomId)>>);
+
+impl DepartedServers {
+    fn add(&self, peer: &ServerName, room: &Room) {
+        let mut departed_servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if departed_servers.len() < MOST {
+            departed_servers.insert((peer.to_owned(), room.room_id.clone()));
+        }
+    }
+
+    fn take(&self, peer: &ServerName) -> Vec<OwnedRoomId> {
+        let mut departed_servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (of_peer, others) = std::mem::take(&mut *departed_servers)
+            .into_iter()
+            .partition(|(name, _)| name == peer);
+        *departed_servers = others;
+        let of_peer: BTreeSet<(OwnedServerName, OwnedRoomId)> = of_peer;
+        of_peer.into_iter().map(|(_, room_id)| room_id).collect()
+    }
+}
+
+impl Peers {
+    /// Notes that a peer takes part in a room that it is not in, and has it told.
+    pub(in crate::peers) fn note_stray(&self, peer: &ServerName, room: &Room) {
+        self.departed_servers.add(peer, room);
+        if let Some(rpc_client) = self.rpc_client.get() {
+            rpc_client.0.owe_extremities(peer);
+        }
+    }
+
+    /// How a peer went from rooms that it goes on in, where it ever was there.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(in crate::peers) async fn ends_for(
+        &self,
+        peer: &ServerName,
+    ) -> Result<Vec<RoomExtremities>, Refusal> {
+        let mut ends = Vec::new();
+        for room_id in self.departed_servers.take(peer) {
+            let Some(room) = self.replica(&room_id).await? else {
+                continue;
+            };
+            if room.head().servers.contains_key(peer) {
+                // It has come back meanwhile, and is told where the room ends.
+                continue;
+            }
+            let Some(ended) = self.store.interest_ended(room.nid, peer).await? else {
+                continue;
+            };
+            if self.rooms.admits(&room, peer).await? {
+                let extremities = self.ends_in(&room, peer, ended).await?;
+                ends.push(RoomExtremities { room_id, extremities });
+            }
+        }
+        Ok(ends)
+    }
+
+    /// How a peer went from a room: the event with which its interest ended, and what its users are since. Where a resolution
+    /// ended it, the first alone may be one that the peer has.
+    async fn ends_in(
+        &self,
+        room: &Room,
+        peer: &ServerName,
+        ended: Position,
+    ) -> Result<Vec<OwnedEventId>, Refusal> {
+        let place = self.store.place_at(room.nid, ended).await?;
+        let last = self
+            .store
+            .timeline(room.nid, place, Direction::Forward, 1)
+            .await?;
+        let out = self.store.members(room.nid, &["leave", "ban"]).await?;
+        let is_of_then = |member: &&StoredMembership| {
+            member.membership.user_id.server_name() == peer && member.position <= ended
+        };
+        let users: Vec<EventNid> = out
+            .iter()
+            .filter(is_of_then)
+            .map(|member| member.membership.event)
+            .collect();
+        let users = self.rooms.events(&users).await?;
+        let all = last
+            .iter()
+            .chain(users.values())
+            .map(|stored| stored.event.id.clone());
+        let all: BTreeSet<_> = all.collect();
+        Ok(all.into_iter().take(MAX_EXTREMITIES).collect())
+    }
+}

@@ -1,0 +1,277 @@
+//! Both ends of an invitation between servers.
+
+use std::sync::Arc;
+
+use maru_protocol::RoomVersion;
+use maru_protocol::destinations;
+use maru_protocol::event::countersign;
+use maru_protocol::ingest::Outcome;
+use maru_protocol::limits::LARGE_MAX_EVENT_BYTES;
+use maru_protocol::visibility::Membership;
+use maru_protocol::wire::answer::{Refused, RefusedCode};
+use maru_protocol::wire::bounded::{Json, Text};
+use maru_protocol::wire::request::membership::{Invite, Invited};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
+use serde_json::{Map, Value, json};
+
+use super::remote_join::to_the_end;
+use crate::peers::Peers;
+use crate::peers::request_handlers::refused;
+use crate::refusal::Refusal;
+use crate::rooms::ingest::{Incoming, Taken};
+use crate::rooms::{NewRoomRequest, Room};
+use crate::store::federation::inbox::InInbox;
+
+impl Peers {
+    /// Makes a room and invites those who are to be in it.
+    ///
+    /// # Errors
+    /// When the request contradicts itself or the rules, or names users of servers that this one does not speak with. The
+    /// room is made before users of other servers are invited: what becomes of that is told in the program's log alone.
+    pub async fn create_room(self: &Arc<Self>, request: NewRoomRequest) -> Result<Arc<Room>, Refusal> {
+        let (creator, is_direct) = (request.creator.clone(), request.is_direct);
+        let others = request.invite.iter().filter(|id| !self.identity.is_local(id));
+        let others: Vec<OwnedUserId> = others.cloned().collect();
+        for target in &others {
+            self.road_to(target.server_name())?;
+        }
+        let room = self.rooms.create(request).await?;
+        let more = || {
+            is_direct
+                .then(|| ("is_direct".to_owned(), json!(true)))
+                .into_iter()
+        };
+        for target in others {
+            let content = self.rooms.invite_content(None, more());
+            if let Err(refusal) = self.invite_with(&room, &creator, &target, content).await {
+                tracing::warn!(room = %room.room_id, %target, %refusal, "not invited");
+            }
+        }
+        Ok(room)
+    }
+
+    /// Invites somebody, of this server or another.
+    ///
+    /// # Errors
+    /// What the rules say, or what the other server does.
+    pub async fn invite(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        sender: &UserId,
+        target: &UserId,
+        reason: Option<String>,
+    ) -> Result<(), Refusal> {
+        if self.identity.is_local(target) {
+            return self.rooms.invite(room, sender, target, reason).await;
+        }
+        let content = self.rooms.invite_content(reason, None);
+        let (peers, room) = (Arc::clone(self), Arc::clone(room));
+        let (sender, target) = (sender.to_owned(), target.to_owned());
+        to_the_end(async move { peers.invite_with(&room, &sender, &target, content).await }).await
+    }
+
+    /// Invites somebody of another server. One that is not in the room agrees before the invitation enters the room; one
+    /// that is hears of it like of every event.
+    async fn invite_with(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        sender: &UserId,
+        target: &UserId,
+        content: Map<String, Value>,
+    ) -> Result<(), Refusal> {
+        let server = target.server_name();
+        if !self.rooms.is_federated(room).await? || !self.rooms.admits(room, server).await? {
+            return Err(Refusal::forbidden(format!(
+                "the room does not let users of {server} in"
+            )));
+        }
+        let draft = self.rooms.invite_draft(room, sender, target, &content)?;
+        let head = room.head();
+        if head.servers.contains_key(server) {
+            return self.rooms.append(room, draft, &|_| Vec::new()).await.map(drop);
+        }
+        let event = self.rooms.propose(room, draft).await?;
+        let call = Invite {
+            room_id: room.room_id.clone(),
+            version: Text::cut(room.version.as_str()),
+            event: event.json.clone().into(),
+            stripped_state: self
+                .rooms
+                .stripped_state(room, sender)
+                .await?
+                .iter()
+                .map(|json| Json::from(&**json))
+                .collect(),
+            records: self
+                .keyring
+                .records(head.servers.keys().map(AsRef::as_ref).take(16)),
+        };
+        let done = self.ask_once(server, call).await?;
+        let signed = self
+            .verify(&done.event, &room.room_id, room.version, room.max_event_bytes)
+            .map_err(|why| Refusal::forbidden(format!("{server} answers with a wrong event: {why}")))?;
+        if signed.id != event.id || signed.content.as_str() != event.content.as_str() {
+            return Err(Refusal::forbidden(format!(
+                "{server} answers with another event than was sent"
+            )));
+        }
+        let mut incoming = Incoming::live(signed);
+        incoming.own = true;
+        let taken = {
+            let turn = self.rooms.ingest_lock(&room.room_id).await;
+            self.rooms.take_in(&turn, room, vec![incoming]).await?
+        };
+        match taken.first().and_then(Taken::outcome) {
+            Some(Outcome::Accepted) => {
+                self.wake_room(room);
+                Ok(())
+            }
+            Some(_) => Err(Refusal::forbidden("the room has changed meanwhile, try again")),
+            None => Err(Refusal::internal("an invitation that cannot be stored")),
+        }
+    }
+
+    /// A peer invites a user of this server.
+    pub(in crate::peers) async fn invited(
+        &self,
+        peer: &ServerName,
+        invite: Invite,
+    ) -> Result<Invited, Refused> {
+        let invalid = |why: &str| Refused::new(RefusedCode::Invalid, why);
+        let version = RoomVersion::from_id(&invite.version)
+            .ok_or_else(|| Refused::new(RefusedCode::UnsupportedVersion, &invite.version))?;
+        for record in &invite.records {
+            let _ = self.keyring.keep(&self.store, record).await.map_err(refused)?;
+        }
+        let event = self
+            .verify(&invite.event, &invite.room_id, version, LARGE_MAX_EVENT_BYTES)
+            .map_err(|why| invalid(&why.to_string()))?;
+        if event.sender.server_name() != peer {
+            return Err(Refused::new(
+                RefusedCode::Forbidden,
+                "the inviting user belongs to another server",
+            ));
+        }
+        let target = event
+            .state_key
+            .as_deref()
+            .and_then(|key| <&UserId>::try_from(key).ok());
+        let is_invite = Membership::of(&event) == Some(Membership::Invite);
+        let local = target.is_some_and(|user_id| self.identity.is_local(user_id));
+        if &*event.event_type != "m.room.member" || !is_invite || !local {
+            return Err(invalid("the event invites nobody of this server"));
+        }
+        let signed = countersign(
+            &event,
+            version,
+            LARGE_MAX_EVENT_BYTES,
+            self.identity.name(),
+            &self.identity.signing_key,
+        );
+        let signed = Arc::new(signed.map_err(|error| invalid(&error.to_string()))?);
+        let json = Json::from(Arc::clone(&signed.json));
+        // In a room that this server is in, the event comes by the log and is judged like any other.
+        if self.settled(&invite.room_id).await.map_err(refused)?.is_none() {
+            let turn = self.rooms.ingest_lock(&invite.room_id).await;
+            self.rooms
+                .outside_membership(&turn, version, signed, Some(stripped(&invite.stripped_state)))
+                .await
+                .map_err(refused)?;
+        }
+        Ok(Invited { event: json })
+    }
+
+    /// Events for a room that this server is not in: what becomes of invitations and knocks, and of those who were banned
+    /// after they had left. Whoever goes on in a room that it has left by this server's account is told so.
+    pub(in crate::peers) async fn outside_events(
+        &self,
+        room_id: &OwnedRoomId,
+        rows: Vec<InInbox>,
+    ) -> Result<(), Refusal> {
+        let nids = rows.iter().map(|row| row.nid).collect();
+        for row in rows {
+            let Some(stored) = self.store.room(room_id).await? else {
+                continue;
+            };
+            let Some(version) = RoomVersion::from_id(&stored.version) else {
+                continue;
+            };
+            let Ok(event) = self.verify(&row.arrived.json, room_id, version, LARGE_MAX_EVENT_BYTES) else {
+                continue;
+            };
+            if event.sender.server_name() != row.server_name {
+                continue;
+            }
+            if let Some(room) = self.replica(room_id).await?
+                && destinations::is_stray(&room.head().servers, &row.server_name, None)
+            {
+                self.note_stray(&row.server_name, &room);
+            }
+            let target = event
+                .state_key
+                .as_deref()
+                .and_then(|key| <&UserId>::try_from(key).ok());
+            let Some(target) = target.filter(|user_id| self.identity.is_local(user_id)) else {
+                continue;
+            };
+            let ends = &*event.event_type == "m.room.member"
+                && matches!(Membership::of(&event), Some(Membership::Leave | Membership::Ban));
+            if ends && self.is_believed(room_id, target, &row.server_name).await? {
+                let turn = self.rooms.ingest_lock(room_id).await;
+                self.rooms.outside_membership(&turn, version, event, None).await?;
+            }
+        }
+        self.drop_rows(nids).await
+    }
+
+    /// Whether a server is believed about the end of a user's invitation, knock or stay in a room that this server is not
+    /// in.
+    async fn is_believed(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        server_name: &ServerName,
+    ) -> Result<bool, Refusal> {
+        if let Some((stored, _)) = self.rooms.membership_outside(room_id, user_id).await? {
+            let membership = &stored.membership;
+            let is_open = ["invite", "knock"].contains(&&*membership.membership);
+            if is_open
+                && self
+                    .shown_with(membership)
+                    .await?
+                    .iter()
+                    .any(|name| name == server_name)
+            {
+                return Ok(true);
+            }
+        }
+        let room = self.replica(room_id).await?;
+        Ok(room.is_some_and(|room| room.head().servers.contains_key(server_name)))
+    }
+}
+
+/// Stripped state of a peer as it is kept: a JSON array of those entries that clients can read.
+pub(in crate::peers) fn stripped(events: &[Json]) -> String {
+    let events: Vec<&str> = events
+        .iter()
+        .map(|json| &**json)
+        .filter(|json| is_stripped(json))
+        .collect();
+    format!("[{}]", events.join(","))
+}
+
+/// Whether a text is one stripped state event: an object with the fields that clients read.
+fn is_stripped(json: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Stripped {
+        #[serde(rename = "type")]
+        _type: String,
+        #[serde(rename = "state_key")]
+        _state_key: String,
+        #[serde(rename = "sender")]
+        _sender: ruma::OwnedUserId,
+        #[serde(rename = "content")]
+        _content: serde_json::Map<String, serde_json::Value>,
+    }
+    json.len() <= 65_536 && serde_json::from_str::<Stripped>(json).is_ok()
+}

@@ -1,0 +1,405 @@
+//! Coming into a room, asking to be invited, and leaving, for users of this server: here where this server is in the
+//! room, else through a server that is.
+
+use std::sync::Arc;
+
+use maru_protocol::event::{Event, Links};
+use maru_protocol::gap::work::Work;
+use maru_protocol::join_decision::{Standing, Step};
+use maru_protocol::version::RoomVersion;
+use maru_protocol::wire::request::membership::{Admission, Membership, SendMembership};
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, RoomOrAliasId, ServerName, UserId};
+use serde_json::{Map, json};
+
+use super::invites::stripped;
+use super::make_membership::{Built, Wish};
+use crate::peers::Peers;
+use crate::peers::inbound::drop_counters::Dropped;
+use crate::peers::rpc_client::Subject;
+use crate::refusal::Refusal;
+use crate::rooms::Room;
+use crate::rooms::ingest::{Incoming, JoinImport, Taken};
+
+/// What to tell of two failures: what a server says that knows the room is worth more than that another one cannot be
+/// reached.
+fn weightier(before: Refusal, now: Refusal) -> Refusal {
+    match (&before, &now) {
+        (Refusal::NotFound(_), _) => now,
+        (_, Refusal::Unavailable(_) | Refusal::NotFound(_)) => before,
+        _ => now,
+    }
+}
+
+/// Does what other servers take part in to its end, also when whoever asked for it does not wait: what they have accepted is
+/// not forgotten here.
+pub(in crate::peers) async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::spawn(work).await.map_err(Refusal::internal)?
+}
+
+impl Peers {
+    /// Joins a user of this server to a room, here if this server is in it and may let the user in, else through another.
+    ///
+    /// # Errors
+    /// What the room's rules say, or that no server in the room can be reached.
+    pub async fn join(
+        self: &Arc<Self>,
+        name: &RoomOrAliasId,
+        user_id: &UserId,
+        via: Vec<OwnedServerName>,
+        reason: Option<String>,
+    ) -> Result<OwnedRoomId, Refusal> {
+        let (room_id, via) = self.locate(name, via).await?;
+        let (peers, user_id) = (Arc::clone(self), user_id.to_owned());
+        to_the_end(async move { peers.join_room(room_id, &user_id, via, reason).await }).await
+    }
+
+    async fn join_room(
+        self: &Arc<Self>,
+        room_id: OwnedRoomId,
+        user_id: &UserId,
+        via: Vec<OwnedServerName>,
+        reason: Option<String>,
+    ) -> Result<OwnedRoomId, Refusal> {
+        if self.join_here(&room_id, user_id, &reason).await? {
+            return Ok(room_id);
+        }
+        let _turn = self.turns.take(&room_id).await;
+        // Somebody else of this server may have come in meanwhile.
+        if self.join_here(&room_id, user_id, &reason).await? {
+            return Ok(room_id);
+        }
+        let servers = self.who_knows(&room_id, user_id, via).await?;
+        let wish = Wish {
+            room_id: &room_id,
+            user_id,
+            membership: Membership::Join,
+            content: self.rooms.join_content(user_id, reason, Map::new()).await?,
+        };
+        let mut why = Refusal::not_found("no server is known that is in that room");
+        for server in &servers {
+            match self.join_through(server, &wish).await {
+                Ok(()) => {
+                    if let Some(room) = self.present(&room_id).await? {
+                        self.rooms.settle_in(&room, user_id).await;
+                    }
+                    return Ok(room_id);
+                }
+                Err(refusal) => why = weightier(why, refusal),
+            }
+        }
+        Err(why)
+    }
+
+    /// Joins without asking anybody; false where others have to be asked, because this server is not in the room or has
+    /// nobody who could vouch for the user.
+    async fn join_here(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        reason: &Option<String>,
+    ) -> Result<bool, Refusal> {
+        let Some(room) = self.present(room_id).await? else {
+            return Ok(false);
+        };
+        match self.rooms.join(&room, user_id, reason.clone()).await {
+            Ok(()) => Ok(true),
+            Err(Refusal::UnableToAuthoriseJoin(_)) if room.head().servers.len() > 1 => Ok(false),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Asks to be invited.
+    ///
+    /// # Errors
+    /// What the room's rules say, or that no server in the room can be reached.
+    pub async fn knock(
+        self: &Arc<Self>,
+        name: &RoomOrAliasId,
+        user_id: &UserId,
+        via: Vec<OwnedServerName>,
+        reason: Option<String>,
+    ) -> Result<OwnedRoomId, Refusal> {
+        let (room_id, via) = self.locate(name, via).await?;
+        if let Some(room) = self.settled(&room_id).await? {
+            self.rooms.knock(&room, user_id, reason).await?;
+            return Ok(room_id);
+        }
+        let (peers, user_id) = (Arc::clone(self), user_id.to_owned());
+        to_the_end(async move {
+            let servers = peers.who_knows(&room_id, &user_id, via).await?;
+            let wish = Wish {
+                room_id: &room_id,
+                user_id: &user_id,
+                membership: Membership::Knock,
+                content: peers.rooms.knock_content(&user_id, reason).await?,
+            };
+            peers.step_through_any(&servers, &wish).await?;
+            Ok(room_id)
+        })
+        .await
+    }
+
+    /// Takes a user out of a room, or takes back a knock on, or declines an invitation to, one that this server is not in.
+    /// Where nobody can be reached who would hear of it, it is so for the user at least.
+    ///
+    /// # Errors
+    /// What the room's rules say.
+    pub async fn leave(
+        self: &Arc<Self>,
+        room_id: &RoomId,
+        user_id: &UserId,
+        reason: Option<String>,
+    ) -> Result<(), Refusal> {
+        if let Some(room) = self.settled(room_id).await? {
+            return self.rooms.leave(&room, user_id, reason).await;
+        }
+        let peers = Arc::clone(self);
+        let (room_id, user_id) = (room_id.to_owned(), user_id.to_owned());
+        to_the_end(async move { peers.leave_outside(&room_id, &user_id, reason).await }).await
+    }
+
+    async fn leave_outside(
+        &self,
+        room_id: &RoomId,
+        user_id: &UserId,
+        reason: Option<String>,
+    ) -> Result<(), Refusal> {
+        let outside = self.rooms.membership_outside(room_id, user_id).await?;
+        let Some((stored, version)) = outside else {
+            return Err(Refusal::not_found("this server does not know that room"));
+        };
+        match &*stored.membership.membership {
+            "invite" | "knock" => {}
+            "ban" => return Err(Refusal::forbidden("you are banned from that room")),
+            _ => return Ok(()),
+        }
+        let servers = self.who_knows(room_id, user_id, Vec::new()).await?;
+        let mut content = Map::new();
+        content.insert("membership".into(), json!("leave"));
+        content.extend(reason.map(|reason| ("reason".to_owned(), json!(reason))));
+        let wish = Wish {
+            room_id,
+            user_id,
+            membership: Membership::Leave,
+            content,
+        };
+        match self.step_through_any(&servers, &wish).await {
+            Ok(()) => Ok(()),
+            Err(refusal) => {
+                tracing::info!(%room_id, %refusal, "a user leaves a room without its servers");
+                let nid = stored.membership.event;
+                let last = self.rooms.events(&[nid]).await?.remove(&nid);
+                let last = last.ok_or_else(|| Refusal::internal("a membership without its event"))?;
+                self.leave_alone(&wish, version, &last.event).await
+            }
+        }
+    }
+
+    async fn join_through(self: &Arc<Self>, server: &ServerName, wish: &Wish<'_>) -> Result<(), Refusal> {
+        let built = self.built_with(server, wish).await?;
+        let call = SendMembership {
+            room_id: wish.room_id.to_owned(),
+            event: built.event.json.clone().into(),
+        };
+        let answer = self.ask(server, call).await?;
+        let subject = Subject {
+            room_id: wish.room_id,
+            version: built.version,
+            max_event_bytes: built.max_event_bytes,
+        };
+        let number = self
+            .rooms
+            .number_room(&subject.room_id.to_owned(), built.version)
+            .await?;
+        let done = self.read_state(answer, subject, number).await?;
+        let join = self.accepted(server, &built, &done.event)?;
+        if self.goes_on(server, &join).await? {
+            return Ok(());
+        }
+        let arrival = JoinImport {
+            version: built.version,
+            state: done.state,
+            join,
+        };
+        let arrived = async {
+            let turn = self.rooms.ingest_lock(wish.room_id).await;
+            self.rooms.arrive(&turn, arrival).await
+        };
+        let room = arrived.await.inspect_err(|refusal| {
+            if matches!(refusal, Refusal::Forbidden(_)) {
+                self.drops.count(&Dropped::WrongAnswer);
+            }
+        })?;
+        self.wake_room(&room);
+        self.replicas.add(&room.room_id);
+        let told = |work: &mut Work| work.told(server.to_owned(), done.extremities);
+        self.work_on(room.room_id.clone(), told);
+        Ok(())
+    }
+
+    /// Our own event as a server in the room accepted it: it may carry more signatures, and nothing else is new.
+    fn accepted(&self, server: &ServerName, built: &Built, json: &str) -> Result<Arc<Event>, Refusal> {
+        let wrong = |what: String| {
+            self.drops.count(&Dropped::WrongAnswer);
+            Refusal::forbidden(format!("{server} answers with {what}"))
+        };
+        let sent = &built.event;
+        let event = self
+            .verify(json, &sent.room_id, built.version, built.max_event_bytes)
+            .map_err(|why| wrong(format!("a wrong event: {why}")))?;
+        if event.id != sent.id || event.content.as_str() != sent.content.as_str() {
+            return Err(wrong("another event than was sent".to_owned()));
+        }
+        Ok(event)
+    }
+
+    /// Lets a room that is here go on to a join, after its history up to it. False where it is to begin with the told state.
+    async fn goes_on(self: &Arc<Self>, server: &ServerName, join: &Arc<Event>) -> Result<bool, Refusal> {
+        let room = self.replica(&join.room_id).await?;
+        let standing = |room: &Room| Standing::of(self.identity.name(), Some(&room.head().servers));
+        let before = room.as_ref().map_or(Standing::Unknown, |room| standing(room));
+        let (Some(room), Step::GoOn) = (room, Step::first(before)) else {
+            return Ok(false);
+        };
+        let mut incoming = Incoming::live(Arc::clone(join));
+        (incoming.own, incoming.accepted) = (true, before == Standing::Outside);
+        let taken = self.take_in_own(&room, server, incoming).await;
+        match Step::after(before, standing(&room), taken.is_ok()) {
+            Step::Begin => {
+                let refusal = taken.err();
+                tracing::info!(room = %room.room_id, ?refusal, "a room begins anew");
+                Ok(false)
+            }
+            Step::Refused => {
+                if let Some(rpc_client) = self.rpc_client.get() {
+                    rpc_client.0.owe_extremities(server);
+                }
+                let closed = || Refusal::forbidden("the room does not let the user in any more");
+                Err(taken.err().unwrap_or_else(closed))
+            }
+            Step::Entered | Step::GoOn => Ok(true),
+        }
+    }
+
+    /// Takes an event of ours that another server accepted into a room that is here, after all that it names.
+    async fn take_in_own(
+        self: &Arc<Self>,
+        room: &Arc<Room>,
+        server: &ServerName,
+        incoming: Incoming,
+    ) -> Result<(), Refusal> {
+        let taken = {
+            // The room's servers may be faster in telling of it.
+            let turn = self.rooms.ingest_lock(&room.room_id).await;
+            self.rooms.take_in(&turn, room, vec![incoming.clone()]).await?
+        };
+        match taken.into_iter().next() {
+            Some(Taken::Stored(verdict)) => {
+                if let Some(denied) = verdict.reason {
+                    return Err(Refusal::forbidden(denied.reason));
+                }
+            }
+            Some(Taken::Lacks { .. }) => {
+                let id = incoming.event.id.clone();
+                self.fill_gap(room, server, incoming).await?;
+                if self
+                    .store
+                    .event(&id)
+                    .await?
+                    .is_none_or(|stored| stored.place.is_none())
+                {
+                    return Err(Refusal::forbidden("what the room has come to does not allow it"));
+                }
+            }
+            _ => {}
+        }
+        self.wake_room(room);
+        Ok(())
+    }
+
+    async fn step_through_any(&self, servers: &[OwnedServerName], wish: &Wish<'_>) -> Result<(), Refusal> {
+        let mut why = Refusal::not_found("no server is known that is in that room");
+        for server in servers {
+            match self.step_through(server, wish).await {
+                Ok(()) => return Ok(()),
+                Err(refusal) => why = weightier(why, refusal),
+            }
+        }
+        Err(why)
+    }
+
+    /// Sends a leave or knock of a room that this server is not in, and remembers it once it is accepted.
+    async fn step_through(&self, server: &ServerName, wish: &Wish<'_>) -> Result<(), Refusal> {
+        let built = self.built_with(server, wish).await?;
+        let call = SendMembership {
+            room_id: wish.room_id.to_owned(),
+            event: built.event.json.clone().into(),
+        };
+        let Admission { stripped_state, .. } = self.ask_once(server, call).await?;
+        let shown = (wish.membership == Membership::Knock).then(|| stripped(&stripped_state));
+        let turn = self.rooms.ingest_lock(wish.room_id).await;
+        self.rooms
+            .outside_membership(&turn, built.version, built.event, shown)
+            .await
+    }
+
+    /// Lets a user out of an invitation or a knock that nobody else hears of, by an event that stays here.
+    async fn leave_alone(
+        &self,
+        wish: &Wish<'_>,
+        version: RoomVersion,
+        last: &Arc<Event>,
+    ) -> Result<(), Refusal> {
+        let links = Links {
+            prev_events: vec![last.id.clone()],
+            auth_events: vec![last.id.clone()],
+            depth: last.depth.saturating_add(1),
+        };
+        let event =
+            self.rooms
+                .member_for_others(wish.room_id, wish.user_id, wish.content.clone(), links, version)?;
+        let turn = self.rooms.ingest_lock(wish.room_id).await;
+        self.rooms
+            .outside_membership(&turn, version, Arc::new(event), None)
+            .await
+    }
+
+    /// Tells the other servers of a room where it ends now: the server of the newest event may not know of them.
+    pub(in crate::peers) fn tell_others(&self, room: &Room, of: &ServerName) {
+        if let Some(rpc_client) = self.rpc_client.get() {
+            let head = room.head();
+            let own = &self.identity.server_name;
+            let others = head.servers.keys().filter(|name| *name != own && *name != of);
+            others.for_each(|name| rpc_client.0.owe_extremities(name));
+        }
+    }
+
+    /// Wakes the peers of a room: something in it may be for them.
+    pub(in crate::peers) fn wake_room(&self, room: &Room) {
+        if let Some(rpc_client) = self.rpc_client.get() {
+            let head = room.head();
+            let others = head
+                .servers
+                .keys()
+                .filter(|name| **name != self.identity.server_name);
+            others.for_each(|name| rpc_client.0.wake(name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::peers::membership::remote_join::*;
+
+    #[test]
+    fn a_room_s_own_words_count_more_than_silence() {
+        let silent = || Refusal::Unavailable("x".into());
+        let forbidden = || Refusal::forbidden("y");
+        let nobody = Refusal::not_found("z");
+        assert!(matches!(weightier(nobody, silent()), Refusal::Unavailable(_)));
+        assert!(matches!(weightier(silent(), forbidden()), Refusal::Forbidden(_)));
+        assert!(matches!(weightier(forbidden(), silent()), Refusal::Forbidden(_)));
+    }
+}

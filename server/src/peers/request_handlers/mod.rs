@@ -1,0 +1,180 @@
+//! What other servers ask.
+//!
+//! Every answer first asks whether the peer may have it: [`Peers::room_for`] for what belongs to a room.
+
+mod devices;
+mod directory;
+mod history;
+mod media;
+mod membership;
+mod profile;
+mod state;
+
+pub(super) use state::{Change, STATES_IN_ALL, STATES_OF_ONE};
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use maru_federation::homeserver::{Finished, Parts};
+use maru_protocol::event::Event;
+use maru_protocol::record::SignedRecord;
+use maru_protocol::wire::answer::{Part, Refused, RefusedCode};
+use maru_protocol::wire::limits::MAX_EVENTS;
+use maru_protocol::wire::request::devices::{ClaimKeys, Devices};
+use maru_protocol::wire::request::directory::{Alias, Hierarchy, Profile, PublicRooms};
+use maru_protocol::wire::request::history::Timestamp;
+use maru_protocol::wire::request::records::Records;
+use maru_protocol::wire::request::{Nothing, Request, membership as memberships};
+use ruma::{OwnedServerName, RoomId, ServerName};
+
+use super::Peers;
+use crate::refusal::Refusal;
+use crate::rooms::Room;
+use crate::rooms::server_visibility::Audience;
+
+/// Bytes of events in one part of an answer.
+const PART_BYTES: usize = 1 << 20;
+
+/// A room that a peer asks about, and what the peer is to it.
+struct Asked {
+    room: Arc<Room>,
+    audience: Audience,
+}
+
+/// Why a request is refused, in the words of the protocol.
+pub(super) fn refused(refusal: Refusal) -> Refused {
+    let code = match &refusal {
+        Refusal::NotFound(_) => RefusedCode::NotFound,
+        Refusal::Forbidden(_) => RefusedCode::Forbidden,
+        Refusal::UnsupportedRoomVersion(_) => RefusedCode::UnsupportedVersion,
+        Refusal::BadJson(_) | Refusal::InvalidParam(_) => RefusedCode::Invalid,
+        Refusal::TooLarge(_) => RefusedCode::TooLarge,
+        Refusal::LimitExceeded { .. } => RefusedCode::LimitExceeded,
+        _ => RefusedCode::Unavailable,
+    };
+    Refused::new(code, &refusal.to_string())
+}
+
+impl Peers {
+    pub(super) async fn answer_request(
+        self: &Arc<Self>,
+        peer: &ServerName,
+        request: Request,
+        parts: Parts,
+    ) -> Result<Finished, Refused> {
+        match request {
+            Request::MakeMembership(call) => {
+                let done = self.make_membership(peer, call).await?;
+                Finished::done::<memberships::MakeMembership>(done)
+            }
+            Request::SendMembership(call) => {
+                let done = self.send_membership(peer, call, &parts).await?;
+                Finished::done::<memberships::SendMembership>(done)
+            }
+            Request::Invite(call) => Finished::done::<memberships::Invite>(self.invited(peer, call).await?),
+            Request::Backfill(call) => self.give_backfill(peer, call, &parts).await,
+            Request::MissingEvents(call) => self.give_missing_events(peer, call, &parts).await,
+            Request::Events(call) => self.give_events(peer, call, &parts).await,
+            Request::State(call) => self.give_state(peer, call, &parts).await,
+            Request::Records(call) => {
+                self.give_records(call.servers.iter().map(AsRef::as_ref), &parts)
+                    .await?;
+                Finished::done::<Records>(Nothing {})
+            }
+            Request::Timestamp(call) => Finished::done::<Timestamp>(self.give_nearest(peer, call).await?),
+            Request::Alias(call) => {
+                let done = self.give_alias(call).await.map_err(refused)?;
+                Finished::done::<Alias>(done)
+            }
+            Request::Devices(call) => {
+                let done = self.give_devices(peer, call).await.map_err(refused)?;
+                Finished::done::<Devices>(done)
+            }
+            Request::Profile(call) => {
+                let done = self.give_profile(call).await.map_err(refused)?;
+                Finished::done::<Profile>(done)
+            }
+            Request::ClaimKeys(call) => {
+                let done = self.give_one_time_keys(peer, call).await.map_err(refused)?;
+                Finished::done::<ClaimKeys>(done)
+            }
+            Request::PublicRooms(call) => {
+                let done = self.give_public_rooms(call).await.map_err(refused)?;
+                Finished::done::<PublicRooms>(done)
+            }
+            Request::Hierarchy(call) => Finished::done::<Hierarchy>(self.give_hierarchy(peer, call).await?),
+            Request::Media(call) => self.give_media(call, &parts).await,
+        }
+    }
+
+    /// Checks that a room's server ACL lets a peer take part.
+    async fn check_admitted(&self, peer: &ServerName, room: &Room) -> Result<(), Refused> {
+        if self.rooms.admits(room, peer).await.map_err(refused)? {
+            return Ok(());
+        }
+        Err(Refused::new(
+            RefusedCode::Forbidden,
+            "the room does not let your server take part",
+        ))
+    }
+
+    /// A room that a peer may be told of: it has or had a user there, and the room's server ACL does not keep it out.
+    async fn room_for(&self, peer: &ServerName, room_id: &RoomId) -> Result<Asked, Refused> {
+        let unknown = || Refused::new(RefusedCode::NotFound, "your server is not in that room");
+        let room = self.rooms.room(room_id).await.map_err(|_| unknown())?;
+        let audience = self.rooms.audience(&room, peer).await.map_err(refused)?;
+        let audience = audience.ok_or_else(unknown)?;
+        self.check_admitted(peer, &room).await?;
+        Ok(Asked { room, audience })
+    }
+
+    /// Sends events in parts, each with the records of servers that were not sent before.
+    /// `given` are those.
+    async fn give(
+        &self,
+        events: &[Arc<Event>],
+        given: &mut BTreeSet<OwnedServerName>,
+        parts: &Parts,
+    ) -> Result<(), Refused> {
+        let mut rest = events;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take(MAX_EVENTS).take_while(|event| {
+                bytes += event.json.len();
+                bytes <= PART_BYTES
+            });
+            let count = fits.count().max(1);
+            let (now, later) = rest.split_at(count);
+            rest = later;
+            let signers: Vec<OwnedServerName> = now
+                .iter()
+                .map(|event| event.sender.server_name().to_owned())
+                .filter(|name| given.insert(name.clone()))
+                .collect();
+            let part = Part {
+                events: now.iter().map(|event| event.json.clone().into()).collect(),
+                records: self.records_of(signers.iter().map(AsRef::as_ref)),
+                ..Part::default()
+            };
+            parts.send(part).await?;
+        }
+        Ok(())
+    }
+
+    async fn give_records<'n>(
+        &self,
+        names: impl Iterator<Item = &'n ServerName>,
+        parts: &Parts,
+    ) -> Result<(), Refused> {
+        let part = Part {
+            records: self.records_of(names),
+            ..Part::default()
+        };
+        Ok(parts.send(part).await?)
+    }
+
+    fn records_of<'n>(&self, names: impl Iterator<Item = &'n ServerName>) -> Vec<SignedRecord> {
+        self.keyring
+            .records(names.take(maru_protocol::wire::limits::MAX_RECORDS))
+    }
+}

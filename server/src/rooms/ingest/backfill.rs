@@ -1,0 +1,96 @@
+//! The past of a room, from before this server had it, and what is missing in between: the gaps of its timeline.
+
+use std::sync::Arc;
+
+use maru_protocol::cursor::Place;
+use maru_protocol::gap::timeline::{Filling, Moved};
+use maru_protocol::ingest::Facts;
+
+use super::live::Destination;
+use super::{Incoming, IngestLock, Taken};
+use crate::observe::metrics;
+use crate::refusal::Refusal;
+use crate::rooms::{Room, Rooms};
+use crate::store::log::{Change, Record};
+use crate::store::rooms::gaps::{Gap, GapChange};
+
+impl Rooms {
+    /// The gap that a reader meets who goes back along a timeline from a place, with what is missing there now. One in which
+    /// nothing is missing any more is closed.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn gap_back_from(&self, room: &Room, place: Place) -> Result<Option<Gap>, Refusal> {
+        let mut place = place;
+        while let Some(mut gap) = self.store.gap_back_from(room.nid, place).await? {
+            gap.missing = self.missing_of(gap.missing, &mut Facts::default()).await?;
+            if !gap.missing.is_empty() {
+                return Ok(Some(gap));
+            }
+            let closed = GapChange::Closed(room.nid, gap.before);
+            self.store.append(Change::from(Record::Gap(closed))).await?;
+            place = Place(gap.before.0 - 1);
+        }
+        Ok(None)
+    }
+
+    /// Takes in a page of backfilled events, oldest first, each with its state worked out from those before it. They are
+    /// placed right before the event after a gap, in the order in which they happened, and the gap moves before them, all in
+    /// one change: a page that is cut off leaves the gap as it was. Answers whether any was new.
+    ///
+    /// Those whose ancestors are neither here nor among them are left out.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn take_in_past(
+        &self,
+        turn: &IngestLock,
+        room: &Arc<Room>,
+        gap: &Gap,
+        mut incoming: Vec<Incoming>,
+    ) -> Result<bool, Refusal> {
+        turn.check(&room.room_id)?;
+        // Places count down from the gap, so room is made for all of them first and filled upwards.
+        let mut filling = Filling::new(gap.before, &gap.missing, incoming.len());
+        let mut facts = self.facts_about(room, &mut incoming).await?;
+        let (mut page, mut taken) = (Vec::new(), Vec::with_capacity(incoming.len()));
+        for (incoming, place) in incoming.into_iter().zip(filling.places()) {
+            let event = Arc::clone(&incoming.event);
+            let mut destination = Destination::Page(place, &mut page);
+            let (result, _) = self
+                .take_one(room, incoming, &mut facts, &mut destination)
+                .await?;
+            filling.took(&event, matches!(result, Taken::Stored(_)));
+            taken.push(result);
+        }
+        let missing = self.missing_of(filling.named(), &mut facts).await?;
+        self.store_page(room, filling.moved(missing), page).await?;
+        taken.iter().for_each(|taken| metrics::INGESTED.add(taken.name()));
+        Ok(taken.iter().any(|taken| matches!(taken, Taken::Stored(_))))
+    }
+
+    /// Stores a page of the past and what is missing before it; the timeline may begin there now.
+    async fn store_page(&self, room: &Room, gap: Moved, page: Vec<Record>) -> Result<(), Refusal> {
+        let _alone = room.past.write().await;
+        let pending = {
+            let lock = room.lock();
+            let mut head = (**lock.head()).clone();
+            head.first_place = head.first_place.min(gap.to);
+            let mut records = vec![Record::Gap(GapChange::Closed(room.nid, gap.from))];
+            records.extend(page);
+            if !gap.missing.is_empty() {
+                records.push(Record::Gap(GapChange::Opened(Gap {
+                    room: room.nid,
+                    before: gap.to,
+                    missing: gap.missing,
+                })));
+            }
+            records.push(Record::Head(head.clone()));
+            let pending = self.store.enqueue(Change::new(records).on_head(lock.ticket()))?;
+            lock.advance(Arc::new(head));
+            pending
+        };
+        pending.wait().await?;
+        Ok(())
+    }
+}

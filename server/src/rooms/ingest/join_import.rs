@@ -1,0 +1,310 @@
+//! A room comes to this server whole: its state, as told by a server that is in it, and the event by which a user of
+//! ours joins.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use maru_protocol::auth::{SlotHash, StateSlot};
+use maru_protocol::cursor::Place;
+use maru_protocol::destinations;
+use maru_protocol::event::Event;
+use maru_protocol::ingest::{self, Facts, Head, Outcome, Received, Step};
+use maru_protocol::limits;
+use maru_protocol::state::{EventNid, State, StateNid};
+use maru_protocol::version::RoomVersion;
+use ruma::{OwnedEventId, OwnedRoomId};
+
+use super::{IngestLock, records};
+use crate::push::Verdict as PushVerdict;
+use crate::refusal::Refusal;
+use crate::rooms::cache::members::membership_of;
+use crate::rooms::create::empty_head;
+use crate::rooms::{Room, Rooms};
+use crate::store::federation::destination_intervals::Interest;
+use crate::store::log::{Change, Record};
+use crate::store::rooms::events::Notify;
+use crate::store::rooms::gaps::{Gap, GapChange};
+use crate::store::rooms::{Membership, NewRoom, RoomHead};
+
+/// Events of a told state of which only the slots are read, together.
+const PARTS_TOGETHER: usize = 1_000;
+
+/// Membership events that are read together, with their contents.
+const MEMBERS_TOGETHER: usize = 250;
+
+/// A room as a resident server tells it, with every event verified.
+#[derive(Clone, Debug)]
+pub struct JoinImport {
+    /// The room's version.
+    pub version: RoomVersion,
+    /// The events of the state before the join. They and their auth chain are kept as outliers.
+    pub state: Vec<OwnedEventId>,
+    /// The join, with all signatures.
+    pub join: Arc<Event>,
+}
+
+impl Rooms {
+    /// The local number of a room that somebody says is of a version, known or new. A new one has no head and therefore
+    /// counts as unknown until it has, and what was said of its version before binds nobody.
+    ///
+    /// # Errors
+    /// [`Refusal::Forbidden`] for a room that is known with another version; else when the database fails.
+    pub async fn number_room(&self, room_id: &OwnedRoomId, version: RoomVersion) -> Result<i64, Refusal> {
+        let Some(stored) = self.store.room(room_id).await? else {
+            return self.new_number(room_id, version).await;
+        };
+        if RoomVersion::from_id(&stored.version) != Some(version) {
+            if self.room_by_nid(stored.nid).await?.is_some() {
+                return Err(Refusal::forbidden("the room is known with another version"));
+            }
+            tracing::info!(%room_id, said = %stored.version, %version, "a room of another version than was said");
+            self.store.change_version(stored.nid, version.as_str()).await?;
+        }
+        Ok(stored.nid)
+    }
+
+    /// The local number of a room that one of our users is asked into, known or new; a known one keeps its version.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(in crate::rooms) async fn number_outside(
+        &self,
+        room_id: &OwnedRoomId,
+        version: RoomVersion,
+    ) -> Result<i64, Refusal> {
+        match self.store.room(room_id).await? {
+            Some(stored) => Ok(stored.nid),
+            None => self.new_number(room_id, version).await,
+        }
+    }
+
+    async fn new_number(&self, room_id: &OwnedRoomId, version: RoomVersion) -> Result<i64, Refusal> {
+        let nid = self.store.next_nid();
+        let room = NewRoom {
+            nid,
+            room_id: room_id.clone(),
+            version: version.as_str().to_owned(),
+            published: false,
+            created_at: i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX),
+        };
+        self.store.append(Change::from(Record::Room(room))).await?;
+        Ok(nid)
+    }
+
+    /// Takes the room of a turn in: verdicts on its auth chain and state, then the join and the head after it.
+    ///
+    /// # Errors
+    /// [`Refusal::Forbidden`] when the told state does not hold or does not allow the join.
+    pub async fn arrive(&self, turn: &IngestLock, arrival: JoinImport) -> Result<Arc<Room>, Refusal> {
+        let room_id = turn.room_id().clone();
+        let JoinImport { version, state, join } = arrival;
+        let nid = self.number_room(&room_id, version).await?;
+        let (before, members) = self.told_state(nid, &state).await?;
+        let create = before.get(&StateSlot::new("m.room.create", "").hash());
+        let create = match create {
+            Some(create) => self.events(&[create]).await?.remove(&create),
+            None => None,
+        };
+        let create = create.ok_or_else(|| Refusal::forbidden("the told state has no create event"))?;
+        if RoomVersion::of_room(&create.event.content) != Some(version) {
+            return Err(Refusal::forbidden("the room is of another version than was said"));
+        }
+        let max_event_bytes = limits::max_event_bytes(&create.event.content);
+        // A room that this server was in before goes on where it was left.
+        let known = self.room_by_nid(nid).await?;
+        if known
+            .as_ref()
+            .is_some_and(|room| room.max_event_bytes != max_event_bytes)
+        {
+            return Err(Refusal::forbidden(
+                "the room has another create event than it had",
+            ));
+        }
+        let old = match &known {
+            Some(room) => room.newest(),
+            None => Arc::new(empty_head(nid)),
+        };
+        let here = self.store.event(&join.id).await?;
+        let nid_of_join = match &here {
+            Some(here) if here.place.is_some() => {
+                return Err(Refusal::forbidden("the room does not let the user in any more"));
+            }
+            // In a chain that was told it stands under this number; what the old head did not let in has a state already.
+            Some(here) if here.state.is_none() => here.nid,
+            _ => EventNid(self.store.next_nid()),
+        };
+        let mut facts = Facts::default();
+        let received = Received {
+            event: Arc::clone(&join),
+            nid: nid_of_join,
+            before: Some(before),
+            // Nothing of the old head counts: the room goes on from the join.
+            backfilled: true,
+            accepted: true,
+        };
+        let ingested = loop {
+            let mut number = || StateNid(self.store.next_nid());
+            match ingest::ingest(&received, version, &Head::default(), &mut facts, &mut number) {
+                Ok(Step::Load(wanted)) if self.is_too_costly(&facts, &wanted) => {
+                    return Err(Refusal::forbidden(
+                        "the verdict on the join needs too many events",
+                    ));
+                }
+                Ok(Step::Load(wanted)) => self.load_facts(&mut facts, wanted).await?,
+                Ok(Step::Done(ingested)) => break ingested,
+                Ok(Step::Lacks { .. }) => {
+                    return Err(Refusal::forbidden("the told auth chain of the join is not whole"));
+                }
+                Err(error) => return Err(Refusal::internal(error)),
+            }
+        };
+        if ingested.verdict.outcome != Outcome::Accepted {
+            let reason = ingested
+                .verdict
+                .reason
+                .map_or_else(String::new, |denied| denied.reason);
+            return Err(Refusal::forbidden(format!(
+                "the room does not allow the join: {reason}"
+            )));
+        }
+        let told = self.told_members(members, &join, empty_head(nid)).await?;
+        // What happened before the join, or since this server was last in the room, is missing.
+        let place = match &known {
+            Some(_) => old.last_place.next_stretch(),
+            None => Place::FIRST_LIVE,
+        };
+        let nothing = PushVerdict {
+            to_others: Notify::Nothing,
+            exceptions: Vec::new(),
+        };
+        let mut stored = records::stored_event(&join, received.nid, nid, Some(place), &ingested, &nothing);
+        stored.own = true;
+        let stored = Arc::new(stored);
+        let mut head = RoomHead {
+            first_place: if old.extremities.is_empty() {
+                place
+            } else {
+                old.first_place
+            },
+            last_place: place,
+            depth: join.depth,
+            ..told.counted
+        };
+        let graph = Head::at(join.id.clone(), ingested.state_after.clone());
+        (head.extremities, head.state) = (graph.extremities, graph.state);
+        let mut list: Vec<Record> = records::states(nid, &ingested.new_states).collect();
+        list.extend(here.map(|here| Record::Placed(here.nid)));
+        list.push(Record::Event(Arc::clone(&stored)));
+        list.push(Record::Gap(GapChange::Opened(Gap {
+            room: nid,
+            before: place,
+            missing: join.prev_events.clone(),
+        })));
+        let _ = head.count_member(None, Some(&join));
+        let memberships = told.memberships.into_iter().chain(membership_of(&stored));
+        let mut members = HashSet::new();
+        for membership in memberships {
+            if membership.membership == "join" {
+                members.insert(membership.user_id.clone());
+            }
+            list.push(Record::Membership(membership));
+        }
+        list.extend(self.interests_anew(&head).await?.map(Record::Interest));
+        list.push(Record::Head(head.clone()));
+        let Some(room) = known else {
+            self.store.append(Change::new(list)).await?;
+            self.table.events.insert(stored.nid, stored);
+            let room = Room::new(room_id, version, max_event_bytes, head, members);
+            return Ok(self.table.insert(room));
+        };
+        let pending = {
+            let lock = room.lock();
+            if !Arc::ptr_eq(lock.head(), &old) {
+                return Err(Refusal::Unavailable(
+                    "the room has changed meanwhile, try again".into(),
+                ));
+            }
+            let pending = self.store.enqueue(Change::new(list).on_head(lock.ticket()))?;
+            lock.advance(Arc::new(head));
+            pending
+        };
+        pending.wait().await?;
+        self.table.events.insert(stored.nid, stored);
+        Ok(room)
+    }
+
+    /// A told state, numbered, of events that this server keeps, and which of them are memberships. Events that were
+    /// rejected are no state. None of them is held in memory: there may be many, and large ones.
+    async fn told_state(&self, room: i64, ids: &[OwnedEventId]) -> Result<(State, Vec<EventNid>), Refusal> {
+        let mut slots: BTreeMap<SlotHash, Option<EventNid>> = BTreeMap::new();
+        let mut members = Vec::new();
+        for ids in ids.chunks(PARTS_TOGETHER) {
+            for part in self.store.state_parts(room, ids).await? {
+                let slot = part
+                    .slot
+                    .ok_or_else(|| Refusal::forbidden("the told state holds what is no state"))?;
+                if slots.insert(slot.hash(), Some(part.nid)).is_some() {
+                    return Err(Refusal::forbidden("the told state fills a slot twice"));
+                }
+                if &*slot.event_type == "m.room.member" {
+                    members.push(part.nid);
+                }
+            }
+        }
+        let state = State::default().with(StateNid(self.store.next_nid()), slots);
+        Ok((state, members))
+    }
+
+    /// Counts the members of a told state, a few at a time, without the one whose join replaces what it says of them.
+    async fn told_members(
+        &self,
+        members: Vec<EventNid>,
+        join: &Event,
+        counted: RoomHead,
+    ) -> Result<Members, Refusal> {
+        let mut told = Members {
+            counted,
+            memberships: Vec::with_capacity(members.len()),
+        };
+        for members in members.chunks(MEMBERS_TOGETHER) {
+            for stored in self.store.events_by_nid(members).await?.into_values() {
+                if stored.event.state_key != join.state_key {
+                    let _ = told.counted.count_member(None, Some(&stored.event));
+                    told.memberships.extend(membership_of(&stored));
+                }
+            }
+        }
+        Ok(told)
+    }
+
+    /// The interests of a room that begins anew.
+    async fn interests_anew(
+        &self,
+        head: &RoomHead,
+    ) -> Result<impl Iterator<Item = Interest> + use<>, Refusal> {
+        let room = head.room;
+        let open = self.store.interested_in(room).await?;
+        let anew = destinations::anew(&head.servers, &open, self.identity.name());
+        Ok(anew.into_iter().map(move |(server_name, change)| Interest {
+            room,
+            server_name,
+            change,
+        }))
+    }
+
+    /// A told state of a room that this server is in, numbered and ready to judge by: the state before an event whose
+    /// previous events cannot be had.
+    ///
+    /// # Errors
+    /// When the told state does not hold.
+    pub async fn state_from(&self, room: i64, ids: &[OwnedEventId]) -> Result<State, Refusal> {
+        Ok(self.told_state(room, ids).await?.0)
+    }
+}
+
+/// The members of a told state.
+struct Members {
+    /// A head in which they are counted.
+    counted: RoomHead,
+    memberships: Vec<Membership>,
+}

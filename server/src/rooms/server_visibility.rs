@@ -1,0 +1,190 @@
+//! What another server may be told of a room, by whatever way it is told: the one place that decides it
+//! (`spec/federation.md`, "Requests"). The rule is that of users ([`may_see`]): a server sees what some user of it sees.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use maru_protocol::auth::{SlotHash, StateSlot};
+use maru_protocol::cursor::Place;
+use maru_protocol::event::{Event, redact};
+use maru_protocol::state::{EventNid, StateNid};
+use maru_protocol::visibility::{Around, HistoryVisibility, Membership, Sight, may_see};
+use ruma::ServerName;
+
+use super::{Room, Rooms};
+use crate::refusal::Refusal;
+use crate::store::rooms::events::StoredEvent;
+
+/// What another server is to a room, by this server's account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// It has a user in the room.
+    Present,
+    /// It had one, up to the event at this place.
+    Departed(Place),
+}
+
+/// What a state holds in the slots that decide what a server sees.
+struct Held {
+    visibility: Option<EventNid>,
+    members: Vec<Option<EventNid>>,
+}
+
+impl Rooms {
+    /// What another server is to a room; none for one that never had a user in it, or none since this server is there.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn audience(&self, room: &Room, server_name: &ServerName) -> Result<Option<Audience>, Refusal> {
+        if room.head().servers.contains_key(server_name) {
+            return Ok(Some(Audience::Present));
+        }
+        let Some(left) = self.store.interest_ended(room.nid, server_name).await? else {
+            return Ok(None);
+        };
+        let place = self.store.place_at(room.nid, left).await?;
+        Ok(Some(Audience::Departed(place)))
+    }
+
+    /// Events as a server may be told them, in the same order. Of those that none of its users may see, one that is in the
+    /// room gets the redacted form, since it needs them as links between others; one that has left gets nothing.
+    ///
+    /// Costs a query for the states where the room's history is shared; else it grows with the users of the server that
+    /// the room ever had.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn told(
+        &self,
+        room: &Room,
+        server_name: &ServerName,
+        audience: Audience,
+        events: Vec<Arc<StoredEvent>>,
+    ) -> Result<Vec<Arc<Event>>, Refusal> {
+        let visibility = StateSlot::new("m.room.history_visibility", "").hash();
+        let mut held = self.held_after(room, &events, visibility, &[]).await?;
+        let shared = audience == Audience::Present && self.all_shared(&events, &held).await?;
+        if shared {
+            let mut told: Vec<_> = events.iter().map(|stored| Arc::clone(&stored.event)).collect();
+            self.withhold_erased(room, server_name, &mut told).await?;
+            return Ok(told);
+        }
+        let users = self.store.members_of_server(room.nid, server_name).await?;
+        let slots: Vec<SlotHash> = users
+            .iter()
+            .map(|user_id| StateSlot::new("m.room.member", user_id.as_str()).hash())
+            .collect();
+        held = self.held_after(room, &events, visibility, &slots).await?;
+        let replaced = events.iter().filter_map(|stored| stored.replaces);
+        let known = self.known(&held, replaced).await?;
+        let visibility_of = |nid: Option<EventNid>| {
+            nid.and_then(|nid| known.get(&nid))
+                .map(|stored| HistoryVisibility::of(&stored.event))
+                .unwrap_or_default()
+        };
+        let membership_of = |nid: Option<EventNid>| {
+            nid.and_then(|nid| Membership::of(&known.get(&nid)?.event))
+                .unwrap_or(Membership::Leave)
+        };
+        let sees = |stored: &StoredEvent| {
+            let Some(held) = stored.state.and_then(|state| held.get(&state)) else {
+                // What hangs nowhere is state that allows other events.
+                return audience == Audience::Present;
+            };
+            let joined_later = match (audience, stored.place) {
+                (Audience::Present, _) => true,
+                (Audience::Departed(left), Some(place)) => place < left,
+                (Audience::Departed(_), None) => false,
+            };
+            let mut visibility = Around::unchanged(visibility_of(held.visibility));
+            if stored.event.is_state_at("m.room.history_visibility", "") {
+                visibility.before = visibility_of(stored.replaces);
+            }
+            // Users who were never there see what anybody sees.
+            let nobody = std::iter::once((None, Membership::Leave));
+            let members = users.iter().zip(&held.members);
+            let members = members.map(|(user_id, nid)| (Some(user_id), membership_of(*nid)));
+            nobody.chain(members).any(|(user_id, membership)| {
+                let mut membership = Around::unchanged(membership);
+                if user_id.is_some_and(|id| stored.event.is_state_at("m.room.member", id.as_str())) {
+                    membership.before = membership_of(stored.replaces);
+                }
+                may_see(Sight {
+                    visibility,
+                    membership,
+                    joined_later: joined_later && user_id.is_some(),
+                })
+            })
+        };
+        let mut told = Vec::with_capacity(events.len());
+        for stored in events {
+            if sees(&stored) {
+                told.push(Arc::clone(&stored.event));
+            } else if audience == Audience::Present {
+                told.push(Arc::new(
+                    redact(&stored.event, room.version).map_err(Refusal::internal)?,
+                ));
+            }
+        }
+        self.withhold_erased(room, server_name, &mut told).await?;
+        Ok(told)
+    }
+
+    /// Whether everything among some events is for everybody who is in the room.
+    async fn all_shared(
+        &self,
+        events: &[Arc<StoredEvent>],
+        held: &HashMap<StateNid, Held>,
+    ) -> Result<bool, Refusal> {
+        let changes = events
+            .iter()
+            .filter(|stored| stored.event.is_state_at("m.room.history_visibility", ""));
+        let known = self
+            .known(held, changes.filter_map(|stored| stored.replaces))
+            .await?;
+        let of = known
+            .values()
+            .filter(|stored| &*stored.event.event_type == "m.room.history_visibility")
+            .map(|stored| HistoryVisibility::of(&stored.event));
+        let mut of = of;
+        Ok(of.all(|visibility| {
+            matches!(
+                visibility,
+                HistoryVisibility::Shared | HistoryVisibility::WorldReadable
+            )
+        }))
+    }
+
+    /// The events in those slots, and some more.
+    async fn known(
+        &self,
+        held: &HashMap<StateNid, Held>,
+        more: impl Iterator<Item = EventNid>,
+    ) -> Result<HashMap<EventNid, Arc<StoredEvent>>, Refusal> {
+        let of_states = held
+            .values()
+            .flat_map(|held| [held.visibility].into_iter().chain(held.members.iter().copied()))
+            .flatten();
+        let nids: HashSet<EventNid> = of_states.chain(more).collect();
+        self.events(&nids.into_iter().collect::<Vec<_>>()).await
+    }
+
+    /// What those slots hold in the state after each event, by state.
+    async fn held_after(
+        &self,
+        room: &Room,
+        events: &[Arc<StoredEvent>],
+        visibility: SlotHash,
+        members: &[SlotHash],
+    ) -> Result<HashMap<StateNid, Held>, Refusal> {
+        let states = self.states_after(room, events).await?;
+        let held = states.into_iter().map(|(nid, state)| {
+            let held = Held {
+                visibility: state.get(&visibility),
+                members: members.iter().map(|slot| state.get(slot)).collect(),
+            };
+            (nid, held)
+        });
+        Ok(held.collect())
+    }
+}

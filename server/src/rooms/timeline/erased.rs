@@ -1,0 +1,123 @@
+//! Users who left for good and had their messages erased (client-server API, "Deactivating an account"): whoever comes
+//! into a room afterwards, a user or a server, gets the redacted form of what they said. Who could read it before still
+//! can. State stays as it is, or the room would change. Nobody else is told: other servers go on with what they have.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use maru_protocol::cursor::{Place, Position};
+use maru_protocol::event::{Event, redact};
+use maru_protocol::visibility::Membership;
+use ruma::{OwnedUserId, ServerName, UserId};
+
+use super::client_event_format::Seen;
+use crate::refusal::Refusal;
+use crate::rooms::{Room, Rooms};
+use crate::store::rooms::events::StoredEvent;
+
+/// Membership events of one reader that are read at once while looking for the first join.
+const MEMBER_EVENTS: usize = 32;
+
+/// Users whose messages are erased, and the log positions at which they were. All in memory; a few bytes a user.
+#[derive(Debug, Default)]
+pub(in crate::rooms) struct Erased(RwLock<HashMap<OwnedUserId, Position>>);
+
+impl Erased {
+    /// When the messages of the event's sender were erased, for an event that this concerns.
+    fn of(&self, event: &Event) -> Option<Position> {
+        let erased = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        match event.state_key {
+            None => erased.get(&event.sender).copied(),
+            Some(_) => None,
+        }
+    }
+}
+
+impl Rooms {
+    /// Reads whose messages are erased. To be called once, before anybody reads events.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn load_erased(&self) -> Result<(), Refusal> {
+        let stored = self.store.erased_users().await?;
+        *self.erased.0.write().unwrap_or_else(PoisonError::into_inner) = stored;
+        Ok(())
+    }
+
+    /// Takes over that a user's messages are erased from a log position on.
+    pub fn note_erased(&self, user_id: OwnedUserId, at: Position) {
+        let mut erased = self.erased.0.write().unwrap_or_else(PoisonError::into_inner);
+        erased.insert(user_id, at);
+    }
+
+    /// Puts the redacted form in the place of what was erased before the reader came. Costs nothing where nothing of it
+    /// is among the events, else the reader's membership events of the room.
+    pub(in crate::rooms) async fn hide_erased(
+        &self,
+        reader: &UserId,
+        room: &Room,
+        seen: &mut [Seen],
+    ) -> Result<(), Refusal> {
+        let was_there = |seen: &Seen| seen.membership == Some(Membership::Join);
+        let mut concerned = seen
+            .iter()
+            .filter(|seen| !was_there(seen) && self.erased.of(&seen.stored.event).is_some());
+        if concerned.next().is_none() {
+            return Ok(());
+        }
+        let joined_at = self.first_join(reader, room).await?;
+        for seen in seen.iter_mut().filter(|seen| !was_there(seen)) {
+            let came_before = |at: Position| joined_at.is_some_and(|joined_at| joined_at <= at);
+            if self
+                .erased
+                .of(&seen.stored.event)
+                .is_some_and(|at| !came_before(at))
+            {
+                let event = redact(&seen.stored.event, room.version).map_err(Refusal::internal)?;
+                seen.stored = Arc::new(seen.stored.with_event(Arc::new(event)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Like [`Rooms::hide_erased`], for a server that is in the room or was.
+    pub(in crate::rooms) async fn withhold_erased(
+        &self,
+        room: &Room,
+        server_name: &ServerName,
+        told: &mut [Arc<Event>],
+    ) -> Result<(), Refusal> {
+        if !told.iter().any(|event| self.erased.of(event).is_some()) {
+            return Ok(());
+        }
+        let since = self.store.first_interest(room.nid, server_name).await?;
+        for event in told {
+            let came_before = |at: Position| since.is_some_and(|since| since <= at);
+            if self.erased.of(event).is_some_and(|at| !came_before(at)) {
+                *event = Arc::new(redact(event, room.version).map_err(Refusal::internal)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// When a user first joined a room, as far as this server knows.
+    async fn first_join(&self, user_id: &UserId, room: &Room) -> Result<Option<Position>, Refusal> {
+        let (mut below, mut first) = (Place(i64::MAX), None);
+        loop {
+            let events = self
+                .store
+                .slot_history(room.nid, "m.room.member", user_id.as_str(), below, MEMBER_EVENTS)
+                .await?;
+            let joined = |stored: &&Arc<StoredEvent>| Membership::of(&stored.event) == Some(Membership::Join);
+            let joins = events
+                .iter()
+                .filter(joined)
+                .filter_map(|stored| stored.position());
+            first = joins.chain(first).min();
+            match events.last().and_then(|stored| stored.place) {
+                Some(place) if events.len() == MEMBER_EVENTS => below = place,
+                _ => return Ok(first),
+            }
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! A room's timeline as one reader may see it: pages in both directions, the surroundings of an event, single events
+//! (client-server API, "Getting events for a room" and "Event context").
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use maru_protocol::cursor::{PageToken, Place};
+use maru_protocol::event::Event;
+use ruma::{EventId, OwnedUserId, UserId};
+
+use super::client_event_format::Seen;
+use crate::push::{IGNORED_USERS, ignored_users};
+use crate::refusal::Refusal;
+use crate::rooms::visibility::Standing;
+use crate::rooms::{Room, Rooms};
+use crate::store::accounts::account_data::GLOBAL;
+use crate::store::rooms::events::{Direction, StoredEvent};
+use crate::store::rooms::gaps::Gap;
+
+/// Most events on one page.
+pub const MOST_EVENTS: usize = 1000;
+
+/// Events that one request looks at, at most, while it searches for those its reader may see and wants.
+const MOST_LOOKED_AT: usize = 10_000;
+
+/// Events read at once while a filter leaves out most of them.
+const READ_AT_ONCE: usize = 500;
+
+/// Says which events a reader wants.
+pub type Wanted<'a> = &'a (dyn Fn(&Event) -> bool + Send + Sync);
+
+/// Which part of a timeline is asked for.
+#[derive(Clone)]
+pub struct PageRequest<'a> {
+    /// Where to start; none for the end of the timeline that the direction starts at.
+    pub from: Option<PageToken>,
+    /// Where to stop.
+    pub to: Option<PageToken>,
+    /// Which way.
+    pub direction: Direction,
+    /// How many events, [`MOST_EVENTS`] at most.
+    pub limit: usize,
+    /// Which events.
+    pub wanted: Wanted<'a>,
+    /// Whether the page comes with the membership events of its senders.
+    pub lazy_members: bool,
+    /// The gap that is passed over, since nobody fills it, as the place after it. Any other ends a page going backward.
+    pub passing: Option<Place>,
+}
+
+/// A part of a timeline.
+#[derive(Debug)]
+pub struct Page {
+    /// Where it starts.
+    pub start: PageToken,
+    /// Where to go on; none where history ends.
+    pub end: Option<PageToken>,
+    /// The gap in the timeline that ended the page before it was full.
+    pub gap: Option<Gap>,
+    /// The events, in the direction of reading.
+    pub chunk: Vec<Seen>,
+    /// The membership events of the senders, if asked for.
+    pub state: Vec<Arc<StoredEvent>>,
+}
+
+impl Page {
+    /// Adds the page after it in the direction of reading.
+    pub fn go_on_with(&mut self, next: Page) {
+        self.end = next.end;
+        self.gap = next.gap;
+        self.chunk.extend(next.chunk);
+        let known: HashSet<_> = self.state.iter().map(|stored| stored.nid).collect();
+        let new = next
+            .state
+            .into_iter()
+            .filter(|stored| !known.contains(&stored.nid));
+        self.state.extend(new);
+    }
+}
+
+/// An event and what stands around it.
+#[derive(Debug)]
+pub struct Context {
+    /// The event.
+    pub event: Seen,
+    /// Events before it, newest first.
+    pub before: Vec<Seen>,
+    /// Events after it, oldest first.
+    pub after: Vec<Seen>,
+    /// The gap in the timeline that ended `before`.
+    pub gap: Option<Gap>,
+    /// Where to go on backwards.
+    pub start: PageToken,
+    /// Where to go on forwards.
+    pub end: PageToken,
+    /// The state at the last event: all of it, or the membership events of the senders.
+    pub state: Vec<Arc<StoredEvent>>,
+}
+
+/// Somebody who may read a room's timeline, and how far.
+pub(in crate::rooms) struct Walker<'a> {
+    user_id: &'a UserId,
+    room: &'a Room,
+    standing: Standing,
+    ignored: HashSet<OwnedUserId>,
+    /// The first and the last place that there is.
+    first: Place,
+    last: Place,
+    /// Where reading backwards begins: for those who have left, where they left.
+    end: Place,
+}
+
+/// A stretch to walk along, from one boundary between events to another.
+pub(in crate::rooms) struct Stretch<'a> {
+    pub(in crate::rooms) from: Place,
+    pub(in crate::rooms) to: Option<Place>,
+    pub(in crate::rooms) direction: Direction,
+    pub(in crate::rooms) limit: usize,
+    pub(in crate::rooms) wanted: Wanted<'a>,
+}
+
+/// What was found on the way.
+pub(in crate::rooms) struct Walked {
+    /// In the direction of walking.
+    pub(in crate::rooms) found: Vec<Seen>,
+    /// The boundary that was reached, as the place before it.
+    boundary: Place,
+    /// Whether there may be more beyond it.
+    more: bool,
+}
+
+impl Rooms {
+    /// A page of a room's timeline.
+    ///
+    /// # Errors
+    /// [`Refusal::Forbidden`] to those who may not read the room, [`Refusal::InvalidParam`] for a token of another
+    /// log.
+    pub async fn messages(
+        &self,
+        user_id: &UserId,
+        room: &Room,
+        request: PageRequest<'_>,
+    ) -> Result<Page, Refusal> {
+        let _whole = room.past.read().await;
+        let walker = self.walker(user_id, room).await?;
+        let start = match (request.from, request.direction) {
+            (Some(token), _) => self.boundary(room, token).await?,
+            (None, Direction::Backward) => walker.end,
+            (None, Direction::Forward) => Place(walker.first.0.saturating_sub(1)),
+        };
+        let to = match request.to {
+            Some(token) => Some(self.boundary(room, token).await?),
+            None => None,
+        };
+        let gap = match request.direction {
+            Direction::Backward => self.gap_before(room, start, request.passing).await?,
+            Direction::Forward => None,
+        };
+        // Where the reader wants to stop comes first.
+        let gap = gap.filter(|gap| to.is_none_or(|to| to < gap.before));
+        let to = gap.as_ref().map(before).or(to);
+        let stretch = Stretch {
+            from: start,
+            to,
+            direction: request.direction,
+            limit: request.limit.clamp(1, MOST_EVENTS),
+            wanted: request.wanted,
+        };
+        let walked = self.walk(&walker, stretch).await?;
+        let state = if request.lazy_members {
+            self.senders_at_newest(room, &walked.found).await?
+        } else {
+            Vec::new()
+        };
+        let gap = gap.filter(|_| !walked.more);
+        let end = match &gap {
+            Some(gap) => Some(before(gap)),
+            None => walked.more.then_some(walked.boundary),
+        };
+        Ok(Page {
+            start: PageToken::Place(start),
+            end: end.map(PageToken::Place),
+            gap,
+            chunk: walked.found,
+            state,
+        })
+    }
+
+    /// An event with up to `limit` events around it.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when there is no such event, or the user may not see it.
+    pub async fn context(
+        &self,
+        user_id: &UserId,
+        room: &Room,
+        event_id: &EventId,
+        limit: usize,
+        wanted: Wanted<'_>,
+        lazy_members: bool,
+    ) -> Result<Context, Refusal> {
+        let _whole = room.past.read().await;
+        let event = self.visible_event(user_id, room, event_id).await?;
+        let place = event.stored.place.unwrap_or(Place::FIRST_LIVE);
+        let walker = self.walker(user_id, room).await?;
+        let limit = limit.min(MOST_EVENTS);
+        let gap = self.gap_back_from(room, place).await?;
+        let backward = Stretch {
+            from: Place(place.0.saturating_sub(1)),
+            to: gap.as_ref().map(before),
+            direction: Direction::Backward,
+            limit: limit / 2,
+            wanted,
+        };
+        let forward = Stretch {
+            from: place,
+            to: None,
+            direction: Direction::Forward,
+            limit: limit - limit / 2,
+            wanted,
+        };
+        let earlier = self.walk(&walker, backward).await?;
+        let after = self.walk(&walker, forward).await?;
+        let state = if lazy_members {
+            let around = earlier.found.iter().chain([&event]).chain(&after.found);
+            let around: Vec<Seen> = around.cloned().collect();
+            self.senders_at_newest(room, &around).await?
+        } else {
+            let newest = after.found.last().unwrap_or(&event);
+            self.whole_state(room, newest.stored.state).await?
+        };
+        Ok(Context {
+            event,
+            gap: gap.filter(|_| !earlier.more),
+            before: earlier.found,
+            after: after.found,
+            start: PageToken::Place(earlier.boundary),
+            end: PageToken::Place(after.boundary),
+            state,
+        })
+    }
+
+    /// Whether somebody may read anything of a room's timeline.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn may_read(&self, user_id: &UserId, room: &Room) -> Result<bool, Refusal> {
+        match self.walker(user_id, room).await {
+            Ok(_) => Ok(true),
+            Err(Refusal::Forbidden(_)) => Ok(false),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// One event of a room's timeline.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when there is no such event, or the user may not see it.
+    pub async fn visible_event(
+        &self,
+        user_id: &UserId,
+        room: &Room,
+        event_id: &EventId,
+    ) -> Result<Seen, Refusal> {
+        let missing = || Refusal::not_found("there is no such event, or you may not see it");
+        let stored = self
+            .store
+            .event(event_id)
+            .await?
+            .filter(|stored| stored.room == room.nid);
+        let stored = stored.ok_or_else(missing)?;
+        let standing = self.standing(user_id, room).await?;
+        let mut seen = self.seen(user_id, room, &standing, vec![stored]).await?;
+        seen.pop().ok_or_else(missing)
+    }
+
+    /// Whose events a user does not want to see (client-server API, "Ignoring users").
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn ignored_by(&self, user_id: &UserId) -> Result<HashSet<OwnedUserId>, Refusal> {
+        let data = self.store.account_data(user_id, GLOBAL, IGNORED_USERS).await?;
+        Ok(data.map(|data| ignored_users(&data.content)).unwrap_or_default())
+    }
+
+    /// The gap that ends a page which begins after a place and goes back.
+    async fn gap_before(
+        &self,
+        room: &Room,
+        start: Place,
+        passing: Option<Place>,
+    ) -> Result<Option<Gap>, Refusal> {
+        // A page that begins right at a gap is ended by it, too.
+        let from = Place(start.0.saturating_add(1));
+        let below = passing.map_or(from, |passing| from.min(Place(passing.0 - 1)));
+        self.gap_back_from(room, below).await
+    }
+
+    /// The boundary that a token stands for, as the place before it.
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidParam`] for a token of another log.
+    pub(in crate::rooms) async fn boundary(&self, room: &Room, token: PageToken) -> Result<Place, Refusal> {
+        match token {
+            PageToken::Place(place) => Ok(place),
+            PageToken::Since(since) if since.log_id == self.store.log_id() => {
+                Ok(self.store.place_at(room.nid, since.position).await?)
+            }
+            PageToken::Since(_) => Err(Refusal::invalid(
+                "this token is from before the server's data was restored",
+            )),
+        }
+    }
+
+    pub(in crate::rooms) async fn walker<'a>(
+        &self,
+        user_id: &'a UserId,
+        room: &'a Room,
+    ) -> Result<Walker<'a>, Refusal> {
+        let standing = self.standing(user_id, room).await?;
+        let head = room.head();
+        let mut end = head.last_place;
+        if !matches!(standing, Standing::Member) && !self.is_world_readable(room).await? {
+            match &standing {
+                Standing::Departed { departure, .. } => end = departure.place.unwrap_or(end),
+                _ => return Err(Refusal::forbidden("you are not in this room")),
+            }
+        }
+        Ok(Walker {
+            user_id,
+            room,
+            standing,
+            ignored: self.ignored_by(user_id).await?,
+            first: head.first_place,
+            last: head.last_place,
+            end,
+        })
+    }
+
+    /// Walks along a timeline until enough is found, history ends, or enough was looked at.
+    pub(in crate::rooms) async fn walk(
+        &self,
+        walker: &Walker<'_>,
+        stretch: Stretch<'_>,
+    ) -> Result<Walked, Refusal> {
+        let mut walked = Walked {
+            found: Vec::new(),
+            boundary: stretch.from,
+            more: true,
+        };
+        let (mut looked_at, mut read_at_once) = (0, stretch.limit);
+        while walked.found.len() < stretch.limit && looked_at < MOST_LOOKED_AT {
+            let from = Place(walked.boundary.0.saturating_add(1));
+            let mut batch = self
+                .store
+                .timeline(walker.room.nid, from, stretch.direction, read_at_once)
+                .await?;
+            walked.more = batch.len() == read_at_once;
+            looked_at += batch.len();
+            read_at_once = READ_AT_ONCE;
+            batch.retain(|stored| stretch.contains(stored));
+            let Some(beyond) = batch.last().map(|stored| stretch.boundary_beyond(stored)) else {
+                walked.more = false;
+                break;
+            };
+            let seen = self
+                .seen(walker.user_id, walker.room, &walker.standing, batch)
+                .await?;
+            walked.boundary = beyond;
+            for seen in seen {
+                if !walker.wants(&seen.stored) || !(stretch.wanted)(&seen.stored.event) {
+                    continue;
+                }
+                let beyond = stretch.boundary_beyond(&seen.stored);
+                walked.found.push(seen);
+                if walked.found.len() == stretch.limit {
+                    walked.more = true;
+                    walked.boundary = beyond;
+                    break;
+                }
+            }
+        }
+        walked.more &= match stretch.direction {
+            Direction::Backward => walked.boundary >= walker.first,
+            Direction::Forward => walked.boundary < walker.last,
+        };
+        Ok(walked)
+    }
+
+    /// The membership events of the senders of some events, as they were at the newest of these.
+    async fn senders_at_newest(&self, room: &Room, seen: &[Seen]) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
+        let Some(newest) = seen.iter().max_by_key(|seen| seen.stored.place) else {
+            return Ok(Vec::new());
+        };
+        let senders: HashSet<&str> = seen
+            .iter()
+            .map(|seen| seen.stored.event.sender.as_str())
+            .collect();
+        self.members_in(room, newest.stored.state, senders).await
+    }
+}
+
+/// The boundary right after a gap, as the place before it.
+fn before(gap: &Gap) -> Place {
+    Place(gap.before.0 - 1)
+}
+
+impl Walker<'_> {
+    /// Messages of ignored users are left out; state is not, so that the room stays in order.
+    fn wants(&self, stored: &StoredEvent) -> bool {
+        stored.event.is_state() || self.ignored.is_empty() || !self.ignored.contains(&stored.event.sender)
+    }
+}
+
+impl Stretch<'_> {
+    fn contains(&self, stored: &StoredEvent) -> bool {
+        match (self.to, stored.place, self.direction) {
+            (Some(to), Some(place), Direction::Backward) => place > to,
+            (Some(to), Some(place), Direction::Forward) => place <= to,
+            _ => true,
+        }
+    }
+
+    /// The boundary on the far side of an event, named as tokens name it: by the place before it.
+    fn boundary_beyond(&self, stored: &StoredEvent) -> Place {
+        match (stored.place, self.direction) {
+            (Some(place), Direction::Backward) => Place(place.0.saturating_sub(1)),
+            (Some(place), Direction::Forward) => place,
+            (None, _) => self.from,
+        }
+    }
+}
