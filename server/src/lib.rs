@@ -27,3 +27,4 @@ pub mod rooms;
 pub mod server;
 pub mod store;
 pub mod sync;
+pub mod token_hash;

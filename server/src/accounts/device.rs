@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use ruma::{OwnedUserId, UserId};
 
-use super::{Accounts, Caller, TokenHash};
+use super::{Accounts, Caller};
 use crate::refusal::Refusal;
 use crate::store::accounts::credentials::Credentials;
 use crate::store::accounts::devices::{Devices, StoredDevice};
 use crate::store::{Store, StoreError};
+use crate::token_hash::TokenHash;
 
 /// Longest device id, in bytes.
 const ID_BYTES: usize = 255;

@@ -4,7 +4,6 @@
 //! Every flow of this server has one stage, so a session remembers only what it was opened for. Proofs are judged at
 //! once and never kept. A session that has served stays open until it expires: a client whose answer got lost makes the
 //! same request again, with the same proof.
-
 //!
 //! Nothing is kept of an open session: its id says until when it is open, and carries a seal that only this server makes,
 //! over what it was opened for. So no number of strangers closes anybody's session, and one that was opened for an
@@ -14,22 +13,11 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use super::{Accounts, Caller, Share};
-use crate::refusal::Refusal;
+use crate::refusal::{Challenge, Refusal, Stage};
 use crate::store::accounts::credentials::Credentials;
 
 /// How long a session stays open, in milliseconds.
 const SESSION_MS: u64 = 15 * 60_000;
-
-/// One way to prove something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Nothing is proved.
-    Dummy,
-    /// The account's password.
-    Password,
-    /// A token that lets its holder register.
-    RegistrationToken,
-}
 
 /// What a client presents.
 #[derive(Clone)]
@@ -62,17 +50,6 @@ pub struct Attempt {
     pub session: Option<String>,
     /// The proof.
     pub proof: Proof,
-}
-
-/// What a client is asked to prove.
-#[derive(Clone, Debug)]
-pub struct Challenge {
-    /// To be named in the next attempt.
-    pub session: String,
-    /// Any of these is enough.
-    pub flows: &'static [Stage],
-    /// What was wrong with the attempt before.
-    pub error: Option<Box<Refusal>>,
 }
 
 /// Makes and knows the ids of sessions, until the server stops.

@@ -5,10 +5,11 @@ use std::time::Duration;
 use ruma::{OwnedUserId, UserId};
 
 use super::token::new_secret;
-use super::{Accounts, Caller, Share, TokenHash};
+use super::{Accounts, Caller, Share};
 use crate::limits::ClientNetwork;
 use crate::refusal::Refusal;
 use crate::store::accounts::credentials::Credentials;
+use crate::token_hash::TokenHash;
 
 /// How long a login token is good for.
 const LOGIN_TOKEN_LIFETIME: Duration = Duration::from_secs(120);

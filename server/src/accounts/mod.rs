@@ -32,11 +32,10 @@ use crate::rooms::Rooms;
 use crate::store::Store;
 
 pub use directory::{DirectoryPage, DirectoryUser};
-pub use interactive_auth::{Attempt, Challenge, Proof, Stage};
+pub use interactive_auth::{Attempt, Proof};
 pub use password::Share;
 pub use register::{NewAccount, Registered};
 pub use session::{NewDevice, Session, WatchedToken};
-pub use token::TokenHash;
 
 /// Whose access token a request carried. Only a valid token makes one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use ruma::OwnedUserId;
 use tokio::sync::OnceCell;
 
-use super::interactive_auth::{Attempt, Gate, Proof, Stage};
+use super::interactive_auth::{Attempt, Gate, Proof};
 use super::token::{new_device_id, new_name};
-use super::{Accounts, Share, TokenHash};
+use super::{Accounts, Share};
 use crate::cache::Cache;
 use crate::config::Registration;
 use crate::limits::ClientNetwork;
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, Stage};
 use crate::store::StoreError;
 use crate::store::accounts::credentials::Credentials;
 use crate::store::accounts::users::NewUser;
+use crate::token_hash::TokenHash;
 
 /// Sessions of interactive authentication whose account is remembered, two generations of this many.
 const REMEMBERED: usize = 1_000;

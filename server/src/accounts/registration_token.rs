@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use super::Accounts;
 use super::token::new_secret;
-use super::{Accounts, TokenHash};
 use crate::refusal::Refusal;
 use crate::store::accounts::registration_tokens::NewRegistrationToken;
+use crate::token_hash::TokenHash;
 
 /// Characters of a token that are kept to tell it from others.
 const HINT: usize = 8;

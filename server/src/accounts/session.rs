@@ -9,11 +9,12 @@ use ruma::UserId;
 
 use super::device::{check_device_id, check_device_name};
 use super::session_cache::Known;
-use super::token::{TokenHash, new_device_id, new_secret};
+use super::token::{new_device_id, new_secret};
 use super::{Accounts, Caller};
 use crate::refusal::Refusal;
 use crate::store::accounts::credentials::Credentials;
 use crate::store::accounts::sessions::{NewSession, NewTokens, Started};
+use crate::token_hash::TokenHash;
 
 /// How long an access token is good for that comes with a refresh token. Others do not expire.
 const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ruma::{OwnedUserId, UserId};
 
-use super::{Caller, TokenHash};
+use super::Caller;
 use crate::cache::Cache;
 use crate::live::Notifier;
+use crate::token_hash::TokenHash;
 
 /// Sessions whose token is known without asking the database, two generations of this many.
 const KNOWN_SESSIONS: usize = 50_000;

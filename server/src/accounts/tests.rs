@@ -8,7 +8,7 @@ use std::time::Duration;
 use ruma::OwnedUserId;
 use tempfile::TempDir;
 
-use super::{NewDevice, Share, TokenHash};
+use super::{NewDevice, Share};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::data_folder::Keys;
@@ -18,6 +18,7 @@ use crate::server::Server;
 use crate::store::Database;
 use crate::store::accounts::credentials::Credentials;
 use crate::store::accounts::devices::Devices;
+use crate::token_hash::TokenHash;
 
 const PASSWORD: &str = "long enough";
 

@@ -2,19 +2,6 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sha2::{Digest, Sha256};
-
-/// The SHA-256 of a token: what is stored and compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TokenHash(pub [u8; 32]);
-
-impl TokenHash {
-    /// The hash of a presented token.
-    #[must_use]
-    pub fn of(token: &str) -> Self {
-        Self(Sha256::digest(token).into())
-    }
-}
 
 /// A new secret of 256 random bits, with a prefix that tells what it is for.
 pub(super) fn new_secret(prefix: &str) -> String {

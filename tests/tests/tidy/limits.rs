@@ -199,11 +199,7 @@ fn constants() -> String {
 fn numbers(source: &Source) -> Vec<(String, String, String)> {
     let mut found = Vec::new();
     let mut comment = String::new();
-    let lines = source
-        .text
-        .lines()
-        .take_while(|line| line.trim() != "#[cfg(test)]");
-    for line in lines.map(str::trim) {
+    for line in source.lines().map(|(_, line)| line.trim()) {
         if let Some(said) = line.strip_prefix("///") {
             comment.push_str(said);
             continue;

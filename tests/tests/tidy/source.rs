@@ -11,12 +11,52 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Its lines of code with their numbers, comments cut off and tests at its end left out.
-    pub(super) fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let lines = self.text.lines().take_while(|line| line.trim() != "#[cfg(test)]");
-        lines.enumerate().map(|(n, line)| {
-            let is_comment = line.trim_start().starts_with("//");
-            (n + 1, if is_comment { "" } else { line })
+    /// Its lines of code with their numbers: without comments and items for tests, and each `use` of several paths as
+    /// one line a path.
+    pub(super) fn code(&self) -> Vec<(usize, String)> {
+        let mut code = Vec::new();
+        let mut lines = self
+            .lines()
+            .filter(|(_, line)| !line.trim_start().starts_with("//"));
+        while let Some((number, line)) = lines.next() {
+            let Some(at) = line.find("use ").filter(|at| is_visibility(&line[..*at])) else {
+                code.push((number, line.to_owned()));
+                continue;
+            };
+            let mut tree = line[at + "use ".len()..].trim().to_owned();
+            while !tree.contains(';') {
+                let Some((_, line)) = lines.next() else { break };
+                tree.push_str(line.split("//").next().unwrap().trim());
+                tree.push(' ');
+            }
+            let mut paths = Vec::new();
+            flatten("", tree.split(';').next().unwrap(), &mut paths);
+            code.extend(paths.into_iter().map(|path| (number, format!("use {path};"))));
+        }
+        code
+    }
+
+    /// Its lines with their numbers, without the items under `#[cfg(test)]`. An item ends as rustfmt ends it: with a
+    /// line of its own indentation that closes it.
+    pub(super) fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        // The indentation of the item that is left out.
+        let mut skipped = None;
+        let lines = self.text.lines().enumerate();
+        lines.filter_map(move |(index, line)| {
+            let indentation = line.len() - line.trim_start().len();
+            if skipped.is_none() && line.trim() == "#[cfg(test)]" {
+                skipped = Some(indentation);
+                return None;
+            }
+            if let Some(of_item) = skipped {
+                let is_part = line.trim_start().starts_with("#[") || line.trim_start().starts_with("//");
+                let closes = line.ends_with([';', '}', ',']);
+                if indentation == of_item && closes && !is_part {
+                    skipped = None;
+                }
+                return None;
+            }
+            Some((index + 1, line))
         })
     }
 
@@ -25,6 +65,76 @@ impl Source {
         let lines = self.text.lines().take_while(|line| line.starts_with("//!"));
         lines.collect::<Vec<_>>().join(" ")
     }
+}
+
+/// Whether this is all that stands before an item: nothing, `pub` or `pub(…)`.
+fn is_visibility(before: &str) -> bool {
+    let before = before.trim();
+    before.is_empty() || before == "pub" || before.starts_with("pub(") && before.ends_with(')')
+}
+
+/// The paths of a tree of `use`, each written out: `std::{fs, io::{self, Read}}` is three.
+fn flatten(prefix: &str, tree: &str, paths: &mut Vec<String>) {
+    let tree = tree.trim();
+    let Some((head, group)) = tree.split_once('{') else {
+        let path = format!("{prefix}{tree}");
+        paths.push(path.strip_suffix("::self").unwrap_or(&path).to_owned());
+        return;
+    };
+    let prefix = format!("{prefix}{}", head.trim());
+    let group = group.trim_end().strip_suffix('}').unwrap();
+    let mut depth = 0;
+    let branches = group.split(|c| {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        c == ',' && depth == 0
+    });
+    for branch in branches.filter(|branch| !branch.trim().is_empty()) {
+        flatten(&prefix, branch, paths);
+    }
+}
+
+#[test]
+fn the_rules_see_what_follows_a_test_and_every_path_of_a_group() {
+    let text = "\
+        use std::{fs, io::{self, Read}};\n\
+        #[cfg(test)]\n\
+        mod tests {\n\
+        \u{20}   use tokio::time;\n\
+        }\n\
+        pub(crate) use a::{\n\
+        \u{20}   b, // why\n\
+        \u{20}   c::d,\n\
+        };\n\
+        struct S {\n\
+        \u{20}   #[cfg(test)]\n\
+        \u{20}   field: u8,\n\
+        \u{20}   // a comment\n\
+        \u{20}   other: u8,\n\
+        }\n";
+    let source = Source {
+        path: String::new(),
+        text: text.to_owned(),
+    };
+    let code = source.code();
+    let seen: Vec<_> = code
+        .iter()
+        .map(|(number, line)| (*number, line.as_str()))
+        .collect();
+    let expected = [
+        (1, "use std::fs;"),
+        (1, "use std::io;"),
+        (1, "use std::io::Read;"),
+        (6, "use a::b;"),
+        (6, "use a::c::d;"),
+        (10, "struct S {"),
+        (14, "    other: u8,"),
+        (15, "}"),
+    ];
+    assert_eq!(seen, expected);
 }
 
 /// The top of the repository.

@@ -6,9 +6,8 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
-use crate::accounts::{Challenge, Stage};
 use crate::observe::rate_limited_log::Seldom;
-use crate::refusal::Refusal;
+use crate::refusal::{Challenge, Refusal, Stage};
 
 /// An answer that is an error.
 #[derive(Clone, Debug)]

@@ -20,11 +20,12 @@ use ruma::api::{IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingR
 
 use super::error::{ApiError, plain};
 use super::spending::spend;
-use crate::accounts::{Caller, TokenHash};
+use crate::accounts::Caller;
 use crate::config::Limits;
 use crate::http::transport::client_address::ClientAddress;
 use crate::refusal::Refusal;
 use crate::server::Server;
+use crate::token_hash::TokenHash;
 
 /// An authenticated, parsed request of type `R`.
 #[derive(Debug)]

@@ -17,12 +17,13 @@ use tokio::time::{Instant, interval_at, timeout};
 
 use super::long_poll::{cursor, wish};
 use super::websocket_frames::{ClientFrame, Outcome, perform};
-use crate::accounts::{Caller, TokenHash, WatchedToken};
+use crate::accounts::{Caller, WatchedToken};
 use crate::http::codec::error::{ApiError, plain};
 use crate::http::router::Routes;
 use crate::refusal::Refusal;
 use crate::server::Server;
 use crate::sync::{Session, Wish};
+use crate::token_hash::TokenHash;
 
 /// The path of the WebSocket sync.
 pub const PATH: &str = "/_matrix/client/unstable/maru/sync";

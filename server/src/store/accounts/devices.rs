@@ -5,11 +5,11 @@ use ruma::{OwnedUserId, UserId};
 use super::credentials;
 use super::credentials::Credentials;
 use super::sessions;
-use crate::accounts::TokenHash;
 use crate::store::engine::{Row, query};
 use crate::store::log::writer::Transaction;
 use crate::store::rooms::shared_rooms::push_device_list;
 use crate::store::{Store, StoreError};
+use crate::token_hash::TokenHash;
 
 /// A device as it is read back.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Registration tokens: what lets somebody register where registration is not open to everybody.
 
-use crate::accounts::TokenHash;
 use crate::store::engine::{Connection, query};
 use crate::store::{Store, StoreError};
+use crate::token_hash::TokenHash;
 
 /// A registration token to make.
 #[derive(Clone, Debug)]

@@ -5,9 +5,9 @@ use ruma::{OwnedUserId, UserId};
 use super::credentials;
 use super::credentials::Credentials;
 use super::users::user_id;
-use crate::accounts::TokenHash;
 use crate::store::engine::{Connection, Row, query};
 use crate::store::{Store, StoreError};
+use crate::token_hash::TokenHash;
 
 /// The tokens of a session.
 #[derive(Clone, Copy, Debug)]

@@ -8,9 +8,9 @@ use ruma::{OwnedUserId, UserId};
 use super::credentials;
 use super::credentials::Credentials;
 use super::devices::{Devices, remove};
-use crate::accounts::TokenHash;
 use crate::store::engine::{On, Row, query};
 use crate::store::{Store, StoreError};
+use crate::token_hash::TokenHash;
 
 /// An account to make.
 #[derive(Clone, Debug)]

@@ -1,12 +1,15 @@
 //! Why a request was not done: the one vocabulary of the domain for it. `http/codec/error.rs` maps it to the wire.
 
+mod challenge;
+
 use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::accounts::Challenge;
 use crate::limits::TooMany;
 use crate::store::StoreError;
+
+pub use challenge::{Challenge, Stage};
 
 /// A request that was refused or could not be done. Messages are sentences for the person who reads them in a client
 /// and contain nothing that the person may not know.
