@@ -35,24 +35,42 @@ impl Rooms {
         reader: Reader<'_>,
         events: &[&Arc<StoredEvent>],
     ) -> Result<(), Refusal> {
-        let page: HashMap<_, _> = events
-            .iter()
-            .filter(|stored| stored.place.is_some())
-            .map(|stored| (&stored.event.id, *stored))
-            .collect();
-        if page.is_empty() {
-            return Ok(());
+        let counts = self.relation_counts(reader, events).await?;
+        self.bundle_counted(view, reader, events, counts).await
+    }
+
+    /// What relates to the events of a page, by event and kind of relation. One query.
+    pub(in crate::rooms) async fn relation_counts(
+        &self,
+        reader: Reader<'_>,
+        events: &[&Arc<StoredEvent>],
+    ) -> Result<Vec<RelationCount>, Refusal> {
+        let page = in_timeline(events);
+        let ids: Vec<String> = page.keys().map(ToString::to_string).collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
         }
-        let ids = page.keys().map(ToString::to_string).collect();
         let mut counts = self.store.relation_counts(ids, reader.user_id).await?;
         // Events of another room that claim to relate to one of this room do not.
         counts.retain(|count| {
             page.get(&count.to)
                 .is_some_and(|stored| stored.room == count.room)
         });
+        Ok(counts)
+    }
+
+    /// [`Rooms::bundle`] where it is known what relates to the events.
+    pub(in crate::rooms) async fn bundle_counted(
+        &self,
+        view: &mut View,
+        reader: Reader<'_>,
+        events: &[&Arc<StoredEvent>],
+        mut counts: Vec<RelationCount>,
+    ) -> Result<(), Refusal> {
         if counts.is_empty() {
             return Ok(());
         }
+        let page = in_timeline(events);
         let ignored = match counts.iter().any(|count| count.kind != "m.replace") {
             true => self.ignored_by(reader.user_id).await?,
             false => HashSet::new(),
@@ -198,6 +216,12 @@ impl Rooms {
         }
         Ok(visible)
     }
+}
+
+/// Those of some events that stand in a timeline, by id.
+fn in_timeline<'e>(events: &[&'e Arc<StoredEvent>]) -> HashMap<&'e OwnedEventId, &'e Arc<StoredEvent>> {
+    let placed = events.iter().filter(|stored| stored.place.is_some());
+    placed.map(|stored| (&stored.event.id, *stored)).collect()
 }
 
 /// An edit says what the new content is, unless only its readers can tell.

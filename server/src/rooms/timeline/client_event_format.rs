@@ -83,10 +83,15 @@ impl Rooms {
         if recency == Recency::Live {
             return Ok(view);
         }
-        view.transactions = self.own_transactions(reader, &events).await?;
-        if recency == Recency::Stored {
-            self.bundle(&mut view, reader, &events).await?;
+        let transactions = self.own_transactions(reader, &events);
+        if recency == Recency::Followed {
+            view.transactions = transactions.await?;
+            return Ok(view);
         }
+        let counts = self.relation_counts(reader, &events);
+        let (transactions, counts) = tokio::try_join!(transactions, counts)?;
+        view.transactions = transactions;
+        self.bundle_counted(&mut view, reader, &events, counts).await?;
         Ok(view)
     }
 

@@ -102,7 +102,6 @@ pub(in crate::rooms) struct Walker<'a> {
     user_id: &'a UserId,
     room: &'a Room,
     standing: Standing,
-    ignored: HashSet<OwnedUserId>,
     /// The first and the last place that there is.
     first: Place,
     last: Place,
@@ -152,21 +151,26 @@ impl Rooms {
             Some(token) => Some(self.boundary(room, token).await?),
             None => None,
         };
-        let gap = match request.direction {
-            Direction::Backward => self.gap_before(room, start, request.passing).await?,
-            Direction::Forward => None,
-        };
-        // Where the reader wants to stop comes first.
-        let gap = gap.filter(|gap| to.is_none_or(|to| to < gap.before));
-        let to = gap.as_ref().map(before).or(to);
-        let stretch = Stretch {
+        let stretch = |to| Stretch {
             from: start,
             to,
             direction: request.direction,
             limit: request.limit.clamp(1, MOST_EVENTS),
             wanted: request.wanted,
         };
-        let walked = self.walk(&walker, stretch).await?;
+        // Most pages reach no gap, so the events are not kept waiting for it.
+        let (gap, mut walked) = match request.direction {
+            Direction::Backward => {
+                let gap = self.gap_before(room, start, request.passing);
+                tokio::try_join!(gap, self.walk(&walker, stretch(to)))?
+            }
+            Direction::Forward => (None, self.walk(&walker, stretch(to)).await?),
+        };
+        // Where the reader wants to stop comes first.
+        let gap = gap.filter(|gap| to.is_none_or(|to| to < gap.before));
+        if let Some(end) = gap.as_ref().map(before).filter(|end| walked.boundary < *end) {
+            walked = self.walk(&walker, stretch(Some(end))).await?;
+        }
         let state = if request.lazy_members {
             self.senders_at_newest(room, &walked.found).await?
         } else {
@@ -330,7 +334,6 @@ impl Rooms {
             user_id,
             room,
             standing,
-            ignored: self.ignored_by(user_id).await?,
             first: head.first_place,
             last: head.last_place,
             end,
@@ -349,12 +352,21 @@ impl Rooms {
             more: true,
         };
         let (mut looked_at, mut read_at_once) = (0, stretch.limit);
+        let mut ignored = None;
         while walked.found.len() < stretch.limit && looked_at < MOST_LOOKED_AT {
             let from = Place(walked.boundary.0.saturating_add(1));
-            let mut batch = self
+            let batch = self
                 .store
-                .timeline(walker.room.nid, from, stretch.direction, read_at_once)
-                .await?;
+                .timeline(walker.room.nid, from, stretch.direction, read_at_once);
+            let mut batch = match ignored {
+                Some(_) => batch.await?,
+                None => {
+                    let (batch, read) =
+                        tokio::try_join!(async { Ok(batch.await?) }, self.ignored_by(walker.user_id))?;
+                    ignored = Some(read);
+                    batch
+                }
+            };
             walked.more = batch.len() == read_at_once;
             looked_at += batch.len();
             read_at_once = READ_AT_ONCE;
@@ -368,7 +380,10 @@ impl Rooms {
                 .await?;
             walked.boundary = beyond;
             for seen in seen {
-                if !walker.wants(&seen.stored) || !(stretch.wanted)(&seen.stored.event) {
+                let is_ignored = ignored
+                    .as_ref()
+                    .is_some_and(|ignored| leaves_out(ignored, &seen.stored));
+                if is_ignored || !(stretch.wanted)(&seen.stored.event) {
                     continue;
                 }
                 let beyond = stretch.boundary_beyond(&seen.stored);
@@ -405,11 +420,9 @@ fn before(gap: &Gap) -> Place {
     Place(gap.before.0 - 1)
 }
 
-impl Walker<'_> {
-    /// Messages of ignored users are left out; state is not, so that the room stays in order.
-    fn wants(&self, stored: &StoredEvent) -> bool {
-        stored.event.is_state() || self.ignored.is_empty() || !self.ignored.contains(&stored.event.sender)
-    }
+/// Whether a reader who ignores these users is not given an event. State is given, so that the room stays in order.
+fn leaves_out(ignored: &HashSet<OwnedUserId>, stored: &StoredEvent) -> bool {
+    !stored.event.is_state() && ignored.contains(&stored.event.sender)
 }
 
 impl Stretch<'_> {

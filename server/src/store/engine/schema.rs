@@ -15,6 +15,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0008_by_position.sql"),
     include_str!("../../../migrations/0009_waiting.sql"),
     include_str!("../../../migrations/0010_usage.sql"),
+    include_str!("../../../migrations/0011_unread.sql"),
 ];
 
 /// The oldest program (by the schema version it was made for) that can use a database of the newest version.

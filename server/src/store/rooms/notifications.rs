@@ -9,51 +9,64 @@ use super::events::Notify;
 use crate::store::engine::{Connection, Insert, Kind, Row, query};
 use crate::store::{Store, StoreError};
 
-macro_rules! COUNTS {
-    () => {
-        "SELECT e.room, e.thread, COUNT(CASE WHEN e.sender <> $1 THEN 1 END), \
-         CAST(SUM(CASE WHEN e.sender <> $1 AND COALESCE(n.notify, e.notify) = 2 THEN 1 ELSE 0 END) AS BIGINT), \
-         MAX(CASE WHEN e.sender = $1 THEN e.place END)"
-    };
-}
-macro_rules! EACH {
-    () => {
-        "SELECT e.room, e.thread, e.place, COALESCE(n.notify, e.notify), \
-         CAST(CASE WHEN e.sender = $1 THEN 1 ELSE 0 END AS BIGINT)"
-    };
-}
-// What counts for the user, and what the user sent meanwhile.
-macro_rules! UNREAD_WHERE {
-    () => {
-        " WHERE e.outcome = 0 AND (CASE WHEN e.sender = $1 \
-         THEN e.state_key IS NULL OR e.state_key <> $1 OR e.type <> 'm.room.member' \
-         ELSE e.redacted_by IS NULL AND COALESCE(n.notify, e.notify) > 0 END)"
-    };
-}
-macro_rules! SQLITE_UNREAD {
-    () => {
+// Main timelines: what is unread begins after the receipt, or after what the user said last in the main timeline. Changes of
+// the user's own membership say nothing of what was read.
+macro_rules! main_counts {
+    ($ranges:literal) => {
         concat!(
-            " FROM json_each($2) AS range CROSS JOIN events AS e ON e.room = json_extract(range.value, '$[0]') \
-             AND e.place >= json_extract(range.value, '$[1]') AND e.place <= json_extract(range.value, '$[2]') \
-             LEFT JOIN notifications AS n ON n.user_id = $1 AND n.room = e.room AND n.place = e.place",
-            UNREAD_WHERE!()
+            "SELECT e.room, COUNT(*), CAST(SUM(CASE WHEN COALESCE(n.notify, e.notify) = 2 THEN 1 ELSE 0 END) AS BIGINT) \
+             FROM (SELECT asked.room, COALESCE((SELECT own.place + 1 FROM events AS own WHERE own.room = asked.room \
+               AND own.sender = $1 AND own.own = 1 AND own.thread IS NULL AND own.outcome = 0 \
+               AND (own.state_key IS NULL OR own.state_key <> $1 OR own.type <> 'm.room.member') \
+               AND own.place >= asked.first AND own.place <= asked.last ORDER BY own.place DESC LIMIT 1), asked.first) \
+               AS first, asked.last FROM ",
+            $ranges,
+            " WHERE e.outcome = 0 AND e.thread IS NULL AND e.sender <> $1 AND e.redacted_by IS NULL \
+             AND COALESCE(n.notify, e.notify) > 0 GROUP BY e.room"
         )
     };
 }
-macro_rules! POSTGRES_UNREAD {
-    () => {
+const SQLITE_MAIN: &str = main_counts!(
+    "(SELECT json_extract(value, '$[0]') AS room, json_extract(value, '$[1]') AS first, \
+       json_extract(value, '$[2]') AS last FROM json_each($2)) AS asked) AS range \
+     CROSS JOIN events AS e ON e.room = range.room AND e.place >= range.first AND e.place <= range.last \
+     LEFT JOIN notifications AS n ON n.user_id = $1 AND n.room = e.room AND n.place = e.place"
+);
+// The offsets keep the ranges apart, and the exceptions: one plan for all of them would read the rooms whole, and all that
+// the user's own rules ever said.
+const POSTGRES_MAIN: &str = main_counts!(
+    "(SELECT (value->>0)::bigint AS room, (value->>1)::bigint AS first, (value->>2)::bigint AS last \
+       FROM json_array_elements($2::json)) AS asked OFFSET 0) AS range \
+     CROSS JOIN LATERAL (SELECT * FROM events WHERE events.room = range.room \
+     AND events.place >= range.first AND events.place <= range.last OFFSET 0) AS e \
+     LEFT JOIN LATERAL (SELECT rules.notify FROM notifications AS rules \
+     WHERE rules.user_id = $1 AND rules.room = e.room AND rules.place = e.place OFFSET 0) AS n ON TRUE"
+);
+
+// Threads: each begins after its own receipt, or after what the user said last in it.
+macro_rules! in_threads {
+    ($events:literal) => {
         concat!(
-            // The offsets keep the ranges apart, and the exceptions: one plan for all of them would read the rooms whole,
-            // and all that the user's own rules ever said.
-            " FROM json_array_elements($2::json) AS range (value) CROSS JOIN LATERAL ( \
-             SELECT * FROM events WHERE events.room = (range.value->>0)::bigint \
-             AND events.place >= (range.value->>1)::bigint AND events.place <= (range.value->>2)::bigint OFFSET 0) AS e \
-             LEFT JOIN LATERAL (SELECT own.notify FROM notifications AS own \
-             WHERE own.user_id = $1 AND own.room = e.room AND own.place = e.place OFFSET 0) AS n ON TRUE",
-            UNREAD_WHERE!()
+            "SELECT e.room, e.thread, e.place, COALESCE(n.notify, e.notify), \
+             CAST(CASE WHEN e.sender = $1 THEN 1 ELSE 0 END AS BIGINT) FROM ",
+            $events,
+            " WHERE e.outcome = 0 AND (e.sender = $1 OR e.redacted_by IS NULL AND COALESCE(n.notify, e.notify) > 0)"
         )
     };
 }
+const SQLITE_THREADS: &str = in_threads!(
+    "json_each($2) AS range CROSS JOIN events AS e ON e.room = json_extract(range.value, '$[0]') \
+     AND e.place >= json_extract(range.value, '$[1]') AND e.place <= json_extract(range.value, '$[2]') \
+     AND e.thread IS NOT NULL \
+     LEFT JOIN notifications AS n ON n.user_id = $1 AND n.room = e.room AND n.place = e.place"
+);
+const POSTGRES_THREADS: &str = in_threads!(
+    "json_array_elements($2::json) AS range (value) CROSS JOIN LATERAL ( \
+     SELECT * FROM events WHERE events.room = (range.value->>0)::bigint AND events.thread IS NOT NULL \
+     AND events.place >= (range.value->>1)::bigint AND events.place <= (range.value->>2)::bigint OFFSET 0) AS e \
+     LEFT JOIN LATERAL (SELECT rules.notify FROM notifications AS rules \
+     WHERE rules.user_id = $1 AND rules.room = e.room AND rules.place = e.place OFFSET 0) AS n ON TRUE"
+);
 
 /// What one user's push rules say of an event, where that differs from the event's default.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,27 +129,29 @@ pub struct ReadUpTo {
     pub threads: HashMap<String, Place>,
 }
 
-impl ReadUpTo {
-    fn from(all: Place) -> Self {
-        let threads = HashMap::new();
-        Self { all, threads }
-    }
+/// The name of the main timeline in receipts.
+const MAIN: &str = "main";
 
-    fn first_unread(&self) -> Place {
+impl ReadUpTo {
+    /// The first place that may be unread in any thread.
+    fn first_in_threads(&self) -> Place {
         Place(self.all.0 + 1)
     }
+
+    /// The first place that may be unread in the main timeline.
+    fn first_in_main(&self) -> Place {
+        let main = self.threads.get(MAIN).copied().unwrap_or_default();
+        Place(self.all.max(main).0 + 1)
+    }
 }
 
-/// The name of a thread in receipts.
-fn thread_name(root: Option<&str>) -> String {
-    root.unwrap_or("main").to_owned()
-}
+/// Unread events of a room, by thread; none for the main timeline.
+pub type UnreadByThread = HashMap<Option<String>, Unread>;
 
 impl Store {
-    /// How many events of others are unread, per room and thread (none for the main timeline), up to a place in each
-    /// room. Whoever sends an event has read its thread up to there (client-server API, "Receiving notifications"); a
-    /// change of one's own membership, as by a new name, says nothing of that. Counted in the database, so costs grow
-    /// with the unread events but little is read; what came after the user last spoke is read one by one.
+    /// How many events of others are unread, per room and thread, up to a place in each room. Whoever sends an event has
+    /// read its thread up to there (client-server API, "Receiving notifications"). Costs grow with what others sent in the
+    /// main timeline after the user, and with what was sent in threads after the receipt of the room.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -144,85 +159,82 @@ impl Store {
         &self,
         user_id: &UserId,
         rooms: &HashMap<i64, (ReadUpTo, Place)>,
-    ) -> Result<HashMap<i64, HashMap<Option<String>, Unread>>, StoreError> {
-        let (plain, threaded): (Vec<_>, Vec<_>) =
-            rooms.iter().partition(|(_, (read, _))| read.threads.is_empty());
-        let mut unread: HashMap<i64, HashMap<_, Unread>> = HashMap::new();
-        let mut spoke: HashMap<i64, (ReadUpTo, Place)> = HashMap::new();
-        for row in self.unread_rows(user_id, &plain, true).await? {
-            let (room, thread): (i64, Option<String>) = (row.get(0)?, row.get(1)?);
-            if let Some(own) = row.get::<Option<i64>>(4)?.map(Place) {
-                let up_to = rooms.get(&room).map(|(_, up_to)| *up_to).unwrap_or_default();
-                let (read, _) = spoke.entry(room).or_insert_with(|| (ReadUpTo::from(own), up_to));
-                read.all = read.all.min(own);
-                read.threads.insert(thread_name(thread.as_deref()), own);
-                continue;
-            }
-            let counts = unread.entry(room).or_default().entry(thread).or_default();
-            counts.notifications += row.get::<i64>(2)?.unsigned_abs();
-            counts.highlights += row.get::<i64>(3)?.unsigned_abs();
+    ) -> Result<HashMap<i64, UnreadByThread>, StoreError> {
+        if rooms.is_empty() {
+            return Ok(HashMap::new());
         }
-        let one_by_one: Vec<_> = threaded.into_iter().chain(&spoke).collect();
-        let rows = self.unread_rows(user_id, &one_by_one, false).await?;
-        let mut read: HashMap<i64, HashMap<String, Place>> = one_by_one
-            .iter()
-            .map(|(room, (read, _))| (**room, read.threads.clone()))
-            .collect();
-        let mut others = Vec::new();
-        for row in rows {
-            let (room, thread): (i64, Option<String>) = (row.get(0)?, row.get(1)?);
-            let place = Place(row.get(2)?);
-            if row.get::<i64>(4)? == 0 {
-                others.push((room, thread, place, Notify::from_number(row.get(3)?)));
-            } else {
-                let own = read
-                    .entry(room)
-                    .or_default()
-                    .entry(thread_name(thread.as_deref()));
-                let own = own.or_insert(place);
-                *own = place.max(*own);
-            }
+        let (main, threads) = match self.is_sqlite() {
+            true => (SQLITE_MAIN, SQLITE_THREADS),
+            false => (POSTGRES_MAIN, POSTGRES_THREADS),
+        };
+        let main = self
+            .in_ranges(main, user_id, rooms, ReadUpTo::first_in_main)
+            .await?;
+        let mut unread: HashMap<i64, UnreadByThread> = HashMap::new();
+        for row in main {
+            let counts = Unread {
+                notifications: row.get::<i64>(1)?.unsigned_abs(),
+                highlights: row.get::<i64>(2)?.unsigned_abs(),
+            };
+            unread.entry(row.get(0)?).or_default().insert(None, counts);
         }
-        for (room, thread, place, notify) in others {
-            let up_to = read
-                .get(&room)
-                .and_then(|read| read.get(&thread_name(thread.as_deref())));
-            // Threads where the user did not speak have been counted.
-            let is_counted = up_to.is_none() && spoke.contains_key(&room);
-            if is_counted || up_to.is_some_and(|up_to| place <= *up_to) {
-                continue;
-            }
-            let counts = unread.entry(room).or_default().entry(thread).or_default();
-            counts.notifications += 1;
-            counts.highlights += u64::from(notify == Notify::Highlight);
-        }
+        let threads = self.in_ranges(threads, user_id, rooms, ReadUpTo::first_in_threads);
+        count_threads(&threads.await?, rooms, &mut unread)?;
         Ok(unread)
     }
 
-    async fn unread_rows(
+    async fn in_ranges(
         &self,
+        sql: &'static str,
         user_id: &UserId,
-        rooms: &[(&i64, &(ReadUpTo, Place))],
-        counted: bool,
+        rooms: &HashMap<i64, (ReadUpTo, Place)>,
+        first: fn(&ReadUpTo) -> Place,
     ) -> Result<Vec<Row>, StoreError> {
-        if rooms.is_empty() {
-            return Ok(Vec::new());
-        }
         let ranges: Vec<(i64, i64, i64)> = rooms
             .iter()
-            .map(|(room, (read, up_to))| (**room, read.first_unread().0, up_to.0))
+            .map(|(room, (read, up_to))| (*room, first(read).0, up_to.0))
+            .filter(|(_, first, last)| first <= last)
             .collect();
+        if ranges.is_empty() {
+            return Ok(Vec::new());
+        }
         let ranges = serde_json::to_string(&ranges).map_err(StoreError::encoding)?;
-        let sql = match (self.is_sqlite(), counted) {
-            (true, true) => concat!(COUNTS!(), SQLITE_UNREAD!(), " GROUP BY e.room, e.thread"),
-            (true, false) => concat!(EACH!(), SQLITE_UNREAD!()),
-            (false, true) => concat!(COUNTS!(), POSTGRES_UNREAD!(), " GROUP BY e.room, e.thread"),
-            (false, false) => concat!(EACH!(), POSTGRES_UNREAD!()),
-        };
         query(sql)
             .bind(user_id.as_str())
             .bind(ranges)
             .all(&self.readers)
             .await
     }
+}
+
+/// Counts what is unread in threads: what stands after the thread's receipt and after what the user said there.
+fn count_threads(
+    rows: &[Row],
+    rooms: &HashMap<i64, (ReadUpTo, Place)>,
+    unread: &mut HashMap<i64, UnreadByThread>,
+) -> Result<(), StoreError> {
+    let mut said: HashMap<(i64, String), Place> = HashMap::new();
+    let mut others = Vec::new();
+    for row in rows {
+        let (room, thread): (i64, String) = (row.get(0)?, row.get(1)?);
+        let place = Place(row.get(2)?);
+        if row.get::<bool>(4)? {
+            let last = said.entry((room, thread)).or_default();
+            *last = place.max(*last);
+        } else {
+            others.push((room, thread, place, Notify::from_number(row.get(3)?)));
+        }
+    }
+    for (room, thread, place, notify) in others {
+        let receipt = rooms.get(&room).and_then(|(read, _)| read.threads.get(&thread));
+        let key = (room, thread);
+        let read = said.get(&key).max(receipt);
+        if read.is_some_and(|read| place <= *read) {
+            continue;
+        }
+        let counts = unread.entry(room).or_default().entry(Some(key.1)).or_default();
+        counts.notifications += 1;
+        counts.highlights += u64::from(notify == Notify::Highlight);
+    }
+    Ok(())
 }

@@ -56,6 +56,33 @@ fn event_id(row: &Row, index: usize) -> Result<OwnedEventId, StoreError> {
         .map_err(|error| StoreError::corrupt("events", error))
 }
 
+// Most events have none, so that is asked first, with one search an event.
+macro_rules! relation_counts {
+    ($asked:literal) => {
+        concat!(
+            "WITH related AS MATERIALIZED (SELECT page.event_id FROM ",
+            $asked,
+            " WHERE EXISTS (SELECT 1 FROM events AS child WHERE child.relates_to = page.event_id)) \
+             SELECT target.event_id, target.room, 'm.replace', CAST(1 AS BIGINT), CAST(0 AS BIGINT), CAST(0 AS BIGINT) \
+             FROM related CROSS JOIN events AS target WHERE target.event_id = related.event_id \
+             AND EXISTS (SELECT 1 FROM events AS edit \
+               WHERE edit.relates_to = target.event_id AND edit.room = target.room AND edit.relation = 'm.replace' \
+               AND edit.outcome = 0 AND edit.place IS NOT NULL) \
+             UNION ALL \
+             SELECT target.event_id, target.room, 'm.reference', CAST(1 AS BIGINT), CAST(0 AS BIGINT), CAST(0 AS BIGINT) \
+             FROM related CROSS JOIN events AS target WHERE target.event_id = related.event_id \
+             AND EXISTS (SELECT 1 FROM events AS referring \
+               WHERE referring.relates_to = target.event_id AND referring.room = target.room \
+               AND referring.relation = 'm.reference' AND referring.outcome = 0 AND referring.place IS NOT NULL) \
+             UNION ALL \
+             SELECT threads.root, threads.room, 'm.thread', threads.answers, threads.latest, CAST(CASE WHEN EXISTS ( \
+               SELECT 1 FROM events AS own WHERE own.relates_to = threads.root AND own.room = threads.room \
+               AND own.relation = 'm.thread' AND own.sender = $2 AND own.outcome = 0 AND own.place IS NOT NULL \
+             ) THEN 1 ELSE 0 END AS BIGINT) FROM related CROSS JOIN threads WHERE threads.root = related.event_id"
+        )
+    };
+}
+
 impl Store {
     /// Which of these events have edits, threads and references in their rooms, and whether `user_id` answered in the
     /// threads. Costs grow with the events.
@@ -67,22 +94,11 @@ impl Store {
         events: Vec<String>,
         user_id: &UserId,
     ) -> Result<Vec<RelationCount>, StoreError> {
-        let rows = query(
-            "SELECT target.event_id, target.room, 'm.replace', CAST(1 AS BIGINT), CAST(0 AS BIGINT), CAST(0 AS BIGINT) \
-             FROM events AS target WHERE target.event_id = ANY($1) AND EXISTS (SELECT 1 FROM events AS edit \
-               WHERE edit.relates_to = target.event_id AND edit.room = target.room AND edit.relation = 'm.replace' \
-               AND edit.outcome = 0 AND edit.place IS NOT NULL) \
-             UNION ALL \
-             SELECT target.event_id, target.room, 'm.reference', CAST(1 AS BIGINT), CAST(0 AS BIGINT), CAST(0 AS BIGINT) \
-             FROM events AS target WHERE target.event_id = ANY($1) AND EXISTS (SELECT 1 FROM events AS referring \
-               WHERE referring.relates_to = target.event_id AND referring.room = target.room \
-               AND referring.relation = 'm.reference' AND referring.outcome = 0 AND referring.place IS NOT NULL) \
-             UNION ALL \
-             SELECT threads.root, threads.room, 'm.thread', threads.answers, threads.latest, CAST(CASE WHEN EXISTS ( \
-               SELECT 1 FROM events AS own WHERE own.relates_to = threads.root AND own.room = threads.room \
-               AND own.relation = 'm.thread' AND own.sender = $2 AND own.outcome = 0 AND own.place IS NOT NULL \
-             ) THEN 1 ELSE 0 END AS BIGINT) FROM threads WHERE threads.root = ANY($1)",
-        );
+        let rows = query(if self.is_sqlite() {
+            relation_counts!("(SELECT value AS event_id FROM json_each($1)) AS page")
+        } else {
+            relation_counts!("unnest($1::text[]) AS page (event_id)")
+        });
         let read = |row: &Row| {
             Ok(RelationCount {
                 to: event_id(row, 0)?,
