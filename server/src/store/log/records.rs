@@ -53,8 +53,8 @@ pub(in crate::store) async fn store(
     }
     let new_events: Vec<_> = pick!(batch, Record::Event).collect();
     if !new_events.is_empty() {
-        let answers = new_events.iter().map(|(_, stored)| *stored);
-        threads::count(connection, answers).await?;
+        threads::count(connection, new_events.iter().map(|(_, stored)| *stored)).await?;
+        notifications::note_sent(connection, new_events.iter().map(|(_, stored)| *stored)).await?;
         events::store(connection, new_events).await?;
     }
     let gaps: Vec<_> = pick!(batch, Record::Gap).map(|(_, change)| change).collect();

@@ -1,25 +1,28 @@
 //! Unread counts: the default outcome stands with each event, exceptions stand here.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use maru_protocol::cursor::Place;
 use ruma::{OwnedUserId, UserId};
 
-use super::events::Notify;
+use super::events::{Notify, Outcome, StoredEvent};
 use crate::store::engine::{Connection, Insert, Kind, Row, query};
 use crate::store::{Store, StoreError};
 
-// Main timelines: what is unread begins after the receipt, or after what the user said last in the main timeline. Changes of
-// the user's own membership say nothing of what was read.
+// Main timelines: what is unread begins after the receipt, or after what the user sent last in the main timeline. Changes of
+// the user's own membership say nothing of what was read. What was sent after the range is passed over for what was before.
 macro_rules! main_counts {
     ($ranges:literal) => {
         concat!(
             "SELECT e.room, COUNT(*), CAST(SUM(CASE WHEN COALESCE(n.notify, e.notify) = 2 THEN 1 ELSE 0 END) AS BIGINT) \
-             FROM (SELECT asked.room, COALESCE((SELECT own.place + 1 FROM events AS own WHERE own.room = asked.room \
-               AND own.sender = $1 AND own.own = 1 AND own.thread IS NULL AND own.outcome = 0 \
-               AND (own.state_key IS NULL OR own.state_key <> $1 OR own.type <> 'm.room.member') \
-               AND own.place >= asked.first AND own.place <= asked.last ORDER BY own.place DESC LIMIT 1), asked.first) \
-               AS first, asked.last FROM ",
+             FROM (SELECT asked.room, asked.last, CASE \
+               WHEN sent.place IS NULL OR sent.place < asked.first THEN asked.first \
+               WHEN sent.place <= asked.last THEN sent.place + 1 \
+               ELSE COALESCE((SELECT own.place + 1 FROM events AS own WHERE own.room = asked.room \
+                 AND own.place >= asked.first AND own.place <= asked.last AND own.sender = $1 AND own.thread IS NULL \
+                 AND own.outcome = 0 AND (own.state_key IS NULL OR own.state_key <> $1 OR own.type <> 'm.room.member') \
+                 ORDER BY own.place DESC LIMIT 1), asked.first) END AS first FROM ",
             $ranges,
             " WHERE e.outcome = 0 AND e.thread IS NULL AND e.sender <> $1 AND e.redacted_by IS NULL \
              AND COALESCE(n.notify, e.notify) > 0 GROUP BY e.room"
@@ -28,7 +31,8 @@ macro_rules! main_counts {
 }
 const SQLITE_MAIN: &str = main_counts!(
     "(SELECT json_extract(value, '$[0]') AS room, json_extract(value, '$[1]') AS first, \
-       json_extract(value, '$[2]') AS last FROM json_each($2)) AS asked) AS range \
+       json_extract(value, '$[2]') AS last FROM json_each($2)) AS asked \
+     LEFT JOIN last_sent AS sent ON sent.room = asked.room AND sent.user_id = $1) AS range \
      CROSS JOIN events AS e ON e.room = range.room AND e.place >= range.first AND e.place <= range.last \
      LEFT JOIN notifications AS n ON n.user_id = $1 AND n.room = e.room AND n.place = e.place"
 );
@@ -36,7 +40,9 @@ const SQLITE_MAIN: &str = main_counts!(
 // the user's own rules ever said.
 const POSTGRES_MAIN: &str = main_counts!(
     "(SELECT (value->>0)::bigint AS room, (value->>1)::bigint AS first, (value->>2)::bigint AS last \
-       FROM json_array_elements($2::json)) AS asked OFFSET 0) AS range \
+       FROM json_array_elements($2::json)) AS asked \
+     LEFT JOIN LATERAL (SELECT last_sent.place FROM last_sent WHERE last_sent.room = asked.room \
+     AND last_sent.user_id = $1 OFFSET 0) AS sent ON TRUE OFFSET 0) AS range \
      CROSS JOIN LATERAL (SELECT * FROM events WHERE events.room = range.room \
      AND events.place >= range.first AND events.place <= range.last OFFSET 0) AS e \
      LEFT JOIN LATERAL (SELECT rules.notify FROM notifications AS rules \
@@ -81,6 +87,35 @@ pub struct NewNotification {
     pub notify: Notify,
     /// The event's thread.
     pub thread: Option<String>,
+}
+
+static LAST_SENT: Insert = Insert {
+    table: "last_sent",
+    columns: &[("room", Kind::Int), ("user_id", Kind::Text), ("place", Kind::Int)],
+    on_conflict: "ON CONFLICT (room, user_id) DO UPDATE SET place = excluded.place",
+};
+
+/// Notes where users of this server have sent something in a main timeline: each has read it up to there. `events` are in
+/// the order of the log.
+pub(in crate::store) async fn note_sent(
+    connection: &mut Connection,
+    events: impl Iterator<Item = &Arc<StoredEvent>>,
+) -> Result<(), StoreError> {
+    let mut last: HashMap<(i64, &str), i64> = HashMap::new();
+    for stored in events.filter(|stored| stored.own && stored.outcome == Outcome::Accepted) {
+        let (event, sender) = (&stored.event, stored.event.sender.as_str());
+        if let (Some(place), None) = (stored.place, &stored.thread)
+            && !event.is_state_at("m.room.member", sender)
+        {
+            last.insert((stored.room, sender), place.0);
+        }
+    }
+    if last.is_empty() {
+        return Ok(());
+    }
+    let rows = last.into_iter();
+    let rows = rows.map(|((room, sender), place)| vec![room.into(), sender.into(), place.into()]);
+    LAST_SENT.rows(connection, rows.collect()).await
 }
 
 static UPSERT: Insert = Insert {

@@ -11,6 +11,7 @@ INSERT INTO events (nid, event_id, room, position, place, type, state_key, sende
  NULL, '{}', 1 FROM numbers;
 INSERT INTO events (nid, event_id, room, position, place, type, sender, origin_server_ts, outcome, notify, json, own)
  SELECT 10000000 + n, '$o' || n, {group}, n, NULL, 'm.room.message', '@u2', n, 0, 1, '{}', 1 FROM numbers;
+INSERT INTO last_sent SELECT {group}, '@u' || n, n FROM numbers;
 INSERT INTO threads SELECT '$e' || n, {group}, 1, n FROM numbers;
 INSERT INTO states SELECT n, {group}, CASE WHEN n % 8 = 0 THEN NULL ELSE n + 1 END, CAST('' AS {blob}) FROM numbers;
 INSERT INTO memberships (room, user_id, membership, event, position) SELECT {group}, '@u' || n, 'join', n, n FROM numbers;
