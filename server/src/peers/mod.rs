@@ -18,6 +18,7 @@
 //!   [`membership::invites`]: both ends of an invitation. [`membership::room_resolution`]: what a name means, and whom to ask.
 //! - [`edus::to_device`], [`edus::device_lists`], [`edus::receipts`], [`directory::profiles`], [`edus::typing_and_presence`]: what crosses servers beside events.
 
+mod admin;
 mod backfill;
 mod directory;
 mod edus;
@@ -29,10 +30,9 @@ mod pool_adapter;
 mod request_handlers;
 mod rpc_client;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use maru_federation::Pool;
@@ -42,13 +42,14 @@ use maru_protocol::record::SignedRecord;
 use ruma::{OwnedServerName, ServerName};
 use tokio::sync::mpsc;
 
+pub use admin::{PeerAdmin, PeerSeen, Pong};
 pub use directory::public_rooms::RemoteDirectory;
 pub use directory::space_hierarchy::{HierarchyQuery, TreePage};
 pub use identity::address_book::KnownAddresses;
-pub use identity::admin_view::{PeerSeen, Pong};
-pub use identity::key_verification::RefusedKey;
 pub use identity::keyring::{Keyring, NotKept};
+pub use identity::known_servers::KnownServers;
 pub use identity::own_record::OwnRecord;
+pub use identity::refused_keys::RefusedKey;
 pub use identity::well_known::LookUpError;
 
 use crate::accounts::Accounts;
@@ -66,8 +67,9 @@ use crate::refusal::Refusal;
 use crate::rooms::Rooms;
 use crate::rooms::room_locks::RoomLocks;
 use crate::store::Store;
-use identity::key_verification::RefusedKeys;
-use identity::well_known::WellKnown;
+use identity::known_servers::ServerAccess;
+use inbound::drop_counters::DropCounters;
+use inbound::verify::EventVerifier;
 use rpc_client::RpcClient;
 
 /// How long a message waits for a server that is away, and its id is remembered at the receiver, in milliseconds: 30
@@ -80,9 +82,6 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60 * 60);
 
 /// Gaps, states or pages for the sake of one server that wait for their turn.
 const MOST_WAITING: usize = 1_000;
-
-/// How long a server that has left all rooms is kept connected all the same, at most, in milliseconds: an hour.
-const SHARING_KEPT_MS: u64 = 60 * 60 * 1000;
 
 /// What federation needs to know of this server.
 #[derive(Debug)]
@@ -139,22 +138,16 @@ pub struct Peers {
     profiles: directory::profiles::Profiles,
     ephemeral: edus::typing_and_presence::Ephemeral,
     media: Arc<Media>,
-    keyring: Arc<Keyring>,
-    book: KnownAddresses,
-    /// Names that the admin has added to those of the configuration.
-    added: RwLock<HashSet<OwnedServerName>>,
-    look_ups: OnceLock<WellKnown>,
-    refused_keys: RefusedKeys,
+    servers: Arc<KnownServers>,
+    rpc: Arc<RpcClient>,
+    verifier: Arc<EventVerifier>,
+    admin: PeerAdmin,
     settings: PeerSettings,
-    record: OnceLock<SignedRecord>,
     destinations: Arc<PeerWakeups>,
     tail: Arc<RecentEvents>,
-    sharing: RwLock<HashSet<OwnedServerName>>,
-    /// When that was last looked up, in milliseconds since 1970.
-    looked_at: AtomicU64,
     inbox: inbound::inbox::Inbox,
     inbox_sizes: inbound::inbox_quota::InboxQuotas,
-    drops: inbound::drop_counters::DropCounters,
+    drops: Arc<DropCounters>,
     throttle: inbound::throttle::Throttle,
     gaps: FairSemaphore<OwnedServerName>,
     states: FairSemaphore<OwnedServerName>,
@@ -163,8 +156,14 @@ pub struct Peers {
     unhelpful: backfill::unresponsive::Unhelpful,
     replicas: Arc<backfill::scheduler::BackfillQueue>,
     departed_servers: inbound::departed_servers::DepartedServers,
-    rpc_client: OnceLock<RpcClient>,
-    address: OnceLock<SocketAddr>,
+    listening: OnceLock<Listening>,
+}
+
+/// What is known once this server listens for others.
+#[derive(Debug)]
+struct Listening {
+    address: SocketAddr,
+    own_record: SignedRecord,
 }
 
 impl Peers {
@@ -179,13 +178,27 @@ impl Peers {
         settings: PeerSettings,
     ) -> Result<Arc<Self>, Refusal> {
         let store = Arc::clone(parts.rooms.store());
-        let keyring = Arc::new(Keyring::open(&store, &settings.peers).await?);
         parts.receipts.resume().await?;
-        let book = KnownAddresses::default();
-        keyring.each_newest(|record| book.learn(record));
-        for peer in &settings.peers {
-            book.add(peer.name.clone(), peer.addresses.iter().cloned());
-        }
+        let access = ServerAccess {
+            allow: settings.allow.clone(),
+            deny: settings.deny.clone(),
+        };
+        let servers = KnownServers::open(
+            Arc::clone(&identity),
+            Arc::clone(&clock),
+            Arc::clone(&store),
+            &settings.peers,
+            access,
+        );
+        let servers = Arc::new(servers.await?);
+        let rpc = Arc::new(RpcClient::new(Arc::clone(&identity), Arc::clone(&servers)));
+        let drops = Arc::new(DropCounters::default());
+        let admin = PeerAdmin::new(
+            Arc::clone(&store),
+            Arc::clone(&servers),
+            Arc::clone(&rpc),
+            Arc::clone(&drops),
+        );
         let peers = Arc::new(Self {
             identity,
             clock,
@@ -197,20 +210,16 @@ impl Peers {
             profiles: directory::profiles::Profiles::default(),
             ephemeral: edus::typing_and_presence::Ephemeral::new(parts.typing, parts.presence, parts.news),
             media: parts.media,
-            keyring,
-            book,
-            added: RwLock::default(),
-            look_ups: OnceLock::new(),
-            refused_keys: RefusedKeys::default(),
+            verifier: Arc::new(EventVerifier::new(Arc::clone(servers.keyring()))),
+            servers,
+            rpc,
+            admin,
             settings,
-            record: OnceLock::new(),
             destinations: parts.destinations,
             tail: parts.tail,
-            sharing: RwLock::default(),
-            looked_at: AtomicU64::new(0),
             inbox: inbound::inbox::Inbox::default(),
             inbox_sizes: inbound::inbox_quota::InboxQuotas::default(),
-            drops: inbound::drop_counters::DropCounters::default(),
+            drops,
             throttle: inbound::throttle::Throttle::default(),
             gaps: FairSemaphore::new(
                 backfill::gap_scheduler::IN_ALL,
@@ -227,31 +236,13 @@ impl Peers {
             unhelpful: backfill::unresponsive::Unhelpful::default(),
             replicas: Arc::default(),
             departed_servers: inbound::departed_servers::DepartedServers::default(),
-            rpc_client: OnceLock::new(),
-            address: OnceLock::new(),
+            listening: OnceLock::new(),
         });
         let others: Weak<dyn OtherServers> = Arc::<Self>::downgrade(&peers);
         peers.keys.reach_others_by(others);
         let others: Weak<dyn media::OtherServers> = Arc::<Self>::downgrade(&peers);
         peers.media.reach_others_by(others);
-        peers.load_added().await?;
         Ok(peers)
-    }
-
-    /// Whether another server may be spoken with at all.
-    fn is_allowed(&self, server_name: &ServerName) -> bool {
-        let listed = |list: &[OwnedServerName]| list.iter().any(|name| name == server_name);
-        !listed(&self.settings.deny) && (self.settings.allow.is_empty() || listed(&self.settings.allow))
-    }
-
-    /// Refuses to speak with a server that the configuration keeps out.
-    fn check_allowed(&self, server_name: &ServerName) -> Result<(), Refusal> {
-        if self.is_allowed(server_name) {
-            return Ok(());
-        }
-        Err(Refusal::forbidden(format!(
-            "this server does not speak with {server_name}"
-        )))
     }
 
     /// Begins to speak with other servers over a bound socket, and goes on with what waits. Where it is bound.
@@ -264,72 +255,80 @@ impl Peers {
         tls_key: &SecretKey,
         socket: BoundSocket,
     ) -> Result<SocketAddr, Refusal> {
-        let record = own
-            .publish(&self.store, &self.keyring, &self.identity, self.clock.now_ms())
-            .await?;
-        let _ = self.record.set(record);
+        let keyring = self.servers.keyring();
+        let now = self.clock.now_ms();
+        let own_record = own.publish(&self.store, keyring, &self.identity, now).await?;
         let transport = Quic::new(tls_key, socket).map_err(Refusal::internal)?;
         let address = transport.local_address().map_err(Refusal::internal)?;
-        let adapter = Arc::new(pool_adapter::PoolAdapter::open(Arc::clone(self))?);
+        let adapter = pool_adapter::PoolAdapter::new(Arc::clone(self), own_record.clone());
         let pool = Pool::start(
-            adapter,
-            Arc::new(identity::address_lookup::PeerLookup(Arc::clone(self))),
+            Arc::new(adapter),
+            Arc::clone(&self.servers),
             Arc::new(transport),
             maru_federation::pool::Settings {
                 longest_retry: LONGEST_RETRY,
                 ..maru_federation::pool::Settings::default()
             },
         );
-        let _ = self.rpc_client.set(RpcClient(pool.clone()));
-        let _ = self.address.set(address);
+        self.rpc.start(pool);
+        let _ = self.listening.set(Listening { address, own_record });
         self.resume_inbox().await?;
         self.replicate().await?;
         self.tell_news();
-        self.look_who_shares().await?;
-        let before = self.clock.now_ms().saturating_sub(MESSAGES_KEPT_MS);
-        let to_tell = self
-            .store
-            .servers_to_tell(i64::try_from(before).unwrap_or(i64::MAX));
-        let sharing = self.sharing().clone();
-        for name in sharing.into_iter().chain(to_tell.await?) {
-            if name != self.identity.server_name && self.is_allowed(&name) {
-                pool.wake(&name);
-            }
-        }
+        let sharing = self.servers.sharing();
+        sharing.refresh(now).await?;
+        let messages_since = i64::try_from(now.saturating_sub(MESSAGES_KEPT_MS)).unwrap_or(i64::MAX);
+        let with_messages = self.store.servers_to_tell(messages_since).await?;
+        let peers = sharing.all().into_iter().chain(with_messages);
+        peers
+            .filter(|name| self.is_peer(name))
+            .for_each(|name| self.rpc.wake(&name));
+        self.wake_destinations();
+        Ok(address)
+    }
+
+    /// Wakes servers for which something is committed, for as long as there are peers.
+    fn wake_destinations(self: &Arc<Self>) {
         let peers = Arc::downgrade(self);
         let destinations = Arc::clone(&self.destinations);
         tokio::spawn(async move {
             loop {
                 let names = destinations.take().await;
                 let Some(peers) = peers.upgrade() else { return };
-                for name in names {
-                    if name != peers.identity.server_name && peers.is_allowed(&name) {
-                        peers.note_sharing(&name);
-                        pool.wake(&name);
-                    }
+                for name in names.iter().filter(|name| peers.is_peer(name)) {
+                    peers.servers.sharing().add(name);
+                    peers.rpc.wake(name);
                 }
             }
         });
-        Ok(address)
+    }
+
+    /// Whether a name is that of another server that may be spoken with.
+    fn is_peer(&self, name: &ServerName) -> bool {
+        name != self.identity.name() && self.servers.is_allowed(name)
     }
 
     /// Ends all connections in order.
     pub async fn stop(&self) {
-        if let Some(rpc_client) = self.rpc_client.get() {
-            rpc_client.0.shut_down().await;
-        }
+        self.rpc.shut_down().await;
     }
 
     /// The connections, if this server speaks with others.
     #[must_use]
     pub fn pool(&self) -> Option<&Pool> {
-        self.rpc_client.get().map(|rpc_client| &rpc_client.0)
+        self.rpc.pool()
     }
 
-    /// Where peers are.
+    /// What is known of other servers.
     #[must_use]
-    pub fn book(&self) -> &KnownAddresses {
-        &self.book
+    pub fn servers(&self) -> &KnownServers {
+        &self.servers
+    }
+
+    /// The administration of peers.
+    #[must_use]
+    pub fn admin(&self) -> &PeerAdmin {
+        &self.admin
     }
 
     /// How many events of peers were dropped since the start before any room saw them, by reason.
@@ -347,10 +346,11 @@ impl Peers {
         let before = i64::try_from(before).unwrap_or(i64::MAX);
         let dropped = self.store.expire_peer_messages(before).await?;
         metrics::PEER_MESSAGES_DROPPED.add(dropped);
-        let looked_at = self.looked_at.load(Ordering::Relaxed);
-        if self.rpc_client.get().is_some() && self.clock.now_ms().saturating_sub(looked_at) >= SHARING_KEPT_MS
-        {
-            self.look_who_shares().await?;
+        if self.rpc.pool().is_some() {
+            self.servers
+                .sharing()
+                .refresh_when_due(self.clock.now_ms())
+                .await?;
         }
         self.receipts.expire().await
     }
@@ -358,40 +358,12 @@ impl Peers {
     /// The UDP address that others reach this server at, once it speaks with them.
     #[must_use]
     pub fn local_address(&self) -> Option<SocketAddr> {
-        self.address.get().copied()
+        self.listening.get().map(|listening| listening.address)
     }
 
     /// This server's own record, once it speaks with others.
     #[must_use]
     pub fn own_record(&self) -> Option<&SignedRecord> {
-        self.record.get()
-    }
-
-    /// Looks anew who is in a room with this server. Who is not any more is not kept connected, and not dialled for ever.
-    async fn look_who_shares(&self) -> Result<(), Refusal> {
-        let before = self.sharing().clone();
-        let now: HashSet<_> = self.store.interested_servers().await?.into_iter().collect();
-        let mut sharing = self.sharing.write().unwrap_or_else(PoisonError::into_inner);
-        // Those who have come meanwhile stay.
-        before.difference(&now).for_each(|gone| drop(sharing.take(gone)));
-        sharing.extend(now);
-        self.looked_at.store(self.clock.now_ms(), Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn sharing(&self) -> RwLockReadGuard<'_, HashSet<OwnedServerName>> {
-        self.sharing.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn note_sharing(&self, name: &ServerName) {
-        if !self.shares_a_room(name) {
-            let mut sharing = self.sharing.write().unwrap_or_else(PoisonError::into_inner);
-            sharing.insert(name.to_owned());
-        }
-    }
-
-    /// Whether a server is in a room with this one, or was not long ago.
-    fn shares_a_room(&self, name: &ServerName) -> bool {
-        self.sharing().contains(name)
+        self.listening.get().map(|listening| &listening.own_record)
     }
 }

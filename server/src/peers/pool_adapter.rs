@@ -51,24 +51,16 @@ fn rejection(not_kept: &NotKept) -> Rejection {
 }
 
 impl PoolAdapter {
-    /// A door for a server whose own record is published.
-    pub(super) fn open(peers: Arc<Peers>) -> Result<Self, Refusal> {
-        let record = peers.record.get().cloned();
-        let record = record.ok_or_else(|| Refusal::internal("no server record of our own"))?;
-        Ok(Self { peers, record })
+    /// The adapter of a server with a published record of its own.
+    pub(super) fn new(peers: Arc<Peers>, record: SignedRecord) -> Self {
+        Self { peers, record }
     }
 
-    /// Keeps the record of somebody at `place`, who has proven to hold its TLS key. One that alarms is noted.
-    async fn keep(&self, record: &VerifiedRecord, place: Option<IpAddr>) -> Result<(), Rejection> {
-        let peers = &self.peers;
-        match peers.keep(record.signed(), place).await {
+    /// Keeps the record of a server at `address` that has proven to hold its TLS key.
+    async fn keep(&self, record: &VerifiedRecord, address: Option<IpAddr>) -> Result<(), Rejection> {
+        match self.peers.servers.keep_proven(record, address).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(not_kept)) => {
-                if let NotKept::KeyChanged(_) | NotKept::Conflict(_) = not_kept {
-                    peers.refused_keys.note(record, &not_kept, peers.clock.now_ms());
-                }
-                Err(rejection(&not_kept))
-            }
+            Ok(Err(not_kept)) => Err(rejection(&not_kept)),
             Err(refusal) => Err(Rejection::new(CloseCode::Unavailable, refusal.to_string())),
         }
     }
@@ -88,12 +80,12 @@ impl Homeserver for PoolAdapter {
     }
 
     fn keeps_connected(&self, peer: &ServerName) -> bool {
-        self.peers.shares_a_room(peer)
+        self.peers.servers.sharing().contains(peer)
     }
 
     async fn judge(&self, claim: Claim) -> Result<(), Rejection> {
         let peers = &self.peers;
-        if !peers.is_allowed(&claim.name) {
+        if !peers.servers.is_allowed(&claim.name) {
             return Err(Rejection::new(
                 CloseCode::Denied,
                 "this server does not speak with yours",
@@ -115,16 +107,16 @@ impl Homeserver for PoolAdapter {
                 "the record has expired",
             ));
         }
-        let place = claim.address.map(|address| address.ip());
-        self.keep(&record, place).await?;
-        let newest = peers.keyring.newest(&claim.name);
+        let address = claim.address.map(|address| address.ip());
+        self.keep(&record, address).await?;
+        let newest = peers.servers.keyring().newest(&claim.name);
         if newest.is_some_and(|newest| newest.sequence > record.sequence) {
             return Err(Rejection::new(
                 CloseCode::RecordOutdated,
                 "a newer record of that server is known",
             ));
         }
-        peers.book.learn(&record);
+        peers.servers.addresses().learn(&record);
         Ok(())
     }
 
@@ -139,7 +131,7 @@ impl Homeserver for PoolAdapter {
             ));
         }
         self.keep(&verified, None).await?;
-        self.peers.book.learn(&verified);
+        self.peers.servers.addresses().learn(&verified);
         Ok(())
     }
 

@@ -1,140 +1,150 @@
-//! What this server asks others.
+//! Requests to other servers, over the connection pool.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use maru_federation::Pool;
-use maru_federation::pool::{Answering, RequestError};
-use maru_protocol::RoomVersion;
-use maru_protocol::event::Event;
-use maru_protocol::wire::answer::{Part, RefusedCode};
-use maru_protocol::wire::limits::{MAX_ANSWER_BYTES, MAX_PART_BYTES};
+use maru_federation::pool::{Answering, PeerState, RequestError};
+use maru_protocol::wire::answer::RefusedCode;
+use maru_protocol::wire::datagram::Datagram;
 use maru_protocol::wire::request::Call;
-use ruma::{OwnedServerName, RoomId, ServerName, UserId};
+use ruma::{OwnedServerName, ServerName};
 
-use super::Peers;
-use super::inbound::drop_counters::Dropped;
+use super::identity::known_servers::KnownServers;
+use crate::identity::Identity;
 use crate::refusal::Refusal;
+use crate::rooms::Room;
 
-/// Parts of an answer that may hold no event, such as those with records alone.
-pub(super) const SPARE_PARTS: usize = 100;
-
-/// The way to other servers.
-#[derive(Clone)]
-pub(super) struct RpcClient(pub(super) Pool);
+/// The client side of federation: sends requests and datagrams, and tells peers that something waits for them. Until
+/// federation is started, and where it is not configured, requests are refused and the rest is dropped.
+pub(super) struct RpcClient {
+    identity: Arc<Identity>,
+    servers: Arc<KnownServers>,
+    pool: OnceLock<Pool>,
+}
 
 impl std::fmt::Debug for RpcClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Road")
+        let started = self.pool.get().is_some();
+        f.debug_struct("RpcClient").field("started", &started).finish()
     }
 }
 
-/// Which room's events an answer holds, and by which rules they are read.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Subject<'a> {
-    pub(super) room_id: &'a RoomId,
-    pub(super) version: RoomVersion,
-    pub(super) max_event_bytes: usize,
-}
+impl RpcClient {
+    /// A client that cannot send yet.
+    pub(super) fn new(identity: Arc<Identity>, servers: Arc<KnownServers>) -> Self {
+        Self {
+            identity,
+            servers,
+            pool: OnceLock::new(),
+        }
+    }
 
-impl Peers {
-    /// The way to a server that may be spoken with.
+    /// Sends over a pool from now on. The pool needs those who answer requests, and they send requests themselves: hence it
+    /// comes last.
+    pub(super) fn start(&self, pool: Pool) {
+        let _ = self.pool.set(pool);
+    }
+
+    /// The connections, if this server speaks with others.
+    pub(super) fn pool(&self) -> Option<&Pool> {
+        self.pool.get()
+    }
+
+    /// The pool, for a server that may be spoken with.
     ///
     /// # Errors
     /// [`Refusal::Forbidden`] for one that is kept out, and where this server does not federate.
-    pub(super) fn road_to(&self, peer: &ServerName) -> Result<&RpcClient, Refusal> {
-        self.check_allowed(peer)?;
-        self.rpc_client.get().ok_or_else(|| {
+    pub(super) fn pool_for(&self, peer: &ServerName) -> Result<&Pool, Refusal> {
+        self.servers.check_allowed(peer)?;
+        self.pool().ok_or_else(|| {
             Refusal::forbidden("this server does not reach others: `federation_listen` is not set")
         })
     }
 
-    /// Whether a server may be asked for somebody: no stranger makes this one dial whom he likes, so without an account only
-    /// servers that are known here are asked.
-    ///
-    /// # Errors
-    /// [`Refusal::MissingToken`] where one has to log in for that.
-    pub fn check_asked_for(&self, asker: Option<&UserId>, server: &ServerName) -> Result<(), Refusal> {
-        let may_ask = asker.is_some() || server == self.identity.name() || self.is_known(server);
-        may_ask.then_some(()).ok_or(Refusal::MissingToken)
-    }
-
-    /// Whether a server is one of those that this one has to do with.
-    pub(super) fn is_known(&self, server: &ServerName) -> bool {
-        self.shares_a_room(server)
-            || self.keyring.newest(server).is_some()
-            || self.book.named().iter().any(|name| name == server)
-    }
-
-    /// Asks a peer.
+    /// Sends a request whose answer is read part by part.
     ///
     /// # Errors
     /// What the peer says, or that it cannot be reached.
-    pub(super) async fn ask<C: Call>(&self, peer: &ServerName, call: C) -> Result<Answering<C>, Refusal> {
-        let rpc_client = self.road_to(peer)?;
-        rpc_client
-            .0
-            .request(peer, call)
-            .await
-            .map_err(|error| refusal(peer, error))
+    pub(super) async fn request_stream<C: Call>(
+        &self,
+        peer: &ServerName,
+        call: C,
+    ) -> Result<Answering<C>, Refusal> {
+        let answer = self.pool_for(peer)?.request(peer, call).await;
+        answer.map_err(|error| refusal(peer, error))
     }
 
-    /// Asks a peer for what is told in one piece.
+    /// Sends a request whose answer is one piece, and waits for it.
     ///
     /// # Errors
     /// What the peer says, or that it cannot be reached.
-    pub(super) async fn ask_once<C: Call>(&self, peer: &ServerName, call: C) -> Result<C::Done, Refusal> {
-        let answer = self.ask(peer, call).await?;
+    pub(super) async fn request<C: Call>(&self, peer: &ServerName, call: C) -> Result<C::Done, Refusal> {
+        let answer = self.request_stream(peer, call).await?;
         answer.done().await.map_err(|error| refusal(peer, error))
     }
 
-    /// Reads the events of an answer to its end, all of them into memory; those that do not verify are left out.
-    pub(super) async fn read_events<C: Call>(
-        &self,
-        mut answer: Answering<C>,
-        subject: Subject<'_>,
-        most: usize,
-    ) -> Result<(Vec<Arc<Event>>, C::Done), Refusal> {
-        let peer = answer.peer().clone();
-        let too_much = || {
-            self.drops.count(&Dropped::TooMuch);
-            Refusal::forbidden(format!("{peer} answers with too much"))
-        };
-        let mut events = Vec::new();
-        // What is dropped counts, too: an answer ends some time, whatever it holds.
-        let (mut left, mut bytes_left) = (most + SPARE_PARTS, MAX_ANSWER_BYTES);
-        while let Some(part) = answer.part().await.map_err(|error| refusal(&peer, error))? {
-            let bytes = bytes_of(&part).ok_or_else(too_much)?;
-            left = left.checked_sub(part.events.len().max(1)).ok_or_else(too_much)?;
-            bytes_left = bytes_left.checked_sub(bytes).ok_or_else(too_much)?;
-            events.extend(self.verified_part(&peer, subject, part).await?);
+    /// Sends a datagram, if the peer is connected and may be spoken with.
+    pub(super) fn datagram(&self, peer: &ServerName, datagram: &Datagram) {
+        if let Some(pool) = self.pool().filter(|_| self.servers.is_allowed(peer)) {
+            pool.datagram(peer, datagram);
         }
-        let done = answer.done().await.map_err(|error| refusal(&peer, error))?;
-        Ok((events, done))
     }
 
-    /// Servers to ask about a room: the preferred ones first, then those that are in it, without this one.
-    pub(super) fn candidates(
-        &self,
-        preferred: impl IntoIterator<Item = OwnedServerName>,
-        room: Option<&crate::rooms::Room>,
-    ) -> Vec<OwnedServerName> {
-        let members = room
+    /// Whether a connection with a peer is ready.
+    pub(super) fn is_connected(&self, peer: &ServerName) -> bool {
+        let view = self.pool().and_then(|pool| pool.peer(peer));
+        view.is_some_and(|view| view.state == PeerState::Connected)
+    }
+
+    /// The peers with a connection that is ready.
+    pub(super) fn connected(&self) -> Vec<OwnedServerName> {
+        let views = self.pool().map_or_else(Vec::new, Pool::peers);
+        let connected = views
             .into_iter()
-            .flat_map(|room| room.head().servers.keys().cloned().collect::<Vec<_>>());
-        let mut candidates: Vec<OwnedServerName> = Vec::new();
-        for name in preferred.into_iter().chain(members) {
-            if name != self.identity.server_name && !candidates.contains(&name) {
-                candidates.push(name);
-            }
-        }
-        candidates
+            .filter(|view| view.state == PeerState::Connected);
+        connected.map(|view| view.name).collect()
     }
-}
 
-/// The bytes of the events in a part; none where they are more than a part may have.
-pub(super) fn bytes_of(part: &Part) -> Option<usize> {
-    let bytes = part.events.iter().map(|json| json.len()).sum();
-    (bytes <= MAX_PART_BYTES).then_some(bytes)
+    /// Has the log read for a peer: there may be something for it.
+    pub(super) fn wake(&self, peer: &ServerName) {
+        if let Some(pool) = self.pool() {
+            pool.wake(peer);
+        }
+    }
+
+    /// Wakes the peers in a room.
+    pub(super) fn wake_room(&self, room: &Room) {
+        self.others_in(room, None, Pool::wake);
+    }
+
+    /// Has a peer sent the forward extremities of the rooms that it shares with this server.
+    pub(super) fn announce_extremities(&self, peer: &ServerName) {
+        if let Some(pool) = self.pool() {
+            pool.owe_extremities(peer);
+        }
+    }
+
+    /// Has the forward extremities sent to the servers of a room, except `of`: the server of the newest event may not know
+    /// of them.
+    pub(super) fn announce_extremities_in(&self, room: &Room, of: &ServerName) {
+        self.others_in(room, Some(of), Pool::owe_extremities);
+    }
+
+    fn others_in(&self, room: &Room, except: Option<&ServerName>, act: impl Fn(&Pool, &ServerName)) {
+        if let Some(pool) = self.pool() {
+            let head = room.head();
+            let others = head.servers.keys().map(AsRef::as_ref);
+            let others = others.filter(|name| *name != self.identity.name() && Some(*name) != except);
+            others.for_each(|name| act(pool, name));
+        }
+    }
+
+    /// Ends all connections in order.
+    pub(super) async fn shut_down(&self) {
+        if let Some(pool) = self.pool() {
+            pool.shut_down().await;
+        }
+    }
 }
 
 /// What a failed request is to the person who waits for it.

@@ -127,7 +127,12 @@ async fn open(folder: &Path, name: &str) -> Result<Running, Failure> {
 fn introduce(one: &Running, two: &Running) {
     for (server, other) in [(one, two), (two, one)] {
         let name = other.server.identity.server_name.clone();
-        server.server.peers.book().add(name, other.federation);
+        server
+            .server
+            .peers
+            .servers()
+            .addresses()
+            .add(name, other.federation);
     }
 }
 

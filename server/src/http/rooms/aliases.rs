@@ -40,7 +40,7 @@ async fn get(
     call: Call<get_alias::Request>,
 ) -> Reply<get_alias::Response> {
     let owner = call.request.room_alias.server_name();
-    server.peers.check_asked_for(asker.as_deref(), owner)?;
+    server.peers.servers().check_asked_for(asker.as_deref(), owner)?;
     let (room_id, servers) = server.peers.resolve_alias(&call.request.room_alias).await?;
     Ok(Answer(get_alias::Response::new(room_id, servers)))
 }

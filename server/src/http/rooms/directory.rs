@@ -35,7 +35,7 @@ async fn list(
     let request = call.request;
     let mut response = get_public_rooms::Response::new(Vec::new());
     if let Some(other) = elsewhere(&server, request.server.as_ref()) {
-        server.peers.check_asked_for(asker.as_deref(), other)?;
+        server.peers.servers().check_asked_for(asker.as_deref(), other)?;
         let since = request.since.as_deref();
         let theirs = server
             .peers

@@ -135,7 +135,7 @@ impl Peers {
                 ts: time_ms,
                 direction: wire,
             };
-            let Ok(Ok(nearest)) = timeout_at(deadline, self.ask_once(server, call)).await else {
+            let Ok(Ok(nearest)) = timeout_at(deadline, self.rpc.request(server, call)).await else {
                 continue;
             };
             if let Ok(found) = self.event(user_id, room, &nearest.event_id).await {

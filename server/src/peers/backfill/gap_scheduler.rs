@@ -221,7 +221,7 @@ impl Peers {
         peer: OwnedServerName,
         extremities: Vec<OwnedEventId>,
     ) {
-        if !self.is_connected(&peer) {
+        if !self.rpc.is_connected(&peer) {
             return;
         }
         let peers = Arc::downgrade(self);

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::remote_state::Beside;
 use crate::peers::Peers;
+use crate::peers::inbound::verify::RoomFormat;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::ingest::Incoming;
@@ -115,7 +116,7 @@ impl Peers {
                     page.found(ids, &here)
                 }
                 Effect::Keep(events) => {
-                    self.keep_outliers(self.subject(room), room.nid, events).await?;
+                    self.keep_outliers(RoomFormat::of(room), room.nid, events).await?;
                     page.kept()
                 }
                 Effect::TakeIn(offers) => {
@@ -187,10 +188,10 @@ impl Peers {
                 room_id: room.room_id.clone(),
                 ids: vec![event_id.to_owned()],
             };
-            let Ok(answer) = self.ask(server, call).await else {
+            let Ok(answer) = self.rpc.request_stream(server, call).await else {
                 continue;
             };
-            if let Ok((events, _)) = self.read_events(answer, self.subject(room), 1).await
+            if let Ok((events, _)) = self.read_events(answer, RoomFormat::of(room), 1).await
                 && events.iter().any(|event| event.id == event_id)
             {
                 return true;

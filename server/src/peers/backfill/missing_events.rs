@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use maru_federation::pool::PeerState;
 use maru_protocol::gap::backfill::PAGE;
 use maru_protocol::gap::{self, AT_ONCE, Answer, Effect, Gap, Here, LARGEST_GAP, Offer, Question};
 use maru_protocol::ingest::Outcome;
@@ -14,7 +13,7 @@ use ruma::{OwnedEventId, OwnedServerName, ServerName};
 use tokio::time::timeout;
 
 use crate::peers::Peers;
-use crate::peers::rpc_client::Subject;
+use crate::peers::inbound::verify::RoomFormat;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::ingest::{Incoming, Taken};
@@ -29,14 +28,6 @@ struct Drive<'a> {
 }
 
 impl Peers {
-    pub(in crate::peers) fn subject<'r>(&self, room: &'r Room) -> Subject<'r> {
-        Subject {
-            room_id: &room.room_id,
-            version: room.version,
-            max_event_bytes: room.max_event_bytes,
-        }
-    }
-
     /// Takes in an event after everything that it names and that is not here.
     ///
     /// # Errors
@@ -84,15 +75,13 @@ impl Peers {
         );
         servers.sort_by_cached_key(|name| {
             let is_first = first.is_some_and(|first| first == *name);
-            (!is_first, self.unhelpful.is(name, now), !self.is_connected(name))
+            (
+                !is_first,
+                self.unhelpful.is(name, now),
+                !self.rpc.is_connected(name),
+            )
         });
         servers
-    }
-
-    /// Whether a connection with a peer is ready.
-    pub(in crate::peers) fn is_connected(&self, peer: &ServerName) -> bool {
-        let view = self.pool().and_then(|pool| pool.peer(peer));
-        view.is_some_and(|view| view.state == PeerState::Connected)
     }
 
     /// Runs the effects of a gap on this server's database and its peers. Answers whether anything was taken in.
@@ -120,8 +109,8 @@ impl Peers {
                     }
                 }
                 Effect::Keep(events) => {
-                    let subject = self.subject(drive.room);
-                    self.keep_outliers(subject, drive.room.nid, events).await?;
+                    let format = RoomFormat::of(drive.room);
+                    self.keep_outliers(format, drive.room.nid, events).await?;
                     gap.kept()
                 }
                 Effect::TakeIn(offer) => match self.offer(&mut drive, offer).await? {
@@ -191,16 +180,16 @@ impl Peers {
                     latest,
                     limit: AT_ONCE,
                 };
-                let answer = self.ask(peer, call).await?;
+                let answer = self.rpc.request_stream(peer, call).await?;
                 let most = AT_ONCE as usize;
                 (
-                    self.read_events(answer, self.subject(room), most).await?.0,
+                    self.read_events(answer, RoomFormat::of(room), most).await?.0,
                     Vec::new(),
                 )
             }
             Question::Events(ids) => {
-                let answer = self.ask(peer, Events { room_id, ids }).await?;
-                let read = self.read_events(answer, self.subject(room), LARGEST_GAP);
+                let answer = self.rpc.request_stream(peer, Events { room_id, ids }).await?;
+                let read = self.read_events(answer, RoomFormat::of(room), LARGEST_GAP);
                 (read.await?.0, Vec::new())
             }
             Question::Past(from) => {
@@ -210,8 +199,8 @@ impl Peers {
                     from,
                     limit: PAGE,
                 };
-                let answer = self.ask(peer, call).await?;
-                let read = self.read_events(answer, self.subject(room), PAGE as usize);
+                let answer = self.rpc.request_stream(peer, call).await?;
+                let read = self.read_events(answer, RoomFormat::of(room), PAGE as usize);
                 (read.await?.0, Vec::new())
             }
             Question::State(at) => {

@@ -10,15 +10,18 @@ use maru_protocol::event::Event;
 use maru_protocol::gap::Question;
 use maru_protocol::state::{State, StateNid};
 use maru_protocol::wire::answer::Part;
-use maru_protocol::wire::limits::{MAX_AUTH_CHAIN, MAX_EVENT_IDS, MAX_STATE_BYTES, MAX_STATE_IDS};
+use maru_protocol::wire::limits::{
+    MAX_ANSWER_BYTES, MAX_AUTH_CHAIN, MAX_EVENT_IDS, MAX_PART_BYTES, MAX_STATE_BYTES, MAX_STATE_IDS,
+};
 use maru_protocol::wire::request::Call;
 use maru_protocol::wire::request::state::{self, Extent, StateIds};
 use ruma::{EventId, OwnedEventId, ServerName};
 
 use crate::peers::Peers;
 use crate::peers::inbound::drop_counters::Dropped;
+use crate::peers::inbound::verify::RoomFormat;
 use crate::peers::request_handlers::Change;
-use crate::peers::rpc_client::{SPARE_PARTS, Subject, bytes_of, refusal};
+use crate::peers::rpc_client::refusal;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::store::rooms::events::StoredEvent;
@@ -28,6 +31,9 @@ const MOST_GENERATIONS: usize = 40;
 
 /// Bytes of them after which no more are: 8 MiB.
 const MOST_ALLOWING_BYTES: usize = 8 * 1024 * 1024;
+
+/// Parts of an answer that may hold no event, such as those with records alone.
+const SPARE_PARTS: usize = 100;
 
 /// How much of a told state is still to come, by what the peer announced.
 struct Left {
@@ -74,13 +80,13 @@ impl Peers {
     pub(in crate::peers) async fn read_state<C: Call>(
         &self,
         mut answer: Answering<C>,
-        subject: Subject<'_>,
+        format: RoomFormat<'_>,
         room: i64,
     ) -> Result<C::Done, Refusal> {
         let peer = answer.peer().clone();
         let (mut left, mut kept) = (None, Vec::new());
         loop {
-            let keep = self.keep_outliers(subject, room, std::mem::take(&mut kept));
+            let keep = self.keep_outliers(format, room, std::mem::take(&mut kept));
             let read = async {
                 let part = answer.part().await.map_err(|error| refusal(&peer, error))?;
                 let Some(part) = part else { return Ok(None) };
@@ -92,7 +98,7 @@ impl Peers {
                         "{peer} tells a state that is too large, or larger than it said"
                     )));
                 }
-                self.verified_part(&peer, subject, part).await.map(Some)
+                self.verified_part(&peer, format, part).await.map(Some)
             };
             let (keep, read) = tokio::join!(keep, read);
             keep?;
@@ -159,8 +165,33 @@ impl Peers {
             at: at.to_owned(),
             beside: beside.map(|beside| beside.id.clone()),
         };
-        let answer = self.ask(peer, call).await?;
-        self.read_state(answer, self.subject(room), room.nid).await
+        let answer = self.rpc.request_stream(peer, call).await?;
+        self.read_state(answer, RoomFormat::of(room), room.nid).await
+    }
+
+    /// Reads the events of an answer to its end, all of them into memory; those that do not verify are left out.
+    pub(in crate::peers) async fn read_events<C: Call>(
+        &self,
+        mut answer: Answering<C>,
+        format: RoomFormat<'_>,
+        most: usize,
+    ) -> Result<(Vec<Arc<Event>>, C::Done), Refusal> {
+        let peer = answer.peer().clone();
+        let too_much = || {
+            self.drops.count(&Dropped::TooMuch);
+            Refusal::forbidden(format!("{peer} answers with too much"))
+        };
+        let mut events = Vec::new();
+        // What is dropped counts, too: an answer ends some time, whatever it holds.
+        let (mut left, mut bytes_left) = (most + SPARE_PARTS, MAX_ANSWER_BYTES);
+        while let Some(part) = answer.part().await.map_err(|error| refusal(&peer, error))? {
+            let bytes = bytes_of(&part).ok_or_else(too_much)?;
+            left = left.checked_sub(part.events.len().max(1)).ok_or_else(too_much)?;
+            bytes_left = bytes_left.checked_sub(bytes).ok_or_else(too_much)?;
+            events.extend(self.verified_part(&peer, format, part).await?);
+        }
+        let done = answer.done().await.map_err(|error| refusal(&peer, error))?;
+        Ok((events, done))
     }
 
     /// A state that is here with some slots changed as a peer tells it.
@@ -204,7 +235,7 @@ impl Peers {
         let events = events.collect();
         self.fetch_allowing(room, peer, &events).await?;
         let events = events.into_values().collect();
-        self.keep_outliers(self.subject(room), room.nid, events).await?;
+        self.keep_outliers(RoomFormat::of(room), room.nid, events).await?;
         self.events_here(room, ids).await
     }
 
@@ -219,12 +250,12 @@ impl Peers {
     pub(in crate::peers) async fn verified_part(
         &self,
         peer: &ServerName,
-        subject: Subject<'_>,
+        format: RoomFormat<'_>,
         part: Part,
     ) -> Result<Vec<Arc<Event>>, Refusal> {
-        self.keep_all(&part.records).await?;
+        self.servers.keep_all(&part.records).await?;
         let mut events = Vec::with_capacity(part.events.len());
-        for verified in self.verify_all(subject, part.events).await? {
+        for verified in self.verifier.verify_all(format, part.events).await? {
             match verified {
                 Ok(event) => events.push(event),
                 Err(why) => {
@@ -275,7 +306,7 @@ impl Peers {
             return Ok(());
         }
         let events = fetched.into_values().collect();
-        self.keep_outliers(self.subject(room), room.nid, events).await
+        self.keep_outliers(RoomFormat::of(room), room.nid, events).await
     }
 
     /// Keeps events that hang nowhere, of the room with a number. Its inbox may bring the same ones, but not meanwhile: an
@@ -285,13 +316,19 @@ impl Peers {
     /// When the database fails.
     pub(in crate::peers) async fn keep_outliers(
         &self,
-        subject: Subject<'_>,
+        format: RoomFormat<'_>,
         room: i64,
         events: Vec<Arc<Event>>,
     ) -> Result<(), Refusal> {
-        let turn = self.rooms.ingest_lock(subject.room_id).await;
+        let turn = self.rooms.ingest_lock(format.room_id).await;
         self.rooms
-            .keep_outliers(&turn, room, subject.version, events)
+            .keep_outliers(&turn, room, format.version, events)
             .await
     }
+}
+
+/// The bytes of the events in a part; none where they are more than a part may have.
+fn bytes_of(part: &Part) -> Option<usize> {
+    let bytes = part.events.iter().map(|json| json.len()).sum();
+    (bytes <= MAX_PART_BYTES).then_some(bytes)
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use crate::cache::Cache;
-use crate::peers::{Peers, rpc_client};
+use crate::peers::Peers;
 use crate::refusal::Refusal;
 
 /// Profiles of other servers' users that are remembered, two generations of this many.
@@ -69,7 +69,7 @@ impl Peers {
         if let Some(said) = self.profiles.0.get(user_id).filter(|said| said.holds(now)) {
             return said.profile;
         }
-        if !self.is_known(user_id.server_name()) {
+        if !self.servers.is_known(user_id.server_name()) {
             return Err(Refusal::not_found("nothing is known here of that user's server"));
         }
         let asked = timeout(PATIENCE, self.ask_for_profile(user_id)).await;
@@ -97,10 +97,7 @@ impl Peers {
         let call = Profile {
             user_id: user_id.to_owned(),
         };
-        let answer = self.ask(server, call).await?.done().await;
-        let profile = answer
-            .map_err(|error| rpc_client::refusal(server, error))?
-            .profile;
+        let profile = self.rpc.request(server, call).await?.profile;
         if profile.len() > MAX_BYTES {
             return Err(Refusal::Unavailable(format!(
                 "{server} gives a profile that is too large"

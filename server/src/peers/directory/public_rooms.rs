@@ -41,7 +41,7 @@ impl Peers {
             since: since.map(text).transpose()?,
             search: search.map(text).transpose()?,
         };
-        let done = self.ask_once(server_name, call).await?;
+        let done = self.rpc.request(server_name, call).await?;
         Ok(RemoteDirectory {
             rooms: done
                 .rooms

@@ -196,7 +196,7 @@ impl Peers {
                 room_id: room_id.to_owned(),
                 suggested_only: walk.suggested_only,
             };
-            let done = match timeout_at(walk.deadline, self.ask_once(server, call)).await {
+            let done = match timeout_at(walk.deadline, self.rpc.request(server, call)).await {
                 Ok(Ok(done)) => done,
                 Ok(Err(Refusal::Unavailable(_))) | Err(_) => {
                     walk.unreached.insert(server.clone());

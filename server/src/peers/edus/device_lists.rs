@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, stream};
-use maru_federation::pool::RequestError;
 use maru_protocol::cursor::Position;
-use maru_protocol::wire::answer::RefusedCode;
 use maru_protocol::wire::bounded::Text;
 use maru_protocol::wire::limits::{MAX_DEVICES, MAX_USERS};
 use maru_protocol::wire::log::DeviceList;
@@ -17,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::keys::{Claimed, FromOthers, OtherServers, UserKeys};
 use crate::observe::metrics;
-use crate::peers::{Peers, rpc_client};
+use crate::peers::Peers;
 use crate::refusal::Refusal;
 use crate::store::encryption::one_time_keys::Claim;
 use crate::store::federation::remote_devices::RemoteDeviceList;
@@ -129,16 +127,14 @@ impl Peers {
             let call = Devices {
                 user_ids: batch.to_vec(),
             };
-            let answer = match self.ask(server, call).await?.done().await {
+            let answer = match self.rpc.request(server, call).await {
                 Ok(answer) => answer,
-                Err(RequestError::Refused(refused))
-                    if refused.code == RefusedCode::TooLarge && batch.len() > 1 =>
-                {
+                Err(Refusal::TooLarge(_)) if batch.len() > 1 => {
                     let (one, other) = batch.split_at(batch.len() / 2);
                     batches.extend([one, other]);
                     continue;
                 }
-                Err(error) => return Err(rpc_client::refusal(server, error)),
+                Err(refusal) => return Err(refusal),
             };
             for list in answer.users {
                 if !batch.contains(&list.user_id) {
@@ -205,8 +201,7 @@ impl Peers {
             let call = ClaimKeys {
                 keys: wanted.collect(),
             };
-            let answer = self.ask(server, call).await?.done().await;
-            let answer = answer.map_err(|error| rpc_client::refusal(server, error))?;
+            let answer = self.rpc.request(server, call).await?;
             let mut open: HashMap<_, _> = batch
                 .iter()
                 .map(|claim| ((&*claim.user_id, claim.device_id.as_str()), claim))

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use maru_federation::pool::PeerState;
 use maru_protocol::wire::bounded::Text;
 use maru_protocol::wire::datagram::{self, Datagram, PresenceState};
 use ruma::presence::PresenceState as Shows;
@@ -155,7 +154,7 @@ impl Peers {
             }
             Due::News(News::Presence(user_id, servers)) => {
                 if let Some(said) = self.said_of(user_id) {
-                    servers.iter().for_each(|server| self.send(server, &said));
+                    servers.iter().for_each(|server| self.rpc.datagram(server, &said));
                 }
             }
             Due::Typing => {
@@ -165,7 +164,7 @@ impl Peers {
                 }
             }
             Due::Presence => {
-                let connected = self.connected();
+                let connected = self.rpc.connected();
                 if !connected.is_empty() {
                     self.say_presence(&connected).await?;
                 }
@@ -195,7 +194,7 @@ impl Peers {
         head.servers
             .keys()
             .filter(|server| *server != own)
-            .for_each(|server| self.send(server, &said));
+            .for_each(|server| self.rpc.datagram(server, &said));
     }
 
     /// Tells peers of everybody who is present and shares a room with them that is not too large: one query, and the
@@ -212,7 +211,7 @@ impl Peers {
             let peers = Arc::clone(self);
             tokio::spawn(async move {
                 for burst in said.chunks(BURST) {
-                    burst.iter().for_each(|said| peers.send(&peer, said));
+                    burst.iter().for_each(|said| peers.rpc.datagram(&peer, said));
                     sleep(PAUSE).await;
                 }
             });
@@ -237,20 +236,6 @@ impl Peers {
             status_msg: status,
             lifetime_ms: milliseconds(PRESENCE_LIFETIME),
         }))
-    }
-
-    fn send(&self, peer: &ServerName, said: &Datagram) {
-        if let Some(pool) = self.pool().filter(|_| self.is_allowed(peer)) {
-            pool.datagram(peer, said);
-        }
-    }
-
-    fn connected(&self) -> Vec<OwnedServerName> {
-        let views = self.pool().map_or_else(Vec::new, maru_federation::Pool::peers);
-        let connected = views
-            .into_iter()
-            .filter(|view| view.state == PeerState::Connected);
-        connected.map(|view| view.name).collect()
     }
 
     /// A room that is not in memory has nobody who is listening.

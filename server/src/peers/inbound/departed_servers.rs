@@ -46,9 +46,7 @@ impl Peers {
     /// Notes that a peer takes part in a room that it is not in, and has it told.
     pub(in crate::peers) fn note_stray(&self, peer: &ServerName, room: &Room) {
         self.departed_servers.add(peer, room);
-        if let Some(rpc_client) = self.rpc_client.get() {
-            rpc_client.0.owe_extremities(peer);
-        }
+        self.rpc.announce_extremities(peer);
     }
 
     /// How a peer went from rooms that it goes on in, where it ever was there.

@@ -18,6 +18,7 @@ use super::pdu_precheck::of_sender;
 use crate::cache::Cache;
 use crate::peers::Peers;
 use crate::peers::backfill::gap_scheduler::{Before, GapQueue};
+use crate::peers::inbound::verify::RoomFormat;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::ingest::{Incoming, Taken};
@@ -452,9 +453,7 @@ impl Peers {
             // What is missing there is left to backfill.
             self.replicas.add(&room.room_id);
         }
-        if let Some(rpc_client) = self.rpc_client.get() {
-            destinations::found(&known, &head.servers).for_each(|name| rpc_client.0.owe_extremities(name));
-        }
+        destinations::found(&known, &head.servers).for_each(|name| self.rpc.announce_extremities(name));
         Ok(taken)
     }
 
@@ -463,7 +462,10 @@ impl Peers {
         let known: Vec<_> = rows.iter().map(|row| self.inbox.verified.get(&row.nid)).collect();
         let unknown = rows.iter().zip(&known).filter(|(_, event)| event.is_none());
         let texts = unknown.map(|(row, _)| Arc::clone(&row.arrived.json));
-        let verified = self.verify_all(self.subject(room), texts.collect()).await?;
+        let verified = self
+            .verifier
+            .verify_all(RoomFormat::of(room), texts.collect())
+            .await?;
         let mut verified = verified.into_iter();
         let mut incoming = Vec::with_capacity(rows.len());
         let mut dropped = Vec::new();

@@ -10,6 +10,7 @@ use ruma::{RoomId, ServerName};
 
 use super::drop_counters::Dropped;
 use crate::peers::Peers;
+use crate::peers::inbound::verify::RoomFormat;
 use crate::refusal::Refusal;
 use crate::store::federation::inbox::Arrived;
 
@@ -56,7 +57,10 @@ impl Peers {
             };
             let texts = numbers.iter().filter_map(|number| items.get(*number));
             let texts = texts.map(|item| item.json.clone()).collect();
-            let events = self.verify_apart(self.subject(&room), texts).await?;
+            let events = self
+                .verifier
+                .verify_one_task(RoomFormat::of(&room), texts)
+                .await?;
             verified.extend(numbers.into_iter().zip(events));
         }
         let mut sorted = Vec::with_capacity(items.len());

@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::remote_join::to_the_end;
 use crate::peers::Peers;
+use crate::peers::inbound::verify::RoomFormat;
 use crate::peers::request_handlers::refused;
 use crate::refusal::Refusal;
 use crate::rooms::ingest::{Incoming, Taken};
@@ -33,7 +34,7 @@ impl Peers {
         let others = request.invite.iter().filter(|id| !self.identity.is_local(id));
         let others: Vec<OwnedUserId> = others.cloned().collect();
         for target in &others {
-            self.road_to(target.server_name())?;
+            self.rpc.pool_for(target.server_name())?;
         }
         let room = self.rooms.create(request).await?;
         let more = || {
@@ -103,12 +104,14 @@ impl Peers {
                 .map(|json| Json::from(&**json))
                 .collect(),
             records: self
-                .keyring
+                .servers
+                .keyring()
                 .records(head.servers.keys().map(AsRef::as_ref).take(16)),
         };
-        let done = self.ask_once(server, call).await?;
+        let done = self.rpc.request(server, call).await?;
         let signed = self
-            .verify(&done.event, &room.room_id, room.version, room.max_event_bytes)
+            .verifier
+            .verify(&done.event, RoomFormat::of(room))
             .map_err(|why| Refusal::forbidden(format!("{server} answers with a wrong event: {why}")))?;
         if signed.id != event.id || signed.content.as_str() != event.content.as_str() {
             return Err(Refusal::forbidden(format!(
@@ -123,7 +126,7 @@ impl Peers {
         };
         match taken.first().and_then(Taken::outcome) {
             Some(Outcome::Accepted) => {
-                self.wake_room(room);
+                self.rpc.wake_room(room);
                 Ok(())
             }
             Some(_) => Err(Refusal::forbidden("the room has changed meanwhile, try again")),
@@ -141,10 +144,14 @@ impl Peers {
         let version = RoomVersion::from_id(&invite.version)
             .ok_or_else(|| Refused::new(RefusedCode::UnsupportedVersion, &invite.version))?;
         for record in &invite.records {
-            let _ = self.keyring.keep(&self.store, record).await.map_err(refused)?;
+            let _ = self.servers.keep_if_known(record).await.map_err(refused)?;
         }
         let event = self
-            .verify(&invite.event, &invite.room_id, version, LARGE_MAX_EVENT_BYTES)
+            .verifier
+            .verify(
+                &invite.event,
+                RoomFormat::without_create(&invite.room_id, version),
+            )
             .map_err(|why| invalid(&why.to_string()))?;
         if event.sender.server_name() != peer {
             return Err(Refused::new(
@@ -196,7 +203,8 @@ impl Peers {
             let Some(version) = RoomVersion::from_id(&stored.version) else {
                 continue;
             };
-            let Ok(event) = self.verify(&row.arrived.json, room_id, version, LARGE_MAX_EVENT_BYTES) else {
+            let format = RoomFormat::without_create(room_id, version);
+            let Ok(event) = self.verifier.verify(&row.arrived.json, format) else {
                 continue;
             };
             if event.sender.server_name() != row.server_name {

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::peers::Peers;
 use crate::peers::inbound::drop_counters::Dropped;
+use crate::peers::inbound::verify::RoomFormat;
 use crate::refusal::Refusal;
 
 /// A membership that a user of this server wants.
@@ -33,6 +34,17 @@ pub(in crate::peers) struct Built {
     pub(in crate::peers) event: Arc<Event>,
 }
 
+impl Built {
+    /// The format of the room's events.
+    pub(in crate::peers) fn format(&self) -> RoomFormat<'_> {
+        RoomFormat {
+            room_id: &self.event.room_id,
+            version: self.version,
+            max_event_bytes: self.max_event_bytes,
+        }
+    }
+}
+
 impl Peers {
     /// Asks for a template and builds our own event from the fields that hold.
     pub(in crate::peers) async fn built_with(
@@ -49,7 +61,7 @@ impl Peers {
                 .filter_map(|version| Text::new(version.as_str()))
                 .collect(),
         };
-        let template = self.ask_once(server, call).await?;
+        let template = self.rpc.request(server, call).await?;
         self.build_from(server, wish, template)
     }
 

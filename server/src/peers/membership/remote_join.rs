@@ -15,7 +15,6 @@ use super::invites::stripped;
 use super::make_membership::{Built, Wish};
 use crate::peers::Peers;
 use crate::peers::inbound::drop_counters::Dropped;
-use crate::peers::rpc_client::Subject;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::ingest::{Incoming, JoinImport, Taken};
@@ -203,17 +202,13 @@ impl Peers {
             room_id: wish.room_id.to_owned(),
             event: built.event.json.clone().into(),
         };
-        let answer = self.ask(server, call).await?;
-        let subject = Subject {
-            room_id: wish.room_id,
-            version: built.version,
-            max_event_bytes: built.max_event_bytes,
-        };
+        let answer = self.rpc.request_stream(server, call).await?;
+        let format = built.format();
         let number = self
             .rooms
-            .number_room(&subject.room_id.to_owned(), built.version)
+            .number_room(&format.room_id.to_owned(), built.version)
             .await?;
-        let done = self.read_state(answer, subject, number).await?;
+        let done = self.read_state(answer, format, number).await?;
         let join = self.accepted(server, &built, &done.event)?;
         if self.goes_on(server, &join).await? {
             return Ok(());
@@ -232,7 +227,7 @@ impl Peers {
                 self.drops.count(&Dropped::WrongAnswer);
             }
         })?;
-        self.wake_room(&room);
+        self.rpc.wake_room(&room);
         self.replicas.add(&room.room_id);
         let told = |work: &mut Work| work.told(server.to_owned(), done.extremities);
         self.work_on(room.room_id.clone(), told);
@@ -247,7 +242,8 @@ impl Peers {
         };
         let sent = &built.event;
         let event = self
-            .verify(json, &sent.room_id, built.version, built.max_event_bytes)
+            .verifier
+            .verify(json, built.format())
             .map_err(|why| wrong(format!("a wrong event: {why}")))?;
         if event.id != sent.id || event.content.as_str() != sent.content.as_str() {
             return Err(wrong("another event than was sent".to_owned()));
@@ -273,9 +269,7 @@ impl Peers {
                 Ok(false)
             }
             Step::Refused => {
-                if let Some(rpc_client) = self.rpc_client.get() {
-                    rpc_client.0.owe_extremities(server);
-                }
+                self.rpc.announce_extremities(server);
                 let closed = || Refusal::forbidden("the room does not let the user in any more");
                 Err(taken.err().unwrap_or_else(closed))
             }
@@ -315,7 +309,7 @@ impl Peers {
             }
             _ => {}
         }
-        self.wake_room(room);
+        self.rpc.wake_room(room);
         Ok(())
     }
 
@@ -337,7 +331,7 @@ impl Peers {
             room_id: wish.room_id.to_owned(),
             event: built.event.json.clone().into(),
         };
-        let Admission { stripped_state, .. } = self.ask_once(server, call).await?;
+        let Admission { stripped_state, .. } = self.rpc.request(server, call).await?;
         let shown = (wish.membership == Membership::Knock).then(|| stripped(&stripped_state));
         let turn = self.rooms.ingest_lock(wish.room_id).await;
         self.rooms
@@ -364,28 +358,6 @@ impl Peers {
         self.rooms
             .outside_membership(&turn, version, Arc::new(event), None)
             .await
-    }
-
-    /// Tells the other servers of a room where it ends now: the server of the newest event may not know of them.
-    pub(in crate::peers) fn tell_others(&self, room: &Room, of: &ServerName) {
-        if let Some(rpc_client) = self.rpc_client.get() {
-            let head = room.head();
-            let own = &self.identity.server_name;
-            let others = head.servers.keys().filter(|name| *name != own && *name != of);
-            others.for_each(|name| rpc_client.0.owe_extremities(name));
-        }
-    }
-
-    /// Wakes the peers of a room: something in it may be for them.
-    pub(in crate::peers) fn wake_room(&self, room: &Room) {
-        if let Some(rpc_client) = self.rpc_client.get() {
-            let head = room.head();
-            let others = head
-                .servers
-                .keys()
-                .filter(|name| **name != self.identity.server_name);
-            others.for_each(|name| rpc_client.0.wake(name));
-        }
     }
 }
 

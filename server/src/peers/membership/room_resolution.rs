@@ -101,7 +101,7 @@ impl Peers {
         let call = Alias {
             alias: alias.to_owned(),
         };
-        let done = self.ask_once(server_name, call).await?;
+        let done = self.rpc.request(server_name, call).await?;
         Ok((done.room_id, done.servers))
     }
 
@@ -136,6 +136,24 @@ impl Peers {
         let mut candidates = self.candidates(preferred, room.as_deref());
         candidates.truncate(MOST_SERVERS);
         Ok(candidates)
+    }
+
+    /// Servers to ask about a room: the preferred ones first, then those that are in it, without this one.
+    pub(in crate::peers) fn candidates(
+        &self,
+        preferred: impl IntoIterator<Item = OwnedServerName>,
+        room: Option<&Room>,
+    ) -> Vec<OwnedServerName> {
+        let members = room
+            .into_iter()
+            .flat_map(|room| room.head().servers.keys().cloned().collect::<Vec<_>>());
+        let mut candidates: Vec<OwnedServerName> = Vec::new();
+        for name in preferred.into_iter().chain(members) {
+            if name != self.identity.server_name && !candidates.contains(&name) {
+                candidates.push(name);
+            }
+        }
+        candidates
     }
 }
 

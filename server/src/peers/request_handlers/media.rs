@@ -52,7 +52,7 @@ impl Peers {
     async fn ask_for_media(&self, server_name: &ServerName, media_id: &str) -> Result<Fetched, Refusal> {
         let unknown = || Refusal::not_found("that server has no such media");
         let media_id = Text::new(media_id).ok_or_else(unknown)?;
-        let mut answer = self.ask(server_name, Media { media_id }).await?;
+        let mut answer = self.rpc.request_stream(server_name, Media { media_id }).await?;
         let first = answer
             .part()
             .await

@@ -20,6 +20,7 @@ use serde_json::json;
 
 use super::refused;
 use crate::peers::Peers;
+use crate::peers::inbound::verify::RoomFormat;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::ingest::{Incoming, Taken};
@@ -129,7 +130,8 @@ impl Peers {
         let room = self.open_room(peer, &call.room_id).await?;
         let json = self.vouched_for(&room, peer, &call.event).await?;
         let event = self
-            .verify(&json, &room.room_id, room.version, room.max_event_bytes)
+            .verifier
+            .verify(&json, RoomFormat::of(&room))
             .map_err(invalid)?;
         let taken = {
             let turn = self.rooms.ingest_lock(&room.room_id).await;
@@ -151,7 +153,7 @@ impl Peers {
             }
             _ => return Err(invalid("the event names events that are not here")),
         }
-        self.tell_others(&room, peer);
+        self.rpc.announce_extremities_in(&room, peer);
         let mut admission = Admission {
             event: event.json.clone().into(),
             state: Vec::new(),

@@ -174,7 +174,8 @@ impl Peers {
     }
 
     fn records_of<'n>(&self, names: impl Iterator<Item = &'n ServerName>) -> Vec<SignedRecord> {
-        self.keyring
+        self.servers
+            .keyring()
             .records(names.take(maru_protocol::wire::limits::MAX_RECORDS))
     }
 }

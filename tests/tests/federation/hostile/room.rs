@@ -256,7 +256,8 @@ impl Stage {
         self.server
             .parts()
             .peers
-            .book()
+            .servers()
+            .addresses()
             .add(liar.name.clone(), vec![liar.address]);
         liar
     }

@@ -1,7 +1,7 @@
-//! What an admin sees of peers, and does with them.
+//! Peers for the admin and for metrics: their list, pings, adding, removing, trusting another key.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::PoisonError;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use maru_federation::pool::{PeerState, PeerView};
@@ -12,11 +12,14 @@ use maru_protocol::wire::CloseCode;
 use maru_protocol::wire::request::records::Records;
 use ruma::{OwnedServerName, ServerName};
 
-use super::key_verification::RefusedKey;
+use super::identity::known_servers::KnownServers;
+use super::identity::refused_keys::RefusedKey;
+use super::inbound::drop_counters::DropCounters;
+use super::rpc_client::{self, RpcClient};
 use crate::config::PeerAddress;
 use crate::observe::peers::{Moved, PeerSample, PeersSample};
-use crate::peers::{Peers, rpc_client};
 use crate::refusal::Refusal;
+use crate::store::Store;
 
 /// A peer as the admin sees it.
 #[derive(Clone, Debug)]
@@ -48,20 +51,43 @@ pub struct Pong {
     pub view: PeerView,
 }
 
-impl Peers {
+/// The administration of peers.
+#[derive(Debug)]
+pub struct PeerAdmin {
+    store: Arc<Store>,
+    servers: Arc<KnownServers>,
+    rpc: Arc<RpcClient>,
+    drops: Arc<DropCounters>,
+}
+
+impl PeerAdmin {
+    pub(super) fn new(
+        store: Arc<Store>,
+        servers: Arc<KnownServers>,
+        rpc: Arc<RpcClient>,
+        drops: Arc<DropCounters>,
+    ) -> Self {
+        Self {
+            store,
+            servers,
+            rpc,
+            drops,
+        }
+    }
+
     /// All peers that are named, were met since the start, or were refused for a key; by name.
     #[must_use]
     pub fn seen(&self) -> Vec<PeerSeen> {
-        let views = self.pool().map(|pool| pool.peers()).unwrap_or_default();
+        let views = self.rpc.pool().map(|pool| pool.peers()).unwrap_or_default();
         let mut views: BTreeMap<_, _> = views.into_iter().map(|view| (view.name.clone(), view)).collect();
-        let mut refused = self.refused_keys.all();
-        let added = self.added();
-        let configured: BTreeSet<_> = self.settings.peers.iter().map(|peer| &peer.name).collect();
+        let mut refused = self.servers.refused_keys().all();
+        let added = self.servers.added();
+        let configured = self.servers.configured();
         let names: BTreeSet<OwnedServerName> = views
             .keys()
             .chain(refused.keys())
             .chain(&added)
-            .chain(configured.iter().copied())
+            .chain(configured)
             .cloned()
             .collect();
         let seen = names.into_iter().map(|name| {
@@ -69,7 +95,7 @@ impl Peers {
             PeerSeen {
                 configured: configured.contains(&name),
                 added: added.contains(&name),
-                root_key: self.keyring.root_key(&name),
+                root_key: self.servers.keyring().root_key(&name),
                 lag: view.as_ref().and_then(|view| self.lag(view)),
                 refused: refused.remove(&name),
                 view,
@@ -94,12 +120,12 @@ impl Peers {
     /// # Errors
     /// When the database cannot be read.
     pub async fn sample(&self) -> Result<PeersSample, Refusal> {
-        let views = self.pool().map(|pool| pool.peers()).unwrap_or_default();
+        let views = self.rpc.pool().map(|pool| pool.peers()).unwrap_or_default();
         Ok(PeersSample {
             peers: views.iter().map(|view| self.sample_of(view)).collect(),
             refusals: self.refusals(),
-            dropped: self.dropped(),
-            refused_keys: self.refused_keys.all().len(),
+            dropped: self.drops.counts(),
+            refused_keys: self.servers.refused_keys().all().len(),
             inbox: self.store.inbox_depth().await?,
         })
     }
@@ -129,7 +155,7 @@ impl Peers {
     /// How often connections were refused or closed for a fault since the start, by reason.
     #[must_use]
     pub fn refusals(&self) -> BTreeMap<&'static str, u64> {
-        self.pool().map(|pool| pool.refusals()).unwrap_or_default()
+        self.rpc.pool().map(|pool| pool.refusals()).unwrap_or_default()
     }
 
     /// Connects with a peer and asks it something.
@@ -139,6 +165,7 @@ impl Peers {
     pub async fn ping(&self, name: &ServerName) -> Result<Pong, Refusal> {
         let begun = Instant::now();
         let pool = self
+            .rpc
             .pool()
             .ok_or_else(|| Refusal::forbidden("`federation_listen` is not set"))?;
         let view = pool
@@ -148,11 +175,7 @@ impl Peers {
         let connected = begun.elapsed();
         let begun = Instant::now();
         let nothing = Records { servers: Vec::new() };
-        let answer = self.ask(name, nothing).await?;
-        answer
-            .done()
-            .await
-            .map_err(|error| rpc_client::refusal(name, error))?;
+        self.rpc.request(name, nothing).await?;
         Ok(Pong {
             connected,
             answered: begun.elapsed(),
@@ -173,26 +196,24 @@ impl Peers {
         key: Option<PublicKey>,
     ) -> Result<(), Refusal> {
         self.check_not_configured(name)?;
-        self.check_allowed(name)?;
-        match (self.keyring.root_key(name), key) {
+        self.servers.check_allowed(name)?;
+        match (self.servers.keyring().root_key(name), key) {
             (Some(known), Some(given)) if known != given => {
                 return Err(Refusal::invalid(format!(
                     "the key of {name} is {known}, see `maru peer trust`"
                 )));
             }
             (Some(_), _) => {}
-            (None, Some(given)) => self.keyring.trust(&self.store, name, given).await?,
+            (None, Some(given)) => self.servers.keyring().trust(&self.store, name, given).await?,
             (None, None) => {
-                let proven = self.prove(name, None).await?;
+                let proven = self.servers.prove(name, None).await?;
                 proven.map_err(|why| Refusal::invalid(format!("{why}; give its root key with --key")))?;
             }
         }
         let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         self.store.add_peer(name, &texts).await?;
-        self.note_added(name, addresses);
-        if let Some(pool) = self.pool() {
-            pool.wake(name);
-        }
+        self.servers.note_added(name, addresses);
+        self.rpc.wake(name);
         Ok(())
     }
 
@@ -206,8 +227,8 @@ impl Peers {
         if !self.store.remove_peer(name).await? {
             return Err(Refusal::not_found(format!("{name} was not added")));
         }
-        self.forget_added(name);
-        if let Some(pool) = self.pool() {
+        self.servers.forget_added(name);
+        if let Some(pool) = self.rpc.pool() {
             pool.disconnect(name, CloseCode::Done, "removed by the admin");
         }
         Ok(())
@@ -223,15 +244,15 @@ impl Peers {
                 "a key name has the key that it spells, for ever",
             ));
         }
-        if self.keyring.is_pinned(name) {
+        if self.servers.keyring().is_pinned(name) {
             return Err(Refusal::forbidden(format!(
                 "the configuration says which key {name} has"
             )));
         }
-        self.keyring.trust(&self.store, name, key).await?;
-        self.refused_keys.forget(name);
+        self.servers.keyring().trust(&self.store, name, key).await?;
+        self.servers.refused_keys().forget(name);
         tracing::warn!(peer = %name, root_key = %key, "another root key is accepted by the admin");
-        if let Some(pool) = self.pool() {
+        if let Some(pool) = self.rpc.pool() {
             // Whoever holds the old key may still be connected.
             pool.disconnect(name, CloseCode::KeyChanged, "another root key is accepted");
             pool.wake(name);
@@ -239,36 +260,8 @@ impl Peers {
         Ok(())
     }
 
-    /// Takes up the peers that the admin has added; what the configuration says of them wins.
-    pub(in crate::peers) async fn load_added(&self) -> Result<(), Refusal> {
-        for (name, addresses) in self.store.added_peers().await? {
-            if self.settings.peers.iter().all(|peer| peer.name != name) {
-                let addresses: Result<Vec<PeerAddress>, _> =
-                    addresses.iter().map(|text| text.parse()).collect();
-                self.note_added(&name, addresses.map_err(Refusal::internal)?);
-            }
-        }
-        Ok(())
-    }
-
-    fn note_added(&self, name: &ServerName, addresses: Vec<PeerAddress>) {
-        self.book.add(name.to_owned(), addresses);
-        let mut added = self.added.write().unwrap_or_else(PoisonError::into_inner);
-        added.insert(name.to_owned());
-    }
-
-    fn forget_added(&self, name: &ServerName) {
-        self.book.remove(name);
-        let mut added = self.added.write().unwrap_or_else(PoisonError::into_inner);
-        added.remove(name);
-    }
-
-    fn added(&self) -> HashSet<OwnedServerName> {
-        self.added.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     fn check_not_configured(&self, name: &ServerName) -> Result<(), Refusal> {
-        if self.settings.peers.iter().any(|peer| peer.name == name) {
+        if self.servers.configured().contains(name) {
             return Err(Refusal::forbidden(format!(
                 "{name} stands in the configuration: change it there"
             )));
