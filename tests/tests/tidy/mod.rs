@@ -1,6 +1,7 @@
 //! Rules about the source that the compiler does not know: what may be where, and that pages and code agree.
 
 mod endpoints;
+mod glossary;
 mod layers;
 mod limits;
 mod order;
