@@ -1,4 +1,4 @@
-//! Limits, refusals and what must hold for any bytes. Examples of every frame are in `tests/vectors`.
+//! Limits, refusals and what must hold for any bytes. Examples of every frame are in `protocol/tests/vectors`.
 
 use proptest::prelude::*;
 use ruma::{OwnedEventId, OwnedRoomId, owned_event_id, owned_room_id, owned_user_id};

@@ -6,4 +6,5 @@ mod layers;
 mod limits;
 mod order;
 mod pages;
+mod paths;
 mod source;

@@ -1,4 +1,4 @@
-//! What a replica answers a peer that asks about the room, as `server/src/peers/answers` does.
+//! What a replica answers a peer that asks about the room, as `server/src/peers/request_handlers` does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
