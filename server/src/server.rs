@@ -20,7 +20,7 @@ use crate::peers::{self, PeerSettings, Peers};
 use crate::push::Push;
 use crate::receipts::Receipts;
 use crate::refusal::Refusal;
-use crate::rooms::Rooms;
+use crate::rooms::{self, Rooms};
 use crate::store::{CommitLimits, Database, Store, StoreError};
 use crate::sync::{Sources, Sync};
 
@@ -95,16 +95,19 @@ impl Server {
         let (identity, clock) = (Arc::new(identity), Arc::new(clock));
         let push = Push::open(Arc::clone(&store), own_rules).await?;
         let push = Arc::new(push);
-        let rooms = Arc::new(Rooms::new(
-            Arc::clone(&identity),
-            Arc::clone(&clock),
-            Arc::clone(&store),
-            Arc::clone(&table),
-            Arc::clone(&push),
-            limits.message_characters,
-            config.federation.verdict_events,
-        ));
-        rooms.load_erased().await.map_err(unopened)?;
+        let foundations = rooms::Foundations {
+            identity: Arc::clone(&identity),
+            clock: Arc::clone(&clock),
+            store: Arc::clone(&store),
+            cache: Arc::clone(&table),
+            push: Arc::clone(&push),
+        };
+        let room_limits = rooms::RoomLimits {
+            message_characters: limits.message_characters,
+            verdict_events: config.federation.verdict_events,
+        };
+        let rooms = Arc::new(Rooms::new(&foundations, room_limits));
+        rooms.erased.load().await.map_err(unopened)?;
         let account_data_quota = Quota {
             items: limits.account_data_items.into(),
             bytes: limits.account_data_bytes.try_into().unwrap_or(i64::MAX),
@@ -253,7 +256,7 @@ async fn keep_house(server: Weak<Server>) {
         };
         server.notifier.sweep(server.clock.now_ms());
         server.accounts.flush_last_seen().await;
-        if let Err(error) = server.rooms.forget_old_transactions().await {
+        if let Err(error) = server.rooms.transactions.forget_old().await {
             tracing::warn!(%error, "old transaction ids were not forgotten");
         }
         if let Err(error) = server.peers.expire().await {

@@ -172,7 +172,7 @@ impl TestServer {
     /// # Panics
     /// When it has none.
     pub async fn replica(&self, room: &str) -> Arc<Room> {
-        let replica = self.server.rooms.room(room.try_into().unwrap()).await;
+        let replica = self.server.rooms.repository.room(room.try_into().unwrap()).await;
         replica.unwrap()
     }
 

@@ -124,7 +124,7 @@ impl ClientData {
 
     /// A room that the user is or was in, or is asked into; of other rooms there is nothing to keep.
     async fn room(&self, user_id: &UserId, room_id: &RoomId) -> Result<Arc<Room>, Refusal> {
-        let room = self.rooms.room(room_id).await?;
+        let room = self.rooms.repository.room(room_id).await?;
         if room.is_joined(user_id) || self.store.membership(room.nid, user_id).await?.is_some() {
             return Ok(room);
         }

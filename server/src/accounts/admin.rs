@@ -86,7 +86,7 @@ impl Accounts {
         });
         let at = closed.await?.ok_or_else(|| nothing_done(proved))?;
         if erase {
-            self.rooms.note_erased(user_id.to_owned(), at);
+            self.rooms.erased.note(user_id.to_owned(), at);
         }
         self.leave_rooms(user_id).await
     }
@@ -98,10 +98,10 @@ impl Accounts {
             if !matches!(&*membership.membership, "join" | "invite" | "knock") {
                 continue;
             }
-            let Some(room) = self.rooms.room_by_nid(membership.room).await? else {
+            let Some(room) = self.rooms.repository.room_by_nid(membership.room).await? else {
                 continue;
             };
-            let left = self.rooms.leave(&room, user_id, None);
+            let left = self.rooms.memberships.leave(&room, user_id, None);
             if let Err(error) = left.await {
                 tracing::warn!(room = %room.room_id, %error, "a closed account could not leave a room");
             }

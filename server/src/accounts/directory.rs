@@ -91,7 +91,11 @@ impl Accounts {
         }
         let names = strangers.iter().map(|user| user.user_id.to_string()).collect();
         let rooms = self.store.joined_rooms_of(names, ROOMS_LOOKED_AT).await?;
-        let open = self.rooms.open_among(rooms.values().flatten().copied()).await?;
+        let open = self
+            .rooms
+            .summaries
+            .open_among(rooms.values().flatten().copied())
+            .await?;
         let is_limited = i64::try_from(strangers.len()).is_ok_and(|count| count >= LOOKED_AT);
         strangers.retain(|user| {
             let rooms = rooms.get(&user.user_id);

@@ -102,7 +102,9 @@ impl Accounts {
         };
         match self.store.change_profile(change).await? {
             ProfileChanged::Same => Ok(()),
-            ProfileChanged::Changed if IN_ROOMS.contains(&field) => self.rooms.show_profile(user_id).await,
+            ProfileChanged::Changed if IN_ROOMS.contains(&field) => {
+                self.rooms.profile_propagation.propagate(user_id).await
+            }
             ProfileChanged::Changed => Ok(()),
             ProfileChanged::TooLarge => Err(Refusal::ProfileTooLarge(format!(
                 "a profile has at most {MAX_BYTES} bytes"

@@ -177,7 +177,7 @@ impl Peers {
         parts: Parts,
         settings: PeerSettings,
     ) -> Result<Arc<Self>, Refusal> {
-        let store = Arc::clone(parts.rooms.store());
+        let store = Arc::clone(parts.rooms.repository.store());
         parts.receipts.resume().await?;
         let access = ServerAccess {
             allow: settings.allow.clone(),

@@ -105,7 +105,7 @@ impl Peers {
             if !self.store.waits_more_than(waiting.room, after, threshold).await? {
                 continue;
             }
-            let Some(room) = self.rooms.room_by_nid(waiting.room).await? else {
+            let Some(room) = self.rooms.repository.room_by_nid(waiting.room).await? else {
                 continue;
             };
             self.store
@@ -129,8 +129,8 @@ impl Peers {
         let nids: HashSet<i64> = rooms.collect();
         let nids: Vec<i64> = nids.into_iter().collect();
         let mut kept_out = HashSet::new();
-        for (nid, room) in self.rooms.rooms_by_nid(&nids).await? {
-            if !self.rooms.admits(&room, peer).await? {
+        for (nid, room) in self.rooms.repository.rooms_by_nid(&nids).await? {
+            if !self.rooms.repository.admits(&room, peer).await? {
                 kept_out.insert(nid);
             }
         }
@@ -142,7 +142,7 @@ impl Peers {
     pub(super) async fn extremities_for(&self, peer: &ServerName) -> Result<Vec<RoomExtremities>, Refusal> {
         let shared = self.store.rooms_shared_with(peer).await?;
         let nids: Vec<i64> = shared.iter().map(|(nid, _)| *nid).collect();
-        let rooms = self.rooms.rooms_by_nid(&nids).await?;
+        let rooms = self.rooms.repository.rooms_by_nid(&nids).await?;
         let kept_out = self.kept_out(peer, nids.iter().copied()).await?;
         let rooms = rooms.into_values().filter(|room| !kept_out.contains(&room.nid));
         let shared = rooms.map(|room| RoomExtremities {

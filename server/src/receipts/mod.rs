@@ -106,7 +106,7 @@ impl Receipts {
         room_id: &RoomId,
         marks: Vec<(Mark, OwnedEventId)>,
     ) -> Result<(), Refusal> {
-        let room = self.rooms.room(room_id).await?;
+        let room = self.rooms.repository.room(room_id).await?;
         if !room.is_joined(user_id) {
             return Err(Refusal::forbidden("you are not in this room"));
         }

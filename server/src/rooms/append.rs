@@ -4,7 +4,7 @@ pub(super) mod event_builder;
 pub(super) mod push_evaluation;
 pub(super) mod relation;
 pub(super) mod send;
-pub(super) mod state_checks;
+pub(super) mod send_state;
 pub(super) mod transactions;
 
 use std::collections::HashSet;
@@ -14,10 +14,14 @@ use maru_protocol::auth;
 use maru_protocol::event::{Draft, Event};
 use maru_protocol::state::{EventNid, State};
 
+use super::Room;
 use super::create::{FirstEvents, empty_head};
-use super::{Room, Rooms};
+use crate::clock::Clock;
+use crate::identity::Identity;
 use crate::push::Verdict;
 use crate::refusal::Refusal;
+use crate::rooms::{PushEvaluation, RoomRepository, Transactions};
+use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::log::{Change, Pending, Record};
 use crate::store::rooms::NewRoom;
@@ -30,7 +34,20 @@ const ATTEMPTS: usize = 16;
 /// Records that are stored with an event, once its id is known: its transaction id, the redaction it makes.
 pub type Effects<'a> = &'a (dyn Fn(&Arc<StoredEvent>) -> Vec<Record> + Send + Sync);
 
-impl Rooms {
+/// The appender of local events: builds, checks, signs and stores them.
+#[derive(Debug)]
+pub struct Appender {
+    pub(in crate::rooms) identity: Arc<Identity>,
+    pub(in crate::rooms) clock: Arc<Clock>,
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) repository: Arc<RoomRepository>,
+    pub(in crate::rooms) push_evaluation: Arc<PushEvaluation>,
+    pub(in crate::rooms) transactions: Arc<Transactions>,
+    /// Longest `body` of a local message, in characters.
+    pub(in crate::rooms) message_characters: usize,
+}
+
+impl Appender {
     /// Builds an event on the room's newest head, checks it by the room's rules, signs it and stores it. Returns once
     /// it is on disk.
     ///
@@ -43,7 +60,7 @@ impl Rooms {
         effects: Effects<'_>,
     ) -> Result<Arc<StoredEvent>, Refusal> {
         let mut known = Known::new();
-        let verdict = self.judge(room, &draft).await?;
+        let verdict = self.push_evaluation.evaluate(room, &draft).await?;
         for _ in 0..ATTEMPTS {
             let permit = room.builds.acquire().await.map_err(Refusal::internal)?;
             let newest = room.newest();
@@ -103,7 +120,7 @@ impl Rooms {
         }
         let nids: Vec<_> = slots.iter().filter_map(|slot| state.get(&slot.hash())).collect();
         let missing: Vec<_> = nids.into_iter().filter(|nid| !known.contains_key(nid)).collect();
-        known.extend(self.events(&missing).await?);
+        known.extend(self.repository.events(&missing).await?);
         Ok(())
     }
 
@@ -138,15 +155,21 @@ impl Rooms {
         records.push(Record::Head(chain.head.clone()));
         let pending = self.store.enqueue(Change::new(records).on_head(lock.ticket()))?;
         if stored.event.is_state() {
-            self.table.events.insert(stored.nid, Arc::clone(&stored));
+            self.repository
+                .cache()
+                .events
+                .insert(stored.nid, Arc::clone(&stored));
         }
         lock.advance(Arc::new(chain.head));
         Ok(Some((stored, pending)))
     }
 
     /// Stores the first events of a room, all or none.
-    pub(super) async fn append_new_room(&self, first: FirstEvents) -> Result<Arc<Room>, Refusal> {
-        let verdicts = self.judge_first(first.new_room.nid, &first.drafts).await?;
+    pub(in crate::rooms) async fn append_new_room(&self, first: FirstEvents) -> Result<Arc<Room>, Refusal> {
+        let verdicts = self
+            .push_evaluation
+            .evaluate_first_events(first.new_room.nid, &first.drafts)
+            .await?;
         let mut known = Known::new();
         let mut chain = EventBuilder {
             identity: &self.identity,
@@ -182,7 +205,7 @@ impl Rooms {
         records.extend(first.alias.map(Record::Alias));
         records.push(Record::Head(head));
         for stored in known.into_values() {
-            self.table.events.insert(stored.nid, stored);
+            self.repository.cache().events.insert(stored.nid, stored);
         }
         let room = Room::new(
             room_id,
@@ -191,7 +214,7 @@ impl Rooms {
             empty_head(nid),
             HashSet::new(),
         );
-        let room = self.table.insert(room);
+        let room = self.repository.cache().insert(room);
         {
             let mut lock = room.lock();
             lock.stamp(last_made);
@@ -200,7 +223,7 @@ impl Rooms {
         match self.store.append(Change::new(records)).await {
             Ok(_) => Ok(room),
             Err(error) => {
-                self.table.remove(nid);
+                self.repository.cache().remove(nid);
                 Err(match error {
                     StoreError::Conflict(_) if has_alias => Refusal::RoomInUse("the alias is taken".into()),
                     error => error.into(),

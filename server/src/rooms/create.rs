@@ -13,8 +13,12 @@ use maru_protocol::version::RoomVersion;
 use ruma::{OwnedRoomAliasId, OwnedUserId, RoomId};
 use serde_json::{Map, Value};
 
-use super::{Room, Rooms};
+use super::Room;
+use crate::clock::Clock;
+use crate::identity::Identity;
 use crate::refusal::Refusal;
+use crate::rooms::{Appender, Memberships};
+use crate::store::Store;
 use crate::store::accounts::member_profiles::People;
 use crate::store::rooms::{NewAlias, NewRoom, RoomHead};
 
@@ -119,7 +123,17 @@ pub(super) fn empty_head(room: i64) -> RoomHead {
     }
 }
 
-impl Rooms {
+/// Creation of rooms.
+#[derive(Debug)]
+pub struct RoomCreation {
+    pub(in crate::rooms) identity: Arc<Identity>,
+    pub(in crate::rooms) clock: Arc<Clock>,
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) appender: Arc<Appender>,
+    pub(in crate::rooms) memberships: Arc<Memberships>,
+}
+
+impl RoomCreation {
     /// Makes a room, with all its first events or not at all. Users of other servers are not invited yet.
     ///
     /// # Errors
@@ -139,14 +153,14 @@ impl Rooms {
         request.invite.dedup();
         request.invite.retain(|user_id| *user_id != request.creator);
         let local = request.invite.iter().filter(|id| self.identity.is_local(id));
-        let mut people = self.invitable(local).await?;
+        let mut people = self.memberships.invitable(local).await?;
         people.extend(self.store.people([&*request.creator]).await?);
         let first = self.first_events(request, &people)?;
-        self.append_new_room(first).await
+        self.appender.append_new_room(first).await
     }
 
     fn first_events(&self, request: NewRoomRequest, people: &People) -> Result<FirstEvents, Refusal> {
-        self.lay_out(Plan {
+        self.draft_events(Plan {
             create: initial_state::create_content(&request)?,
             state: initial_state::after_create(&request, people)?,
             version: request.version,
@@ -157,7 +171,7 @@ impl Rooms {
     }
 
     /// Numbers a new room and drafts its events.
-    pub(super) fn lay_out(&self, plan: Plan) -> Result<FirstEvents, Refusal> {
+    pub(in crate::rooms) fn draft_events(&self, plan: Plan) -> Result<FirstEvents, Refusal> {
         let now = self.clock.now_ms();
         let nid = self.store.next_nid();
         let named = RoomId::new_v1(&self.identity.server_name);

@@ -1,20 +1,22 @@
 //! Coming and going (client-server API, "Room membership").
 
+pub(super) mod join_rules;
 pub(super) mod profile_propagation;
 pub(super) mod remote_invites;
 pub(super) mod server_acl;
 
 use std::sync::Arc;
 
-use maru_protocol::auth::PowerLevels;
 use maru_protocol::canonical::Content;
 use maru_protocol::visibility::Membership;
-use ruma::room::{AllowRule, JoinRule, Restricted};
-use ruma::{OwnedRoomId, OwnedUserId, RoomId, RoomOrAliasId, UserId};
+use ruma::{OwnedRoomId, RoomId, UserId};
 use serde_json::{Map, Value, json};
 
-use super::{Room, Rooms};
+use super::Room;
+use crate::identity::Identity;
 use crate::refusal::Refusal;
+use crate::rooms::{Appender, JoinRules, RoomRepository, SettingsCarryOver};
+use crate::store::Store;
 use crate::store::accounts::member_profiles::{People, Person};
 use crate::store::rooms::events::StoredEvent;
 
@@ -51,31 +53,18 @@ fn not_in_room() -> Refusal {
     Refusal::forbidden("that user is not in the room")
 }
 
-impl Rooms {
-    /// The room with this id or alias.
-    ///
-    /// # Errors
-    /// [`Refusal::NotFound`] when this server does not know it.
-    pub async fn room_named(&self, name: &RoomOrAliasId) -> Result<Arc<Room>, Refusal> {
-        match <&RoomId>::try_from(name) {
-            Ok(room_id) => self.room(room_id).await,
-            Err(alias) => self.room_of_alias(alias).await,
-        }
-    }
+/// Changes of memberships by local users: join, leave, invite, kick, ban, knock.
+#[derive(Debug)]
+pub struct Memberships {
+    pub(in crate::rooms) identity: Arc<Identity>,
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) repository: Arc<RoomRepository>,
+    pub(in crate::rooms) appender: Arc<Appender>,
+    pub(in crate::rooms) join_rules: Arc<JoinRules>,
+    pub(in crate::rooms) settings_carry_over: Arc<SettingsCarryOver>,
+}
 
-    /// A user's membership by the room's committed state; `None` for one who was never there.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn membership(&self, room: &Room, user_id: &UserId) -> Result<Option<Membership>, Refusal> {
-        if room.is_joined(user_id) {
-            return Ok(Some(Membership::Join));
-        }
-        let state = &room.head().state;
-        let event = self.state_event(state, "m.room.member", user_id.as_str()).await?;
-        Ok(event.and_then(|stored| Membership::of(&stored.event)))
-    }
-
+impl Memberships {
     /// Brings a user into a room. Somebody who is there already stays.
     ///
     /// # Errors
@@ -111,8 +100,8 @@ impl Rooms {
         Ok(content)
     }
 
-    /// Like [`Rooms::join`], with more keys in the content of the event, and also for somebody who is there already.
-    pub(super) async fn join_with(
+    /// Like [`Memberships::join`], with more keys in the content of the event, and also for somebody who is there already.
+    pub(in crate::rooms) async fn join_with(
         &self,
         room: &Arc<Room>,
         user_id: &UserId,
@@ -120,13 +109,13 @@ impl Rooms {
         more: Map<String, Value>,
     ) -> Result<Arc<StoredEvent>, Refusal> {
         let mut content = self.join_content(user_id, reason, more).await?;
-        if let Some(authoriser) = self.authoriser(room, user_id).await? {
+        if let Some(authoriser) = self.join_rules.authoriser(room, user_id).await? {
             content.insert("join_authorised_via_users_server".into(), json!(authoriser));
         }
         let was_joined = room.is_joined(user_id);
         let joined = self.set_member(room, user_id, user_id, content).await?;
         if !was_joined {
-            self.settle_in(room, user_id).await;
+            self.settings_carry_over.carry_over(room, user_id).await;
         }
         Ok(joined)
     }
@@ -168,7 +157,7 @@ impl Rooms {
         user_id: &UserId,
         reason: Option<String>,
     ) -> Result<(), Refusal> {
-        match self.membership(room, user_id).await? {
+        match self.repository.membership(room, user_id).await? {
             Some(Membership::Leave) => return Ok(()),
             None => return Err(Refusal::forbidden("you are not in that room")),
             Some(_) => {}
@@ -216,7 +205,9 @@ impl Rooms {
         content: &Map<String, Value>,
     ) -> Result<maru_protocol::event::Draft, Refusal> {
         let content = Content::of(content).map_err(|error| Refusal::BadJson(error.to_string()))?;
-        Ok(self.draft(room, sender, "m.room.member", Some(target.as_str()), content))
+        Ok(self
+            .appender
+            .draft(room, sender, "m.room.member", Some(target.as_str()), content))
     }
 
     /// Removes somebody from a room, or takes an invitation back.
@@ -230,7 +221,7 @@ impl Rooms {
         target: &UserId,
         reason: Option<String>,
     ) -> Result<(), Refusal> {
-        match self.membership(room, target).await? {
+        match self.repository.membership(room, target).await? {
             Some(Membership::Join | Membership::Invite | Membership::Knock) => {}
             Some(Membership::Ban) => {
                 let why = "that user is banned, and stays out until the ban is lifted";
@@ -268,7 +259,7 @@ impl Rooms {
         target: &UserId,
         reason: Option<String>,
     ) -> Result<(), Refusal> {
-        if self.membership(room, target).await? != Some(Membership::Ban) {
+        if self.repository.membership(room, target).await? != Some(Membership::Ban) {
             return Err(Refusal::BadState("that user is not banned".into()));
         }
         let content = member_content(Membership::Leave, None, reason);
@@ -304,7 +295,7 @@ impl Rooms {
     }
 
     /// Sends a membership event.
-    pub(super) async fn set_member(
+    pub(in crate::rooms) async fn set_member(
         &self,
         room: &Arc<Room>,
         sender: &UserId,
@@ -312,12 +303,13 @@ impl Rooms {
         content: Map<String, Value>,
     ) -> Result<Arc<StoredEvent>, Refusal> {
         let content = Content::of(&content).map_err(|error| Refusal::BadJson(error.to_string()))?;
-        self.set_checked_state(room, sender, "m.room.member", target.as_str(), content)
+        self.appender
+            .set_state(room, sender, "m.room.member", target.as_str(), content)
             .await
     }
 
     /// The users among `targets` who can be invited: all of them, or a refusal that names the first who cannot.
-    pub(super) async fn invitable<'u, T: AsRef<UserId> + ?Sized + 'u>(
+    pub(in crate::rooms) async fn invitable<'u, T: AsRef<UserId> + ?Sized + 'u>(
         &self,
         targets: impl IntoIterator<Item = &'u T>,
     ) -> Result<People, Refusal> {
@@ -338,101 +330,6 @@ impl Rooms {
         }
         Ok(people)
     }
-
-    /// Whether a user of another server may ask for a membership at all: so much is told without an event. What the event
-    /// says is judged by the room's rules when it comes.
-    ///
-    /// # Errors
-    /// [`Refusal::Forbidden`] where the rules cannot allow it.
-    pub(crate) async fn may_ask(
-        &self,
-        room: &Room,
-        user_id: &UserId,
-        wanted: Membership,
-    ) -> Result<(), Refusal> {
-        let present = self.membership(room, user_id).await?;
-        let rule = self
-            .state_event(&room.head().state, "m.room.join_rules", "")
-            .await?;
-        let rule = rule.and_then(|rule| rule.event.content_as::<JoinRule>().ok());
-        let is_in = matches!(present, Some(Membership::Join | Membership::Invite));
-        let open = match wanted {
-            _ if present == Some(Membership::Ban) => false,
-            Membership::Leave => is_in || present == Some(Membership::Knock),
-            Membership::Join => {
-                is_in
-                    || matches!(
-                        rule,
-                        Some(JoinRule::Public | JoinRule::Restricted(_) | JoinRule::KnockRestricted(_))
-                    )
-            }
-            Membership::Knock => {
-                !is_in && matches!(rule, Some(JoinRule::Knock | JoinRule::KnockRestricted(_)))
-            }
-            Membership::Invite | Membership::Ban => false,
-        };
-        let open = open && (wanted == Membership::Leave || self.is_federated(room).await?);
-        if open {
-            return Ok(());
-        }
-        Err(Refusal::forbidden("the room's rules do not allow that"))
-    }
-
-    /// Who vouches for somebody who joins a room because of membership in another; `None` where nobody has to.
-    pub(crate) async fn authoriser(
-        &self,
-        room: &Room,
-        user_id: &UserId,
-    ) -> Result<Option<OwnedUserId>, Refusal> {
-        let state = &room.head().state;
-        let Some(rule) = self.state_event(state, "m.room.join_rules", "").await? else {
-            return Ok(None);
-        };
-        let Ok(JoinRule::Restricted(rule) | JoinRule::KnockRestricted(rule)) = rule.event.content_as() else {
-            return Ok(None);
-        };
-        let present = self.membership(room, user_id).await?;
-        if let Some(Membership::Join | Membership::Invite | Membership::Ban) = present {
-            return Ok(None);
-        }
-        self.check_allowed(&rule, user_id).await?;
-        let levels = self.power_levels(room).await?;
-        let vouches = |member: &UserId| self.identity.is_local(member) && may_invite(&levels, member);
-        match room.find_member(vouches) {
-            Some(member) => Ok(Some(member)),
-            None => Err(Refusal::UnableToAuthoriseJoin(
-                "nobody of this server has the power to let you into that room".into(),
-            )),
-        }
-    }
-
-    /// Whether the user is in one of the rooms that open a restricted one.
-    pub(super) async fn check_allowed(&self, rule: &Restricted, user_id: &UserId) -> Result<(), Refusal> {
-        let mut unknown = false;
-        for condition in &rule.allow {
-            let AllowRule::RoomMembership(membership) = condition else {
-                continue;
-            };
-            match self.room(&membership.room_id).await {
-                Ok(room) if room.is_joined(user_id) => return Ok(()),
-                Ok(_) => {}
-                Err(Refusal::NotFound(_)) => unknown = true,
-                Err(refusal) => return Err(refusal),
-            }
-        }
-        if unknown {
-            return Err(Refusal::UnableToAuthoriseJoin(
-                "this server does not know all the rooms whose members may join".into(),
-            ));
-        }
-        Err(Refusal::forbidden(
-            "you are in none of the rooms whose members may join",
-        ))
-    }
-}
-
-fn may_invite(levels: &PowerLevels, user_id: &UserId) -> bool {
-    levels.for_user(user_id) >= levels.invite()
 }
 
 #[cfg(test)]

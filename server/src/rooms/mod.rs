@@ -1,14 +1,37 @@
-//! Rooms: what happens in them and who may see it.
+//! Rooms: their events, state and members, and who may see them.
 //!
-//! [`Room`] holds one room's heads; [`append::event_builder`] builds events on a head; [`Rooms::append`] is the one way by which a local
-//! event enters a room. The other files are one kind of action each.
+//! [`Rooms`] owns the parts; each has its own state and what it needs of the others, and no more:
+//!
+//! | question | part | file |
+//! |---|---|---|
+//! | a room, its state, an event by id | [`RoomRepository`] over the [`RoomCache`] | `repository/` |
+//! | who may see an event? | [`Visibility`] for users, [`ServerVisibility`] for servers | `visibility.rs`, `server_visibility.rs` |
+//! | messages, context, relations, threads | [`TimelineReader`] | `timeline/history.rs`, `timeline/relations.rs` |
+//! | state and members as a user may read them | [`StateReader`] | `timeline/state.rs` |
+//! | `unsigned` of an event, bundled aggregations | [`ClientEventFormat`], [`Aggregations`] | `timeline/client_event_format.rs`, `timeline/aggregations.rs` |
+//! | messages of erased users | [`ErasedUsers`] | `timeline/erased.rs` |
+//! | how does a local event enter a room? | [`Appender`] | `append.rs`, `append/` |
+//! | transaction ids | [`Transactions`] | `append/transactions.rs` |
+//! | whom does an event notify? | [`PushEvaluation`] (the rules are in `push`) | `append/push_evaluation.rs` |
+//! | what state may a client set? | [`StateSender`] | `append/send_state.rs` |
+//! | how does another server's event enter a room? | [`Ingest`] under an [`IngestLock`](ingest::IngestLock) | `ingest/` |
+//! | what is missing in a timeline? | [`TimelineGaps`] | `ingest/gaps.rs` |
+//! | join, leave, invite, kick, ban, knock | [`Memberships`] | `membership.rs` |
+//! | who may join a restricted room? | [`JoinRules`] | `membership/join_rules.rs` |
+//! | server ACLs | [`RoomRepository::admits`] | `membership/server_acl.rs` |
+//! | invitations to rooms that are not here | [`RemoteMemberships`] | `membership/remote_invites.rs` |
+//! | new rooms, upgrades | [`RoomCreation`], [`RoomUpgrade`] | `create.rs`, `upgrade.rs` |
+//! | aliases, directory, summaries, spaces | [`Aliases`], [`Directory`], [`Summaries`], [`RoomPreviews`] | `discovery/` |
+//!
+//! Unread counts are made of what push rules say of an event (`append/push_evaluation.rs`) and are counted in the store
+//! (`store/rooms/notifications.rs`); sync reads them in `sync/unread.rs`.
 
 mod append;
-mod cache;
 mod create;
 mod discovery;
 pub mod ingest;
 mod membership;
+mod repository;
 pub mod room_locks;
 pub mod server_visibility;
 pub mod timeline;
@@ -17,124 +40,319 @@ pub mod visibility;
 
 use std::sync::Arc;
 
-use maru_protocol::auth::{PowerLevels, StateSlot};
-use maru_protocol::state::State;
-use ruma::OwnedServerName;
-
-pub use append::Effects;
-pub use append::transactions::Transaction;
-pub use cache::room::Room;
-pub use cache::room_cache::RoomCache;
-pub use create::{NewRoomRequest, Preset, StateDraft};
-pub use discovery::directory::{DirectoryPage, DirectoryQuery, PageToken};
-pub use discovery::hierarchy::{TreeChild, TreeRoom};
+pub use append::push_evaluation::PushEvaluation;
+pub use append::send_state::StateSender;
+pub use append::transactions::{Transaction, Transactions};
+pub use append::{Appender, Effects};
+pub use create::{NewRoomRequest, Preset, RoomCreation, StateDraft};
+pub use discovery::aliases::Aliases;
+pub use discovery::directory::{Directory, DirectoryPage, DirectoryQuery, PageToken};
+pub use discovery::hierarchy::{RoomPreviews, TreeChild, TreeRoom};
+pub use discovery::summary::Summaries;
+pub use ingest::facts::FactLoader;
+pub use ingest::gaps::TimelineGaps;
+pub use ingest::join_import::JoinImporter;
+pub use ingest::live::Ingest;
+pub use ingest::outliers::Outliers;
+pub use ingest::room_lock::IngestLocks;
+pub use membership::Memberships;
+pub use membership::join_rules::JoinRules;
+pub use membership::profile_propagation::ProfilePropagation;
+pub use membership::remote_invites::RemoteMemberships;
+pub use repository::room::Room;
+pub use repository::room_cache::RoomCache;
+pub use repository::room_numbers::RoomNumbers;
+pub use repository::room_repository::RoomRepository;
+pub use server_visibility::ServerVisibility;
+pub use timeline::aggregations::Aggregations;
+pub use timeline::client_event_format::ClientEventFormat;
+pub use timeline::erased::ErasedUsers;
+pub use timeline::history::TimelineReader;
+pub use timeline::state::StateReader;
+pub use upgrade::RoomUpgrade;
+pub use upgrade::settings_carry_over::SettingsCarryOver;
+pub use visibility::Visibility;
 
 use crate::clock::Clock;
 use crate::fair_semaphore::FairSemaphore;
 use crate::identity::Identity;
 use crate::push::Push;
-use crate::refusal::Refusal;
 use crate::store::Store;
-use crate::store::rooms::events::StoredEvent;
 
-/// Everything that rooms need to work.
+/// The parts of rooms, each usable with what it names alone.
 #[derive(Debug)]
 pub struct Rooms {
-    identity: Arc<Identity>,
-    clock: Arc<Clock>,
-    store: Arc<Store>,
-    table: Arc<RoomCache>,
-    push: Arc<Push>,
+    /// Rooms, their state and their events by id.
+    pub repository: Arc<RoomRepository>,
+    /// Users whose messages are erased.
+    pub erased: Arc<ErasedUsers>,
+    /// What users may see.
+    pub visibility: Arc<Visibility>,
+    /// What other servers may see.
+    pub server_visibility: Arc<ServerVisibility>,
+    /// What is missing in timelines.
+    pub gaps: Arc<TimelineGaps>,
+    /// State as users may read it.
+    pub state_reader: Arc<StateReader>,
+    /// Bundled aggregations.
+    pub aggregations: Arc<Aggregations>,
+    /// What is written around events for their readers.
+    pub client_events: ClientEventFormat,
+    /// Timelines as users may read them.
+    pub timeline: TimelineReader,
+    /// Transaction ids of clients.
+    pub transactions: Arc<Transactions>,
+    /// The way by which local events enter rooms.
+    pub appender: Arc<Appender>,
+    /// State events that clients set.
+    pub state_sender: StateSender,
+    /// Locks of rooms for storing received events.
+    pub ingest_locks: IngestLocks,
+    /// The way by which other servers' events enter timelines.
+    pub ingest: Ingest,
+    /// Auth chains and states that other servers send.
+    pub outliers: Outliers,
+    /// Local numbers of rooms that other servers name.
+    pub numbers: Arc<RoomNumbers>,
+    /// Rooms that come whole, by a join through another server.
+    pub join_importer: JoinImporter,
+    /// Who may ask for which membership.
+    pub join_rules: Arc<JoinRules>,
+    /// Memberships that local users change.
+    pub memberships: Arc<Memberships>,
+    /// Memberships of local users in rooms that are not here.
+    pub remote_memberships: RemoteMemberships,
+    /// Names and pictures in membership events.
+    pub profile_propagation: ProfilePropagation,
+    /// Settings that follow a user into a replacement room.
+    pub settings_carry_over: Arc<SettingsCarryOver>,
+    /// New rooms.
+    pub creation: Arc<RoomCreation>,
+    /// Rooms that replace others.
+    pub upgrade: RoomUpgrade,
+    /// Aliases.
+    pub aliases: Aliases,
+    /// Published rooms.
+    pub directory: Arc<Directory>,
+    /// What rooms show of themselves outside.
+    pub summaries: Arc<Summaries>,
+    /// What rooms and spaces show to whoever may join.
+    pub previews: RoomPreviews,
+}
+
+/// What rooms are built on.
+#[derive(Clone, Debug)]
+pub struct Foundations {
+    /// Who this server is.
+    pub identity: Arc<Identity>,
+    /// The time.
+    pub clock: Arc<Clock>,
+    /// The database.
+    pub store: Arc<Store>,
+    /// The cache that hears of the store's commits.
+    pub cache: Arc<RoomCache>,
+    /// Push rules.
+    pub push: Arc<Push>,
+}
+
+/// Limits of rooms.
+#[derive(Clone, Copy, Debug)]
+pub struct RoomLimits {
     /// Longest `body` of a local message, in characters.
-    message_characters: usize,
+    pub message_characters: usize,
     /// Most events that the verdict on a received one may look at.
-    verdict_events: usize,
-    transactions: append::transactions::Transactions,
-    erased: timeline::erased::Erased,
-    /// Who stores received events, room by room.
-    ingesting: room_locks::RoomLocks,
-    /// State resolution and what else takes long, by the servers whose events need it.
-    resolving: FairSemaphore<OwnedServerName>,
-    /// Held while rooms are read from the database.
-    loading: tokio::sync::Mutex<()>,
+    pub verdict_events: usize,
 }
 
 impl Rooms {
-    /// Rooms over a store; `table` is the one that hears of the store's commits.
+    /// The parts of rooms, put together. Nothing is read from the database yet.
     #[must_use]
-    pub fn new(
-        identity: Arc<Identity>,
-        clock: Arc<Clock>,
-        store: Arc<Store>,
-        table: Arc<RoomCache>,
-        push: Arc<Push>,
-        message_characters: usize,
-        verdict_events: usize,
-    ) -> Self {
-        Self {
-            identity,
-            clock,
-            store,
-            table,
-            push,
-            message_characters,
-            verdict_events,
-            transactions: append::transactions::Transactions::default(),
-            erased: timeline::erased::Erased::default(),
-            ingesting: room_locks::RoomLocks::default(),
+    pub fn new(on: &Foundations, limits: RoomLimits) -> Self {
+        let repository = Arc::new(RoomRepository::new(Arc::clone(&on.store), Arc::clone(&on.cache)));
+        let erased = Arc::new(ErasedUsers::new(Arc::clone(&on.store)));
+        let visibility = Arc::new(Visibility {
+            store: Arc::clone(&on.store),
+            repository: Arc::clone(&repository),
+            erased: Arc::clone(&erased),
+        });
+        let server_visibility = Arc::new(ServerVisibility {
+            store: Arc::clone(&on.store),
+            repository: Arc::clone(&repository),
+            erased: Arc::clone(&erased),
+        });
+        let gaps = Arc::new(TimelineGaps {
+            store: Arc::clone(&on.store),
+        });
+        let state_reader = Arc::new(StateReader {
+            store: Arc::clone(&on.store),
+            repository: Arc::clone(&repository),
+            visibility: Arc::clone(&visibility),
+        });
+        let aggregations = Arc::new(Aggregations {
+            store: Arc::clone(&on.store),
+            visibility: Arc::clone(&visibility),
+        });
+        let client_events = ClientEventFormat {
+            clock: Arc::clone(&on.clock),
+            store: Arc::clone(&on.store),
+            repository: Arc::clone(&repository),
+            visibility: Arc::clone(&visibility),
+            aggregations: Arc::clone(&aggregations),
+        };
+        let timeline = TimelineReader {
+            store: Arc::clone(&on.store),
+            repository: Arc::clone(&repository),
+            visibility: Arc::clone(&visibility),
+            gaps: Arc::clone(&gaps),
+            state_reader: Arc::clone(&state_reader),
+        };
+        let push_evaluation = Arc::new(PushEvaluation {
+            identity: Arc::clone(&on.identity),
+            push: Arc::clone(&on.push),
+            repository: Arc::clone(&repository),
+        });
+        let transactions = Arc::new(Transactions::new(Arc::clone(&on.clock), Arc::clone(&on.store)));
+        let appender = Arc::new(Appender {
+            identity: Arc::clone(&on.identity),
+            clock: Arc::clone(&on.clock),
+            store: Arc::clone(&on.store),
+            repository: Arc::clone(&repository),
+            push_evaluation: Arc::clone(&push_evaluation),
+            transactions: Arc::clone(&transactions),
+            message_characters: limits.message_characters,
+        });
+        let facts = Arc::new(FactLoader {
+            store: Arc::clone(&on.store),
+            repository: Arc::clone(&repository),
+            verdict_events: limits.verdict_events,
+        });
+        let ingest_locks = IngestLocks {
+            locks: room_locks::RoomLocks::default(),
+        };
+        let ingest = Ingest {
+            identity: Arc::clone(&on.identity),
+            store: Arc::clone(&on.store),
+            repository: Arc::clone(&repository),
+            push_evaluation: Arc::clone(&push_evaluation),
+            gaps: Arc::clone(&gaps),
+            facts: Arc::clone(&facts),
             resolving: FairSemaphore::new(ingest::at_once(), ingest::OF_ONE, ingest::MOST_WAITING),
-            loading: tokio::sync::Mutex::default(),
+        };
+        let numbers = Arc::new(RoomNumbers {
+            clock: Arc::clone(&on.clock),
+            store: Arc::clone(&on.store),
+            repository: Arc::clone(&repository),
+        });
+        let outliers = Outliers {
+            store: Arc::clone(&on.store),
+            facts: Arc::clone(&facts),
+        };
+        let join_importer = JoinImporter {
+            identity: Arc::clone(&on.identity),
+            store: Arc::clone(&on.store),
+            repository: Arc::clone(&repository),
+            numbers: Arc::clone(&numbers),
+            facts: Arc::clone(&facts),
+        };
+        let join_rules = Arc::new(JoinRules {
+            identity: Arc::clone(&on.identity),
+            repository: Arc::clone(&repository),
+        });
+        let settings_carry_over = Arc::new(SettingsCarryOver {
+            store: Arc::clone(&on.store),
+            repository: Arc::clone(&repository),
+            push: Arc::clone(&on.push),
+        });
+        let memberships = Arc::new(Memberships {
+            identity: Arc::clone(&on.identity),
+            store: Arc::clone(&on.store),
+            repository: Arc::clone(&repository),
+            appender: Arc::clone(&appender),
+            join_rules: Arc::clone(&join_rules),
+            settings_carry_over: Arc::clone(&settings_carry_over),
+        });
+        let state_sender = StateSender {
+            repository: Arc::clone(&repository),
+            appender: Arc::clone(&appender),
+            memberships: Arc::clone(&memberships),
+        };
+        let remote_memberships = RemoteMemberships {
+            identity: Arc::clone(&on.identity),
+            clock: Arc::clone(&on.clock),
+            store: Arc::clone(&on.store),
+            numbers: Arc::clone(&numbers),
+            appender: Arc::clone(&appender),
+        };
+        let profile_propagation = ProfilePropagation {
+            store: Arc::clone(&on.store),
+            repository: Arc::clone(&repository),
+            memberships: Arc::clone(&memberships),
+        };
+        let creation = Arc::new(RoomCreation {
+            identity: Arc::clone(&on.identity),
+            clock: Arc::clone(&on.clock),
+            store: Arc::clone(&on.store),
+            appender: Arc::clone(&appender),
+            memberships: Arc::clone(&memberships),
+        });
+        let aliases = Aliases {
+            identity: Arc::clone(&on.identity),
+            store: Arc::clone(&on.store),
+            repository: Arc::clone(&repository),
+            appender: Arc::clone(&appender),
+        };
+        let summaries = Arc::new(Summaries {
+            repository: Arc::clone(&repository),
+        });
+        let directory = Arc::new(Directory {
+            store: Arc::clone(&on.store),
+            repository: Arc::clone(&repository),
+            summaries: Arc::clone(&summaries),
+        });
+        let upgrade = RoomUpgrade {
+            store: Arc::clone(&on.store),
+            repository: Arc::clone(&repository),
+            appender: Arc::clone(&appender),
+            creation: Arc::clone(&creation),
+            directory: Arc::clone(&directory),
+            settings_carry_over: Arc::clone(&settings_carry_over),
+        };
+        let previews = RoomPreviews {
+            store: Arc::clone(&on.store),
+            repository: Arc::clone(&repository),
+            summaries: Arc::clone(&summaries),
+            join_rules: Arc::clone(&join_rules),
+            server_visibility: Arc::clone(&server_visibility),
+        };
+        Self {
+            repository,
+            erased,
+            visibility,
+            server_visibility,
+            gaps,
+            state_reader,
+            aggregations,
+            client_events,
+            timeline,
+            transactions,
+            appender,
+            ingest_locks,
+            ingest,
+            numbers,
+            outliers,
+            join_importer,
+            join_rules,
+            settings_carry_over,
+            memberships,
+            state_sender,
+            remote_memberships,
+            profile_propagation,
+            creation,
+            aliases,
+            summaries,
+            directory,
+            upgrade,
+            previews,
         }
-    }
-
-    /// The store under the rooms.
-    #[must_use]
-    pub fn store(&self) -> &Arc<Store> {
-        &self.store
-    }
-
-    /// The rooms and events in memory.
-    #[must_use]
-    pub fn table(&self) -> &RoomCache {
-        &self.table
-    }
-
-    /// Who this server is.
-    #[must_use]
-    pub fn identity(&self) -> &Arc<Identity> {
-        &self.identity
-    }
-
-    /// The event in a slot of a state.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn state_event(
-        &self,
-        state: &State,
-        event_type: &str,
-        state_key: &str,
-    ) -> Result<Option<Arc<StoredEvent>>, Refusal> {
-        match state.get(&StateSlot::new(event_type, state_key).hash()) {
-            Some(nid) => Ok(self.events(&[nid]).await?.remove(&nid)),
-            None => Ok(None),
-        }
-    }
-
-    /// Who may do what in a room, by its committed state.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn power_levels(&self, room: &Room) -> Result<PowerLevels, Refusal> {
-        let head = room.head();
-        let create = self.state_event(&head.state, "m.room.create", "").await?;
-        let create = create.ok_or_else(|| Refusal::internal("a room without a create event"))?;
-        let levels = self.state_event(&head.state, "m.room.power_levels", "").await?;
-        PowerLevels::new(
-            room.version,
-            &create.event,
-            levels.as_ref().map(|stored| &*stored.event),
-        )
-        .map_err(Refusal::internal)
     }
 }

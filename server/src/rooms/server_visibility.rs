@@ -11,8 +11,10 @@ use maru_protocol::state::{EventNid, StateNid};
 use maru_protocol::visibility::{Around, HistoryVisibility, Membership, Sight, may_see};
 use ruma::ServerName;
 
-use super::{Room, Rooms};
+use super::Room;
 use crate::refusal::Refusal;
+use crate::rooms::{ErasedUsers, RoomRepository};
+use crate::store::Store;
 use crate::store::rooms::events::StoredEvent;
 
 /// What another server is to a room, by this server's account.
@@ -30,12 +32,24 @@ struct Held {
     members: Vec<Option<EventNid>>,
 }
 
-impl Rooms {
+/// Which events of a room another server may see.
+#[derive(Debug)]
+pub struct ServerVisibility {
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) repository: Arc<RoomRepository>,
+    pub(in crate::rooms) erased: Arc<ErasedUsers>,
+}
+
+impl ServerVisibility {
     /// What another server is to a room; none for one that never had a user in it, or none since this server is there.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn audience(&self, room: &Room, server_name: &ServerName) -> Result<Option<Audience>, Refusal> {
+    pub async fn membership_of(
+        &self,
+        room: &Room,
+        server_name: &ServerName,
+    ) -> Result<Option<Audience>, Refusal> {
         if room.head().servers.contains_key(server_name) {
             return Ok(Some(Audience::Present));
         }
@@ -54,7 +68,7 @@ impl Rooms {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn told(
+    pub async fn visible(
         &self,
         room: &Room,
         server_name: &ServerName,
@@ -66,7 +80,9 @@ impl Rooms {
         let shared = audience == Audience::Present && self.all_shared(&events, &held).await?;
         if shared {
             let mut told: Vec<_> = events.iter().map(|stored| Arc::clone(&stored.event)).collect();
-            self.withhold_erased(room, server_name, &mut told).await?;
+            self.erased
+                .redact_for_server(room, server_name, &mut told)
+                .await?;
             return Ok(told);
         }
         let users = self.store.members_of_server(room.nid, server_name).await?;
@@ -76,7 +92,7 @@ impl Rooms {
             .collect();
         held = self.held_after(room, &events, visibility, &slots).await?;
         let replaced = events.iter().filter_map(|stored| stored.replaces);
-        let known = self.known(&held, replaced).await?;
+        let known = self.events_in(&held, replaced).await?;
         let visibility_of = |nid: Option<EventNid>| {
             nid.and_then(|nid| known.get(&nid))
                 .map(|stored| HistoryVisibility::of(&stored.event))
@@ -126,7 +142,9 @@ impl Rooms {
                 ));
             }
         }
-        self.withhold_erased(room, server_name, &mut told).await?;
+        self.erased
+            .redact_for_server(room, server_name, &mut told)
+            .await?;
         Ok(told)
     }
 
@@ -140,7 +158,7 @@ impl Rooms {
             .iter()
             .filter(|stored| stored.event.is_state_at("m.room.history_visibility", ""));
         let known = self
-            .known(held, changes.filter_map(|stored| stored.replaces))
+            .events_in(held, changes.filter_map(|stored| stored.replaces))
             .await?;
         let of = known
             .values()
@@ -156,7 +174,7 @@ impl Rooms {
     }
 
     /// The events in those slots, and some more.
-    async fn known(
+    async fn events_in(
         &self,
         held: &HashMap<StateNid, Held>,
         more: impl Iterator<Item = EventNid>,
@@ -166,7 +184,9 @@ impl Rooms {
             .flat_map(|held| [held.visibility].into_iter().chain(held.members.iter().copied()))
             .flatten();
         let nids: HashSet<EventNid> = of_states.chain(more).collect();
-        self.events(&nids.into_iter().collect::<Vec<_>>()).await
+        self.repository
+            .events(&nids.into_iter().collect::<Vec<_>>())
+            .await
     }
 
     /// What those slots hold in the state after each event, by state.
@@ -177,7 +197,7 @@ impl Rooms {
         visibility: SlotHash,
         members: &[SlotHash],
     ) -> Result<HashMap<StateNid, Held>, Refusal> {
-        let states = self.states_after(room, events).await?;
+        let states = self.repository.states_after(room, events).await?;
         let held = states.into_iter().map(|(nid, state)| {
             let held = Held {
                 visibility: state.get(&visibility),

@@ -1,7 +1,7 @@
 //! Replacing a room by one of another version (client-server API, "Room Upgrades").
 
 pub(super) mod power_levels;
-pub(super) mod successor;
+pub(super) mod settings_carry_over;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,11 +13,13 @@ use maru_protocol::visibility::Membership;
 use ruma::{OwnedUserId, UserId};
 use serde_json::{Map, Value, json};
 
+use super::Room;
 use super::create::initial_state;
 use super::create::{MOST_AT_ONCE, NewRoomRequest, Plan, Preset, StateDraft};
 use super::membership::member_content;
-use super::{Room, Rooms};
 use crate::refusal::Refusal;
+use crate::rooms::{Appender, Directory, RoomCreation, RoomRepository, SettingsCarryOver};
+use crate::store::Store;
 use crate::store::rooms::events::StoredEvent;
 use power_levels::{Levels, carried_over, silenced};
 
@@ -37,9 +39,20 @@ const CARRIED_OVER: [&str; 9] = [
 /// Keys of the create event that belong to one room alone.
 const NOT_CARRIED_OVER: [&str; 4] = ["creator", "room_version", "predecessor", "additional_creators"];
 
-impl Rooms {
+/// Replacement of rooms by ones of another version.
+#[derive(Debug)]
+pub struct RoomUpgrade {
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) repository: Arc<RoomRepository>,
+    pub(in crate::rooms) appender: Arc<Appender>,
+    pub(in crate::rooms) creation: Arc<RoomCreation>,
+    pub(in crate::rooms) directory: Arc<Directory>,
+    pub(in crate::rooms) settings_carry_over: Arc<SettingsCarryOver>,
+}
+
+impl RoomUpgrade {
     /// Replaces a room: makes the new one with the old one's settings, points from the old to the new, moves names and
-    /// directory entry, and silences the old room. Who comes into the new one keeps tags and the like ([`Rooms::settle_in`]).
+    /// directory entry, and silences the old room. Who comes into the new one keeps tags and the like ([`SettingsCarryOver::carry_over`]).
     ///
     /// # Errors
     /// [`Refusal::Forbidden`] for those who may not end the room, or what making the new one met.
@@ -50,7 +63,7 @@ impl Rooms {
         version: RoomVersion,
         additional_creators: Vec<OwnedUserId>,
     ) -> Result<Arc<Room>, Refusal> {
-        let levels = self.power_levels(old).await?;
+        let levels = self.repository.power_levels(old).await?;
         if !old.is_joined(user_id) || !levels.may_send(user_id, "m.room.tombstone", true) {
             return Err(Refusal::forbidden("you may not upgrade this room"));
         }
@@ -61,7 +74,10 @@ impl Rooms {
             .replacement(old, user_id, version, additional_creators, &levels)
             .await?;
         let published = plan.published;
-        let new = self.append_new_room(self.lay_out(plan)?).await?;
+        let new = self
+            .appender
+            .append_new_room(self.creation.draft_events(plan)?)
+            .await?;
         let tombstone = json!({
             "body": "This room has been replaced",
             "replacement_room": new.room_id,
@@ -72,7 +88,7 @@ impl Rooms {
         }
         self.store.move_aliases(old.nid, new.nid).await?;
         self.close_down(old, user_id).await?;
-        self.settle_in(&new, user_id).await;
+        self.settings_carry_over.carry_over(&new, user_id).await;
         Ok(new)
     }
 
@@ -95,7 +111,7 @@ impl Rooms {
             name: None,
             topic: None,
             alias: None,
-            published: self.is_published(old).await?,
+            published: self.directory.is_published(old).await?,
             invite: Vec::new(),
             is_direct: false,
         };
@@ -173,7 +189,7 @@ impl Rooms {
         }
         let create = self.content_of(old, "m.room.create").await?.unwrap_or_default();
         if create.get("type").and_then(Value::as_str) == Some("m.space") {
-            let all = self.events(&old.head().state.events()).await?;
+            let all = self.repository.events(&old.head().state.events()).await?;
             let children = all
                 .values()
                 .filter(|stored| &*stored.event.event_type == "m.space.child");
@@ -182,7 +198,7 @@ impl Rooms {
         let bans = self.store.members(old.nid, &["ban"]).await?;
         let newest = bans.iter().rev().take(MOST_AT_ONCE);
         let nids: Vec<_> = newest.map(|stored| stored.membership.event).collect();
-        state.extend(self.events(&nids).await?.values().filter_map(as_draft));
+        state.extend(self.repository.events(&nids).await?.values().filter_map(as_draft));
         Ok(state)
     }
 
@@ -207,7 +223,10 @@ impl Rooms {
     }
 
     async fn content_of(&self, room: &Room, event_type: &str) -> Result<Option<Map<String, Value>>, Refusal> {
-        let stored = self.state_event(&room.head().state, event_type, "").await?;
+        let stored = self
+            .repository
+            .state_event(&room.head().state, event_type, "")
+            .await?;
         Ok(stored.and_then(|stored| stored.event.content_as().ok()))
     }
 
@@ -219,7 +238,8 @@ impl Rooms {
         content: &Value,
     ) -> Result<(), Refusal> {
         let content = Content::of(content).map_err(Refusal::internal)?;
-        self.set_checked_state(room, sender, event_type, "", content)
+        self.appender
+            .set_state(room, sender, event_type, "", content)
             .await
             .map(drop)
     }

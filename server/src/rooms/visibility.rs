@@ -8,11 +8,16 @@ use maru_protocol::auth::{SlotHash, StateSlot};
 use maru_protocol::cursor::Place;
 use maru_protocol::state::{EventNid, State, StateNid};
 use maru_protocol::visibility::{Around, HistoryVisibility, Membership, Sight, may_see};
-use ruma::UserId;
+use ruma::{OwnedUserId, UserId};
 
+use crate::push::{IGNORED_USERS, ignored_users};
+use crate::store::accounts::account_data::GLOBAL;
+
+use super::Room;
 use super::timeline::client_event_format::Seen;
-use super::{Room, Rooms};
 use crate::refusal::Refusal;
+use crate::rooms::{ErasedUsers, RoomRepository};
+use crate::store::Store;
 use crate::store::rooms::events::{Outcome, StoredEvent};
 
 /// Membership events of one user that are read at once while looking for the last join.
@@ -58,13 +63,21 @@ struct Facts {
     member: Option<EventNid>,
 }
 
-impl Rooms {
+/// Which events of a room a user may see.
+#[derive(Debug)]
+pub struct Visibility {
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) repository: Arc<RoomRepository>,
+    pub(in crate::rooms) erased: Arc<ErasedUsers>,
+}
+
+impl Visibility {
     /// What a user is to a room. Costs nothing for members; for others the room's membership events about the user,
     /// back to the last join.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn standing(&self, user_id: &UserId, room: &Room) -> Result<Standing, Refusal> {
+    pub async fn membership_of(&self, user_id: &UserId, room: &Room) -> Result<Standing, Refusal> {
         if room.is_joined(user_id) {
             return Ok(Standing::Member);
         }
@@ -106,7 +119,7 @@ impl Rooms {
         room: &Room,
         events: Vec<Arc<StoredEvent>>,
     ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
-        let standing = self.standing(user_id, room).await?;
+        let standing = self.membership_of(user_id, room).await?;
         let seen = self.seen(user_id, room, &standing, events).await?;
         Ok(seen.into_iter().map(|seen| seen.stored).collect())
     }
@@ -135,7 +148,7 @@ impl Rooms {
         ))
     }
 
-    /// Like [`Rooms::visible`], for a standing that is known, and with the user's membership at each event. At most
+    /// Like [`Visibility::visible`], for a standing that is known, and with the user's membership at each event. At most
     /// two queries, however many events; none when the room's state did not change among them.
     ///
     /// # Errors
@@ -159,7 +172,10 @@ impl Rooms {
             .flat_map(|facts| [facts.visibility, facts.member])
             .flatten();
         let needed: HashSet<EventNid> = held.chain(replaced).collect();
-        let known = self.events(&needed.into_iter().collect::<Vec<_>>()).await?;
+        let known = self
+            .repository
+            .events(&needed.into_iter().collect::<Vec<_>>())
+            .await?;
         let visibilities: HashMap<EventNid, HistoryVisibility> = known
             .iter()
             .filter(|(_, stored)| &*stored.event.event_type == "m.room.history_visibility")
@@ -197,7 +213,7 @@ impl Rooms {
             })
         };
         let mut seen: Vec<Seen> = events.into_iter().filter_map(see).collect();
-        self.hide_erased(user_id, room, &mut seen).await?;
+        self.erased.redact_for_user(user_id, room, &mut seen).await?;
         Ok(seen)
     }
 
@@ -212,30 +228,36 @@ impl Rooms {
             visibility: state.get(&slots.visibility),
             member: state.get(&slots.member),
         };
-        let states = self.states_after(room, events).await?;
+        let states = self.repository.states_after(room, events).await?;
         Ok(states.iter().map(|(nid, state)| (*nid, read(state))).collect())
     }
 
-    /// The states after some events: at most one query, none where all are the room's current one.
-    pub(super) async fn states_after(
+    /// Those of some events, of any rooms, that a user may see.
+    pub(in crate::rooms) async fn visible_anywhere(
         &self,
-        room: &Room,
-        events: &[Arc<StoredEvent>],
-    ) -> Result<HashMap<StateNid, State>, Refusal> {
-        let mut states = HashMap::new();
-        let head = room.head();
-        if let Some(nid) = head.state.nid() {
-            states.insert(nid, head.state.clone());
+        user_id: &UserId,
+        events: Vec<Arc<StoredEvent>>,
+    ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
+        let mut by_room: HashMap<i64, Vec<_>> = HashMap::new();
+        for stored in events {
+            by_room.entry(stored.room).or_default().push(stored);
         }
-        let mut missing: Vec<StateNid> = events.iter().filter_map(|stored| stored.state).collect();
-        missing.dedup();
-        missing.retain(|nid| !states.contains_key(nid));
-        missing.sort_unstable();
-        missing.dedup();
-        if !missing.is_empty() {
-            states.extend(self.store.states(missing).await?);
+        let mut visible = Vec::new();
+        for (nid, events) in by_room {
+            if let Some(room) = self.repository.room_by_nid(nid).await? {
+                visible.extend(self.visible(user_id, &room, events).await?);
+            }
         }
-        Ok(states)
+        Ok(visible)
+    }
+
+    /// Whose events a user does not want to see (client-server API, "Ignoring users").
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn ignored_by(&self, user_id: &UserId) -> Result<HashSet<OwnedUserId>, Refusal> {
+        let data = self.store.account_data(user_id, GLOBAL, IGNORED_USERS).await?;
+        Ok(data.map(|data| ignored_users(&data.content)).unwrap_or_default())
     }
 }
 

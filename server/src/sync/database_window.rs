@@ -53,7 +53,7 @@ pub(super) async fn window(
         .filter(|m| m.membership == "join")
         .map(|m| m.room)
         .collect();
-    let rooms = sync.rooms.rooms_by_nid(&joined).await?;
+    let rooms = sync.rooms.repository.rooms_by_nid(&joined).await?;
     for membership in memberships.iter().filter(wanted) {
         let is_new = membership.position > after;
         match membership.membership.membership.as_str() {
@@ -129,7 +129,7 @@ async fn drop_ignored_invitations(
         .iter()
         .map(|outside| outside.membership.event)
         .collect();
-    let events = sync.rooms.events(&nids).await?;
+    let events = sync.rooms.repository.events(&nids).await?;
     window.outside.retain(|outside| {
         let stored = events.get(&outside.membership.event);
         let is_ignored = stored.is_some_and(|stored| ignored.contains(&stored.event.sender));
@@ -212,7 +212,10 @@ async fn fill_joined(
         joined.unread = !joined.timeline.is_empty() || joined.entire;
         if joined.entire {
             let timeline = std::mem::take(&mut joined.timeline);
-            let visible = sync.rooms.visible_end(&caller.user_id, &joined.room, timeline);
+            let visible = sync
+                .rooms
+                .visibility
+                .visible_end(&caller.user_id, &joined.room, timeline);
             let (visible, is_cut) = visible.await?;
             joined.timeline = visible;
             joined.limited |= is_cut;
@@ -278,7 +281,7 @@ async fn left_window(
         ref user_id,
         ..
     } = membership.membership;
-    let Some(leave) = sync.rooms.events(&[event]).await?.remove(&event) else {
+    let Some(leave) = sync.rooms.repository.events(&[event]).await?.remove(&event) else {
         return Ok(None);
     };
     let mut left = LeftWindow {
@@ -291,7 +294,7 @@ async fn left_window(
         return Ok(Some(left));
     };
     let before = leave.replaces;
-    let (Some(before), Some(room)) = (before, sync.rooms.room_by_nid(nid).await?) else {
+    let (Some(before), Some(room)) = (before, sync.rooms.repository.room_by_nid(nid).await?) else {
         return Ok(Some(left));
     };
     if never_joined(sync, before).await? {
@@ -323,7 +326,11 @@ async fn left_window(
         .await?
         .remove(&nid)
         .unwrap_or_default();
-    let (timeline, is_cut) = sync.rooms.visible_end(user_id, &seen.room, timeline).await?;
+    let (timeline, is_cut) = sync
+        .rooms
+        .visibility
+        .visible_end(user_id, &seen.room, timeline)
+        .await?;
     seen.timeline = timeline;
     seen.limited = start > first || is_cut;
     if seen.limited && !seen.entire {
@@ -341,7 +348,7 @@ async fn left_window(
 
 /// Whether a membership event says that somebody is not in the room.
 async fn never_joined(sync: &Sync, event: EventNid) -> Result<bool, Refusal> {
-    let before = sync.rooms.events(&[event]).await?.remove(&event);
+    let before = sync.rooms.repository.events(&[event]).await?.remove(&event);
     Ok(before.is_none_or(|before| !super::members::is_join(&before.event)))
 }
 

@@ -33,7 +33,7 @@ pub(super) fn of_those_met(
     };
     meet(&caller.user_id);
     for membership in memberships.iter().map(|stored| &stored.membership) {
-        let joined = || sync.rooms.table().get(membership.room);
+        let joined = || sync.rooms.repository.cache().get(membership.room);
         let Some(room) = (membership.membership == "join").then(joined).flatten() else {
             continue;
         };

@@ -242,7 +242,7 @@ impl<'s> Session<'s> {
             since.position,
             &self.caller,
             (shown, &filter),
-            self.sync.rooms.table(),
+            self.sync.rooms.repository.cache(),
         ) {
             Some(window) => Ok(Some(window)),
             None => self.gathered(Some(since), now).await.map(Some),
@@ -478,7 +478,8 @@ impl<'s> Session<'s> {
         } else {
             Recency::Live
         };
-        let mut view = self.sync.rooms.view(reader, events, recency).await?;
+        let rooms = &self.sync.rooms;
+        let mut view = rooms.client_events.view(reader, events, recency).await?;
         // What relates to an event stands after it, so a client that follows the room has it all unless something is left
         // out (client-server API, "Server behaviour" of aggregations).
         let joined = window.joined.values();
@@ -486,7 +487,7 @@ impl<'s> Session<'s> {
         let joined = joined.flat_map(|joined| &joined.timeline);
         let left = window.left.iter().flat_map(|left| left.timeline());
         let limited: Vec<&Arc<StoredEvent>> = joined.chain(left).collect();
-        self.sync.rooms.bundle(&mut view, reader, &limited).await?;
+        rooms.aggregations.bundle(&mut view, reader, &limited).await?;
         for (event_id, transaction_id) in &window.sent {
             view.sent_as(event_id, transaction_id);
         }

@@ -78,7 +78,7 @@ impl Asking<'_> {
         let all: Vec<EventNid> = needed.values().flatten().copied().collect();
         let loaded = match all[..] {
             [] => HashMap::new(),
-            _ => self.sync.rooms.events(&all).await?,
+            _ => self.sync.rooms.repository.events(&all).await?,
         };
         for (nid, events) in needed {
             let mut whole: Vec<_> = events
@@ -135,7 +135,7 @@ impl Asking<'_> {
         if events.len() > LOAD_WHOLE {
             events = self.sync.store.without_members(&events).await?;
         } else {
-            let loaded = self.sync.rooms.events(&events).await?;
+            let loaded = self.sync.rooms.repository.events(&events).await?;
             events.retain(|nid| {
                 loaded
                     .get(nid)

@@ -30,8 +30,14 @@ pub(super) async fn write(
 /// The shown state of a room that this server is in, the user's own membership and that of who invited.
 async fn of_local_room(sync: &Sync, membership: &StoredMembership) -> Result<String, Refusal> {
     let nid = membership.membership.event;
-    let own = sync.rooms.events(&[nid]).await?.remove(&nid);
-    let state = match (&own, sync.rooms.room_by_nid(membership.membership.room).await?) {
+    let own = sync.rooms.repository.events(&[nid]).await?.remove(&nid);
+    let state = match (
+        &own,
+        sync.rooms
+            .repository
+            .room_by_nid(membership.membership.room)
+            .await?,
+    ) {
         (_, Some(room)) => room.head().state.clone(),
         (Some(own), None) => match own.state {
             Some(nid) => sync.store.state(nid).await?,
@@ -40,7 +46,11 @@ async fn of_local_room(sync: &Sync, membership: &StoredMembership) -> Result<Str
         (None, None) => return Ok(String::new()),
     };
     let inviter = own.as_ref().map(|own| own.event.sender.clone());
-    let mut events = sync.rooms.shown_state(&state, inviter.as_deref()).await?;
+    let mut events = sync
+        .rooms
+        .summaries
+        .shown_state(&state, inviter.as_deref())
+        .await?;
     events.extend(own);
     let stripped: Vec<String> = events
         .iter()

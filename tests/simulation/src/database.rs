@@ -385,7 +385,7 @@ impl Database {
         missing
     }
 
-    /// What is missing of events that accepted ones name, as `server/src/rooms/ingest/missing.rs` finds it.
+    /// What is missing of events that accepted ones name, as `server/src/rooms/ingest/gaps.rs` finds it.
     pub(crate) fn missing_of(&self, named: impl IntoIterator<Item = OwnedEventId>) -> Vec<OwnedEventId> {
         let mut missing = Missing::of(named);
         while let Some(ids) = missing.next_generation() {

@@ -25,11 +25,12 @@ async fn create(
     State(server): State<Arc<Server>>,
     call: Call<create_alias::Request>,
 ) -> Reply<create_alias::Response> {
-    let room = server.rooms.room(&call.request.room_id).await?;
+    let room = server.rooms.repository.room(&call.request.room_id).await?;
     let creator = &call.caller.user_id;
     server
         .rooms
-        .add_alias(&call.request.room_alias, &room, creator)
+        .aliases
+        .add(&call.request.room_alias, &room, creator)
         .await?;
     Ok(Answer(create_alias::Response::new()))
 }
@@ -52,7 +53,8 @@ async fn delete(
     let user_id = &call.caller.user_id;
     server
         .rooms
-        .remove_alias(&call.request.room_alias, user_id)
+        .aliases
+        .remove(&call.request.room_alias, user_id)
         .await?;
     Ok(Answer(delete_alias::Response::new()))
 }
@@ -61,7 +63,7 @@ async fn of_room(
     State(server): State<Arc<Server>>,
     call: Call<room_aliases::Request>,
 ) -> Reply<room_aliases::Response> {
-    let room = server.rooms.room(&call.request.room_id).await?;
-    let aliases = server.rooms.aliases(&room, &call.caller.user_id).await?;
+    let room = server.rooms.repository.room(&call.request.room_id).await?;
+    let aliases = server.rooms.aliases.of_room(&room, &call.caller.user_id).await?;
     Ok(Answer(room_aliases::Response::new(aliases)))
 }

@@ -62,7 +62,7 @@ fn asked_for(server: &Server, call: Call<create_room::Request>) -> Result<NewRoo
         name: request.name,
         topic: request.topic,
         alias: alias
-            .map(|localpart| server.rooms.local_alias(localpart))
+            .map(|localpart| server.rooms.aliases.local_alias(localpart))
             .transpose()?,
         published,
         invite: request.invite,

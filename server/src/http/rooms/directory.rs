@@ -48,7 +48,8 @@ async fn list(
     }
     let page = server
         .rooms
-        .directory(&query(request.limit, request.since.as_deref())?)
+        .directory
+        .page(&query(request.limit, request.since.as_deref())?)
         .await?;
     (response.next_batch, response.prev_batch) = around(&page);
     response.total_room_count_estimate = UInt::try_from(page.total).ok();
@@ -82,7 +83,7 @@ async fn search(
     }
     let mut asked = query(request.limit, request.since.as_deref())?;
     (asked.term, asked.room_types) = (term, room_types);
-    let page = server.rooms.directory(&asked).await?;
+    let page = server.rooms.directory.page(&asked).await?;
     (response.next_batch, response.prev_batch) = around(&page);
     response.total_room_count_estimate = UInt::try_from(page.total).ok();
     response.chunk = page.rooms.into_iter().map(PublicRoomsChunk::from).collect();
@@ -93,8 +94,8 @@ async fn visibility(
     State(server): State<Arc<Server>>,
     call: Call<get_room_visibility::Request>,
 ) -> Reply<get_room_visibility::Response> {
-    let room = server.rooms.room(&call.request.room_id).await?;
-    let visibility = if server.rooms.is_published(&room).await? {
+    let room = server.rooms.repository.room(&call.request.room_id).await?;
+    let visibility = if server.rooms.directory.is_published(&room).await? {
         Visibility::Public
     } else {
         Visibility::Private
@@ -106,10 +107,11 @@ async fn set_visibility(
     State(server): State<Arc<Server>>,
     call: Call<set_room_visibility::Request>,
 ) -> Reply<set_room_visibility::Response> {
-    let room = server.rooms.room(&call.request.room_id).await?;
+    let room = server.rooms.repository.room(&call.request.room_id).await?;
     let published = call.request.visibility == Visibility::Public;
     server
         .rooms
+        .directory
         .publish(&room, &call.caller.user_id, published)
         .await?;
     Ok(Answer(set_room_visibility::Response::new()))

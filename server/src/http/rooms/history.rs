@@ -36,7 +36,7 @@ async fn messages(
     call: Call<get_messages::Request>,
 ) -> Result<Written, ApiError> {
     let (request, caller) = (call.request, call.caller);
-    let room = server.rooms.room_to_read(&request.room_id).await?;
+    let room = server.rooms.repository.room_to_read(&request.room_id).await?;
     let filter = wanted(&request.filter);
     let asked = PageRequest {
         from: request.from.as_deref().map(token).transpose()?,
@@ -51,6 +51,7 @@ async fn messages(
     let events = page.chunk.iter().map(|seen| &seen.stored).chain(&page.state);
     let view = server
         .rooms
+        .client_events
         .view(reader(&caller), events, Recency::Stored)
         .await?;
     let mut body = Written::new();
@@ -70,7 +71,7 @@ async fn context(
     call: Call<get_context::Request>,
 ) -> Result<Written, ApiError> {
     let (request, caller) = (call.request, call.caller);
-    let room = server.rooms.room_to_read(&request.room_id).await?;
+    let room = server.rooms.repository.room_to_read(&request.room_id).await?;
     let filter = wanted(&request.filter);
     let context = server
         .peers
@@ -91,6 +92,7 @@ async fn context(
     let events = around.map(|seen| &seen.stored).chain(&context.state);
     let view = server
         .rooms
+        .client_events
         .view(reader(&caller), events, Recency::Stored)
         .await?;
     let mut body = Written::new();
@@ -111,6 +113,7 @@ async fn event(
     let missing = |_| Refusal::not_found("there is no such event, or you may not see it");
     let room = server
         .rooms
+        .repository
         .room_to_read(&request.room_id)
         .await
         .map_err(missing)?;
@@ -120,6 +123,7 @@ async fn event(
         .await?;
     let view = server
         .rooms
+        .client_events
         .view(reader(&caller), [&stored], Recency::Stored)
         .await?;
     let mut body = String::new();
@@ -132,7 +136,7 @@ async fn event_by_timestamp(
     call: Call<get_event_by_timestamp::Request>,
 ) -> Reply<get_event_by_timestamp::Response> {
     let (request, caller) = (call.request, call.caller);
-    let room = server.rooms.room_to_read(&request.room_id).await?;
+    let room = server.rooms.repository.room_to_read(&request.room_id).await?;
     let found = server
         .peers
         .event_at_time(

@@ -37,7 +37,11 @@ async fn joined(
     State(server): State<Arc<Server>>,
     call: Call<joined_rooms::Request>,
 ) -> Reply<joined_rooms::Response> {
-    let rooms = server.rooms.joined_rooms(&call.caller.user_id).await?;
+    let rooms = server
+        .rooms
+        .memberships
+        .joined_rooms(&call.caller.user_id)
+        .await?;
     Ok(Answer(joined_rooms::Response::new(rooms)))
 }
 
@@ -93,7 +97,7 @@ async fn invite(
     let invite_user::InvitationRecipient::UserId(invited) = call.request.recipient else {
         return Err(Refusal::invalid("this server invites by user id only").into());
     };
-    let room = server.rooms.room(&call.request.room_id).await?;
+    let room = server.rooms.repository.room(&call.request.room_id).await?;
     let sender = &call.caller.user_id;
     server
         .peers
@@ -118,7 +122,11 @@ async fn forget(
     call: Call<forget_room::Request>,
 ) -> Reply<forget_room::Response> {
     let user_id = &call.caller.user_id;
-    server.rooms.forget(&call.request.room_id, user_id).await?;
+    server
+        .rooms
+        .memberships
+        .forget(&call.request.room_id, user_id)
+        .await?;
     Ok(Answer(forget_room::Response::new()))
 }
 
@@ -127,10 +135,11 @@ async fn kick(
     call: Call<kick_user::Request>,
 ) -> Reply<kick_user::Response> {
     let request = call.request;
-    let room = server.rooms.room(&request.room_id).await?;
+    let room = server.rooms.repository.room(&request.room_id).await?;
     let sender = &call.caller.user_id;
     server
         .rooms
+        .memberships
         .kick(&room, sender, &request.user_id, request.reason)
         .await?;
     Ok(Answer(kick_user::Response::new()))
@@ -138,10 +147,11 @@ async fn kick(
 
 async fn ban(State(server): State<Arc<Server>>, call: Call<ban_user::Request>) -> Reply<ban_user::Response> {
     let request = call.request;
-    let room = server.rooms.room(&request.room_id).await?;
+    let room = server.rooms.repository.room(&request.room_id).await?;
     let sender = &call.caller.user_id;
     server
         .rooms
+        .memberships
         .ban(&room, sender, &request.user_id, request.reason)
         .await?;
     Ok(Answer(ban_user::Response::new()))
@@ -152,10 +162,11 @@ async fn unban(
     call: Call<unban_user::Request>,
 ) -> Reply<unban_user::Response> {
     let request = call.request;
-    let room = server.rooms.room(&request.room_id).await?;
+    let room = server.rooms.repository.room(&request.room_id).await?;
     let sender = &call.caller.user_id;
     server
         .rooms
+        .memberships
         .unban(&room, sender, &request.user_id, request.reason)
         .await?;
     Ok(Answer(unban_user::Response::new()))

@@ -83,9 +83,13 @@ async fn related(
     room_id: &OwnedRoomId,
     asked: RelationsRequest<'_>,
 ) -> Result<Written, Refusal> {
-    let room = server.rooms.room_to_read(room_id).await?;
+    let room = server.rooms.repository.room_to_read(room_id).await?;
     let (from, recurse) = (asked.from, asked.recurse);
-    let related = server.rooms.related(&caller.user_id, &room, asked).await?;
+    let related = server
+        .rooms
+        .timeline
+        .related(&caller.user_id, &room, asked)
+        .await?;
     let mut body = written(server, caller, &related).await?;
     if let Some(from) = from {
         body.text("prev_batch", &from.to_string());
@@ -101,12 +105,13 @@ async fn threads(
     call: Call<get_threads::Request>,
 ) -> Result<Written, ApiError> {
     let (request, caller) = (call.request, call.caller);
-    let room = server.rooms.room_to_read(&request.room_id).await?;
+    let room = server.rooms.repository.room_to_read(&request.room_id).await?;
     let from = request.from.as_deref().map(token).transpose()?;
     let participated = request.include == get_threads::IncludeThreads::Participated;
     let limit = request.limit.map_or(DEFAULT_EVENTS, count);
     let roots = server
         .rooms
+        .timeline
         .threads(&caller.user_id, &room, participated, from, limit)
         .await?;
     Ok(written(&server, &caller, &roots).await?.finish())
@@ -115,7 +120,11 @@ async fn threads(
 /// The fields that every list of related events has.
 async fn written(server: &Server, caller: &Caller, related: &Related) -> Result<Written, Refusal> {
     let events = related.chunk.iter().map(|seen| &seen.stored);
-    let view = server.rooms.view(reader(caller), events, Recency::Stored).await?;
+    let view = server
+        .rooms
+        .client_events
+        .view(reader(caller), events, Recency::Stored)
+        .await?;
     let mut body = Written::new();
     body.events("chunk", &view, &related.chunk);
     if let Some(next) = related.next {

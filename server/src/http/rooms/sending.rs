@@ -48,12 +48,13 @@ async fn send(
 ) -> Sent<send_message_event::Response> {
     let (request, caller) = (call.request, call.caller);
     let unanswered = server.sync.sending(&caller);
-    let room = server.rooms.room(&request.room_id).await?;
+    let room = server.rooms.repository.room(&request.room_id).await?;
     let content = content(request.body.json().get())?;
     let event_type = request.event_type.to_string();
     let transaction = sending(&caller, &room, &event_type, request.txn_id.as_str());
     let stored = server
         .rooms
+        .appender
         .send(&room, &caller.user_id, &event_type, content, Some(&transaction))
         .await?;
     let answer = Answer(send_message_event::Response::new(stored.event.id.clone()));
@@ -66,7 +67,7 @@ async fn redact(
 ) -> Sent<redact_event::Response> {
     let (request, caller) = (call.request, call.caller);
     let unanswered = server.sync.sending(&caller);
-    let room = server.rooms.room(&request.room_id).await?;
+    let room = server.rooms.repository.room(&request.room_id).await?;
     let content = match &request.reason {
         Some(reason) => Content::of(&json!({ "reason": reason })).map_err(Refusal::internal)?,
         None => Content::empty(),
@@ -75,6 +76,7 @@ async fn redact(
     let transaction = transaction(&caller, scope, request.txn_id.as_str());
     let stored = server
         .rooms
+        .appender
         .redact(
             &room,
             &caller.user_id,
@@ -92,7 +94,7 @@ async fn set_state(
     call: Call<send_state_event::Request>,
 ) -> Reply<send_state_event::Response> {
     let (request, caller) = (call.request, call.caller);
-    let room = server.rooms.room(&request.room_id).await?;
+    let room = server.rooms.repository.room(&request.room_id).await?;
     let content = content(request.body.json().get())?;
     let event_type = request.event_type.to_string();
     if let Some(budget) = membership_budget(&event_type, &content) {
@@ -100,6 +102,7 @@ async fn set_state(
     }
     let stored = server
         .rooms
+        .state_sender
         .set_state(&room, &caller.user_id, &event_type, &request.state_key, content)
         .await?;
     Ok(Answer(send_state_event::Response::new(stored.event.id.clone())))

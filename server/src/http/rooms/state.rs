@@ -41,10 +41,19 @@ async fn state(
     State(server): State<Arc<Server>>,
     call: Call<get_state::Request>,
 ) -> Result<Written, ApiError> {
-    let room = server.rooms.room_to_read(&call.request.room_id).await?;
-    let events = server.rooms.all_state(&call.caller.user_id, &room).await?;
+    let room = server
+        .rooms
+        .repository
+        .room_to_read(&call.request.room_id)
+        .await?;
+    let events = server
+        .rooms
+        .state_reader
+        .all_state(&call.caller.user_id, &room)
+        .await?;
     let view = server
         .rooms
+        .client_events
         .view(reader(&call.caller), &events, Recency::Live)
         .await?;
     let mut body = String::new();
@@ -57,10 +66,11 @@ async fn state_event(
     call: Call<get_state_event::Request>,
 ) -> Result<Written, ApiError> {
     let (request, caller) = (call.request, call.caller);
-    let room = server.rooms.room_to_read(&request.room_id).await?;
+    let room = server.rooms.repository.room_to_read(&request.room_id).await?;
     let event_type = request.event_type.to_string();
     let stored = server
         .rooms
+        .state_reader
         .one_state_event(&caller.user_id, &room, &event_type, &request.state_key)
         .await?;
     if request.format != get_state_event::StateEventFormat::Event {
@@ -68,6 +78,7 @@ async fn state_event(
     }
     let view = server
         .rooms
+        .client_events
         .view(reader(&caller), [&stored], Recency::Stored)
         .await?;
     let mut body = String::new();
@@ -80,11 +91,12 @@ async fn members(
     call: Call<get_members::Request>,
 ) -> Result<Written, ApiError> {
     let (request, caller) = (call.request, call.caller);
-    let room = server.rooms.room_to_read(&request.room_id).await?;
+    let room = server.rooms.repository.room_to_read(&request.room_id).await?;
     let at = request.at.as_deref().map(token).transpose()?;
     let (membership, not_membership) = (request.membership, request.not_membership);
     let events = server
         .rooms
+        .state_reader
         .member_events(
             &caller.user_id,
             &room,
@@ -93,7 +105,11 @@ async fn members(
             not_membership.as_ref().map(AsRef::as_ref),
         )
         .await?;
-    let view = server.rooms.view(reader(&caller), &events, Recency::Live).await?;
+    let view = server
+        .rooms
+        .client_events
+        .view(reader(&caller), &events, Recency::Live)
+        .await?;
     let mut body = Written::new();
     body.state("chunk", &view, &events);
     Ok(body.finish())
@@ -103,8 +119,16 @@ async fn joined_members(
     State(server): State<Arc<Server>>,
     call: Call<get_joined_members::Request>,
 ) -> Reply<get_joined_members::Response> {
-    let room = server.rooms.room_to_read(&call.request.room_id).await?;
-    let members = server.rooms.joined_members(&call.caller.user_id, &room).await?;
+    let room = server
+        .rooms
+        .repository
+        .room_to_read(&call.request.room_id)
+        .await?;
+    let members = server
+        .rooms
+        .state_reader
+        .joined_members(&call.caller.user_id, &room)
+        .await?;
     let joined: BTreeMap<_, _> = members
         .into_iter()
         .map(|(user_id, profile)| {

@@ -20,10 +20,11 @@ async fn upgrade(
 ) -> Reply<upgrade_room::Response> {
     let request = call.request;
     let version = version(Some(&request.new_version))?;
-    let old = server.rooms.room(&request.room_id).await?;
+    let old = server.rooms.repository.room(&request.room_id).await?;
     let user_id = &call.caller.user_id;
     let new = server
         .rooms
+        .upgrade
         .upgrade(&old, user_id, version, request.additional_creators)
         .await?;
     Ok(Answer(upgrade_room::Response::new(new.room_id.clone())))

@@ -187,9 +187,11 @@ pub(in crate::http) async fn perform(server: &Arc<Server>, caller: &Caller, fram
         } => {
             let timeout = typing.then(|| Duration::from_millis(timeout.unwrap_or(DEFAULT_TYPING_MS)));
             let set = async {
-                server
-                    .typing
-                    .set(&server.rooms.room(&room_id).await?, &caller.user_id, timeout)
+                server.typing.set(
+                    &server.rooms.repository.room(&room_id).await?,
+                    &caller.user_id,
+                    timeout,
+                )
             };
             match Box::pin(set).await {
                 Ok(()) => Outcome::Silent,
@@ -212,12 +214,13 @@ async fn send(
     txn_id: &str,
     body: Option<&RawValue>,
 ) -> Result<OwnedEventId, Refusal> {
-    let room = server.rooms.room(room_id).await?;
+    let room = server.rooms.repository.room(room_id).await?;
     let transaction = sending(caller, &room, event_type, txn_id);
     let body = body.ok_or_else(|| Refusal::BadJson("a message needs content".into()))?;
     let content = content(body.get())?;
     let stored = server
         .rooms
+        .appender
         .send(&room, &caller.user_id, event_type, content, Some(&transaction))
         .await?;
     Ok(stored.event.id.clone())

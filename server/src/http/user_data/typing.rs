@@ -39,7 +39,7 @@ async fn set(
 ) -> Reply<create_typing_event::Response> {
     let (Completed { request, .. }, caller) = (call.request, call.caller);
     check_own(&caller, &request.user_id)?;
-    let room = server.rooms.room(&request.room_id).await?;
+    let room = server.rooms.repository.room(&request.room_id).await?;
     let timeout = match request.state {
         create_typing_event::Typing::Yes(info) => Some(info.timeout),
         create_typing_event::Typing::No => None,

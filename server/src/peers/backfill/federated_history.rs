@@ -27,7 +27,7 @@ impl Peers {
     /// A page of a room's timeline. Where it reaches a gap, what is missing is fetched from others.
     ///
     /// # Errors
-    /// Those of [`Rooms::messages`](crate::rooms::Rooms::messages). That nobody fills a gap is no error: what lies beyond is
+    /// Those of [`TimelineReader::messages`](crate::rooms::TimelineReader::messages). That nobody fills a gap is no error: what lies beyond is
     /// read all the same, and where nothing does, history ends there for now.
     pub async fn messages(
         self: &Arc<Self>,
@@ -35,7 +35,11 @@ impl Peers {
         room: &Arc<Room>,
         request: PageRequest<'_>,
     ) -> Result<Page, Refusal> {
-        let mut page = self.rooms.messages(user_id, room, request.clone()).await?;
+        let mut page = self
+            .rooms
+            .timeline
+            .messages(user_id, room, request.clone())
+            .await?;
         let (mut fetched, deadline) = (0, Instant::now() + PATIENCE);
         while let Some(gap) = page.gap.take() {
             fetched += 1;
@@ -52,7 +56,7 @@ impl Peers {
                 passing: (!is_filled).then_some(gap.before),
                 ..request.clone()
             };
-            page.go_on_with(self.rooms.messages(user_id, room, next).await?);
+            page.go_on_with(self.rooms.timeline.messages(user_id, room, next).await?);
         }
         Ok(page)
     }
@@ -60,7 +64,7 @@ impl Peers {
     /// An event with up to `limit` events around it.
     ///
     /// # Errors
-    /// Those of [`Rooms::context`](crate::rooms::Rooms::context).
+    /// Those of [`TimelineReader::context`](crate::rooms::TimelineReader::context).
     pub async fn context(
         self: &Arc<Self>,
         user_id: &UserId,
@@ -74,6 +78,7 @@ impl Peers {
         let deadline = Instant::now() + PATIENCE;
         let around = || {
             self.rooms
+                .timeline
                 .context(user_id, room, event_id, limit, wanted, lazy_members)
         };
         let context = around().await?;
@@ -93,13 +98,13 @@ impl Peers {
         room: &Arc<Room>,
         event_id: &EventId,
     ) -> Result<Seen, Refusal> {
-        let missing = match self.rooms.visible_event(user_id, room, event_id).await {
+        let missing = match self.rooms.timeline.visible_event(user_id, room, event_id).await {
             Err(Refusal::NotFound(missing)) => missing,
             found => return found,
         };
         let deadline = Instant::now() + PATIENCE;
-        if self.rooms.may_read(user_id, room).await? && self.reach(room, event_id, deadline).await? {
-            return self.rooms.visible_event(user_id, room, event_id).await;
+        if self.rooms.timeline.may_read(user_id, room).await? && self.reach(room, event_id, deadline).await? {
+            return self.rooms.timeline.visible_event(user_id, room, event_id).await;
         }
         Err(Refusal::NotFound(missing))
     }
@@ -115,7 +120,11 @@ impl Peers {
         time_ms: u64,
         direction: Direction,
     ) -> Result<Seen, Refusal> {
-        let here = self.rooms.event_at_time(user_id, room, time_ms, direction).await;
+        let here = self
+            .rooms
+            .timeline
+            .event_at_time(user_id, room, time_ms, direction)
+            .await;
         let at_the_edge = match &here {
             Err(Refusal::NotFound(_)) => true,
             Err(_) => false,

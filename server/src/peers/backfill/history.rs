@@ -33,7 +33,7 @@ impl Peers {
     /// # Errors
     /// When the database fails.
     pub(in crate::peers) async fn newest_gap(&self, room: &Room) -> Result<Option<Gap>, Refusal> {
-        self.rooms.gap_back_from(room, Place(i64::MAX)).await
+        self.rooms.gaps.gap_back_from(room, Place(i64::MAX)).await
     }
 
     /// Fetches a page of what is missing in a gap, so that clients can read on: by a task of its own, which goes on when the
@@ -75,7 +75,7 @@ impl Peers {
     }
 
     async fn fetch_page(&self, room: &Arc<Room>, gap: &Gap) -> Result<bool, Refusal> {
-        let (begun, gap) = match self.rooms.gap_back_from(room, gap.before).await? {
+        let (begun, gap) = match self.rooms.gaps.gap_back_from(room, gap.before).await? {
             Some(now) if now.before == gap.before => (std::time::Instant::now(), now),
             // Somebody else has fetched it meanwhile.
             _ => return Ok(true),
@@ -121,8 +121,8 @@ impl Peers {
                 }
                 Effect::TakeIn(offers) => {
                     let past = offers.into_iter().map(|offer| past_of(offer, &mut states));
-                    let turn = self.rooms.ingest_lock(&room.room_id).await;
-                    let taken = self.rooms.take_in_past(&turn, room, &gap, past.collect());
+                    let turn = self.rooms.ingest_locks.lock(&room.room_id).await;
+                    let taken = self.rooms.ingest.ingest_page(&turn, room, &gap, past.collect());
                     page.taken(taken.await?)
                 }
                 Effect::Filled => return Ok(true),
@@ -173,7 +173,7 @@ impl Peers {
             } else {
                 Place(gap.before.0 - 1)
             };
-            match self.rooms.gap_back_from(room, from).await? {
+            match self.rooms.gaps.gap_back_from(room, from).await? {
                 Some(next) => gap = next,
                 None => break,
             }

@@ -132,7 +132,7 @@ impl Peers {
         ids: &BTreeSet<OwnedEventId>,
     ) -> Result<Here, Refusal> {
         let mut here = Here::default();
-        let at_gaps = self.rooms.missing_at_gaps(room).await?;
+        let at_gaps = self.rooms.gaps.missing_at_gaps(room).await?;
         here.at_gaps
             .extend(at_gaps.into_iter().filter(|id| ids.contains(id)));
         let ids = ids.iter().map(ToString::to_string).collect();
@@ -218,7 +218,7 @@ impl Peers {
             .filter(|target| target.event.id == offer.event.id)
             .unwrap_or_else(|| Incoming::live(offer.event));
         if let Some(told) = offer.told {
-            match self.rooms.state_from(drive.room.nid, &told).await {
+            match self.rooms.join_importer.state_of(drive.room.nid, &told).await {
                 Ok(before) => incoming.before = Some(before),
                 Err(Refusal::Forbidden(_)) => return Ok(None),
                 Err(refusal) => return Err(refusal),

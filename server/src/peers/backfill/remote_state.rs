@@ -144,12 +144,12 @@ impl Peers {
             tracing::debug!(%peer, room = %room.room_id, "a state that differs from one that is another here");
             return self.whole_state_at(room, peer, at).await;
         }
-        self.rooms.state_from(room.nid, &told.state).await
+        self.rooms.join_importer.state_of(room.nid, &told.state).await
     }
 
     async fn whole_state_at(&self, room: &Room, peer: &ServerName, at: &EventId) -> Result<State, Refusal> {
         let told = self.ask_state(room, peer, at, None).await?;
-        self.rooms.state_from(room.nid, &told.state).await
+        self.rooms.join_importer.state_of(room.nid, &told.state).await
     }
 
     /// Asks for a state and keeps its events. What comes back are those that are the state, or that differ.
@@ -320,9 +320,10 @@ impl Peers {
         room: i64,
         events: Vec<Arc<Event>>,
     ) -> Result<(), Refusal> {
-        let turn = self.rooms.ingest_lock(format.room_id).await;
+        let turn = self.rooms.ingest_locks.lock(format.room_id).await;
         self.rooms
-            .keep_outliers(&turn, room, format.version, events)
+            .outliers
+            .store_all(&turn, room, format.version, events)
             .await
     }
 }

@@ -100,7 +100,7 @@ impl Peers {
         };
         let permit = self.replicas.permits.acquire(first.clone()).await;
         let _permit = permit.map_err(|_| Refusal::Unavailable(format!("too much of {first} waits")))?;
-        let Some(gap) = self.rooms.gap_back_from(&room, from).await? else {
+        let Some(gap) = self.rooms.gaps.gap_back_from(&room, from).await? else {
             return Ok(Ended::Whole);
         };
         match self.backfill(&room, &gap).await {

@@ -91,18 +91,22 @@ impl Peers {
         via: Vec<OwnedServerName>,
     ) -> Result<(RoomSummary, Option<Membership>), Refusal> {
         let unknown = || Refusal::not_found("no server is known that knows that room");
-        let here = match self.rooms.room_named(name).await {
+        let here = match self.rooms.repository.room_named(name).await {
             Ok(room) => self.present(&room.room_id).await?,
             Err(Refusal::NotFound(_)) => None,
             Err(refusal) => return Err(refusal),
         };
         if let Some(room) = here {
-            return self.rooms.preview(&room, user_id).await;
+            return self.rooms.previews.preview(&room, user_id).await;
         }
         // Strangers do not make this server ask others.
         let asking = user_id.ok_or_else(unknown)?;
         let (room_id, via) = self.locate(name, via).await?;
-        let membership = self.rooms.membership_outside(&room_id, asking).await?;
+        let membership = self
+            .rooms
+            .remote_memberships
+            .stored_membership(&room_id, asking)
+            .await?;
         let mut walk = Walk::new(user_id, false);
         let room = self.tree_room(&mut walk, &room_id, &via).await?;
         let membership = membership.and_then(|(stored, _)| stored.membership.membership.parse().ok());
@@ -166,8 +170,13 @@ impl Peers {
         via: &[OwnedServerName],
     ) -> Result<Option<TreeRoom>, Refusal> {
         if let Some(room) = self.present(room_id).await? {
-            return match self.rooms.may_preview(&room, walk.user_id).await? {
-                true => self.rooms.tree_room(&room, walk.suggested_only).await.map(Some),
+            return match self.rooms.previews.may_preview(&room, walk.user_id).await? {
+                true => self
+                    .rooms
+                    .previews
+                    .space_room(&room, walk.suggested_only)
+                    .await
+                    .map(Some),
                 false => Ok(None),
             };
         }
@@ -230,7 +239,11 @@ impl Peers {
             _ => {}
         }
         let Some(user_id) = user_id else { return Ok(false) };
-        let outside = self.rooms.membership_outside(&summary.room_id, user_id).await?;
+        let outside = self
+            .rooms
+            .remote_memberships
+            .stored_membership(&summary.room_id, user_id)
+            .await?;
         if outside.is_some_and(|(stored, _)| stored.membership.membership == "invite") {
             return Ok(true);
         }
@@ -255,7 +268,8 @@ impl Peers {
         room: &crate::rooms::Room,
         peer: &ServerName,
     ) -> Result<bool, Refusal> {
-        Ok(self.rooms.admits(room, peer).await? && self.rooms.may_preview_from(room, peer).await?)
+        Ok(self.rooms.repository.admits(room, peer).await?
+            && self.rooms.previews.may_preview_from(room, peer).await?)
     }
 }
 

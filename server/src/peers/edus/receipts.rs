@@ -40,7 +40,7 @@ impl Peers {
         let mut admitting = BTreeSet::new();
         for room_id in rooms {
             if let Some(room) = self.present(&room_id).await?
-                && self.rooms.admits(&room, peer).await?
+                && self.rooms.repository.admits(&room, peer).await?
             {
                 admitting.insert(room_id);
             }

@@ -240,7 +240,7 @@ impl Peers {
 
     /// A room that is not in memory has nobody who is listening.
     fn heard_typing(&self, typing: &datagram::Typing) -> bool {
-        let Some(room) = self.rooms.table().named(&typing.room_id) else {
+        let Some(room) = self.rooms.repository.cache().named(&typing.room_id) else {
             return true;
         };
         let lifetime = Duration::from_millis(typing.lifetime_ms.into());

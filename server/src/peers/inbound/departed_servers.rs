@@ -69,7 +69,7 @@ impl Peers {
             let Some(ended) = self.store.interest_ended(room.nid, peer).await? else {
                 continue;
             };
-            if self.rooms.admits(&room, peer).await? {
+            if self.rooms.repository.admits(&room, peer).await? {
                 let extremities = self.ends_in(&room, peer, ended).await?;
                 ends.push(RoomExtremities { room_id, extremities });
             }
@@ -99,7 +99,7 @@ impl Peers {
             .filter(is_of_then)
             .map(|member| member.membership.event)
             .collect();
-        let users = self.rooms.events(&users).await?;
+        let users = self.rooms.repository.events(&users).await?;
         let all = last
             .iter()
             .chain(users.values())

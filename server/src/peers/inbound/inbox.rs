@@ -403,7 +403,7 @@ impl Peers {
         let names: BTreeSet<OwnedServerName> = rows.iter().map(|row| row.server_name.clone()).collect();
         let mut kept_out = BTreeSet::new();
         for name in names {
-            if !self.rooms.admits(room, &name).await? {
+            if !self.rooms.repository.admits(room, &name).await? {
                 kept_out.insert(name);
             }
         }
@@ -424,21 +424,21 @@ impl Peers {
     /// says something and is not in it is told that it has left.
     ///
     /// # Errors
-    /// Those of [`Rooms::take_in`](crate::rooms::Rooms::take_in).
+    /// Those of [`Ingest::ingest`](crate::rooms::Ingest::ingest).
     pub(in crate::peers) async fn take_in(
         &self,
         room: &Arc<Room>,
         events: Vec<Incoming>,
     ) -> Result<Vec<Taken>, Refusal> {
         // What is filled beside the inbox may bring the same events.
-        let turn = self.rooms.ingest_lock(&room.room_id).await;
+        let turn = self.rooms.ingest_locks.lock(&room.room_id).await;
         let known = Arc::clone(&room.head().servers);
         // By its log comes what a server has just said, also where that was fetched a moment before.
         let said = events
             .iter()
             .map(|incoming| incoming.inbox.map(|_| Arc::clone(&incoming.event)));
         let said: Vec<_> = said.collect();
-        let taken = self.rooms.take_in(&turn, room, events).await?;
+        let taken = self.rooms.ingest.ingest(&turn, room, events).await?;
         let head = room.head();
         for (event, taken) in said.iter().zip(&taken) {
             if let (Some(event), Some(outcome)) = (event, taken.outcome())

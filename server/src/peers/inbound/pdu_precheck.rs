@@ -52,7 +52,7 @@ impl Peers {
             rooms.entry(&item.room_id).or_default().push(number);
         }
         for (room_id, numbers) in rooms {
-            let Some(room) = self.rooms.table().named(room_id) else {
+            let Some(room) = self.rooms.repository.cache().named(room_id) else {
                 continue;
             };
             let texts = numbers.iter().filter_map(|number| items.get(*number));

@@ -36,14 +36,14 @@ impl Peers {
         for target in &others {
             self.rpc.pool_for(target.server_name())?;
         }
-        let room = self.rooms.create(request).await?;
+        let room = self.rooms.creation.create(request).await?;
         let more = || {
             is_direct
                 .then(|| ("is_direct".to_owned(), json!(true)))
                 .into_iter()
         };
         for target in others {
-            let content = self.rooms.invite_content(None, more());
+            let content = self.rooms.memberships.invite_content(None, more());
             if let Err(refusal) = self.invite_with(&room, &creator, &target, content).await {
                 tracing::warn!(room = %room.room_id, %target, %refusal, "not invited");
             }
@@ -63,9 +63,9 @@ impl Peers {
         reason: Option<String>,
     ) -> Result<(), Refusal> {
         if self.identity.is_local(target) {
-            return self.rooms.invite(room, sender, target, reason).await;
+            return self.rooms.memberships.invite(room, sender, target, reason).await;
         }
-        let content = self.rooms.invite_content(reason, None);
+        let content = self.rooms.memberships.invite_content(reason, None);
         let (peers, room) = (Arc::clone(self), Arc::clone(room));
         let (sender, target) = (sender.to_owned(), target.to_owned());
         to_the_end(async move { peers.invite_with(&room, &sender, &target, content).await }).await
@@ -81,23 +81,34 @@ impl Peers {
         content: Map<String, Value>,
     ) -> Result<(), Refusal> {
         let server = target.server_name();
-        if !self.rooms.is_federated(room).await? || !self.rooms.admits(room, server).await? {
+        if !self.rooms.repository.is_federated(room).await?
+            || !self.rooms.repository.admits(room, server).await?
+        {
             return Err(Refusal::forbidden(format!(
                 "the room does not let users of {server} in"
             )));
         }
-        let draft = self.rooms.invite_draft(room, sender, target, &content)?;
+        let draft = self
+            .rooms
+            .memberships
+            .invite_draft(room, sender, target, &content)?;
         let head = room.head();
         if head.servers.contains_key(server) {
-            return self.rooms.append(room, draft, &|_| Vec::new()).await.map(drop);
+            return self
+                .rooms
+                .appender
+                .append(room, draft, &|_| Vec::new())
+                .await
+                .map(drop);
         }
-        let event = self.rooms.propose(room, draft).await?;
+        let event = self.rooms.remote_memberships.propose(room, draft).await?;
         let call = Invite {
             room_id: room.room_id.clone(),
             version: Text::cut(room.version.as_str()),
             event: event.json.clone().into(),
             stripped_state: self
                 .rooms
+                .summaries
                 .stripped_state(room, sender)
                 .await?
                 .iter()
@@ -121,8 +132,8 @@ impl Peers {
         let mut incoming = Incoming::live(signed);
         incoming.own = true;
         let taken = {
-            let turn = self.rooms.ingest_lock(&room.room_id).await;
-            self.rooms.take_in(&turn, room, vec![incoming]).await?
+            let turn = self.rooms.ingest_locks.lock(&room.room_id).await;
+            self.rooms.ingest.ingest(&turn, room, vec![incoming]).await?
         };
         match taken.first().and_then(Taken::outcome) {
             Some(Outcome::Accepted) => {
@@ -179,9 +190,10 @@ impl Peers {
         let json = Json::from(Arc::clone(&signed.json));
         // In a room that this server is in, the event comes by the log and is judged like any other.
         if self.settled(&invite.room_id).await.map_err(refused)?.is_none() {
-            let turn = self.rooms.ingest_lock(&invite.room_id).await;
+            let turn = self.rooms.ingest_locks.lock(&invite.room_id).await;
             self.rooms
-                .outside_membership(&turn, version, signed, Some(stripped(&invite.stripped_state)))
+                .remote_memberships
+                .store_membership(&turn, version, signed, Some(stripped(&invite.stripped_state)))
                 .await
                 .map_err(refused)?;
         }
@@ -225,8 +237,11 @@ impl Peers {
             let ends = &*event.event_type == "m.room.member"
                 && matches!(Membership::of(&event), Some(Membership::Leave | Membership::Ban));
             if ends && self.is_believed(room_id, target, &row.server_name).await? {
-                let turn = self.rooms.ingest_lock(room_id).await;
-                self.rooms.outside_membership(&turn, version, event, None).await?;
+                let turn = self.rooms.ingest_locks.lock(room_id).await;
+                self.rooms
+                    .remote_memberships
+                    .store_membership(&turn, version, event, None)
+                    .await?;
             }
         }
         self.drop_rows(nids).await
@@ -240,7 +255,12 @@ impl Peers {
         user_id: &UserId,
         server_name: &ServerName,
     ) -> Result<bool, Refusal> {
-        if let Some((stored, _)) = self.rooms.membership_outside(room_id, user_id).await? {
+        if let Some((stored, _)) = self
+            .rooms
+            .remote_memberships
+            .stored_membership(room_id, user_id)
+            .await?
+        {
             let membership = &stored.membership;
             let is_open = ["invite", "knock"].contains(&&*membership.membership);
             if is_open

@@ -133,7 +133,8 @@ impl Peers {
         let max_event_bytes = max_event_bytes(&create.content);
         let event = self
             .rooms
-            .build_for_others(draft, links, version, max_event_bytes)?;
+            .remote_memberships
+            .build_event(draft, links, version, max_event_bytes)?;
         Ok(Built {
             version,
             max_event_bytes,

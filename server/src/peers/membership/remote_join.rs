@@ -74,14 +74,18 @@ impl Peers {
             room_id: &room_id,
             user_id,
             membership: Membership::Join,
-            content: self.rooms.join_content(user_id, reason, Map::new()).await?,
+            content: self
+                .rooms
+                .memberships
+                .join_content(user_id, reason, Map::new())
+                .await?,
         };
         let mut why = Refusal::not_found("no server is known that is in that room");
         for server in &servers {
             match self.join_through(server, &wish).await {
                 Ok(()) => {
                     if let Some(room) = self.present(&room_id).await? {
-                        self.rooms.settle_in(&room, user_id).await;
+                        self.rooms.settings_carry_over.carry_over(&room, user_id).await;
                     }
                     return Ok(room_id);
                 }
@@ -102,7 +106,7 @@ impl Peers {
         let Some(room) = self.present(room_id).await? else {
             return Ok(false);
         };
-        match self.rooms.join(&room, user_id, reason.clone()).await {
+        match self.rooms.memberships.join(&room, user_id, reason.clone()).await {
             Ok(()) => Ok(true),
             Err(Refusal::UnableToAuthoriseJoin(_)) if room.head().servers.len() > 1 => Ok(false),
             Err(refusal) => Err(refusal),
@@ -122,7 +126,7 @@ impl Peers {
     ) -> Result<OwnedRoomId, Refusal> {
         let (room_id, via) = self.locate(name, via).await?;
         if let Some(room) = self.settled(&room_id).await? {
-            self.rooms.knock(&room, user_id, reason).await?;
+            self.rooms.memberships.knock(&room, user_id, reason).await?;
             return Ok(room_id);
         }
         let (peers, user_id) = (Arc::clone(self), user_id.to_owned());
@@ -132,7 +136,7 @@ impl Peers {
                 room_id: &room_id,
                 user_id: &user_id,
                 membership: Membership::Knock,
-                content: peers.rooms.knock_content(&user_id, reason).await?,
+                content: peers.rooms.memberships.knock_content(&user_id, reason).await?,
             };
             peers.step_through_any(&servers, &wish).await?;
             Ok(room_id)
@@ -152,7 +156,7 @@ impl Peers {
         reason: Option<String>,
     ) -> Result<(), Refusal> {
         if let Some(room) = self.settled(room_id).await? {
-            return self.rooms.leave(&room, user_id, reason).await;
+            return self.rooms.memberships.leave(&room, user_id, reason).await;
         }
         let peers = Arc::clone(self);
         let (room_id, user_id) = (room_id.to_owned(), user_id.to_owned());
@@ -165,7 +169,11 @@ impl Peers {
         user_id: &UserId,
         reason: Option<String>,
     ) -> Result<(), Refusal> {
-        let outside = self.rooms.membership_outside(room_id, user_id).await?;
+        let outside = self
+            .rooms
+            .remote_memberships
+            .stored_membership(room_id, user_id)
+            .await?;
         let Some((stored, version)) = outside else {
             return Err(Refusal::not_found("this server does not know that room"));
         };
@@ -189,7 +197,7 @@ impl Peers {
             Err(refusal) => {
                 tracing::info!(%room_id, %refusal, "a user leaves a room without its servers");
                 let nid = stored.membership.event;
-                let last = self.rooms.events(&[nid]).await?.remove(&nid);
+                let last = self.rooms.repository.events(&[nid]).await?.remove(&nid);
                 let last = last.ok_or_else(|| Refusal::internal("a membership without its event"))?;
                 self.leave_alone(&wish, version, &last.event).await
             }
@@ -206,7 +214,8 @@ impl Peers {
         let format = built.format();
         let number = self
             .rooms
-            .number_room(&format.room_id.to_owned(), built.version)
+            .numbers
+            .of_version(&format.room_id.to_owned(), built.version)
             .await?;
         let done = self.read_state(answer, format, number).await?;
         let join = self.accepted(server, &built, &done.event)?;
@@ -219,8 +228,8 @@ impl Peers {
             join,
         };
         let arrived = async {
-            let turn = self.rooms.ingest_lock(wish.room_id).await;
-            self.rooms.arrive(&turn, arrival).await
+            let turn = self.rooms.ingest_locks.lock(wish.room_id).await;
+            self.rooms.join_importer.import(&turn, arrival).await
         };
         let room = arrived.await.inspect_err(|refusal| {
             if matches!(refusal, Refusal::Forbidden(_)) {
@@ -286,8 +295,11 @@ impl Peers {
     ) -> Result<(), Refusal> {
         let taken = {
             // The room's servers may be faster in telling of it.
-            let turn = self.rooms.ingest_lock(&room.room_id).await;
-            self.rooms.take_in(&turn, room, vec![incoming.clone()]).await?
+            let turn = self.rooms.ingest_locks.lock(&room.room_id).await;
+            self.rooms
+                .ingest
+                .ingest(&turn, room, vec![incoming.clone()])
+                .await?
         };
         match taken.into_iter().next() {
             Some(Taken::Stored(verdict)) => {
@@ -333,9 +345,10 @@ impl Peers {
         };
         let Admission { stripped_state, .. } = self.rpc.request(server, call).await?;
         let shown = (wish.membership == Membership::Knock).then(|| stripped(&stripped_state));
-        let turn = self.rooms.ingest_lock(wish.room_id).await;
+        let turn = self.rooms.ingest_locks.lock(wish.room_id).await;
         self.rooms
-            .outside_membership(&turn, built.version, built.event, shown)
+            .remote_memberships
+            .store_membership(&turn, built.version, built.event, shown)
             .await
     }
 
@@ -351,12 +364,17 @@ impl Peers {
             auth_events: vec![last.id.clone()],
             depth: last.depth.saturating_add(1),
         };
-        let event =
-            self.rooms
-                .member_for_others(wish.room_id, wish.user_id, wish.content.clone(), links, version)?;
-        let turn = self.rooms.ingest_lock(wish.room_id).await;
+        let event = self.rooms.remote_memberships.build_member_event(
+            wish.room_id,
+            wish.user_id,
+            wish.content.clone(),
+            links,
+            version,
+        )?;
+        let turn = self.rooms.ingest_locks.lock(wish.room_id).await;
         self.rooms
-            .outside_membership(&turn, version, Arc::new(event), None)
+            .remote_memberships
+            .store_membership(&turn, version, Arc::new(event), None)
             .await
     }
 }

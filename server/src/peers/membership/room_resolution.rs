@@ -23,7 +23,7 @@ const MOST_NAMED: usize = 50;
 impl Peers {
     /// The room with this id if it is here, whether this server has a user in it or has left it.
     pub(in crate::peers) async fn replica(&self, room_id: &RoomId) -> Result<Option<Arc<Room>>, Refusal> {
-        match self.rooms.room(room_id).await {
+        match self.rooms.repository.room(room_id).await {
             Ok(room) => Ok(Some(room)),
             Err(Refusal::NotFound(_)) => Ok(None),
             Err(refusal) => Err(refusal),
@@ -91,7 +91,7 @@ impl Peers {
     ) -> Result<(OwnedRoomId, Vec<OwnedServerName>), Refusal> {
         let server_name = alias.server_name();
         if server_name == self.identity.name() {
-            let room = self.rooms.room_of_alias(alias).await?;
+            let room = self.rooms.repository.room_of_alias(alias).await?;
             let head = room.head();
             let own = &self.identity.server_name;
             let others = head.servers.keys().filter(|name| *name != own);
@@ -111,7 +111,7 @@ impl Peers {
         membership: &Membership,
     ) -> Result<Vec<OwnedServerName>, Refusal> {
         let nid = membership.event;
-        let sender = self.rooms.events(&[nid]).await?.remove(&nid);
+        let sender = self.rooms.repository.events(&[nid]).await?.remove(&nid);
         let sender = sender.map(|stored| stored.event.sender.server_name().to_owned());
         let shown = membership.stripped_state.as_deref().map(servers_in);
         Ok(sender.into_iter().chain(shown.unwrap_or_default()).collect())
@@ -125,14 +125,19 @@ impl Peers {
         user_id: &UserId,
         via: Vec<OwnedServerName>,
     ) -> Result<Vec<OwnedServerName>, Refusal> {
-        let shown = match self.rooms.membership_outside(room_id, user_id).await? {
+        let shown = match self
+            .rooms
+            .remote_memberships
+            .stored_membership(room_id, user_id)
+            .await?
+        {
             Some((stored, _)) => self.shown_with(&stored.membership).await?,
             None => Vec::new(),
         };
         let inviter = shown.first().cloned().into_iter();
         let mut preferred: Vec<_> = inviter.chain(via).chain(shown).collect();
         preferred.extend(room_id.server_name().map(ToOwned::to_owned));
-        let room = self.rooms.room(room_id).await.ok();
+        let room = self.rooms.repository.room(room_id).await.ok();
         let mut candidates = self.candidates(preferred, room.as_deref());
         candidates.truncate(MOST_SERVERS);
         Ok(candidates)

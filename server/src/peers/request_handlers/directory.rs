@@ -42,7 +42,7 @@ impl Peers {
             from: from.unwrap_or_default(),
             ..DirectoryQuery::default()
         };
-        let mut page = self.rooms.directory(&asked).await?;
+        let mut page = self.rooms.directory.page(&asked).await?;
         let mut rooms = Vec::with_capacity(page.rooms.len());
         let mut bytes = 0;
         for room in std::mem::take(&mut page.rooms) {
@@ -83,7 +83,7 @@ impl Peers {
         suggested_only: bool,
     ) -> Result<Space, Refusal> {
         let unwritable = || Refusal::internal("a room that cannot be written");
-        let top = self.rooms.tree_room(room, suggested_only).await?;
+        let top = self.rooms.previews.space_room(room, suggested_only).await?;
         let text = written(&top).ok_or_else(unwritable)?;
         if text.len() > MAX_JSON_BYTES {
             return Err(Refusal::TooLarge(
@@ -100,7 +100,7 @@ impl Peers {
                 inaccessible.push(child.room_id.clone());
                 continue;
             }
-            let child = self.rooms.tree_room(&room, suggested_only).await?;
+            let child = self.rooms.previews.space_room(&room, suggested_only).await?;
             let text = written(&child).ok_or_else(unwritable)?;
             bytes += text.len();
             if bytes > MOST_BYTES || text.len() > MAX_JSON_BYTES {

@@ -1,5 +1,5 @@
 //! Events of a room, for a server that is or was in it. Which of them it may be told, and in which form, is decided by
-//! [`Rooms::told`](crate::rooms::Rooms::told) alone.
+//! [`ServerVisibility::visible`](crate::rooms::ServerVisibility::visible) alone.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -90,9 +90,16 @@ impl Peers {
             history::Direction::Forwards => Direction::Forward,
             history::Direction::Backwards => Direction::Backward,
         };
-        let near = self.rooms.near_time(&asked.room, call.ts, direction, MOST_NEAR);
+        let near = self
+            .rooms
+            .timeline
+            .near_time(&asked.room, call.ts, direction, MOST_NEAR);
         let near = near.await.map_err(refused)?;
-        let told = self.rooms.told(&asked.room, peer, asked.audience, near).await;
+        let told = self
+            .rooms
+            .server_visibility
+            .visible(&asked.room, peer, asked.audience, near)
+            .await;
         let told = told.map_err(refused)?;
         let nearest = told.first().ok_or_else(|| {
             refused(Refusal::not_found(
@@ -113,7 +120,11 @@ impl Peers {
         events: Vec<Arc<StoredEvent>>,
         parts: &Parts,
     ) -> Result<(), Refused> {
-        let told = self.rooms.told(&asked.room, peer, asked.audience, events).await;
+        let told = self
+            .rooms
+            .server_visibility
+            .visible(&asked.room, peer, asked.audience, events)
+            .await;
         self.give(&told.map_err(refused)?, &mut BTreeSet::new(), parts)
             .await
     }

@@ -77,9 +77,12 @@ impl Peers {
 
     async fn template_of(&self, room: &Arc<Room>, call: &MakeMembership) -> Result<Template, Refusal> {
         let wanted = wanted(call.membership);
-        self.rooms.may_ask(room, &call.user_id, wanted).await?;
+        self.rooms
+            .join_rules
+            .check_request(room, &call.user_id, wanted)
+            .await?;
         let authorised_by = match call.membership {
-            Membership::Join => self.rooms.authoriser(room, &call.user_id).await?,
+            Membership::Join => self.rooms.join_rules.authoriser(room, &call.user_id).await?,
             _ => None,
         };
         let mut content = json!({ "membership": wanted.as_str() });
@@ -102,7 +105,7 @@ impl Peers {
             .chain([&create])
             .filter_map(|slot| head.state.get(&slot.hash()))
             .collect();
-        let events = self.rooms.events(&nids).await?;
+        let events = self.rooms.repository.events(&nids).await?;
         let create = head.state.get(&create.hash()).and_then(|nid| events.get(&nid));
         let create = create.ok_or_else(|| Refusal::internal("a room without a create event"))?;
         let named = slots
@@ -134,10 +137,11 @@ impl Peers {
             .verify(&json, RoomFormat::of(&room))
             .map_err(invalid)?;
         let taken = {
-            let turn = self.rooms.ingest_lock(&room.room_id).await;
+            let turn = self.rooms.ingest_locks.lock(&room.room_id).await;
             let incoming = vec![Incoming::live(Arc::clone(&event))];
             self.rooms
-                .take_in(&turn, &room, incoming)
+                .ingest
+                .ingest(&turn, &room, incoming)
                 .await
                 .map_err(refused)?
         };
@@ -165,7 +169,7 @@ impl Peers {
                 admission.state = self.give_room(&room, peer, &event, parts).await?;
             }
             Some(visibility::Membership::Knock) => {
-                let shown = self.rooms.stripped_state(&room, &event.sender).await;
+                let shown = self.rooms.summaries.stripped_state(&room, &event.sender).await;
                 let shown = shown.map_err(refused)?;
                 admission.stripped_state = shown.iter().map(|json| Json::from(&**json)).collect();
             }
@@ -205,6 +209,7 @@ impl Peers {
         }
         // Whether the user is where the join rule says is known to this server alone: the signature says so to others.
         self.rooms
+            .join_rules
             .authoriser(room, &event.sender)
             .await
             .map_err(refused)?;

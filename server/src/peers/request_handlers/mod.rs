@@ -109,7 +109,7 @@ impl Peers {
 
     /// Checks that a room's server ACL lets a peer take part.
     async fn check_admitted(&self, peer: &ServerName, room: &Room) -> Result<(), Refused> {
-        if self.rooms.admits(room, peer).await.map_err(refused)? {
+        if self.rooms.repository.admits(room, peer).await.map_err(refused)? {
             return Ok(());
         }
         Err(Refused::new(
@@ -121,8 +121,13 @@ impl Peers {
     /// A room that a peer may be told of: it has or had a user there, and the room's server ACL does not keep it out.
     async fn room_for(&self, peer: &ServerName, room_id: &RoomId) -> Result<Asked, Refused> {
         let unknown = || Refused::new(RefusedCode::NotFound, "your server is not in that room");
-        let room = self.rooms.room(room_id).await.map_err(|_| unknown())?;
-        let audience = self.rooms.audience(&room, peer).await.map_err(refused)?;
+        let room = self.rooms.repository.room(room_id).await.map_err(|_| unknown())?;
+        let audience = self
+            .rooms
+            .server_visibility
+            .membership_of(&room, peer)
+            .await
+            .map_err(refused)?;
         let audience = audience.ok_or_else(unknown)?;
         self.check_admitted(peer, &room).await?;
         Ok(Asked { room, audience })

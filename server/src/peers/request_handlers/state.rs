@@ -101,7 +101,13 @@ impl Peers {
         let Some(at) = found.first().cloned() else {
             return Ok(None);
         };
-        if self.rooms.told(room, peer, *audience, found).await?.is_empty() {
+        if self
+            .rooms
+            .server_visibility
+            .visible(room, peer, *audience, found)
+            .await?
+            .is_empty()
+        {
             return Ok(None);
         }
         self.state_before(&at).await

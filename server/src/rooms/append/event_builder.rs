@@ -20,7 +20,7 @@ use crate::store::rooms::events::StoredEvent;
 use crate::store::rooms::notifications::NewNotification;
 use crate::store::rooms::state::NewState;
 
-use crate::rooms::cache::members::membership_of;
+use crate::rooms::repository::members::membership_of;
 
 /// Events of the state that building needs, by local number.
 pub(in crate::rooms) type Known = HashMap<EventNid, Arc<StoredEvent>>;

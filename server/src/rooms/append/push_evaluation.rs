@@ -1,20 +1,32 @@
 //! What push rules say of an event before it enters a room.
 
+use std::sync::Arc;
+
 use maru_protocol::event::Draft;
 
+use crate::identity::Identity;
+use crate::push::Push;
 use crate::push::{Facts, Sent, Verdict};
 use crate::refusal::Refusal;
-use crate::rooms::{Room, Rooms};
+use crate::rooms::{Room, RoomRepository};
 
-impl Rooms {
+/// Evaluation of push rules for the members of a room.
+#[derive(Debug)]
+pub struct PushEvaluation {
+    pub(in crate::rooms) identity: Arc<Identity>,
+    pub(in crate::rooms) push: Arc<Push>,
+    pub(in crate::rooms) repository: Arc<RoomRepository>,
+}
+
+impl PushEvaluation {
     /// Judges an event for the members of a room, by its committed state.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub(in crate::rooms) async fn judge(&self, room: &Room, draft: &Draft) -> Result<Verdict, Refusal> {
+    pub(in crate::rooms) async fn evaluate(&self, room: &Room, draft: &Draft) -> Result<Verdict, Refusal> {
         let facts = Facts::of(draft);
         let levels = if self.push.needs_power(&facts, room.nid) {
-            Some(self.power_levels(room).await?)
+            Some(self.repository.power_levels(room).await?)
         } else {
             None
         };
@@ -39,7 +51,7 @@ impl Rooms {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub(in crate::rooms) async fn judge_first(
+    pub(in crate::rooms) async fn evaluate_first_events(
         &self,
         room: i64,
         drafts: &[Draft],

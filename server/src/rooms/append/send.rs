@@ -8,11 +8,11 @@ use ruma::{EventId, OwnedEventId, UserId};
 
 use super::relation;
 use crate::refusal::Refusal;
-use crate::rooms::{Room, Rooms, Transaction};
+use crate::rooms::{Appender, Room, Transaction};
 use crate::store::log::Record;
 use crate::store::rooms::events::{Redaction, StoredEvent};
 
-impl Rooms {
+impl Appender {
     /// Sends a message event.
     ///
     /// # Errors
@@ -26,7 +26,7 @@ impl Rooms {
         transaction: Option<&Transaction>,
     ) -> Result<Arc<StoredEvent>, Refusal> {
         match event_type {
-            "m.room.create" => return Err(super::state_checks::created_once()),
+            "m.room.create" => return Err(super::send_state::created_once()),
             "m.room.redaction" => {
                 let target = redacted_by(room, &content)?;
                 return self.redact(room, sender, &target, content, transaction).await;
@@ -34,44 +34,22 @@ impl Rooms {
             _ => self.check_length(&content)?,
         }
         let draft = self.draft(room, sender, event_type, None, content);
-        self.once(transaction, || async {
-            self.check_new_annotation(room, sender, &draft.content).await?;
-            let effects = |stored: &Arc<StoredEvent>| {
-                transaction
-                    .map(|transaction| transaction.becomes(&stored.event.id, self.clock.now_ms()))
-                    .into_iter()
-                    .collect()
-            };
-            self.append(room, draft, &effects).await
-        })
-        .await
-    }
-
-    /// Sets a piece of the room's state. What is set already stays as it is.
-    ///
-    /// # Errors
-    /// What the rules or limits say.
-    pub async fn set_state(
-        &self,
-        room: &Arc<Room>,
-        sender: &UserId,
-        event_type: &str,
-        state_key: &str,
-        content: Content,
-    ) -> Result<Arc<StoredEvent>, Refusal> {
-        match event_type {
-            "m.room.create" => Err(super::state_checks::created_once()),
-            "m.room.member" => self.set_member_as_state(room, sender, state_key, content).await,
-            _ => {
-                self.check_state(room, event_type, &content).await?;
-                self.set_checked_state(room, sender, event_type, state_key, content)
-                    .await
-            }
-        }
+        self.transactions
+            .once(transaction, || async {
+                self.check_new_annotation(room, sender, &draft.content).await?;
+                let effects = |stored: &Arc<StoredEvent>| {
+                    transaction
+                        .map(|transaction| transaction.becomes(&stored.event.id, self.clock.now_ms()))
+                        .into_iter()
+                        .collect()
+                };
+                self.append(room, draft, &effects).await
+            })
+            .await
     }
 
     /// Sets state that has passed the checks of its type.
-    pub(in crate::rooms) async fn set_checked_state(
+    pub(in crate::rooms) async fn set_state(
         &self,
         room: &Arc<Room>,
         sender: &UserId,
@@ -81,6 +59,7 @@ impl Rooms {
     ) -> Result<Arc<StoredEvent>, Refusal> {
         if room.is_joined(sender) {
             let present = self
+                .repository
                 .state_event(&room.head().state, event_type, state_key)
                 .await?;
             let same = present.filter(|stored| {
@@ -108,28 +87,29 @@ impl Rooms {
     ) -> Result<Arc<StoredEvent>, Refusal> {
         let mut draft = self.draft(room, sender, "m.room.redaction", None, content);
         draft.redacts = Some(target.to_owned());
-        self.once(transaction, || async {
-            let found = self.event_in(room, target).await?;
-            self.check_may_redact(room, sender, &found).await?;
-            let emptied = Arc::new(redact(&found.event, room.version).map_err(Refusal::internal)?);
-            let effects = |stored: &Arc<StoredEvent>| {
-                let redaction = Redaction {
-                    target: found.nid,
-                    room: room.nid,
-                    event: Arc::clone(&emptied),
-                    by: stored.event.id.clone(),
+        self.transactions
+            .once(transaction, || async {
+                let found = self.event_in(room, target).await?;
+                self.check_may_redact(room, sender, &found).await?;
+                let emptied = Arc::new(redact(&found.event, room.version).map_err(Refusal::internal)?);
+                let effects = |stored: &Arc<StoredEvent>| {
+                    let redaction = Redaction {
+                        target: found.nid,
+                        room: room.nid,
+                        event: Arc::clone(&emptied),
+                        by: stored.event.id.clone(),
+                    };
+                    let becomes = transaction
+                        .map(|transaction| transaction.becomes(&stored.event.id, self.clock.now_ms()));
+                    // The transaction describes the event before it, and shares its position.
+                    becomes
+                        .into_iter()
+                        .chain([Record::Redaction(redaction)])
+                        .collect()
                 };
-                let becomes =
-                    transaction.map(|transaction| transaction.becomes(&stored.event.id, self.clock.now_ms()));
-                // The transaction describes the event before it, and shares its position.
-                becomes
-                    .into_iter()
-                    .chain([Record::Redaction(redaction)])
-                    .collect()
-            };
-            self.append(room, draft, &effects).await
-        })
-        .await
+                self.append(room, draft, &effects).await
+            })
+            .await
     }
 
     /// An event of a room.
@@ -152,7 +132,7 @@ impl Rooms {
         if target.event.sender == sender {
             return Ok(());
         }
-        let levels = self.power_levels(room).await?;
+        let levels = self.repository.power_levels(room).await?;
         if levels.for_user(sender) >= levels.redact() {
             return Ok(());
         }

@@ -13,8 +13,9 @@ use ruma::{EventId, OwnedUserId};
 use tokio::sync::OnceCell;
 
 use crate::cache::Cache;
+use crate::clock::Clock;
 use crate::refusal::Refusal;
-use crate::rooms::Rooms;
+use crate::store::Store;
 use crate::store::log::Record;
 use crate::store::rooms::events::{NewTransaction, StoredEvent};
 
@@ -72,27 +73,30 @@ impl Transaction {
     }
 }
 
-/// What is known of transactions without asking the database.
+type InFlight = OnceCell<Arc<StoredEvent>>;
+
+/// Transaction ids of clients: each makes one event, however often it is sent.
 #[derive(Debug)]
-pub(in crate::rooms) struct Transactions {
+pub struct Transactions {
+    clock: Arc<Clock>,
+    store: Arc<Store>,
     in_flight: Mutex<HashMap<Transaction, Arc<InFlight>>>,
     used: Cache<(OwnedUserId, String), Arc<UsedIds>>,
     hasher: RandomState,
 }
 
-type InFlight = OnceCell<Arc<StoredEvent>>;
-
-impl Default for Transactions {
-    fn default() -> Self {
+impl Transactions {
+    /// Transaction ids over a store, none of them in memory.
+    pub(in crate::rooms) fn new(clock: Arc<Clock>, store: Arc<Store>) -> Self {
         Self {
+            clock,
+            store,
             in_flight: Mutex::default(),
             used: Cache::new(DEVICES),
             hasher: RandomState::new(),
         }
     }
-}
 
-impl Transactions {
     /// Joins the request to others with the same id that are being done.
     fn enter<'t>(&'t self, transaction: &'t Transaction) -> Entry<'t> {
         let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
@@ -156,7 +160,7 @@ impl Drop for Entry<'_> {
     }
 }
 
-impl Rooms {
+impl Transactions {
     /// Does `work` once per transaction id: two retries at once, or one after a restart, get the first one's event.
     pub(in crate::rooms) async fn once<F, W>(
         &self,
@@ -171,7 +175,7 @@ impl Rooms {
             return work().await;
         };
         transaction.check()?;
-        let entry = self.transactions.enter(transaction);
+        let entry = self.enter(transaction);
         let event = entry.cell.get_or_try_init(|| async {
             if self.may_be_used(transaction).await?
                 && let Some(event) = self.event_of(transaction).await?
@@ -180,9 +184,7 @@ impl Rooms {
             }
             let done = work().await;
             // Noted again in case the device's ids were dropped from memory and read back meanwhile.
-            self.transactions
-                .of_device(transaction)
-                .note(self.transactions.hash(transaction));
+            self.of_device(transaction).note(self.hash(transaction));
             match done {
                 // A first attempt whose client hung up may have been stored in the meantime.
                 Err(Refusal::Internal(cause)) => {
@@ -198,21 +200,21 @@ impl Rooms {
     ///
     /// # Errors
     /// When it was not stored.
-    pub async fn forget_old_transactions(&self) -> Result<u64, Refusal> {
+    pub async fn forget_old(&self) -> Result<u64, Refusal> {
         let before = self.clock.now_ms().saturating_sub(REMEMBERED_MS);
         Ok(self.store.forget_transactions(before, FORGOTTEN_TOGETHER).await?)
     }
 
     /// Whether the id may have been used before. From now on it has been.
     async fn may_be_used(&self, transaction: &Transaction) -> Result<bool, Refusal> {
-        let ids = self.transactions.of_device(transaction);
+        let ids = self.of_device(transaction);
         ids.loaded
             .get_or_try_init(|| async {
                 let stored = self
                     .store
                     .transactions_of(&transaction.user_id, &transaction.device_id, IDS_OF_A_DEVICE)
                     .await?;
-                let hashes = stored.into_iter().map(|id| self.transactions.hasher.hash_one(id));
+                let hashes = stored.into_iter().map(|id| self.hasher.hash_one(id));
                 ids.hashes
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -220,7 +222,7 @@ impl Rooms {
                 Ok::<_, Refusal>(())
             })
             .await?;
-        Ok(ids.note(self.transactions.hash(transaction)))
+        Ok(ids.note(self.hash(transaction)))
     }
 
     /// The event that the id became, by the database.

@@ -7,12 +7,23 @@ use maru_protocol::visibility::HistoryVisibility;
 use ruma::{OwnedRoomAliasId, RoomAliasId, UserId};
 use serde_json::{Map, Value};
 
+use crate::identity::Identity;
 use crate::refusal::Refusal;
-use crate::rooms::{Room, Rooms};
+use crate::rooms::{Appender, Room, RoomRepository};
+use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::rooms::NewAlias;
 
-impl Rooms {
+/// Aliases of rooms.
+#[derive(Debug)]
+pub struct Aliases {
+    pub(in crate::rooms) identity: Arc<Identity>,
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) repository: Arc<RoomRepository>,
+    pub(in crate::rooms) appender: Arc<Appender>,
+}
+
+impl Aliases {
     /// The alias with this local part on this server.
     ///
     /// # Errors
@@ -27,24 +38,11 @@ impl Rooms {
         RoomAliasId::parse(format!("#{localpart}:{}", self.identity.name())).map_err(|_| bad())
     }
 
-    /// The room that an alias names.
-    ///
-    /// # Errors
-    /// [`Refusal::NotFound`] when it names none.
-    pub async fn room_of_alias(&self, alias: &RoomAliasId) -> Result<Arc<Room>, Refusal> {
-        let unknown = || Refusal::not_found(format!("{alias} names no room here"));
-        if alias.as_str().contains('\0') {
-            return Err(unknown());
-        }
-        let (stored, _) = self.store.room_of_alias(alias).await?.ok_or_else(unknown)?;
-        self.room_by_nid(stored.nid).await?.ok_or_else(unknown)
-    }
-
     /// Names a room.
     ///
     /// # Errors
     /// [`Refusal::AliasTaken`], or [`Refusal::Forbidden`] for somebody who is not in the room.
-    pub async fn add_alias(&self, alias: &RoomAliasId, room: &Room, creator: &UserId) -> Result<(), Refusal> {
+    pub async fn add(&self, alias: &RoomAliasId, room: &Room, creator: &UserId) -> Result<(), Refusal> {
         if alias.server_name() != self.identity.name() {
             return Err(Refusal::invalid(format!("{alias} belongs to another server")));
         }
@@ -68,15 +66,20 @@ impl Rooms {
     /// # Errors
     /// [`Refusal::NotFound`], or [`Refusal::Forbidden`] for somebody who neither made it nor may change the room's
     /// names.
-    pub async fn remove_alias(&self, alias: &RoomAliasId, user_id: &UserId) -> Result<(), Refusal> {
+    pub async fn remove(&self, alias: &RoomAliasId, user_id: &UserId) -> Result<(), Refusal> {
         let unknown = || Refusal::not_found(format!("{alias} names no room here"));
         if alias.as_str().contains('\0') {
             return Err(unknown());
         }
         let (stored, creator) = self.store.room_of_alias(alias).await?.ok_or_else(unknown)?;
-        let room = self.room_by_nid(stored.nid).await?.ok_or_else(unknown)?;
+        let room = self
+            .repository
+            .room_by_nid(stored.nid)
+            .await?
+            .ok_or_else(unknown)?;
         let may_change = room.is_joined(user_id)
             && self
+                .repository
                 .power_levels(&room)
                 .await?
                 .may_send(user_id, "m.room.canonical_alias", true);
@@ -95,25 +98,13 @@ impl Rooms {
     ///
     /// # Errors
     /// [`Refusal::Forbidden`] for others.
-    pub async fn aliases(&self, room: &Room, user_id: &UserId) -> Result<Vec<OwnedRoomAliasId>, Refusal> {
+    pub async fn of_room(&self, room: &Room, user_id: &UserId) -> Result<Vec<OwnedRoomAliasId>, Refusal> {
         if !room.is_joined(user_id)
-            && self.history_visibility(room).await? != HistoryVisibility::WorldReadable
+            && self.repository.history_visibility(room).await? != HistoryVisibility::WorldReadable
         {
             return Err(Refusal::forbidden("you are not in that room"));
         }
         Ok(self.store.aliases_of(room.nid).await?)
-    }
-
-    /// Who may see the room's history, by its committed state.
-    pub(in crate::rooms) async fn history_visibility(
-        &self,
-        room: &Room,
-    ) -> Result<HistoryVisibility, Refusal> {
-        let state = &room.head().state;
-        let event = self.state_event(state, "m.room.history_visibility", "").await?;
-        Ok(event.map_or_else(HistoryVisibility::default, |stored| {
-            HistoryVisibility::of(&stored.event)
-        }))
     }
 
     /// Removes a name from `m.room.canonical_alias`.
@@ -124,7 +115,11 @@ impl Rooms {
         user_id: &UserId,
     ) -> Result<(), Refusal> {
         let state = &room.head().state;
-        let Some(listed) = self.state_event(state, "m.room.canonical_alias", "").await? else {
+        let Some(listed) = self
+            .repository
+            .state_event(state, "m.room.canonical_alias", "")
+            .await?
+        else {
             return Ok(());
         };
         let content: Map<String, Value> = listed.event.content_as().unwrap_or_default();
@@ -132,7 +127,8 @@ impl Rooms {
             return Ok(());
         };
         let content = Content::of(&content).map_err(Refusal::internal)?;
-        self.set_checked_state(room, user_id, "m.room.canonical_alias", "", content)
+        self.appender
+            .set_state(room, user_id, "m.room.canonical_alias", "", content)
             .await?;
         Ok(())
     }

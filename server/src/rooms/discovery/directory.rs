@@ -4,12 +4,14 @@ use std::cmp::Reverse;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ruma::UserId;
 use ruma::room::RoomSummary;
 
 use crate::refusal::Refusal;
-use crate::rooms::{Room, Rooms};
+use crate::rooms::{Room, RoomRepository, Summaries};
+use crate::store::Store;
 use crate::store::rooms::StoredRoom;
 
 /// Most rooms of one answer.
@@ -125,18 +127,26 @@ impl DirectoryPage {
     }
 }
 
-impl Rooms {
+/// The directory of published rooms.
+#[derive(Debug)]
+pub struct Directory {
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) repository: Arc<RoomRepository>,
+    pub(in crate::rooms) summaries: Arc<Summaries>,
+}
+
+impl Directory {
     /// A page of the public directory.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn directory(&self, asked: &DirectoryQuery) -> Result<DirectoryPage, Refusal> {
+    pub async fn page(&self, asked: &DirectoryQuery) -> Result<DirectoryPage, Refusal> {
         let mut published = self.store.published_rooms().await?;
-        let heads = self.heads(&published).await?;
+        let heads = self.repository.heads(&published).await?;
         let size = |room: &StoredRoom| heads.get(&room.nid).map_or(0, |head| head.joined);
         published.sort_by_key(|room| (Reverse(size(room)), room.nid));
         if asked.has_filter() {
-            let mut rooms = self.summaries(&published, &heads).await?;
+            let mut rooms = self.summaries.of_rooms(&published, &heads).await?;
             rooms.retain(|room| asked.wants(room));
             let (total, range) = (rooms.len(), asked.page(rooms.len()));
             rooms.truncate(range.end);
@@ -145,7 +155,8 @@ impl Rooms {
         }
         let (total, range) = (published.len(), asked.page(published.len()));
         let rooms = self
-            .summaries(published.get(range.clone()).unwrap_or_default(), &heads)
+            .summaries
+            .of_rooms(published.get(range.clone()).unwrap_or_default(), &heads)
             .await?;
         Ok(DirectoryPage { rooms, total, range })
     }
@@ -166,6 +177,7 @@ impl Rooms {
     pub async fn publish(&self, room: &Room, user_id: &UserId, published: bool) -> Result<(), Refusal> {
         let may = room.is_joined(user_id)
             && self
+                .repository
                 .power_levels(room)
                 .await?
                 .may_send(user_id, "m.room.canonical_alias", true);

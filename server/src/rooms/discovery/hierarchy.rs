@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use crate::refusal::Refusal;
 use crate::rooms::server_visibility::Audience;
-use crate::rooms::{Room, Rooms};
-use crate::store::rooms::StoredRoom;
+use crate::rooms::{JoinRules, Room, RoomRepository, ServerVisibility, Summaries};
+use crate::store::Store;
 use crate::store::rooms::events::StoredEvent;
 
 /// A room of a tree.
@@ -57,7 +57,17 @@ impl TreeChild {
     }
 }
 
-impl Rooms {
+/// Previews of rooms, and spaces with their children, for those who may join.
+#[derive(Debug)]
+pub struct RoomPreviews {
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) repository: Arc<RoomRepository>,
+    pub(in crate::rooms) summaries: Arc<Summaries>,
+    pub(in crate::rooms) join_rules: Arc<JoinRules>,
+    pub(in crate::rooms) server_visibility: Arc<ServerVisibility>,
+}
+
+impl RoomPreviews {
     /// A room as somebody who may join it sees it, and the membership of who asks.
     ///
     /// # Errors
@@ -71,20 +81,20 @@ impl Rooms {
             return Err(Refusal::not_found("this server does not know that room"));
         }
         let membership = match user_id {
-            Some(user_id) => self.membership(room, user_id).await?,
+            Some(user_id) => self.repository.membership(room, user_id).await?,
             None => None,
         };
-        Ok((self.summary_of(room).await?, membership))
+        Ok((self.summaries.of_room(room).await?, membership))
     }
 
     /// A room as part of a tree, with its children. Costs grow with the state of a space.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn tree_room(&self, room: &Room, suggested_only: bool) -> Result<TreeRoom, Refusal> {
+    pub async fn space_room(&self, room: &Room, suggested_only: bool) -> Result<TreeRoom, Refusal> {
         let children = self.children(room, suggested_only).await?;
         Ok(TreeRoom {
-            summary: self.summary_of(room).await?,
+            summary: self.summaries.of_room(room).await?,
             children: children.iter().filter_map(|stored| tree_child(stored)).collect(),
         })
     }
@@ -92,12 +102,12 @@ impl Rooms {
     /// The children of a space in their order; none for other rooms.
     async fn children(&self, room: &Room, suggested_only: bool) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
         let state = &room.head().state;
-        let create = self.state_event(state, "m.room.create", "").await?;
+        let create = self.repository.state_event(state, "m.room.create", "").await?;
         let create = create.and_then(|stored| stored.event.content_as::<Value>().ok());
         if create.is_none_or(|content| content["type"] != "m.space") {
             return Ok(Vec::new());
         }
-        let all = self.events(&state.events()).await?;
+        let all = self.repository.events(&state.events()).await?;
         let children = all.into_values().filter(|stored| child_of(stored).is_some());
         let mut children: Vec<_> = children
             .filter(|child| !suggested_only || is_suggested(child))
@@ -106,43 +116,32 @@ impl Rooms {
         Ok(children)
     }
 
-    async fn summary_of(&self, room: &Room) -> Result<RoomSummary, Refusal> {
-        let stored = StoredRoom {
-            nid: room.nid,
-            room_id: room.room_id.clone(),
-            version: room.version.as_str().to_owned(),
-            published: false,
-        };
-        let heads = [(room.nid, room.head())].into();
-        let mut summaries = self.summaries(&[stored], &heads).await?;
-        summaries
-            .pop()
-            .ok_or_else(|| Refusal::internal("a room has no summary"))
-    }
-
     /// Whether somebody may know what a room is: members, those invited, and those who could join or knock.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn may_preview(&self, room: &Room, user_id: Option<&UserId>) -> Result<bool, Refusal> {
         let state = &room.head().state;
-        let rule = self.state_event(state, "m.room.join_rules", "").await?;
+        let rule = self
+            .repository
+            .state_event(state, "m.room.join_rules", "")
+            .await?;
         let rule = rule.and_then(|stored| stored.event.content_as::<JoinRule>().ok());
         let open = matches!(
             rule,
             Some(JoinRule::Public | JoinRule::Knock | JoinRule::KnockRestricted(_))
         );
-        if open || self.history_visibility(room).await? == HistoryVisibility::WorldReadable {
+        if open || self.repository.history_visibility(room).await? == HistoryVisibility::WorldReadable {
             return Ok(true);
         }
         let Some(user_id) = user_id else { return Ok(false) };
-        match self.membership(room, user_id).await? {
+        match self.repository.membership(room, user_id).await? {
             Some(Membership::Join | Membership::Invite | Membership::Knock) => return Ok(true),
             Some(Membership::Ban) => return Ok(false),
             Some(Membership::Leave) | None => {}
         }
         match rule {
-            Some(JoinRule::Restricted(rule)) => match self.check_allowed(&rule, user_id).await {
+            Some(JoinRule::Restricted(rule)) => match self.join_rules.check_allowed(&rule, user_id).await {
                 Ok(()) => Ok(true),
                 Err(Refusal::Forbidden(_) | Refusal::UnableToAuthoriseJoin(_)) => Ok(false),
                 Err(refusal) => Err(refusal),
@@ -160,7 +159,7 @@ impl Rooms {
         if self.may_preview(room, None).await? {
             return Ok(true);
         }
-        if self.audience(room, server_name).await? == Some(Audience::Present) {
+        if self.server_visibility.membership_of(room, server_name).await? == Some(Audience::Present) {
             return Ok(true);
         }
         let expected = self.store.members(room.nid, &["invite", "knock"]).await?;
@@ -171,6 +170,7 @@ impl Rooms {
             return Ok(true);
         }
         let rule = self
+            .repository
             .state_event(&room.head().state, "m.room.join_rules", "")
             .await?;
         let rule = rule.and_then(|stored| stored.event.content_as::<JoinRule>().ok());
@@ -178,7 +178,7 @@ impl Rooms {
             return Ok(false);
         };
         for opening in rooms_of(&rule) {
-            match self.room(opening).await {
+            match self.repository.room(opening).await {
                 Ok(room) if room.head().servers.contains_key(server_name) => return Ok(true),
                 Ok(_) | Err(Refusal::NotFound(_)) => {}
                 Err(refusal) => return Err(refusal),

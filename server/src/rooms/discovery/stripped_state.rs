@@ -7,7 +7,7 @@ use maru_protocol::state::State;
 use ruma::UserId;
 
 use crate::refusal::Refusal;
-use crate::rooms::{Room, Rooms};
+use crate::rooms::{Room, Summaries};
 use crate::store::rooms::events::StoredEvent;
 
 /// The state that an invited user is shown.
@@ -22,7 +22,7 @@ const SHOWN: [&str; 8] = [
     "m.room.history_visibility",
 ];
 
-impl Rooms {
+impl Summaries {
     /// The shown events of a state, and the membership of a user, who invites.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ impl Rooms {
         let nids: Vec<_> = slots
             .filter_map(|(kind, key)| state.get(&StateSlot::new(kind, key).hash()))
             .collect();
-        let mut events: Vec<Arc<StoredEvent>> = self.events(&nids).await?.into_values().collect();
+        let mut events: Vec<Arc<StoredEvent>> = self.repository.events(&nids).await?.into_values().collect();
         events.sort_unstable_by_key(|stored| stored.nid);
         Ok(events)
     }

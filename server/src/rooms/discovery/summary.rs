@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::refusal::Refusal;
-use crate::rooms::Rooms;
+use crate::rooms::{Room, RoomRepository};
 use crate::store::rooms::events::StoredEvent;
 use crate::store::rooms::{RoomHead, StoredRoom};
 
@@ -29,12 +29,18 @@ const SHOWN: [&str; 9] = [
     "m.room.encryption",
 ];
 
-impl Rooms {
+/// Summaries and stripped state: what rooms show of themselves to those outside.
+#[derive(Debug)]
+pub struct Summaries {
+    pub(in crate::rooms) repository: Arc<RoomRepository>,
+}
+
+impl Summaries {
     /// Summaries of rooms, in the same order. However many rooms: at most one query each for heads, states and events.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub(in crate::rooms) async fn summaries(
+    pub(in crate::rooms) async fn of_rooms(
         &self,
         rooms: &[StoredRoom],
         heads: &HashMap<i64, Arc<RoomHead>>,
@@ -46,7 +52,7 @@ impl Rooms {
             .map(|room| heads.get(&room.nid).map(of_head))
             .collect();
         let nids: Vec<EventNid> = shown.iter().flatten().flatten().flatten().copied().collect();
-        let events = self.events(&nids).await?;
+        let events = self.repository.events(&nids).await?;
         let summaries = rooms.iter().zip(&shown).map(|(room, nids)| {
             let event = |index: usize| events.get(&(*nids)?.get(index).copied()??);
             let joined = heads.get(&room.nid).map_or(0, |head| head.joined);
@@ -61,12 +67,12 @@ impl Rooms {
     /// # Errors
     /// When the database cannot be read.
     pub async fn open_among(&self, rooms: impl IntoIterator<Item = i64>) -> Result<HashSet<i64>, Refusal> {
-        let heads = self.heads_of(rooms.into_iter().collect()).await?;
+        let heads = self.repository.heads_of(rooms.into_iter().collect()).await?;
         let slots = ["m.room.join_rules", "m.room.history_visibility"];
         let slots = slots.map(|event_type| StateSlot::new(event_type, "").hash());
         let deciding = |head: &Arc<RoomHead>| slots.map(|slot| head.state.get(&slot));
         let nids: Vec<EventNid> = heads.values().flat_map(deciding).flatten().collect();
-        let events = self.events(&nids).await?;
+        let events = self.repository.events(&nids).await?;
         let is_open = |head: &Arc<RoomHead>| {
             let [rule, visibility] = deciding(head).map(|nid| events.get(&nid?));
             let rule = content::<JoinRule>(rule);
@@ -77,31 +83,18 @@ impl Rooms {
         Ok(open.map(|(room, _)| *room).collect())
     }
 
-    /// The committed heads of rooms, from memory or in one query.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub(in crate::rooms) async fn heads(
-        &self,
-        rooms: &[StoredRoom],
-    ) -> Result<HashMap<i64, Arc<RoomHead>>, Refusal> {
-        self.heads_of(rooms.iter().map(|room| room.nid).collect()).await
-    }
-
-    async fn heads_of(&self, rooms: HashSet<i64>) -> Result<HashMap<i64, Arc<RoomHead>>, Refusal> {
-        let mut heads = HashMap::with_capacity(rooms.len());
-        let mut missing = Vec::new();
-        for nid in rooms {
-            match self.table.get(nid) {
-                Some(room) => drop(heads.insert(nid, room.head())),
-                None => missing.push(nid),
-            }
-        }
-        if !missing.is_empty() {
-            let read = self.store.room_heads(missing).await?;
-            heads.extend(read.into_iter().map(|head| (head.room, Arc::new(head))));
-        }
-        Ok(heads)
+    pub(in crate::rooms) async fn of_room(&self, room: &Room) -> Result<RoomSummary, Refusal> {
+        let stored = StoredRoom {
+            nid: room.nid,
+            room_id: room.room_id.clone(),
+            version: room.version.as_str().to_owned(),
+            published: false,
+        };
+        let heads = [(room.nid, room.head())].into();
+        let mut summaries = self.of_rooms(&[stored], &heads).await?;
+        summaries
+            .pop()
+            .ok_or_else(|| Refusal::internal("a room has no summary"))
     }
 }
 

@@ -2,38 +2,17 @@
 
 use std::sync::Arc;
 
-use maru_protocol::cursor::Place;
 use maru_protocol::gap::timeline::{Filling, Moved};
-use maru_protocol::ingest::Facts;
 
 use super::live::Destination;
 use super::{Incoming, IngestLock, Taken};
 use crate::observe::metrics;
 use crate::refusal::Refusal;
-use crate::rooms::{Room, Rooms};
+use crate::rooms::{Ingest, Room};
 use crate::store::log::{Change, Record};
 use crate::store::rooms::gaps::{Gap, GapChange};
 
-impl Rooms {
-    /// The gap that a reader meets who goes back along a timeline from a place, with what is missing there now. One in which
-    /// nothing is missing any more is closed.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn gap_back_from(&self, room: &Room, place: Place) -> Result<Option<Gap>, Refusal> {
-        let mut place = place;
-        while let Some(mut gap) = self.store.gap_back_from(room.nid, place).await? {
-            gap.missing = self.missing_of(gap.missing, &mut Facts::default()).await?;
-            if !gap.missing.is_empty() {
-                return Ok(Some(gap));
-            }
-            let closed = GapChange::Closed(room.nid, gap.before);
-            self.store.append(Change::from(Record::Gap(closed))).await?;
-            place = Place(gap.before.0 - 1);
-        }
-        Ok(None)
-    }
-
+impl Ingest {
     /// Takes in a page of backfilled events, oldest first, each with its state worked out from those before it. They are
     /// placed right before the event after a gap, in the order in which they happened, and the gap moves before them, all in
     /// one change: a page that is cut off leaves the gap as it was. Answers whether any was new.
@@ -42,7 +21,7 @@ impl Rooms {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn take_in_past(
+    pub async fn ingest_page(
         &self,
         turn: &IngestLock,
         room: &Arc<Room>,
@@ -58,12 +37,12 @@ impl Rooms {
             let event = Arc::clone(&incoming.event);
             let mut destination = Destination::Page(place, &mut page);
             let (result, _) = self
-                .take_one(room, incoming, &mut facts, &mut destination)
+                .ingest_one(room, incoming, &mut facts, &mut destination)
                 .await?;
             filling.took(&event, matches!(result, Taken::Stored(_)));
             taken.push(result);
         }
-        let missing = self.missing_of(filling.named(), &mut facts).await?;
+        let missing = self.gaps.missing_of(filling.named(), &mut facts).await?;
         self.store_page(room, filling.moved(missing), page).await?;
         taken.iter().for_each(|taken| metrics::INGESTED.add(taken.name()));
         Ok(taken.iter().any(|taken| matches!(taken, Taken::Stored(_))))

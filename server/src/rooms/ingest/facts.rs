@@ -8,22 +8,32 @@ use maru_protocol::state::StateNid;
 use ruma::OwnedEventId;
 
 use crate::refusal::Refusal;
-use crate::rooms::Rooms;
+use crate::rooms::RoomRepository;
+use crate::store::Store;
 
 /// Doublings of the generations that one round loads.
 const MOST_DOUBLINGS: u32 = 10;
 
-impl Rooms {
+/// Loading of the facts that verdicts on received events ask for.
+#[derive(Debug)]
+pub struct FactLoader {
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) repository: Arc<RoomRepository>,
+    /// Most events that the verdict on a received one may look at.
+    pub(in crate::rooms) verdict_events: usize,
+}
+
+impl FactLoader {
     /// Whether a verdict would look at more events than one may, with what is wanted for it.
     pub(super) fn is_too_costly(&self, facts: &Facts, wanted: &Wanted) -> bool {
         facts.len() + wanted.ids.len() + wanted.nids.len() > self.verdict_events
     }
 
     /// Loads what is wanted, or notes that it is not there. Three queries at most, none for what is in memory.
-    pub(super) async fn load_facts(&self, facts: &mut Facts, wanted: Wanted) -> Result<(), Refusal> {
-        let by_id = self.events_by_id(&wanted.ids).await?;
+    pub(super) async fn load(&self, facts: &mut Facts, wanted: Wanted) -> Result<(), Refusal> {
+        let by_id = self.repository.events_by_id(&wanted.ids).await?;
         let nids: Vec<_> = wanted.nids.into_iter().collect();
-        let by_nid = self.events(&nids).await?;
+        let by_nid = self.repository.events(&nids).await?;
         for stored in by_id.into_iter().chain(by_nid.into_values()) {
             facts.learn(Arc::new(Known {
                 event: Arc::clone(&stored.event),
@@ -46,7 +56,7 @@ impl Rooms {
         round: u32,
     ) -> Result<(), Refusal> {
         let mut newest = wanted.ids.clone();
-        self.load_facts(facts, wanted).await?;
+        self.load(facts, wanted).await?;
         let generations = 1_u32 << round.min(MOST_DOUBLINGS);
         for _ in 3..generations {
             let loaded = newest.iter().filter_map(|id| facts.known(id));
@@ -59,7 +69,7 @@ impl Rooms {
             if newest.is_empty() || self.is_too_costly(facts, &wanted) {
                 break;
             }
-            self.load_facts(facts, wanted).await?;
+            self.load(facts, wanted).await?;
         }
         Ok(())
     }

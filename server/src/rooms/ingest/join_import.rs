@@ -12,19 +12,21 @@ use maru_protocol::ingest::{self, Facts, Head, Outcome, Received, Step};
 use maru_protocol::limits;
 use maru_protocol::state::{EventNid, State, StateNid};
 use maru_protocol::version::RoomVersion;
-use ruma::{OwnedEventId, OwnedRoomId};
+use ruma::OwnedEventId;
 
 use super::{IngestLock, records};
+use crate::identity::Identity;
 use crate::push::Verdict as PushVerdict;
 use crate::refusal::Refusal;
-use crate::rooms::cache::members::membership_of;
 use crate::rooms::create::empty_head;
-use crate::rooms::{Room, Rooms};
+use crate::rooms::repository::members::membership_of;
+use crate::rooms::{FactLoader, Room, RoomNumbers, RoomRepository};
+use crate::store::Store;
 use crate::store::federation::destination_intervals::Interest;
 use crate::store::log::{Change, Record};
 use crate::store::rooms::events::Notify;
 use crate::store::rooms::gaps::{Gap, GapChange};
-use crate::store::rooms::{Membership, NewRoom, RoomHead};
+use crate::store::rooms::{Membership, RoomHead};
 
 /// Events of a told state of which only the slots are read, together.
 const PARTS_TOGETHER: usize = 1_000;
@@ -43,66 +45,29 @@ pub struct JoinImport {
     pub join: Arc<Event>,
 }
 
-impl Rooms {
-    /// The local number of a room that somebody says is of a version, known or new. A new one has no head and therefore
-    /// counts as unknown until it has, and what was said of its version before binds nobody.
-    ///
-    /// # Errors
-    /// [`Refusal::Forbidden`] for a room that is known with another version; else when the database fails.
-    pub async fn number_room(&self, room_id: &OwnedRoomId, version: RoomVersion) -> Result<i64, Refusal> {
-        let Some(stored) = self.store.room(room_id).await? else {
-            return self.new_number(room_id, version).await;
-        };
-        if RoomVersion::from_id(&stored.version) != Some(version) {
-            if self.room_by_nid(stored.nid).await?.is_some() {
-                return Err(Refusal::forbidden("the room is known with another version"));
-            }
-            tracing::info!(%room_id, said = %stored.version, %version, "a room of another version than was said");
-            self.store.change_version(stored.nid, version.as_str()).await?;
-        }
-        Ok(stored.nid)
-    }
+/// Import of whole rooms that local users join through other servers.
+#[derive(Debug)]
+pub struct JoinImporter {
+    pub(in crate::rooms) identity: Arc<Identity>,
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) repository: Arc<RoomRepository>,
+    pub(in crate::rooms) numbers: Arc<RoomNumbers>,
+    pub(in crate::rooms) facts: Arc<FactLoader>,
+}
 
-    /// The local number of a room that one of our users is asked into, known or new; a known one keeps its version.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub(in crate::rooms) async fn number_outside(
-        &self,
-        room_id: &OwnedRoomId,
-        version: RoomVersion,
-    ) -> Result<i64, Refusal> {
-        match self.store.room(room_id).await? {
-            Some(stored) => Ok(stored.nid),
-            None => self.new_number(room_id, version).await,
-        }
-    }
-
-    async fn new_number(&self, room_id: &OwnedRoomId, version: RoomVersion) -> Result<i64, Refusal> {
-        let nid = self.store.next_nid();
-        let room = NewRoom {
-            nid,
-            room_id: room_id.clone(),
-            version: version.as_str().to_owned(),
-            published: false,
-            created_at: i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX),
-        };
-        self.store.append(Change::from(Record::Room(room))).await?;
-        Ok(nid)
-    }
-
+impl JoinImporter {
     /// Takes the room of a turn in: verdicts on its auth chain and state, then the join and the head after it.
     ///
     /// # Errors
     /// [`Refusal::Forbidden`] when the told state does not hold or does not allow the join.
-    pub async fn arrive(&self, turn: &IngestLock, arrival: JoinImport) -> Result<Arc<Room>, Refusal> {
+    pub async fn import(&self, turn: &IngestLock, arrival: JoinImport) -> Result<Arc<Room>, Refusal> {
         let room_id = turn.room_id().clone();
         let JoinImport { version, state, join } = arrival;
-        let nid = self.number_room(&room_id, version).await?;
-        let (before, members) = self.told_state(nid, &state).await?;
+        let nid = self.numbers.of_version(&room_id, version).await?;
+        let (before, members) = self.remote_state(nid, &state).await?;
         let create = before.get(&StateSlot::new("m.room.create", "").hash());
         let create = match create {
-            Some(create) => self.events(&[create]).await?.remove(&create),
+            Some(create) => self.repository.events(&[create]).await?.remove(&create),
             None => None,
         };
         let create = create.ok_or_else(|| Refusal::forbidden("the told state has no create event"))?;
@@ -111,7 +76,7 @@ impl Rooms {
         }
         let max_event_bytes = limits::max_event_bytes(&create.event.content);
         // A room that this server was in before goes on where it was left.
-        let known = self.room_by_nid(nid).await?;
+        let known = self.repository.room_by_nid(nid).await?;
         if known
             .as_ref()
             .is_some_and(|room| room.max_event_bytes != max_event_bytes)
@@ -145,12 +110,12 @@ impl Rooms {
         let ingested = loop {
             let mut number = || StateNid(self.store.next_nid());
             match ingest::ingest(&received, version, &Head::default(), &mut facts, &mut number) {
-                Ok(Step::Load(wanted)) if self.is_too_costly(&facts, &wanted) => {
+                Ok(Step::Load(wanted)) if self.facts.is_too_costly(&facts, &wanted) => {
                     return Err(Refusal::forbidden(
                         "the verdict on the join needs too many events",
                     ));
                 }
-                Ok(Step::Load(wanted)) => self.load_facts(&mut facts, wanted).await?,
+                Ok(Step::Load(wanted)) => self.facts.load(&mut facts, wanted).await?,
                 Ok(Step::Done(ingested)) => break ingested,
                 Ok(Step::Lacks { .. }) => {
                     return Err(Refusal::forbidden("the told auth chain of the join is not whole"));
@@ -167,7 +132,7 @@ impl Rooms {
                 "the room does not allow the join: {reason}"
             )));
         }
-        let told = self.told_members(members, &join, empty_head(nid)).await?;
+        let told = self.remote_members(members, &join, empty_head(nid)).await?;
         // What happened before the join, or since this server was last in the room, is missing.
         let place = match &known {
             Some(_) => old.last_place.next_stretch(),
@@ -209,13 +174,13 @@ impl Rooms {
             }
             list.push(Record::Membership(membership));
         }
-        list.extend(self.interests_anew(&head).await?.map(Record::Interest));
+        list.extend(self.new_interests(&head).await?.map(Record::Interest));
         list.push(Record::Head(head.clone()));
         let Some(room) = known else {
             self.store.append(Change::new(list)).await?;
-            self.table.events.insert(stored.nid, stored);
+            self.repository.cache().events.insert(stored.nid, stored);
             let room = Room::new(room_id, version, max_event_bytes, head, members);
-            return Ok(self.table.insert(room));
+            return Ok(self.repository.cache().insert(room));
         };
         let pending = {
             let lock = room.lock();
@@ -229,13 +194,17 @@ impl Rooms {
             pending
         };
         pending.wait().await?;
-        self.table.events.insert(stored.nid, stored);
+        self.repository.cache().events.insert(stored.nid, stored);
         Ok(room)
     }
 
     /// A told state, numbered, of events that this server keeps, and which of them are memberships. Events that were
     /// rejected are no state. None of them is held in memory: there may be many, and large ones.
-    async fn told_state(&self, room: i64, ids: &[OwnedEventId]) -> Result<(State, Vec<EventNid>), Refusal> {
+    pub(in crate::rooms) async fn remote_state(
+        &self,
+        room: i64,
+        ids: &[OwnedEventId],
+    ) -> Result<(State, Vec<EventNid>), Refusal> {
         let mut slots: BTreeMap<SlotHash, Option<EventNid>> = BTreeMap::new();
         let mut members = Vec::new();
         for ids in ids.chunks(PARTS_TOGETHER) {
@@ -256,7 +225,7 @@ impl Rooms {
     }
 
     /// Counts the members of a told state, a few at a time, without the one whose join replaces what it says of them.
-    async fn told_members(
+    async fn remote_members(
         &self,
         members: Vec<EventNid>,
         join: &Event,
@@ -278,7 +247,7 @@ impl Rooms {
     }
 
     /// The interests of a room that begins anew.
-    async fn interests_anew(
+    async fn new_interests(
         &self,
         head: &RoomHead,
     ) -> Result<impl Iterator<Item = Interest> + use<>, Refusal> {
@@ -297,8 +266,8 @@ impl Rooms {
     ///
     /// # Errors
     /// When the told state does not hold.
-    pub async fn state_from(&self, room: i64, ids: &[OwnedEventId]) -> Result<State, Refusal> {
-        Ok(self.told_state(room, ids).await?.0)
+    pub async fn state_of(&self, room: i64, ids: &[OwnedEventId]) -> Result<State, Refusal> {
+        Ok(self.remote_state(room, ids).await?.0)
     }
 }
 

@@ -5,17 +5,20 @@ use std::sync::Arc;
 use maru_protocol::cursor::Place;
 use maru_protocol::ingest::{Facts, Outcome, Wanted};
 use maru_protocol::state::EventNid;
-use ruma::OwnedEventId;
 
 use super::verdict::{Candidate, Changed, Judged, Spot, Written};
 use super::{Incoming, IngestLock, Taken, records};
+use crate::fair_semaphore::FairSemaphore;
+use crate::identity::Identity;
 use crate::observe::metrics;
 use crate::refusal::Refusal;
-use crate::rooms::cache::room::{BUILDS_IN_FLIGHT, BuildLock};
-use crate::rooms::{Room, Rooms};
+use crate::rooms::repository::room::{BUILDS_IN_FLIGHT, BuildLock};
+use crate::rooms::{FactLoader, PushEvaluation, Room, RoomRepository, TimelineGaps};
+use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::log::{Change, Pending, Record};
 use crate::store::rooms::RoomHead;
+use ruma::OwnedServerName;
 
 /// Rounds of loading that one event may need. The later ones load many generations of auth events each.
 const MOST_LOADS: u32 = 100;
@@ -43,13 +46,26 @@ impl Destination<'_> {
 /// What one event became, and what has to be on disk for that.
 type Enqueued = (Taken, Option<Pending>);
 
-impl Rooms {
+/// Ingest of received events that have a place in a timeline, live and backfilled.
+#[derive(Debug)]
+pub struct Ingest {
+    pub(in crate::rooms) identity: Arc<Identity>,
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) repository: Arc<RoomRepository>,
+    pub(in crate::rooms) push_evaluation: Arc<PushEvaluation>,
+    pub(in crate::rooms) gaps: Arc<TimelineGaps>,
+    pub(in crate::rooms) facts: Arc<FactLoader>,
+    /// State resolution and what else takes long, by the servers whose events need it.
+    pub(in crate::rooms) resolving: FairSemaphore<OwnedServerName>,
+}
+
+impl Ingest {
     /// Takes verified events into the room of a turn, each after those it names. Returns once everything that was stored is
     /// on disk.
     ///
     /// # Errors
     /// When the database fails, or the room's head was lost to another failure: nothing is lost, offer them again.
-    pub async fn take_in(
+    pub async fn ingest(
         &self,
         turn: &IngestLock,
         room: &Arc<Room>,
@@ -62,13 +78,13 @@ impl Rooms {
         for at in 0..incoming.len() {
             let next = incoming[at].clone();
             let (mut result, change) = self
-                .take_one(room, next, &mut facts, &mut Destination::Log)
+                .ingest_one(room, next, &mut facts, &mut Destination::Log)
                 .await?;
             pending.extend(change);
             if result == Taken::TooCostly && incoming.len() > 1 {
                 // Perhaps only with what those before it needed, which have to be on disk to be looked up.
                 all_stored(pending.drain(..)).await?;
-                (result, facts) = self.take_alone(room, &mut incoming[at..]).await?;
+                (result, facts) = self.ingest_alone(room, &mut incoming[at..]).await?;
             }
             taken.push(result);
         }
@@ -78,7 +94,7 @@ impl Rooms {
     }
 
     /// Takes in the first of some events by what it needs alone. Answers with what is known about the others.
-    async fn take_alone(
+    async fn ingest_alone(
         &self,
         room: &Arc<Room>,
         incoming: &mut [Incoming],
@@ -87,7 +103,7 @@ impl Rooms {
         let mut facts = self.facts_about(room, first).await?;
         let first = first[0].clone();
         let (result, change) = self
-            .take_one(room, first, &mut facts, &mut Destination::Log)
+            .ingest_one(room, first, &mut facts, &mut Destination::Log)
             .await?;
         all_stored(change).await?;
         Ok((result, self.facts_about(room, others).await?))
@@ -115,11 +131,11 @@ impl Rooms {
                 facts.lacks(id);
             }
         }
-        self.load_facts(&mut facts, wanted).await?;
+        self.facts.load(&mut facts, wanted).await?;
         Ok(facts)
     }
 
-    pub(super) async fn take_one(
+    pub(super) async fn ingest_one(
         &self,
         room: &Arc<Room>,
         incoming: Incoming,
@@ -135,14 +151,14 @@ impl Rooms {
         let candidate = Arc::new(candidate.await?);
         let mut changed = Changed::new();
         for round in 0..MOST_LOADS {
-            match self.look_at(&candidate, facts, &changed, destination).await? {
+            match self.try_once(&candidate, facts, &changed, destination).await? {
                 Looked::Done(enqueued) => return Ok(enqueued),
-                Looked::Load(wanted) if self.is_too_costly(facts, &wanted) => break,
+                Looked::Load(wanted) if self.facts.is_too_costly(facts, &wanted) => break,
                 Looked::Load(wanted) => {
                     // What the head's changes need is wanted as stored, the rest as facts.
                     let nids: Vec<_> = wanted.nids.iter().copied().collect();
-                    changed.extend(self.events(&nids).await?);
-                    self.load_with_chains(facts, wanted, round).await?;
+                    changed.extend(self.repository.events(&nids).await?);
+                    self.facts.load_with_chains(facts, wanted, round).await?;
                 }
             }
         }
@@ -159,12 +175,15 @@ impl Rooms {
         // Asked once: a try that ends for want of other facts has told them of the state after the event.
         let outlier = records::was_outlier(facts, &incoming.event);
         let nid = outlier.unwrap_or_else(|| EventNid(self.store.next_nid()));
-        let push = self.judge(room, &records::as_draft(&incoming.event)).await?;
+        let push = self
+            .push_evaluation
+            .evaluate(room, &records::as_draft(&incoming.event))
+            .await?;
         let target = incoming.event.redacts.as_ref().and_then(|id| facts.known(id));
         let target = target.cloned();
         let redaction = self.redaction(room, &incoming.event, target).await?;
-        let missing = self.missing_before(&incoming, facts).await?;
-        let missing = self.outside_gaps(room, missing).await?;
+        let missing = self.gaps.missing_before(&incoming, facts).await?;
+        let missing = self.gaps.outside_gaps(room, missing).await?;
         Ok(Candidate {
             room: Arc::clone(room),
             incoming,
@@ -181,19 +200,6 @@ impl Rooms {
         })
     }
 
-    /// Those of some events that no gap of the timeline stands for yet.
-    async fn outside_gaps(
-        &self,
-        room: &Room,
-        mut ids: Vec<OwnedEventId>,
-    ) -> Result<Vec<OwnedEventId>, Refusal> {
-        if !ids.is_empty() {
-            let gaps = self.store.gaps(room.nid).await?;
-            ids.retain(|id| !gaps.iter().any(|gap| gap.missing.contains(id)));
-        }
-        Ok(ids)
-    }
-
     fn already_known(&self, incoming: &Incoming, outcome: Outcome) -> Result<Enqueued, Refusal> {
         let change = incoming.inbox.map(|row| Change::from(Record::Ingested(row)));
         let change = change.map(|change| self.store.enqueue(change)).transpose()?;
@@ -201,7 +207,7 @@ impl Rooms {
     }
 
     /// One try: under the room's lock where that takes moments, else on another thread and without it.
-    async fn look_at(
+    async fn try_once(
         &self,
         candidate: &Arc<Candidate>,
         facts: &mut Facts,
@@ -214,7 +220,7 @@ impl Rooms {
             let lock = room.lock();
             if !candidate.may_take_long(lock.head(), facts) {
                 let judged = candidate.judge(lock.head(), facts, changed);
-                return self.enqueue_judged(room, judged, lock, facts, destination);
+                return self.enqueue_decided(room, judged, lock, facts, destination);
             }
         }
         for attempt in 0..=TRIES_BESIDE {
@@ -226,10 +232,10 @@ impl Rooms {
             let _permits = room.builds.acquire_many(permits);
             let _permits = _permits.await.map_err(Refusal::internal)?;
             let head = room.newest();
-            let judged = self.judge_aside(candidate, &head, facts, changed).await?;
+            let judged = self.decide_on_worker(candidate, &head, facts, changed).await?;
             let lock = room.lock();
             if matches!(destination, Destination::Page(..)) || Arc::ptr_eq(lock.head(), &head) {
-                return self.enqueue_judged(room, judged, lock, facts, destination);
+                return self.enqueue_decided(room, judged, lock, facts, destination);
             }
         }
         Err(StoreError::StaleHead.into())
@@ -237,7 +243,7 @@ impl Rooms {
 
     /// Reaches a verdict that may take long on a thread of its own: few at a time, and the servers whose events need it take
     /// turns.
-    async fn judge_aside(
+    async fn decide_on_worker(
         &self,
         candidate: &Arc<Candidate>,
         head: &Arc<RoomHead>,
@@ -261,7 +267,7 @@ impl Rooms {
     }
 
     /// Hands over what an event writes. Nothing may wait here: the room is locked.
-    fn enqueue_judged(
+    fn enqueue_decided(
         &self,
         room: &Room,
         judged: Judged,
@@ -299,7 +305,7 @@ impl Rooms {
         let tops = new_states.iter().filter_map(|state| state.top());
         tops.for_each(|run| self.store.runs().remember(run));
         if stored.event.is_state() {
-            self.table.events.insert(stored.nid, stored);
+            self.repository.cache().events.insert(stored.nid, stored);
         }
         if pending.is_some() {
             lock.advance(Arc::new(head));

@@ -3,20 +3,20 @@
 //! - [`live`]: events that move the room's head. [`backfill`]: older ones, which do not.
 //! - [`outliers`]: auth chains and told states, which hang nowhere.
 //! - [`join_import`]: a whole room, when a user of this server joins it through another.
-//! - [`missing`]: what gaps of the timeline stand for.
+//! - [`gaps`]: gaps of timelines, and what is missing in them.
 //! - [`facts`]: loading what the rules ask for. [`verdict`]: the verdict. [`records`]: what it writes.
 //! - [`redactions`]: what a received redaction takes away, now or later.
 //! - [`room_lock`]: without which nobody stores any of these.
 
 mod backfill;
-mod facts;
-mod join_import;
-mod live;
-mod missing;
-mod outliers;
+pub(super) mod facts;
+pub(super) mod gaps;
+pub(super) mod join_import;
+pub(super) mod live;
+pub(super) mod outliers;
 mod records;
 mod redactions;
-mod room_lock;
+pub(super) mod room_lock;
 mod verdict;
 
 use std::sync::Arc;

@@ -10,7 +10,8 @@ use maru_protocol::state::EventNid;
 
 use super::IngestLock;
 use crate::refusal::Refusal;
-use crate::rooms::Rooms;
+use crate::rooms::FactLoader;
+use crate::store::Store;
 use crate::store::log::{Change, Record};
 use crate::store::rooms::events::StoredEvent;
 
@@ -20,13 +21,20 @@ const STORED_TOGETHER: usize = 256;
 /// Loads that one event may need.
 const MOST_LOADS: usize = 16;
 
-impl Rooms {
+/// Storage of outliers: events of auth chains and of states before a join.
+#[derive(Debug)]
+pub struct Outliers {
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) facts: Arc<FactLoader>,
+}
+
+impl Outliers {
     /// Keeps verified events of an auth chain or a state, those that are named before those that name them. Events whose
     /// auth events are neither here nor among them are left out.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn keep_outliers(
+    pub async fn store_all(
         &self,
         _turn: &IngestLock,
         room: i64,
@@ -41,13 +49,13 @@ impl Rooms {
             ids: ids.collect(),
             ..Wanted::default()
         };
-        self.load_facts(&mut facts, wanted).await?;
+        self.facts.load(&mut facts, wanted).await?;
         let mut records = Vec::new();
         for event in order::by_auth(events) {
             if facts.known(&event.id).is_some() {
                 continue;
             }
-            let Some(outcome) = self.judge_one_outlier(&event, version, &mut facts).await? else {
+            let Some(outcome) = self.decide(&event, version, &mut facts).await? else {
                 continue;
             };
             let nid = EventNid(self.store.next_nid());
@@ -74,7 +82,7 @@ impl Rooms {
         Ok(())
     }
 
-    async fn judge_one_outlier(
+    async fn decide(
         &self,
         event: &Event,
         version: RoomVersion,
@@ -82,7 +90,7 @@ impl Rooms {
     ) -> Result<Option<Outcome>, Refusal> {
         for _ in 0..MOST_LOADS {
             match judge_outlier(event, version, facts) {
-                Outlier::Load(wanted) => self.load_facts(facts, wanted).await?,
+                Outlier::Load(wanted) => self.facts.load(facts, wanted).await?,
                 Outlier::Lacks(_) => return Ok(None),
                 Outlier::Done(verdict) => return Ok(Some(verdict.outcome)),
             }

@@ -11,7 +11,7 @@ use maru_protocol::state::{EventNid, State};
 
 use crate::push::Verdict as PushVerdict;
 use crate::rooms::append::relation;
-use crate::rooms::cache::members::membership_of;
+use crate::rooms::repository::members::membership_of;
 use crate::store::log::Record;
 use crate::store::rooms::RoomHead;
 use crate::store::rooms::events::{Notify, StoredEvent};

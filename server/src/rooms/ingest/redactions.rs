@@ -8,7 +8,7 @@ use ruma::UserId;
 
 use super::Incoming;
 use crate::refusal::Refusal;
-use crate::rooms::{Room, Rooms};
+use crate::rooms::{Ingest, Room};
 use crate::store::log::Record;
 use crate::store::rooms::events::{EarlyRedaction, Redaction};
 
@@ -38,7 +38,7 @@ impl Redacts {
     }
 }
 
-impl Rooms {
+impl Ingest {
     /// What an event of another server takes away, if its sender may.
     ///
     /// `on_its_way` is its target where that is among what is known of the room and perhaps not in the database yet.
@@ -102,7 +102,7 @@ impl Rooms {
         if sender.server_name() == author.server_name() {
             return Ok(true);
         }
-        let levels = self.power_levels(room).await?;
+        let levels = self.repository.power_levels(room).await?;
         Ok(levels.for_user(sender) >= levels.redact())
     }
 }

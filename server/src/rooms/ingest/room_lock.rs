@@ -4,8 +4,8 @@
 use ruma::{OwnedRoomId, RoomId};
 
 use crate::refusal::Refusal;
-use crate::rooms::Rooms;
 use crate::rooms::room_locks::RoomLock;
+use crate::rooms::room_locks::RoomLocks;
 
 /// The turn at a room, until it is dropped: nothing is ingested without it.
 #[derive(Debug)]
@@ -14,12 +14,18 @@ pub struct IngestLock {
     _turn: RoomLock,
 }
 
-impl Rooms {
+/// Locks of rooms for storing received events.
+#[derive(Debug)]
+pub struct IngestLocks {
+    pub(in crate::rooms) locks: RoomLocks,
+}
+
+impl IngestLocks {
     /// Waits for the turn at storing received events in a room. Nobody else is waited for under it but the database.
-    pub async fn ingest_lock(&self, room_id: &RoomId) -> IngestLock {
+    pub async fn lock(&self, room_id: &RoomId) -> IngestLock {
         IngestLock {
             room_id: room_id.to_owned(),
-            _turn: self.ingesting.take(room_id).await,
+            _turn: self.locks.take(room_id).await,
         }
     }
 }

@@ -12,7 +12,8 @@ use serde_json::{Map, Value};
 
 use super::member_content;
 use crate::refusal::Refusal;
-use crate::rooms::{Room, Rooms};
+use crate::rooms::{Memberships, Room, RoomRepository};
+use crate::store::Store;
 use crate::store::rooms::events::StoredEvent;
 
 /// Rooms that are told at once.
@@ -31,15 +32,23 @@ const OF_ONE_EVENT: [&str; 4] = [
 
 type Events = HashMap<EventNid, Arc<StoredEvent>>;
 
-impl Rooms {
+/// Propagation of changed profiles into membership events.
+#[derive(Debug)]
+pub struct ProfilePropagation {
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) repository: Arc<RoomRepository>,
+    pub(in crate::rooms) memberships: Arc<Memberships>,
+}
+
+impl ProfilePropagation {
     /// Shows a user's new name or picture in every room that the user is in. A room that refuses it is left as it is.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn show_profile(&self, user_id: &UserId) -> Result<(), Refusal> {
+    pub async fn propagate(&self, user_id: &UserId) -> Result<(), Refusal> {
         let mut people = self.store.people([user_id]).await?;
         for _ in 0..ROUNDS {
-            self.show(
+            self.propagate_to(
                 user_id,
                 member_content(Membership::Join, people.get(user_id), None),
             )
@@ -54,11 +63,11 @@ impl Rooms {
         Ok(())
     }
 
-    async fn show(&self, user_id: &UserId, shown: Map<String, Value>) -> Result<(), Refusal> {
+    async fn propagate_to(&self, user_id: &UserId, shown: Map<String, Value>) -> Result<(), Refusal> {
         let mut rooms = Vec::new();
         for stored in self.store.memberships_of(user_id).await? {
             if stored.membership.membership == "join" {
-                rooms.extend(self.room_by_nid(stored.membership.room).await?);
+                rooms.extend(self.repository.room_by_nid(stored.membership.room).await?);
             }
         }
         let member = StateSlot::new("m.room.member", user_id.as_str());
@@ -69,7 +78,11 @@ impl Rooms {
         });
         stream::iter(changes)
             .for_each_concurrent(ROOMS_AT_ONCE, |(room, content)| async move {
-                if let Err(error) = self.set_member(&room, user_id, user_id, content).await {
+                if let Err(error) = self
+                    .memberships
+                    .set_member(&room, user_id, user_id, content)
+                    .await
+                {
                     tracing::info!(room = %room.room_id, %error, "a room was not told of a new profile");
                 }
             })
@@ -90,7 +103,7 @@ impl Rooms {
             let state = &room.head().state;
             needed.extend(slots.iter().filter_map(|slot| state.get(slot)));
         }
-        self.events(&needed).await
+        self.repository.events(&needed).await
     }
 }
 

@@ -14,20 +14,33 @@ use maru_protocol::state::EventNid;
 use ruma::{OwnedUserId, UserId};
 use serde_json::{Map, Value};
 
+use crate::clock::Clock;
+use crate::identity::Identity;
 use crate::refusal::Refusal;
 use crate::rooms::ingest::IngestLock;
-use crate::rooms::{Room, Rooms};
+use crate::rooms::{Appender, Room, RoomNumbers};
+use crate::store::Store;
 use crate::store::log::{Change, Record};
 use crate::store::rooms::events::StoredEvent;
 use crate::store::rooms::{Membership, StoredMembership};
 
-impl Rooms {
+/// Memberships of local users in rooms that this server is not in.
+#[derive(Debug)]
+pub struct RemoteMemberships {
+    pub(in crate::rooms) identity: Arc<Identity>,
+    pub(in crate::rooms) clock: Arc<Clock>,
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) numbers: Arc<RoomNumbers>,
+    pub(in crate::rooms) appender: Arc<Appender>,
+}
+
+impl RemoteMemberships {
     /// Stores a membership of a local user in the room of a turn, which this server is not in. `stripped_state` is a JSON array of what
     /// the user may know of the room.
     ///
     /// # Errors
     /// [`Refusal::NotFound`] when there is no such user here.
-    pub async fn outside_membership(
+    pub async fn store_membership(
         &self,
         turn: &IngestLock,
         version: RoomVersion,
@@ -43,7 +56,7 @@ impl Rooms {
         if self.store.event(&event.id).await?.is_some() {
             return Ok(());
         }
-        let room = self.number_outside(turn.room_id(), version).await?;
+        let room = self.numbers.of_invite(turn.room_id(), version).await?;
         let nid = EventNid(self.store.next_nid());
         let own = self.identity.is_local(&event.sender);
         let mut stored = StoredEvent::new(event, nid, room, None, None);
@@ -66,7 +79,7 @@ impl Rooms {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn membership_outside(
+    pub async fn stored_membership(
         &self,
         room_id: &ruma::RoomId,
         user_id: &UserId,
@@ -85,7 +98,7 @@ impl Rooms {
     ///
     /// # Errors
     /// When the fields make no event.
-    pub fn build_for_others(
+    pub fn build_event(
         &self,
         draft: Draft,
         links: Links,
@@ -108,7 +121,7 @@ impl Rooms {
     ///
     /// # Errors
     /// When the fields make no event.
-    pub fn member_for_others(
+    pub fn build_member_event(
         &self,
         room_id: &ruma::RoomId,
         user_id: &UserId,
@@ -125,7 +138,7 @@ impl Rooms {
             redacts: None,
             origin_server_ts: self.clock.now_ms(),
         };
-        self.build_for_others(draft, links, version, DEFAULT_MAX_EVENT_BYTES)
+        self.build_event(draft, links, version, DEFAULT_MAX_EVENT_BYTES)
     }
 
     /// Builds an event on a room's head without storing it, for another server to accept first. It is then taken in like
@@ -134,7 +147,7 @@ impl Rooms {
     /// # Errors
     /// What the rules say.
     pub async fn propose(&self, room: &Arc<Room>, draft: Draft) -> Result<Arc<Event>, Refusal> {
-        self.build_unstored(room, draft).await.map(Arc::new)
+        self.appender.build_unstored(room, draft).await.map(Arc::new)
     }
 }
 

@@ -5,9 +5,9 @@ use ruma::events::room::server_acl::RoomServerAclEventContent;
 use serde::Deserialize;
 
 use crate::refusal::Refusal;
-use crate::rooms::{Room, Rooms};
+use crate::rooms::{Room, RoomRepository};
 
-impl Rooms {
+impl RoomRepository {
     /// Whether a room's server ACL, by its committed state, lets another server take part. One that cannot be read lets
     /// nobody.
     ///

@@ -11,7 +11,8 @@ use ruma::{OwnedEventId, OwnedUserId, UserId};
 
 use super::client_event_format::{Reader, View};
 use crate::refusal::Refusal;
-use crate::rooms::Rooms;
+use crate::rooms::Visibility;
+use crate::store::Store;
 use crate::store::rooms::events::StoredEvent;
 use crate::store::rooms::relations::RelationCount;
 
@@ -24,7 +25,14 @@ struct Thread {
     participated: bool,
 }
 
-impl Rooms {
+/// Aggregations of child events (`m.relations`) as their reader may see them.
+#[derive(Debug)]
+pub struct Aggregations {
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) visibility: Arc<Visibility>,
+}
+
+impl Aggregations {
     /// Fills a view's relations for a page of events. One query when nothing relates to any of them.
     ///
     /// # Errors
@@ -59,7 +67,7 @@ impl Rooms {
         Ok(counts)
     }
 
-    /// [`Rooms::bundle`] where it is known what relates to the events.
+    /// [`Aggregations::bundle`] where it is known what relates to the events.
     pub(in crate::rooms) async fn bundle_counted(
         &self,
         view: &mut View,
@@ -72,7 +80,7 @@ impl Rooms {
         }
         let page = in_timeline(events);
         let ignored = match counts.iter().any(|count| count.kind != "m.replace") {
-            true => self.ignored_by(reader.user_id).await?,
+            true => self.visibility.ignored_by(reader.user_id).await?,
             false => HashSet::new(),
         };
         if !ignored.is_empty() {
@@ -130,6 +138,7 @@ impl Rooms {
         let counts: Vec<_> = counts.iter().filter(|count| count.kind == "m.thread").collect();
         let places: Vec<(i64, Place)> = counts.iter().map(|count| (count.room, count.newest)).collect();
         let latest = self
+            .visibility
             .visible_anywhere(user_id, self.store.events_at(&places).await?)
             .await?;
         let latest: HashMap<_, _> = latest
@@ -166,7 +175,7 @@ impl Rooms {
         }
         let mut edits = self.store.newest_edits(edited).await?;
         edits.retain(|edit| has_new_content(edit));
-        let edits = self.visible_anywhere(user_id, edits).await?;
+        let edits = self.visibility.visible_anywhere(user_id, edits).await?;
         let by_target = |edit: Arc<StoredEvent>| Some((edit.relation.as_ref()?.to.clone(), edit));
         Ok(edits.into_iter().filter_map(by_target).collect())
     }
@@ -188,7 +197,7 @@ impl Rooms {
         let referring = pairs.iter().map(|(_, from)| from.to_string()).collect();
         let mut referring = self.store.events_by_id(referring).await?;
         referring.retain(|stored| !ignored.contains(&stored.event.sender));
-        let visible = self.visible_anywhere(user_id, referring).await?;
+        let visible = self.visibility.visible_anywhere(user_id, referring).await?;
         let visible: HashSet<_> = visible.iter().map(|stored| &stored.event.id).collect();
         for (to, from) in pairs {
             if visible.contains(&from) {
@@ -196,25 +205,6 @@ impl Rooms {
             }
         }
         Ok(references)
-    }
-
-    /// Those of some events, of any rooms, that a user may see.
-    pub(in crate::rooms) async fn visible_anywhere(
-        &self,
-        user_id: &UserId,
-        events: Vec<Arc<StoredEvent>>,
-    ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
-        let mut by_room: HashMap<i64, Vec<_>> = HashMap::new();
-        for stored in events {
-            by_room.entry(stored.room).or_default().push(stored);
-        }
-        let mut visible = Vec::new();
-        for (nid, events) in by_room {
-            if let Some(room) = self.room_by_nid(nid).await? {
-                visible.extend(self.visible(user_id, &room, events).await?);
-            }
-        }
-        Ok(visible)
     }
 }
 

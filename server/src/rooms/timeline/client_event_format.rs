@@ -1,7 +1,7 @@
 //! Events as one reader's client sees them: the shared JSON with this reader's `unsigned` around it (client-server API,
 //! "Room event format" and "Aggregations of child events").
 //!
-//! [`Rooms::view`] looks up what a whole page of events needs in a constant number of queries; [`View::write`] then
+//! [`ClientEventFormat::view`] looks up what a whole page of events needs in a constant number of queries; [`View::write`] then
 //! writes each event without asking anybody.
 
 use std::collections::HashMap;
@@ -13,8 +13,10 @@ use maru_protocol::state::EventNid;
 use maru_protocol::visibility::Membership;
 use ruma::{EventId, OwnedEventId, UserId};
 
+use crate::clock::Clock;
 use crate::refusal::Refusal;
-use crate::rooms::Rooms;
+use crate::rooms::{Aggregations, RoomRepository, Visibility};
+use crate::store::Store;
 use crate::store::rooms::events::StoredEvent;
 
 /// Who reads.
@@ -61,7 +63,17 @@ pub struct View {
     pub(in crate::rooms) relations: HashMap<OwnedEventId, String>,
 }
 
-impl Rooms {
+/// Lookup of what events need to be written for one reader.
+#[derive(Debug)]
+pub struct ClientEventFormat {
+    pub(in crate::rooms) clock: Arc<Clock>,
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) repository: Arc<RoomRepository>,
+    pub(in crate::rooms) visibility: Arc<Visibility>,
+    pub(in crate::rooms) aggregations: Arc<Aggregations>,
+}
+
+impl ClientEventFormat {
     /// Looks up what writing these events for `reader` needs: at most a handful of queries, however many events.
     ///
     /// # Errors
@@ -78,7 +90,7 @@ impl Rooms {
             ..View::default()
         };
         let replaced: Vec<_> = events.iter().filter_map(|stored| stored.replaces).collect();
-        view.replaced = self.events(&replaced).await?;
+        view.replaced = self.repository.events(&replaced).await?;
         view.redactions = self.redactions_of(reader, &events).await?;
         if recency == Recency::Live {
             return Ok(view);
@@ -88,10 +100,12 @@ impl Rooms {
             view.transactions = transactions.await?;
             return Ok(view);
         }
-        let counts = self.relation_counts(reader, &events);
+        let counts = self.aggregations.relation_counts(reader, &events);
         let (transactions, counts) = tokio::try_join!(transactions, counts)?;
         view.transactions = transactions;
-        self.bundle_counted(&mut view, reader, &events, counts).await?;
+        self.aggregations
+            .bundle_counted(&mut view, reader, &events, counts)
+            .await?;
         Ok(view)
     }
 
@@ -126,7 +140,10 @@ impl Rooms {
             return Ok(HashMap::new());
         }
         let redactions = self.store.events_by_id(ids).await?;
-        let redactions = self.visible_anywhere(reader.user_id, redactions).await?;
+        let redactions = self
+            .visibility
+            .visible_anywhere(reader.user_id, redactions)
+            .await?;
         Ok(redactions
             .into_iter()
             .map(|stored| (stored.event.id.clone(), stored))

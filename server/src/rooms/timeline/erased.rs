@@ -12,47 +12,57 @@ use ruma::{OwnedUserId, ServerName, UserId};
 
 use super::client_event_format::Seen;
 use crate::refusal::Refusal;
-use crate::rooms::{Room, Rooms};
+use crate::rooms::Room;
+use crate::store::Store;
 use crate::store::rooms::events::StoredEvent;
 
 /// Membership events of one reader that are read at once while looking for the first join.
 const MEMBER_EVENTS: usize = 32;
 
 /// Users whose messages are erased, and the log positions at which they were. All in memory; a few bytes a user.
-#[derive(Debug, Default)]
-pub(in crate::rooms) struct Erased(RwLock<HashMap<OwnedUserId, Position>>);
+#[derive(Debug)]
+pub struct ErasedUsers {
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) users: RwLock<HashMap<OwnedUserId, Position>>,
+}
 
-impl Erased {
+impl ErasedUsers {
+    /// Nobody, until [`ErasedUsers::load`].
+    pub(in crate::rooms) fn new(store: Arc<Store>) -> Self {
+        Self {
+            store,
+            users: RwLock::default(),
+        }
+    }
+
     /// When the messages of the event's sender were erased, for an event that this concerns.
-    fn of(&self, event: &Event) -> Option<Position> {
-        let erased = self.0.read().unwrap_or_else(PoisonError::into_inner);
+    fn at(&self, event: &Event) -> Option<Position> {
+        let erased = self.users.read().unwrap_or_else(PoisonError::into_inner);
         match event.state_key {
             None => erased.get(&event.sender).copied(),
             Some(_) => None,
         }
     }
-}
 
-impl Rooms {
     /// Reads whose messages are erased. To be called once, before anybody reads events.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn load_erased(&self) -> Result<(), Refusal> {
+    pub async fn load(&self) -> Result<(), Refusal> {
         let stored = self.store.erased_users().await?;
-        *self.erased.0.write().unwrap_or_else(PoisonError::into_inner) = stored;
+        *self.users.write().unwrap_or_else(PoisonError::into_inner) = stored;
         Ok(())
     }
 
     /// Takes over that a user's messages are erased from a log position on.
-    pub fn note_erased(&self, user_id: OwnedUserId, at: Position) {
-        let mut erased = self.erased.0.write().unwrap_or_else(PoisonError::into_inner);
+    pub fn note(&self, user_id: OwnedUserId, at: Position) {
+        let mut erased = self.users.write().unwrap_or_else(PoisonError::into_inner);
         erased.insert(user_id, at);
     }
 
     /// Puts the redacted form in the place of what was erased before the reader came. Costs nothing where nothing of it
     /// is among the events, else the reader's membership events of the room.
-    pub(in crate::rooms) async fn hide_erased(
+    pub(in crate::rooms) async fn redact_for_user(
         &self,
         reader: &UserId,
         room: &Room,
@@ -61,18 +71,14 @@ impl Rooms {
         let was_there = |seen: &Seen| seen.membership == Some(Membership::Join);
         let mut concerned = seen
             .iter()
-            .filter(|seen| !was_there(seen) && self.erased.of(&seen.stored.event).is_some());
+            .filter(|seen| !was_there(seen) && self.at(&seen.stored.event).is_some());
         if concerned.next().is_none() {
             return Ok(());
         }
         let joined_at = self.first_join(reader, room).await?;
         for seen in seen.iter_mut().filter(|seen| !was_there(seen)) {
             let came_before = |at: Position| joined_at.is_some_and(|joined_at| joined_at <= at);
-            if self
-                .erased
-                .of(&seen.stored.event)
-                .is_some_and(|at| !came_before(at))
-            {
+            if self.at(&seen.stored.event).is_some_and(|at| !came_before(at)) {
                 let event = redact(&seen.stored.event, room.version).map_err(Refusal::internal)?;
                 seen.stored = Arc::new(seen.stored.with_event(Arc::new(event)));
             }
@@ -80,20 +86,20 @@ impl Rooms {
         Ok(())
     }
 
-    /// Like [`Rooms::hide_erased`], for a server that is in the room or was.
-    pub(in crate::rooms) async fn withhold_erased(
+    /// Like [`ErasedUsers::redact_for_user`], for a server that is in the room or was.
+    pub(in crate::rooms) async fn redact_for_server(
         &self,
         room: &Room,
         server_name: &ServerName,
         told: &mut [Arc<Event>],
     ) -> Result<(), Refusal> {
-        if !told.iter().any(|event| self.erased.of(event).is_some()) {
+        if !told.iter().any(|event| self.at(event).is_some()) {
             return Ok(());
         }
         let since = self.store.first_interest(room.nid, server_name).await?;
         for event in told {
             let came_before = |at: Position| since.is_some_and(|since| since <= at);
-            if self.erased.of(event).is_some_and(|at| !came_before(at)) {
+            if self.at(event).is_some_and(|at| !came_before(at)) {
                 *event = Arc::new(redact(event, room.version).map_err(Refusal::internal)?);
             }
         }

@@ -9,11 +9,10 @@ use maru_protocol::event::Event;
 use ruma::{EventId, OwnedUserId, UserId};
 
 use super::client_event_format::Seen;
-use crate::push::{IGNORED_USERS, ignored_users};
 use crate::refusal::Refusal;
 use crate::rooms::visibility::Standing;
-use crate::rooms::{Room, Rooms};
-use crate::store::accounts::account_data::GLOBAL;
+use crate::rooms::{Room, RoomRepository, StateReader, TimelineGaps, Visibility};
+use crate::store::Store;
 use crate::store::rooms::events::{Direction, StoredEvent};
 use crate::store::rooms::gaps::Gap;
 
@@ -128,7 +127,17 @@ pub(in crate::rooms) struct Walked {
     more: bool,
 }
 
-impl Rooms {
+/// Timelines of rooms as users may read them.
+#[derive(Debug)]
+pub struct TimelineReader {
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) repository: Arc<RoomRepository>,
+    pub(in crate::rooms) visibility: Arc<Visibility>,
+    pub(in crate::rooms) gaps: Arc<TimelineGaps>,
+    pub(in crate::rooms) state_reader: Arc<StateReader>,
+}
+
+impl TimelineReader {
     /// A page of a room's timeline.
     ///
     /// # Errors
@@ -143,12 +152,12 @@ impl Rooms {
         let _whole = room.past.read().await;
         let walker = self.walker(user_id, room).await?;
         let start = match (request.from, request.direction) {
-            (Some(token), _) => self.boundary(room, token).await?,
+            (Some(token), _) => self.repository.boundary(room, token).await?,
             (None, Direction::Backward) => walker.end,
             (None, Direction::Forward) => Place(walker.first.0.saturating_sub(1)),
         };
         let to = match request.to {
-            Some(token) => Some(self.boundary(room, token).await?),
+            Some(token) => Some(self.repository.boundary(room, token).await?),
             None => None,
         };
         let stretch = |to| Stretch {
@@ -208,7 +217,7 @@ impl Rooms {
         let place = event.stored.place.unwrap_or(Place::FIRST_LIVE);
         let walker = self.walker(user_id, room).await?;
         let limit = limit.min(MOST_EVENTS);
-        let gap = self.gap_back_from(room, place).await?;
+        let gap = self.gaps.gap_back_from(room, place).await?;
         let backward = Stretch {
             from: Place(place.0.saturating_sub(1)),
             to: gap.as_ref().map(before),
@@ -231,7 +240,7 @@ impl Rooms {
             self.senders_at_newest(room, &around).await?
         } else {
             let newest = after.found.last().unwrap_or(&event);
-            self.whole_state(room, newest.stored.state).await?
+            self.state_reader.whole_state(room, newest.stored.state).await?
         };
         Ok(Context {
             event,
@@ -273,18 +282,12 @@ impl Rooms {
             .await?
             .filter(|stored| stored.room == room.nid);
         let stored = stored.ok_or_else(missing)?;
-        let standing = self.standing(user_id, room).await?;
-        let mut seen = self.seen(user_id, room, &standing, vec![stored]).await?;
+        let standing = self.visibility.membership_of(user_id, room).await?;
+        let mut seen = self
+            .visibility
+            .seen(user_id, room, &standing, vec![stored])
+            .await?;
         seen.pop().ok_or_else(missing)
-    }
-
-    /// Whose events a user does not want to see (client-server API, "Ignoring users").
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn ignored_by(&self, user_id: &UserId) -> Result<HashSet<OwnedUserId>, Refusal> {
-        let data = self.store.account_data(user_id, GLOBAL, IGNORED_USERS).await?;
-        Ok(data.map(|data| ignored_users(&data.content)).unwrap_or_default())
     }
 
     /// The gap that ends a page which begins after a place and goes back.
@@ -297,23 +300,7 @@ impl Rooms {
         // A page that begins right at a gap is ended by it, too.
         let from = Place(start.0.saturating_add(1));
         let below = passing.map_or(from, |passing| from.min(Place(passing.0 - 1)));
-        self.gap_back_from(room, below).await
-    }
-
-    /// The boundary that a token stands for, as the place before it.
-    ///
-    /// # Errors
-    /// [`Refusal::InvalidParam`] for a token of another log.
-    pub(in crate::rooms) async fn boundary(&self, room: &Room, token: PageToken) -> Result<Place, Refusal> {
-        match token {
-            PageToken::Place(place) => Ok(place),
-            PageToken::Since(since) if since.log_id == self.store.log_id() => {
-                Ok(self.store.place_at(room.nid, since.position).await?)
-            }
-            PageToken::Since(_) => Err(Refusal::invalid(
-                "this token is from before the server's data was restored",
-            )),
-        }
+        self.gaps.gap_back_from(room, below).await
     }
 
     pub(in crate::rooms) async fn walker<'a>(
@@ -321,10 +308,10 @@ impl Rooms {
         user_id: &'a UserId,
         room: &'a Room,
     ) -> Result<Walker<'a>, Refusal> {
-        let standing = self.standing(user_id, room).await?;
+        let standing = self.visibility.membership_of(user_id, room).await?;
         let head = room.head();
         let mut end = head.last_place;
-        if !matches!(standing, Standing::Member) && !self.is_world_readable(room).await? {
+        if !matches!(standing, Standing::Member) && !self.repository.is_world_readable(room).await? {
             match &standing {
                 Standing::Departed { departure, .. } => end = departure.place.unwrap_or(end),
                 _ => return Err(Refusal::forbidden("you are not in this room")),
@@ -361,8 +348,10 @@ impl Rooms {
             let mut batch = match ignored {
                 Some(_) => batch.await?,
                 None => {
-                    let (batch, read) =
-                        tokio::try_join!(async { Ok(batch.await?) }, self.ignored_by(walker.user_id))?;
+                    let (batch, read) = tokio::try_join!(
+                        async { Ok(batch.await?) },
+                        self.visibility.ignored_by(walker.user_id)
+                    )?;
                     ignored = Some(read);
                     batch
                 }
@@ -376,6 +365,7 @@ impl Rooms {
                 break;
             };
             let seen = self
+                .visibility
                 .seen(walker.user_id, walker.room, &walker.standing, batch)
                 .await?;
             walked.boundary = beyond;
@@ -411,7 +401,9 @@ impl Rooms {
             .iter()
             .map(|seen| seen.stored.event.sender.as_str())
             .collect();
-        self.members_in(room, newest.stored.state, senders).await
+        self.state_reader
+            .members_in(room, newest.stored.state, senders)
+            .await
     }
 }
 

@@ -9,7 +9,7 @@ use ruma::{EventId, UserId};
 use super::client_event_format::Seen;
 use super::history::MOST_EVENTS;
 use crate::refusal::Refusal;
-use crate::rooms::{Room, Rooms};
+use crate::rooms::{Room, TimelineReader};
 use crate::store::rooms::events::{Direction, StoredEvent};
 use crate::store::rooms::relations::RelationQuery;
 
@@ -46,7 +46,7 @@ pub struct Related {
     pub next: Option<PageToken>,
 }
 
-impl Rooms {
+impl TimelineReader {
     /// The events that relate to an event.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl Rooms {
     ) -> Result<Related, Refusal> {
         self.visible_event(user_id, room, request.event_id).await?;
         let from = match (request.from, request.direction) {
-            (Some(token), _) => Place(self.boundary(room, token).await?.0.saturating_add(1)),
+            (Some(token), _) => Place(self.repository.boundary(room, token).await?.0.saturating_add(1)),
             (None, Direction::Backward) => Place(i64::MAX),
             (None, Direction::Forward) => Place(i64::MIN),
         };
@@ -85,7 +85,7 @@ impl Rooms {
             })
         });
         if let Some(token) = request.to {
-            let to = self.boundary(room, token).await?;
+            let to = self.repository.boundary(room, token).await?;
             let is_within = |stored: &StoredEvent| match request.direction {
                 Direction::Backward => stored.place > Some(to),
                 Direction::Forward => stored.place <= Some(to),
@@ -93,9 +93,9 @@ impl Rooms {
             next = next.filter(|_| events.last().is_some_and(|last| is_within(last)));
             events.retain(|stored| is_within(stored));
         }
-        let standing = self.standing(user_id, room).await?;
+        let standing = self.visibility.membership_of(user_id, room).await?;
         Ok(Related {
-            chunk: self.seen(user_id, room, &standing, events).await?,
+            chunk: self.visibility.seen(user_id, room, &standing, events).await?,
             next: next.map(PageToken::Place),
         })
     }
@@ -113,9 +113,9 @@ impl Rooms {
         from: Option<PageToken>,
         limit: usize,
     ) -> Result<Related, Refusal> {
-        self.readable_state(user_id, room).await?;
+        self.state_reader.readable_state(user_id, room).await?;
         let below = match from {
-            Some(token) => Place(self.boundary(room, token).await?.0.saturating_add(1)),
+            Some(token) => Place(self.repository.boundary(room, token).await?.0.saturating_add(1)),
             None => Place(i64::MAX),
         };
         let limit = limit.clamp(1, MOST_EVENTS);
@@ -131,9 +131,9 @@ impl Rooms {
             .map(|thread| (&thread.root, thread.latest))
             .collect();
         roots.sort_by_key(|stored| std::cmp::Reverse(latest.get(&stored.event.id).copied()));
-        let standing = self.standing(user_id, room).await?;
+        let standing = self.visibility.membership_of(user_id, room).await?;
         Ok(Related {
-            chunk: self.seen(user_id, room, &standing, roots).await?,
+            chunk: self.visibility.seen(user_id, room, &standing, roots).await?,
             next,
         })
     }

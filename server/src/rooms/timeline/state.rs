@@ -9,13 +9,14 @@ use std::sync::Arc;
 use maru_protocol::auth::StateSlot;
 use maru_protocol::cursor::{PageToken, Place};
 use maru_protocol::state::{EventNid, State, StateNid};
-use maru_protocol::visibility::{HistoryVisibility, Membership};
+use maru_protocol::visibility::Membership;
 use ruma::{OwnedUserId, UserId};
 use serde::Deserialize;
 
 use crate::refusal::Refusal;
 use crate::rooms::visibility::Standing;
-use crate::rooms::{Room, Rooms};
+use crate::rooms::{Room, RoomRepository, Visibility};
+use crate::store::Store;
 use crate::store::rooms::events::{Direction, StoredEvent};
 
 /// A joined member as others see them.
@@ -28,27 +29,26 @@ pub struct Profile {
     pub avatar_url: Option<String>,
 }
 
-impl Rooms {
-    /// The room with this id, for somebody who wants to read it: who may not is not told whether it exists.
-    ///
-    /// # Errors
-    /// [`Refusal::Forbidden`] when this server does not know it.
-    pub async fn room_to_read(&self, room_id: &ruma::RoomId) -> Result<Arc<Room>, Refusal> {
-        self.room(room_id).await.map_err(|refusal| match refusal {
-            Refusal::NotFound(_) => Refusal::forbidden("you are not in this room"),
-            refusal => refusal,
-        })
-    }
+/// The state of rooms as users may read it.
+#[derive(Debug)]
+pub struct StateReader {
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) repository: Arc<RoomRepository>,
+    pub(in crate::rooms) visibility: Arc<Visibility>,
+}
 
+impl StateReader {
     /// The state of a room that a user may read.
     ///
     /// # Errors
     /// [`Refusal::Forbidden`] to those who may read none.
     pub async fn readable_state(&self, user_id: &UserId, room: &Room) -> Result<State, Refusal> {
-        match self.standing(user_id, room).await? {
+        match self.visibility.membership_of(user_id, room).await? {
             Standing::Member => Ok(room.head().state.clone()),
-            Standing::Departed { departure, .. } => self.state_after(room, departure.state).await,
-            Standing::Stranger if self.is_world_readable(room).await? => Ok(room.head().state.clone()),
+            Standing::Departed { departure, .. } => self.repository.state_after(room, departure.state).await,
+            Standing::Stranger if self.repository.is_world_readable(room).await? => {
+                Ok(room.head().state.clone())
+            }
             Standing::Stranger => Err(Refusal::forbidden("you are not in this room")),
         }
     }
@@ -59,7 +59,7 @@ impl Rooms {
     /// [`Refusal::Forbidden`] to those who may read none.
     pub async fn all_state(&self, user_id: &UserId, room: &Room) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
         let state = self.readable_state(user_id, room).await?;
-        self.in_order(&state.events()).await
+        self.repository.events_in_order(&state.events()).await
     }
 
     /// One state event that a user may read.
@@ -74,7 +74,7 @@ impl Rooms {
         state_key: &str,
     ) -> Result<Arc<StoredEvent>, Refusal> {
         let state = self.readable_state(user_id, room).await?;
-        let found = self.state_event(&state, event_type, state_key).await?;
+        let found = self.repository.state_event(&state, event_type, state_key).await?;
         found.ok_or_else(|| Refusal::not_found("the room has no such state"))
     }
 
@@ -95,7 +95,7 @@ impl Rooms {
             None => self.readable_state(user_id, room).await?,
             Some(token) => self.readable_state_at(user_id, room, token).await?,
         };
-        let mut members = self.in_order(&state.events()).await?;
+        let mut members = self.repository.events_in_order(&state.events()).await?;
         members.retain(|stored| {
             &*stored.event.event_type == "m.room.member" && {
                 let name = Membership::of(&stored.event).map(Membership::as_str);
@@ -120,7 +120,7 @@ impl Rooms {
         }
         let members = self.store.members(room.nid, &["join"]).await?;
         let nids: Vec<EventNid> = members.iter().map(|member| member.membership.event).collect();
-        let events = self.events(&nids).await?;
+        let events = self.repository.events(&nids).await?;
         let profile = |nid: &EventNid| events.get(nid)?.event.content_as::<Profile>().ok();
         let member = |member: crate::store::rooms::StoredMembership| {
             let profile = profile(&member.membership.event).unwrap_or_default();
@@ -129,22 +129,15 @@ impl Rooms {
         Ok(members.into_iter().map(member).collect())
     }
 
-    /// Whether anybody may read the room, by its present state.
-    pub(in crate::rooms) async fn is_world_readable(&self, room: &Room) -> Result<bool, Refusal> {
-        let event = self
-            .state_event(&room.head().state, "m.room.history_visibility", "")
-            .await?;
-        Ok(event
-            .is_some_and(|stored| HistoryVisibility::of(&stored.event) == HistoryVisibility::WorldReadable))
-    }
-
     /// All events of the state numbered `nid`, oldest first.
     pub(in crate::rooms) async fn whole_state(
         &self,
         room: &Room,
         nid: Option<StateNid>,
     ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
-        self.in_order(&self.state_after(room, nid).await?.events()).await
+        self.repository
+            .events_in_order(&self.repository.state_after(room, nid).await?.events())
+            .await
     }
 
     /// The membership events of some users in the state numbered `nid`, oldest first.
@@ -154,9 +147,10 @@ impl Rooms {
         nid: Option<StateNid>,
         users: HashSet<&str>,
     ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
-        let state = self.state_after(room, nid).await?;
+        let state = self.repository.state_after(room, nid).await?;
         let member = |user_id: &str| state.get(&StateSlot::new("m.room.member", user_id).hash());
-        self.in_order(&users.into_iter().filter_map(member).collect::<Vec<_>>())
+        self.repository
+            .events_in_order(&users.into_iter().filter_map(member).collect::<Vec<_>>())
             .await
     }
 
@@ -167,7 +161,7 @@ impl Rooms {
         room: &Room,
         token: PageToken,
     ) -> Result<State, Refusal> {
-        let boundary = self.boundary(room, token).await?;
+        let boundary = self.repository.boundary(room, token).await?;
         let readable = self.readable_state(user_id, room).await?;
         let below = Place(boundary.0.saturating_add(1));
         let before = self
@@ -178,24 +172,9 @@ impl Rooms {
             return Ok(readable);
         };
         // Whoever has left reads nothing that came after.
-        match self.standing(user_id, room).await? {
+        match self.visibility.membership_of(user_id, room).await? {
             Standing::Departed { departure, .. } if departure.place < at.place => Ok(readable),
-            _ => self.state_after(room, at.state).await,
+            _ => self.repository.state_after(room, at.state).await,
         }
-    }
-
-    async fn state_after(&self, room: &Room, nid: Option<StateNid>) -> Result<State, Refusal> {
-        let head = room.head();
-        match nid {
-            None => Ok(State::default()),
-            Some(_) if head.state.nid() == nid => Ok(head.state.clone()),
-            Some(nid) => Ok(self.store.state(nid).await?),
-        }
-    }
-
-    async fn in_order(&self, nids: &[EventNid]) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
-        let mut events: Vec<_> = self.events(nids).await?.into_values().collect();
-        events.sort_unstable_by_key(|stored| stored.nid);
-        Ok(events)
     }
 }

@@ -9,10 +9,10 @@ use ruma::UserId;
 use super::client_event_format::Seen;
 use super::history::Stretch;
 use crate::refusal::Refusal;
-use crate::rooms::{Room, Rooms};
+use crate::rooms::{Room, TimelineReader};
 use crate::store::rooms::events::{Direction, StoredEvent};
 
-impl Rooms {
+impl TimelineReader {
     /// The event closest to a time: the first at or after it going forward, the last at or before it going backward.
     /// Finds it by halving, so that events whose senders' clocks ran wrong may be missed by a little.
     ///

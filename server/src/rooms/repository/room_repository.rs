@@ -4,26 +4,58 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use maru_protocol::auth::StateSlot;
+use maru_protocol::cursor::{PageToken, Place};
 use maru_protocol::limits;
 use maru_protocol::state::EventNid;
 use maru_protocol::version::RoomVersion;
-use ruma::{OwnedEventId, OwnedUserId, RoomId};
+use ruma::{OwnedEventId, OwnedUserId, RoomAliasId, RoomId, RoomOrAliasId};
 
 use crate::refusal::Refusal;
-use crate::rooms::{Room, Rooms};
+use crate::rooms::{Room, RoomCache};
+use crate::store::Store;
 use crate::store::rooms::events::StoredEvent;
 use crate::store::rooms::{RoomHead, StoredRoom};
 
 /// Rooms that are read together.
 const LOADED_TOGETHER: usize = 128;
 
-impl Rooms {
+/// Rooms, their state and their events by id, from memory or the database.
+#[derive(Debug)]
+pub struct RoomRepository {
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) cache: Arc<RoomCache>,
+    /// Held while rooms are read from the database.
+    pub(in crate::rooms) loading: tokio::sync::Mutex<()>,
+}
+
+impl RoomRepository {
+    /// Rooms over a store; `cache` is the one that hears of the store's commits.
+    pub(in crate::rooms) fn new(store: Arc<Store>, cache: Arc<RoomCache>) -> Self {
+        Self {
+            store,
+            cache,
+            loading: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The store under the rooms.
+    #[must_use]
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// The rooms and events in memory.
+    #[must_use]
+    pub fn cache(&self) -> &RoomCache {
+        &self.cache
+    }
+
     /// The room with this id.
     ///
     /// # Errors
     /// [`Refusal::NotFound`] when this server does not know it.
     pub async fn room(&self, room_id: &RoomId) -> Result<Arc<Room>, Refusal> {
-        if let Some(room) = self.table.named(room_id) {
+        if let Some(room) = self.cache.named(room_id) {
             return Ok(room);
         }
         let unknown = || Refusal::not_found("this server does not know that room");
@@ -36,7 +68,7 @@ impl Rooms {
     /// # Errors
     /// When the database cannot be read.
     pub async fn room_by_nid(&self, nid: i64) -> Result<Option<Arc<Room>>, Refusal> {
-        if let Some(room) = self.table.get(nid) {
+        if let Some(room) = self.cache.get(nid) {
             return Ok(Some(room));
         }
         Ok(self.load(&[nid]).await?.remove(&nid))
@@ -50,7 +82,7 @@ impl Rooms {
         let mut found = HashMap::with_capacity(nids.len());
         let mut missing = Vec::new();
         for nid in nids {
-            match self.table.get(*nid) {
+            match self.cache.get(*nid) {
                 Some(room) => drop(found.insert(*nid, room)),
                 None => missing.push(*nid),
             }
@@ -68,7 +100,7 @@ impl Rooms {
         let mut loaded = HashMap::with_capacity(nids.len());
         let mut missing = Vec::with_capacity(nids.len());
         for nid in nids {
-            match self.table.get(*nid) {
+            match self.cache.get(*nid) {
                 Some(room) => drop(loaded.insert(*nid, room)),
                 None => missing.push(*nid),
             }
@@ -94,7 +126,7 @@ impl Rooms {
             if let Some(last) = last_made.get(&room.nid) {
                 room.lock().stamp(*last);
             }
-            let room = self.table.insert(room);
+            let room = self.cache.insert(room);
             loaded.insert(room.nid, room);
         }
         Ok(loaded)
@@ -108,20 +140,20 @@ impl Rooms {
         let mut found = HashMap::with_capacity(nids.len());
         let mut missing = Vec::new();
         for nid in nids {
-            match self.table.events.get(nid) {
+            match self.cache.events.get(nid) {
                 Some(event) => drop(found.insert(*nid, event)),
                 None => missing.push(*nid),
             }
         }
         if !missing.is_empty() {
-            let rewritten = self.table.rewritten();
+            let rewritten = self.cache.rewritten();
             let read = self.store.events_by_nid(&missing).await?;
             for (nid, event) in &read {
-                self.table.events.insert(*nid, Arc::clone(event));
+                self.cache.events.insert(*nid, Arc::clone(event));
             }
-            if self.table.rewritten() != rewritten {
+            if self.cache.rewritten() != rewritten {
                 // One of them may have been emptied after it was read.
-                missing.iter().for_each(|nid| self.table.events.remove(nid));
+                missing.iter().for_each(|nid| self.cache.events.remove(nid));
             }
             found.extend(read);
         }
@@ -139,24 +171,84 @@ impl Rooms {
         let mut found = Vec::new();
         let mut missing = Vec::new();
         for id in ids {
-            match self.table.by_id.get(id) {
+            match self.cache.by_id.get(id) {
                 Some(event) => found.push(event),
                 None => missing.push(id.to_string()),
             }
         }
-        let rewritten = self.table.rewritten();
+        let rewritten = self.cache.rewritten();
         let read = self.store.events_by_id(missing).await?;
         for stored in &read {
-            self.table
+            self.cache
                 .by_id
                 .insert(stored.event.id.clone(), Arc::clone(stored));
         }
-        if self.table.rewritten() != rewritten {
+        if self.cache.rewritten() != rewritten {
             read.iter()
-                .for_each(|stored| self.table.by_id.remove(&stored.event.id));
+                .for_each(|stored| self.cache.by_id.remove(&stored.event.id));
         }
         found.extend(read);
         Ok(found)
+    }
+
+    /// The room that an alias names.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when it names none.
+    pub async fn room_of_alias(&self, alias: &RoomAliasId) -> Result<Arc<Room>, Refusal> {
+        let unknown = || Refusal::not_found(format!("{alias} names no room here"));
+        if alias.as_str().contains('\0') {
+            return Err(unknown());
+        }
+        let (stored, _) = self.store.room_of_alias(alias).await?.ok_or_else(unknown)?;
+        self.room_by_nid(stored.nid).await?.ok_or_else(unknown)
+    }
+
+    /// The room with this id or alias.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when this server does not know it.
+    pub async fn room_named(&self, name: &RoomOrAliasId) -> Result<Arc<Room>, Refusal> {
+        match <&RoomId>::try_from(name) {
+            Ok(room_id) => self.room(room_id).await,
+            Err(alias) => self.room_of_alias(alias).await,
+        }
+    }
+
+    /// The boundary that a token stands for, as the place before it.
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidParam`] for a token of another log.
+    pub(in crate::rooms) async fn boundary(&self, room: &Room, token: PageToken) -> Result<Place, Refusal> {
+        match token {
+            PageToken::Place(place) => Ok(place),
+            PageToken::Since(since) if since.log_id == self.store.log_id() => {
+                Ok(self.store.place_at(room.nid, since.position).await?)
+            }
+            PageToken::Since(_) => Err(Refusal::invalid(
+                "this token is from before the server's data was restored",
+            )),
+        }
+    }
+
+    /// The room with this id, for somebody who wants to read it: who may not is not told whether it exists.
+    ///
+    /// # Errors
+    /// [`Refusal::Forbidden`] when this server does not know it.
+    pub async fn room_to_read(&self, room_id: &ruma::RoomId) -> Result<Arc<Room>, Refusal> {
+        self.room(room_id).await.map_err(|refusal| match refusal {
+            Refusal::NotFound(_) => Refusal::forbidden("you are not in this room"),
+            refusal => refusal,
+        })
+    }
+
+    pub(in crate::rooms) async fn events_in_order(
+        &self,
+        nids: &[EventNid],
+    ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
+        let mut events: Vec<_> = self.events(nids).await?.into_values().collect();
+        events.sort_unstable_by_key(|stored| stored.nid);
+        Ok(events)
     }
 }
 

@@ -1,14 +1,26 @@
 //! What is missing right before events that are here: what gaps of the timeline stand for.
 
+use std::sync::Arc;
+
+use maru_protocol::cursor::Place;
 use maru_protocol::gap::missing::{Found, Missing};
 use maru_protocol::ingest::{Facts, Outcome};
 use ruma::OwnedEventId;
 
 use super::Incoming;
 use crate::refusal::Refusal;
-use crate::rooms::{Room, Rooms};
+use crate::rooms::Room;
+use crate::store::Store;
+use crate::store::log::{Change, Record};
+use crate::store::rooms::gaps::{Gap, GapChange};
 
-impl Rooms {
+/// Gaps of timelines, and the events that are missing in them.
+#[derive(Debug)]
+pub struct TimelineGaps {
+    pub(in crate::rooms) store: Arc<Store>,
+}
+
+impl TimelineGaps {
     /// What is missing of events that accepted ones name, and before those of them that were turned down. Asks the database
     /// once for each generation of those, 40 at most; `facts` are what is known without asking.
     pub(super) async fn missing_of(
@@ -59,6 +71,38 @@ impl Rooms {
         let gaps = self.store.gaps(room.nid).await?;
         let named = gaps.into_iter().flat_map(|gap| gap.missing);
         self.missing_of(named, &mut Facts::default()).await
+    }
+
+    /// The gap that a reader meets who goes back along a timeline from a place, with what is missing there now. One in which
+    /// nothing is missing any more is closed.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn gap_back_from(&self, room: &Room, place: Place) -> Result<Option<Gap>, Refusal> {
+        let mut place = place;
+        while let Some(mut gap) = self.store.gap_back_from(room.nid, place).await? {
+            gap.missing = self.missing_of(gap.missing, &mut Facts::default()).await?;
+            if !gap.missing.is_empty() {
+                return Ok(Some(gap));
+            }
+            let closed = GapChange::Closed(room.nid, gap.before);
+            self.store.append(Change::from(Record::Gap(closed))).await?;
+            place = Place(gap.before.0 - 1);
+        }
+        Ok(None)
+    }
+
+    /// Those of some events that no gap of the timeline stands for yet.
+    pub(super) async fn outside_gaps(
+        &self,
+        room: &Room,
+        mut ids: Vec<OwnedEventId>,
+    ) -> Result<Vec<OwnedEventId>, Refusal> {
+        if !ids.is_empty() {
+            let gaps = self.store.gaps(room.nid).await?;
+            ids.retain(|id| !gaps.iter().any(|gap| gap.missing.contains(id)));
+        }
+        Ok(ids)
     }
 }
 

@@ -7,8 +7,10 @@ use ruma::{OwnedRoomId, RoomId, UserId};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::push::Push;
 use crate::refusal::Refusal;
-use crate::rooms::{Room, Rooms};
+use crate::rooms::{Room, RoomRepository};
+use crate::store::Store;
 use crate::store::accounts::account_data::{AccountData, GLOBAL, Quota};
 
 #[derive(Deserialize)]
@@ -26,16 +28,24 @@ struct Tombstone {
     replacement_room: OwnedRoomId,
 }
 
-impl Rooms {
+/// Carrying over of a user's settings from a room to the one that replaces it.
+#[derive(Debug)]
+pub struct SettingsCarryOver {
+    pub(in crate::rooms) store: Arc<Store>,
+    pub(in crate::rooms) repository: Arc<RoomRepository>,
+    pub(in crate::rooms) push: Arc<Push>,
+}
+
+impl SettingsCarryOver {
     /// Brings along what a user who has come into a room keeps about its predecessor. The user is in the room whatever
     /// comes of it, so a failure is for the log alone.
-    pub async fn settle_in(&self, room: &Room, user_id: &UserId) {
-        if let Err(error) = self.bring_along(room, user_id).await {
+    pub async fn carry_over(&self, room: &Room, user_id: &UserId) {
+        if let Err(error) = self.carry_over_all(room, user_id).await {
             tracing::warn!(room = %room.room_id, %user_id, %error, "settings did not follow into the new room");
         }
     }
 
-    async fn bring_along(&self, room: &Room, user_id: &UserId) -> Result<(), Refusal> {
+    async fn carry_over_all(&self, room: &Room, user_id: &UserId) -> Result<(), Refusal> {
         let Some(old) = self.predecessor(room).await? else {
             return Ok(());
         };
@@ -46,17 +56,21 @@ impl Rooms {
 
     /// The room that this one replaces, where both say so.
     async fn predecessor(&self, room: &Room) -> Result<Option<Arc<Room>>, Refusal> {
-        let create = self.state_event(&room.head().state, "m.room.create", "").await?;
+        let create = self
+            .repository
+            .state_event(&room.head().state, "m.room.create", "")
+            .await?;
         let create = create.and_then(|create| create.event.content_as::<Create>().ok());
         let Some(named) = create.and_then(|create| create.predecessor) else {
             return Ok(None);
         };
-        let old = match self.room(&named.room_id).await {
+        let old = match self.repository.room(&named.room_id).await {
             Ok(old) => old,
             Err(Refusal::NotFound(_)) => return Ok(None),
             Err(refusal) => return Err(refusal),
         };
         let tombstone = self
+            .repository
             .state_event(&old.head().state, "m.room.tombstone", "")
             .await?;
         let tombstone = tombstone.and_then(|stored| stored.event.content_as::<Tombstone>().ok());
@@ -120,7 +134,7 @@ fn with_successor(content: Option<&str>, old: &RoomId, new: &RoomId) -> Option<S
 mod tests {
     use ruma::room_id;
 
-    use crate::rooms::upgrade::successor::*;
+    use crate::rooms::upgrade::settings_carry_over::*;
 
     #[test]
     fn a_direct_chat_stays_one_in_its_successor() {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::refusal::Refusal;
-use crate::rooms::{Room, Rooms};
+use crate::rooms::{Appender, Memberships, Room, RoomRepository};
 use crate::store::rooms::events::StoredEvent;
 
 /// A room has one create event, the first.
@@ -19,7 +19,15 @@ pub(in crate::rooms) fn created_once() -> Refusal {
     Refusal::forbidden("a room is created once")
 }
 
-impl Rooms {
+/// State events as clients set them, each checked by its type.
+#[derive(Debug)]
+pub struct StateSender {
+    pub(in crate::rooms) repository: Arc<RoomRepository>,
+    pub(in crate::rooms) appender: Arc<Appender>,
+    pub(in crate::rooms) memberships: Arc<Memberships>,
+}
+
+impl StateSender {
     /// Checks the content of a state event by its type.
     pub(in crate::rooms) async fn check_state(
         &self,
@@ -39,6 +47,7 @@ impl Rooms {
         let aliases = CanonicalAlias::read(content)
             .map_err(|_| Refusal::invalid("alias and alt_aliases must be room aliases"))?;
         let present = self
+            .repository
             .state_event(&room.head().state, "m.room.canonical_alias", "")
             .await?;
         let present = present.and_then(|stored| CanonicalAlias::read(&stored.event.content).ok());
@@ -47,7 +56,7 @@ impl Rooms {
             .all()
             .filter(|alias| !present.all().any(|known| known == *alias))
         {
-            let named = match self.room_of_alias(alias).await {
+            let named = match self.repository.room_of_alias(alias).await {
                 Ok(named) => named.nid == room.nid,
                 Err(Refusal::NotFound(_)) => false,
                 Err(refusal) => return Err(refusal),
@@ -60,7 +69,7 @@ impl Rooms {
     }
 
     /// A membership that is set like any other state. Joining and inviting mean the same as through their endpoints.
-    pub(in crate::rooms) async fn set_member_as_state(
+    pub(in crate::rooms) async fn set_membership(
         &self,
         room: &Arc<Room>,
         sender: &UserId,
@@ -77,13 +86,37 @@ impl Rooms {
         match membership {
             None => Err(Refusal::BadJson("membership must be a known one".into())),
             Some(Membership::Join) if target == sender && !room.is_joined(sender) => {
-                self.join_with(room, sender, None, fields).await
+                self.memberships.join_with(room, sender, None, fields).await
             }
             Some(Membership::Invite) => {
-                self.invitable([target]).await?;
-                self.set_member(room, sender, target, fields).await
+                self.memberships.invitable([target]).await?;
+                self.memberships.set_member(room, sender, target, fields).await
             }
-            Some(_) => self.set_member(room, sender, target, fields).await,
+            Some(_) => self.memberships.set_member(room, sender, target, fields).await,
+        }
+    }
+
+    /// Sets a piece of the room's state. What is set already stays as it is.
+    ///
+    /// # Errors
+    /// What the rules or limits say.
+    pub async fn set_state(
+        &self,
+        room: &Arc<Room>,
+        sender: &UserId,
+        event_type: &str,
+        state_key: &str,
+        content: Content,
+    ) -> Result<Arc<StoredEvent>, Refusal> {
+        match event_type {
+            "m.room.create" => Err(super::send_state::created_once()),
+            "m.room.member" => self.set_membership(room, sender, state_key, content).await,
+            _ => {
+                self.check_state(room, event_type, &content).await?;
+                self.appender
+                    .set_state(room, sender, event_type, state_key, content)
+                    .await
+            }
         }
     }
 }
@@ -145,7 +178,7 @@ fn check_power_levels(content: &Content) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use crate::rooms::append::state_checks::*;
+    use crate::rooms::append::send_state::*;
 
     fn content(json: &str) -> Content {
         Content::parse(json).unwrap()
