@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::accounts::Caller;
 use crate::http::codec::error::ApiError;
 use crate::http::codec::extractors::{Answer, Call, Reply};
+use crate::http::rooms::state::EMPTY_STATE_KEY;
 use crate::http::router::{Endpoints, Routes};
 use crate::limits::Budget;
 use crate::refusal::Refusal;
@@ -21,20 +22,12 @@ use crate::rooms::{Room, Transaction};
 use crate::server::Server;
 use crate::sync::Sending;
 
-/// `PUT` of state with an empty state key, which leaves the key out of the path.
-const STATE_WITHOUT_KEY: [&str; 4] = [
-    "/_matrix/client/v3/rooms/{room_id}/state/{event_type}",
-    "/_matrix/client/v3/rooms/{room_id}/state/{event_type}/",
-    "/_matrix/client/r0/rooms/{room_id}/state/{event_type}",
-    "/_matrix/client/r0/rooms/{room_id}/state/{event_type}/",
-];
-
 pub(in crate::http) fn routes() -> Routes {
     let routes = Routes::new()
         .endpoint::<send_message_event::Request, _>(send)
         .endpoint::<redact_event::Request, _>(redact)
         .endpoint::<send_state_event::Request, _>(set_state);
-    STATE_WITHOUT_KEY.into_iter().fold(routes, |routes, path| {
+    EMPTY_STATE_KEY.into_iter().fold(routes, |routes, path| {
         routes.serve(http::Method::PUT, path, set_state)
     })
 }

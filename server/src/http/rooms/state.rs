@@ -19,7 +19,7 @@ use crate::rooms::timeline::client_event_format::Recency;
 use crate::server::Server;
 
 /// The paths of a state event whose key is empty, which clients write with and without the last slash.
-const EMPTY_KEY: [&str; 4] = [
+pub(super) const EMPTY_STATE_KEY: [&str; 4] = [
     "/_matrix/client/v3/rooms/{room_id}/state/{event_type}",
     "/_matrix/client/v3/rooms/{room_id}/state/{event_type}/",
     "/_matrix/client/r0/rooms/{room_id}/state/{event_type}",
@@ -32,7 +32,7 @@ pub(in crate::http) fn routes() -> Routes {
         .endpoint::<get_state_event::Request, _>(state_event)
         .endpoint::<get_members::Request, _>(members)
         .endpoint::<get_joined_members::Request, _>(joined_members);
-    EMPTY_KEY.into_iter().fold(routes, |routes, path| {
+    EMPTY_STATE_KEY.into_iter().fold(routes, |routes, path| {
         routes.serve(http::Method::GET, path, state_event)
     })
 }
