@@ -241,7 +241,7 @@ async fn try_execute(server: &Server, command: AdminCommand) -> Result<AdminRepl
             done("deactivated", user_id)
         }
         AdminCommand::UserList { after } => {
-            let users = server.store.users_after(&after, USERS_AT_ONCE).await?;
+            let users = server.store.accounts.users_after(&after, USERS_AT_ONCE).await?;
             Ok(AdminReply::Users {
                 users: users.into_iter().map(UserLine::from).collect(),
             })

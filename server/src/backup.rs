@@ -344,7 +344,7 @@ mod tests {
         )
         .await
         .unwrap();
-        let id = store.log_id();
+        let id = store.log.id();
         store.close().await;
         id
     }

@@ -91,7 +91,7 @@ impl Server {
             bytes: limits.commit_bytes,
         };
         let store = Store::open(&database, LogId(rand::random()), commit, readers).await?;
-        notifier.start_at(store.position(), clock.now_ms());
+        notifier.start_at(store.log.position(), clock.now_ms());
         let (identity, clock) = (Arc::new(identity), Arc::new(clock));
         let push = Push::open(Arc::clone(&store), own_rules).await?;
         let push = Arc::new(push);

@@ -18,7 +18,7 @@ impl ClientData {
             let why = format!("a filter has at most {FILTER_BYTES} bytes");
             return Err(Refusal::TooLarge(why));
         }
-        let number = self.store.keep_filter(user_id, json).await?;
+        let number = self.store.accounts.keep_filter(user_id, json).await?;
         number
             .map(|number| number.to_string())
             .ok_or_else(|| Refusal::ResourceLimitExceeded("you have too many filters".into()))
@@ -30,7 +30,7 @@ impl ClientData {
     /// [`Refusal::NotFound`].
     pub async fn filter(&self, user_id: &UserId, filter_id: &str) -> Result<String, Refusal> {
         let stored = match filter_id.parse() {
-            Ok(number) => self.store.filter(user_id, number).await?,
+            Ok(number) => self.store.accounts.filter(user_id, number).await?,
             Err(_) => None,
         };
         stored.ok_or_else(|| Refusal::not_found("you have no filter of that id"))

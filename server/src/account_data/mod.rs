@@ -58,7 +58,7 @@ impl ClientData {
     ) -> Result<String, Refusal> {
         check_type(data_type)?;
         let room = self.scope(user_id, room_id).await?;
-        let found = self.store.account_data(user_id, room, data_type).await?;
+        let found = self.store.accounts.account_data(user_id, room, data_type).await?;
         found
             .map(|data| data.content)
             .ok_or_else(|| Refusal::not_found("there is no account data of this type"))
@@ -96,7 +96,7 @@ impl ClientData {
             data_type: data_type.to_owned(),
             content: content.to_owned(),
         };
-        self.written(self.store.set_account_data(data, self.quota).await?)?;
+        self.written(self.store.accounts.set_account_data(data, self.quota).await?)?;
         if room == GLOBAL && data_type == IGNORED_USERS {
             self.push.note_owner(user_id).await?;
         }
@@ -125,7 +125,7 @@ impl ClientData {
     /// A room that the user is or was in, or is asked into; of other rooms there is nothing to keep.
     async fn room(&self, user_id: &UserId, room_id: &RoomId) -> Result<Arc<Room>, Refusal> {
         let room = self.rooms.repository.room(room_id).await?;
-        if room.is_joined(user_id) || self.store.membership(room.nid, user_id).await?.is_some() {
+        if room.is_joined(user_id) || self.store.rooms.membership(room.nid, user_id).await?.is_some() {
             return Ok(room);
         }
         Err(Refusal::not_found("you are not in that room"))

@@ -22,7 +22,7 @@ impl ClientData {
     /// [`Refusal::NotFound`] for a room that the user has nothing to do with.
     pub async fn tags(&self, user_id: &UserId, room_id: &RoomId) -> Result<Tags, Refusal> {
         let room = self.room(user_id, room_id).await?;
-        let stored = self.store.account_data(user_id, room.nid, TAG).await?;
+        let stored = self.store.accounts.account_data(user_id, room.nid, TAG).await?;
         Ok(read(stored.as_ref().map(|data| data.content.as_str())))
     }
 
@@ -74,6 +74,7 @@ impl ClientData {
         let quota = Some(self.quota);
         let changed = self
             .store
+            .accounts
             .change_account_data(user_id, room.nid, TAG, quota, move |stored| {
                 let mut tags = read(stored.as_deref());
                 change(&mut tags)?;

@@ -57,7 +57,10 @@ impl Accounts {
         };
         let hash = self.passwords.hash(share, password).await?;
         let set = self.end_sessions(user_id, |store, user_id| async move {
-            let set = store.set_password(&user_id, hash, proved, log_out).await?;
+            let set = store
+                .accounts
+                .set_password(&user_id, hash, proved, log_out)
+                .await?;
             Ok(set.map(|ended| (ended, ())))
         });
         set.await?.ok_or_else(|| nothing_done(proved))
@@ -81,7 +84,7 @@ impl Accounts {
         erase: bool,
     ) -> Result<(), Refusal> {
         let closed = self.end_sessions(user_id, |store, user_id| async move {
-            let closed = store.deactivate_user(&user_id, proved, erase).await?;
+            let closed = store.accounts.deactivate_user(&user_id, proved, erase).await?;
             Ok(closed.map(|closed| (closed.ended, closed.at)))
         });
         let at = closed.await?.ok_or_else(|| nothing_done(proved))?;
@@ -93,7 +96,7 @@ impl Accounts {
 
     /// Leaves every room. A room that cannot be left is passed over: the account is closed all the same.
     async fn leave_rooms(&self, user_id: &UserId) -> Result<(), Refusal> {
-        for membership in self.store.memberships_of(user_id).await? {
+        for membership in self.store.rooms.memberships_of(user_id).await? {
             let membership = membership.membership;
             if !matches!(&*membership.membership, "join" | "invite" | "knock") {
                 continue;
@@ -119,6 +122,7 @@ impl Accounts {
             let after = users.last().map(|user| user.user_id.to_string());
             let page = self
                 .store
+                .accounts
                 .users_after(after.as_deref().unwrap_or(""), PAGE)
                 .await?;
             if page.is_empty() {

@@ -45,7 +45,7 @@ impl Accounts {
     /// # Errors
     /// When the database cannot be read.
     pub async fn devices(&self, user_id: &UserId) -> Result<Vec<StoredDevice>, Refusal> {
-        let mut devices = self.store.devices(user_id).await?;
+        let mut devices = self.store.accounts.devices(user_id).await?;
         self.last_seen.complete(user_id, &mut devices);
         Ok(devices)
     }
@@ -71,7 +71,11 @@ impl Accounts {
         name: String,
     ) -> Result<(), Refusal> {
         check_device_name(&name)?;
-        let renamed = self.store.rename_device(user_id, device_id, name).await?;
+        let renamed = self
+            .store
+            .accounts
+            .rename_device(user_id, device_id, name)
+            .await?;
         renamed.then_some(()).ok_or_else(unknown_device)
     }
 
@@ -87,7 +91,7 @@ impl Accounts {
         proved: Option<Credentials>,
     ) -> Result<(), Refusal> {
         let removed = self.end_sessions(user_id, |store, user_id| async move {
-            let removed = store.remove_devices(&user_id, devices, proved).await?;
+            let removed = store.accounts.remove_devices(&user_id, devices, proved).await?;
             Ok(removed.map(|ended| (ended, ())))
         });
         removed.await?.ok_or_else(Refusal::outdated_proof)

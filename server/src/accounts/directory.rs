@@ -58,7 +58,7 @@ impl Accounts {
             return Ok(DirectoryPage::default());
         }
         let limit = i64::try_from(limit.clamp(1, MOST)).unwrap_or(1);
-        let mut found = self.store.search_users(caller, &term, limit + 1).await?;
+        let mut found = self.store.accounts.search_users(caller, &term, limit + 1).await?;
         let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut limited = found.len() > wanted;
         if !limited {
@@ -85,12 +85,20 @@ impl Accounts {
         caller: &UserId,
         term: &str,
     ) -> Result<bool, Refusal> {
-        let mut strangers = self.store.search_strangers(caller, term, LOOKED_AT).await?;
+        let mut strangers = self
+            .store
+            .accounts
+            .search_strangers(caller, term, LOOKED_AT)
+            .await?;
         if strangers.is_empty() {
             return Ok(false);
         }
         let names = strangers.iter().map(|user| user.user_id.to_string()).collect();
-        let rooms = self.store.joined_rooms_of(names, ROOMS_LOOKED_AT).await?;
+        let rooms = self
+            .store
+            .accounts
+            .joined_rooms_of(names, ROOMS_LOOKED_AT)
+            .await?;
         let open = self
             .rooms
             .summaries

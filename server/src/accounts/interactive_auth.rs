@@ -150,7 +150,7 @@ impl Accounts {
         operation: &'static str,
         attempt: Option<Attempt>,
     ) -> Result<Credentials, Refusal> {
-        let user = self.store.user(&caller.user_id).await?;
+        let user = self.store.accounts.user(&caller.user_id).await?;
         let credentials = user.map_or(Credentials::FIRST, |user| user.credentials);
         let gate = Gate {
             accounts: self,

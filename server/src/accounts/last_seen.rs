@@ -64,7 +64,7 @@ impl Accounts {
         if seen.is_empty() {
             return;
         }
-        if let Err(error) = self.store.note_seen(seen).await {
+        if let Err(error) = self.store.accounts.note_seen(seen).await {
             tracing::warn!(%error, "could not store when devices were last seen");
         }
     }

@@ -25,7 +25,7 @@ impl Accounts {
         password: String,
         share: Share,
     ) -> Result<Credentials, Refusal> {
-        let user = self.store.user(user_id).await?;
+        let user = self.store.accounts.user(user_id).await?;
         let open = user.filter(|user| !user.deactivated);
         let (hash, credentials) =
             open.map_or((None, None), |user| (user.password_hash, Some(user.credentials)));
@@ -62,6 +62,7 @@ impl Accounts {
         let (hash, until) = (TokenHash::of(&token), now + lifetime);
         let created = self
             .store
+            .accounts
             .create_login_token(hash, &caller.user_id, proved, until, now);
         if !created.await? {
             return Err(Refusal::outdated_proof());
@@ -74,7 +75,10 @@ impl Accounts {
     /// # Errors
     /// [`Refusal::Forbidden`] when it is not valid.
     pub async fn take_login_token(&self, token: &str) -> Result<(OwnedUserId, Credentials), Refusal> {
-        let taken = self.store.take_login_token(TokenHash::of(token), self.now());
+        let taken = self
+            .store
+            .accounts
+            .take_login_token(TokenHash::of(token), self.now());
         let taken = taken.await?;
         taken.ok_or_else(|| Refusal::forbidden("this login token is not valid, or no longer"))
     }

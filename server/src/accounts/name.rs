@@ -26,7 +26,7 @@ impl Accounts {
     /// [`Refusal::InvalidUsername`], [`Refusal::UserInUse`].
     pub async fn check_available(&self, localpart: &str) -> Result<OwnedUserId, Refusal> {
         let user_id = self.new_user_id(localpart)?;
-        match self.store.user(&user_id).await? {
+        match self.store.accounts.user(&user_id).await? {
             None => Ok(user_id),
             Some(_) => Err(Refusal::UserInUse),
         }
@@ -51,7 +51,7 @@ impl Accounts {
     /// [`Refusal::InvalidUsername`], [`Refusal::UserInUse`].
     pub async fn check_may_be_had(&self, localpart: &str) -> Result<(), Refusal> {
         self.check_available(localpart).await?;
-        if self.store.users_after("", 1).await?.is_empty() {
+        if self.store.accounts.users_after("", 1).await?.is_empty() {
             return Ok(());
         }
         self.check_not_reserved(localpart)

@@ -64,9 +64,9 @@ impl Accounts {
     /// # Errors
     /// [`Refusal::NotFound`] when there is no such user.
     pub async fn profile(&self, user_id: &UserId) -> Result<Map<String, Value>, Refusal> {
-        let profile = self.store.profile(user_id).await?;
+        let profile = self.store.accounts.profile(user_id).await?;
         if profile.is_empty() {
-            let user = self.store.user(user_id).await?;
+            let user = self.store.accounts.user(user_id).await?;
             if user.is_none_or(|user| user.deactivated) {
                 return Err(Refusal::not_found("there is no such user"));
             }
@@ -100,7 +100,7 @@ impl Accounts {
             search_text,
             max_bytes: MAX_BYTES,
         };
-        match self.store.change_profile(change).await? {
+        match self.store.accounts.change_profile(change).await? {
             ProfileChanged::Same => Ok(()),
             ProfileChanged::Changed if IN_ROOMS.contains(&field) => {
                 self.rooms.profile_propagation.propagate(user_id).await

@@ -183,7 +183,7 @@ impl Accounts {
         let may_go_on = self.rules.registration != Registration::Closed
             || match attempt {
                 Some(attempt) => matches!(attempt.proof, Proof::RegistrationToken(_)),
-                None => self.store.users_after("", 1).await?.is_empty(),
+                None => self.store.accounts.users_after("", 1).await?.is_empty(),
             };
         match may_go_on {
             true => Ok(()),
@@ -211,7 +211,7 @@ impl Accounts {
             })),
             Proof::RegistrationToken(token) => {
                 let hash = TokenHash::of(token);
-                let makes_admin = self.store.registration_token(hash, self.now()).await?;
+                let makes_admin = self.store.accounts.registration_token(hash, self.now()).await?;
                 let good = match self.rules.registration {
                     Registration::Closed => makes_admin == Some(true),
                     Registration::Open | Registration::Token => makes_admin.is_some(),
@@ -240,7 +240,7 @@ impl Accounts {
             admin,
             created_at: self.now(),
         };
-        match self.store.create_user(user, token).await {
+        match self.store.accounts.create_user(user, token).await {
             Err(StoreError::Conflict(_)) => Err(Refusal::UserInUse),
             made => Ok(made?),
         }

@@ -29,7 +29,7 @@ impl Accounts {
             let ms = i64::try_from(valid_for.as_millis()).unwrap_or(i64::MAX);
             stored.created_at.saturating_add(ms)
         });
-        self.store.create_registration_token(stored).await?;
+        self.store.accounts.create_registration_token(stored).await?;
         Ok(token)
     }
 
@@ -43,7 +43,11 @@ impl Accounts {
         let mut stored = self.registration_token_of(&token);
         stored.uses_allowed = Some(1);
         stored.admin = true;
-        let made = self.store.create_first_registration_token(stored).await?;
+        let made = self
+            .store
+            .accounts
+            .create_first_registration_token(stored)
+            .await?;
         Ok(made.then_some(token))
     }
 
@@ -52,7 +56,10 @@ impl Accounts {
     /// # Errors
     /// When the database cannot be read.
     pub async fn is_valid_registration_token(&self, token: &str) -> Result<bool, Refusal> {
-        let known = self.store.registration_token(TokenHash::of(token), self.now());
+        let known = self
+            .store
+            .accounts
+            .registration_token(TokenHash::of(token), self.now());
         Ok(known.await?.is_some())
     }
 

@@ -159,7 +159,7 @@ impl Accounts {
 
     async fn read_session(&self, token: TokenHash) -> Result<Arc<Known>, Refusal> {
         let ends_before = self.sessions.ends();
-        let stored = self.store.session(token).await?;
+        let stored = self.store.accounts.session(token).await?;
         let stored = stored.ok_or(Refusal::UnknownToken { soft_logout: false })?;
         let known = Arc::new(Known {
             caller: Caller {
@@ -172,7 +172,7 @@ impl Accounts {
         if stored.replaces {
             // The first use of a new pair: the client has it, so the old one has served.
             let ending = self.sessions.ending(&known.caller.user_id);
-            ending.ended(&self.store.end_replaced(token).await?);
+            ending.ended(&self.store.accounts.end_replaced(token).await?);
         } else {
             self.sessions.keep(token, Arc::clone(&known), ends_before);
         }
@@ -206,7 +206,7 @@ impl Accounts {
         let (store, ending) = (Arc::clone(&self.store), self.sessions.ending(user_id));
         // Not given up when the client hangs up: what ends in the database must end in memory.
         let starting = tokio::spawn(async move {
-            let started = store.start_session(session).await;
+            let started = store.accounts.start_session(session).await;
             if let Ok(Started::Running(ended)) = &started {
                 ending.ended(ended);
             }
@@ -244,7 +244,11 @@ impl Accounts {
     pub async fn refresh(&self, refresh_token: &str) -> Result<(String, String, Duration), Refusal> {
         let unknown = Refusal::UnknownToken { soft_logout: false };
         let (tokens, access_token, new_refresh_token) = new_tokens(true, self.now());
-        let renewed = self.store.renew(TokenHash::of(refresh_token), tokens).await?;
+        let renewed = self
+            .store
+            .accounts
+            .renew(TokenHash::of(refresh_token), tokens)
+            .await?;
         let (Some(renewed), Some(new_refresh_token)) = (renewed, new_refresh_token) else {
             return Err(unknown);
         };

@@ -157,10 +157,10 @@ async fn a_device_is_seen_without_a_write_per_request() {
     let shown = accounts.devices(&moving.user).await.unwrap().remove(0);
     assert_eq!(shown.last_seen_at, Some(1_700_000_000_000), "noted once a minute");
     assert_eq!(shown.last_seen_address.as_deref(), Some("192.0.2.7"));
-    let stored = store.devices(&moving.user).await.unwrap();
+    let stored = store.accounts.devices(&moving.user).await.unwrap();
     assert_eq!(stored[0].last_seen_at, None, "nothing is written");
     accounts.flush_last_seen().await;
-    assert_eq!(store.devices(&moving.user).await.unwrap(), [shown]);
+    assert_eq!(store.accounts.devices(&moving.user).await.unwrap(), [shown]);
     moving.pass(Duration::from_secs(60));
     use_it().await;
     let shown = accounts.devices(&moving.user).await.unwrap().remove(0);

@@ -223,6 +223,7 @@ async fn open_server(folder: &DataFolder, config: &Config) -> Result<Arc<Server>
         .map_err(failed)?;
     let user = server
         .store
+        .accounts
         .users_after("", 1)
         .await
         .map_err(failed)?

@@ -150,7 +150,7 @@ impl Presence {
         });
         tokio::spawn(keep(Arc::downgrade(&presence), changed));
         // Where nothing is stored, no server has run that could have told anything.
-        if presence.store.position() > Position::START {
+        if presence.store.log.position() > Position::START {
             let settled = tokio::time::sleep(limits.offline_after);
             tokio::spawn(void_when(settled, Arc::downgrade(&presence.notifier)));
         }
@@ -262,7 +262,7 @@ impl Presence {
     /// # Errors
     /// [`Refusal::Forbidden`] unless both are the same or share a room.
     pub async fn ask(&self, asker: &UserId, user_id: &UserId) -> Result<serde_json::Value, Refusal> {
-        if asker != user_id && !self.store.share_a_room(asker, user_id).await? {
+        if asker != user_id && !self.store.rooms.share_a_room(asker, user_id).await? {
             return Err(Refusal::forbidden(
                 "you may see the presence of people you share a room with",
             ));
@@ -353,7 +353,7 @@ impl Presence {
     async fn publish(&self, user_id: &UserId) -> Result<(), Refusal> {
         let mut told: HashSet<OwnedUserId> = HashSet::from([user_id.to_owned()]);
         let mut servers = BTreeSet::new();
-        for stored in self.store.memberships_of(user_id).await? {
+        for stored in self.store.rooms.memberships_of(user_id).await? {
             if stored.membership.membership != "join" {
                 continue;
             }

@@ -149,7 +149,11 @@ impl RemotePresence {
         let changed: Vec<String> = changed.iter().map(ToString::to_string).collect();
         for users in changed.chunks(TOGETHER) {
             let members = i64::try_from(self.told_members).unwrap_or(i64::MAX);
-            let sharing = self.store.own_users_sharing(users.to_vec(), members).await?;
+            let sharing = self
+                .store
+                .rooms
+                .own_users_sharing(users.to_vec(), members)
+                .await?;
             for (user_id, tell) in sharing {
                 self.notifier
                     .presence_changed(&user_id, tell.iter().map(|user_id| &**user_id));

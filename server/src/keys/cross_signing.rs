@@ -67,7 +67,11 @@ impl Keys {
     /// # Errors
     /// When the database cannot be read.
     pub async fn cross_signing_of(&self, user_id: &UserId) -> Result<OwnKeys, Refusal> {
-        let stored = self.store.cross_signing_keys(vec![user_id.to_string()]).await?;
+        let stored = self
+            .store
+            .encryption
+            .cross_signing_keys(vec![user_id.to_string()])
+            .await?;
         Ok(OwnKeys(stored))
     }
 
@@ -115,6 +119,7 @@ impl Keys {
         if keys.is_empty()
             || self
                 .store
+                .encryption
                 .put_cross_signing_keys(user_id, judged_by, keys, proved)
                 .await?
             // The same request was on its way twice.
@@ -162,7 +167,7 @@ impl Keys {
             }
         }
         if !signatures.is_empty() {
-            self.store.put_key_signatures(signatures).await?;
+            self.store.encryption.put_key_signatures(signatures).await?;
         }
         Ok(failures)
     }

@@ -111,7 +111,7 @@ impl Keys {
             return Ok(known);
         }
         let before = self.changes.load(Ordering::Acquire);
-        let (one_time, unused_fallback) = self.store.key_counts(user_id, device_id).await?;
+        let (one_time, unused_fallback) = self.store.encryption.key_counts(user_id, device_id).await?;
         let mut counts = KeyCounts {
             unused_fallback,
             ..KeyCounts::none()

@@ -85,7 +85,7 @@ impl Keys {
         if claims.is_empty() {
             return Ok(Vec::new());
         }
-        let claimed = self.store.claim_keys(claims).await?;
+        let claimed = self.store.encryption.claim_keys(claims).await?;
         let hand_out = |(claim, key): (Claim, NewKey)| {
             self.counts_changed(&claim.user_id, &claim.device_id);
             Claimed {

@@ -45,7 +45,12 @@ impl Keys {
             self.add_keys_elsewhere(&mut found, others.clone()).await?;
         }
         let names = own.iter().chain(&others).map(ToString::to_string).collect();
-        for signature in self.store.key_signatures(names, Some(&caller.user_id)).await? {
+        for signature in self
+            .store
+            .encryption
+            .key_signatures(names, Some(&caller.user_id))
+            .await?
+        {
             add_signature(&mut found, signature);
         }
         found.user_signing.retain(|user_id, _| *user_id == caller.user_id);
@@ -64,9 +69,9 @@ impl Keys {
     pub async fn for_peers(&self, users: &[OwnedUserId]) -> Result<Vec<(UserKeys, i64)>, Refusal> {
         let names: Vec<String> = users.iter().map(ToString::to_string).collect();
         // Asked first: keys may be newer than their version says, never older.
-        let versions = self.store.device_list_versions(names.clone()).await?;
+        let versions = self.store.federation.device_list_versions(names.clone()).await?;
         let mut found = self.keys_here(users).await?;
-        for signature in self.store.key_signatures(names, None).await? {
+        for signature in self.store.encryption.key_signatures(names, None).await? {
             add_signature(&mut found, signature);
         }
         for keys in found.devices.values_mut().flat_map(BTreeMap::values_mut) {
@@ -88,7 +93,7 @@ impl Keys {
             return Ok(found);
         }
         let names: Vec<String> = users.iter().map(ToString::to_string).collect();
-        for stored in self.store.device_keys(names.clone()).await? {
+        for stored in self.store.encryption.device_keys(names.clone()).await? {
             let mut keys: Value = serde_json::from_str(&stored.json).map_err(Refusal::internal)?;
             if let Some(name) = stored.display_name {
                 keys["unsigned"] = json!({ "device_display_name": name });
@@ -96,7 +101,7 @@ impl Keys {
             let devices = found.devices.entry(stored.user_id).or_default();
             devices.insert(stored.device_id, keys);
         }
-        for key in self.store.cross_signing_keys(names).await? {
+        for key in self.store.encryption.cross_signing_keys(names).await? {
             let json = serde_json::from_str(&key.json).map_err(Refusal::internal)?;
             let place = match key.usage.as_str() {
                 "master" => &mut found.master,
@@ -127,7 +132,7 @@ impl Keys {
         let (own, others): (Vec<_>, Vec<_>) =
             users.into_iter().partition(|user_id| **user_id == caller.user_id);
         let others = others.into_iter().map(ToString::to_string).collect();
-        let mut known = self.store.sharing_rooms(&caller.user_id, others).await?;
+        let mut known = self.store.rooms.sharing_rooms(&caller.user_id, others).await?;
         known.extend(own.first().map(|user_id| (*user_id).clone()));
         Ok(known)
     }

@@ -135,6 +135,7 @@ impl Keys {
         let others = elsewhere.iter().map(|message| message.user_id.to_string());
         let known = self
             .store
+            .rooms
             .sharing_rooms(&caller.user_id, others.collect())
             .await?;
         elsewhere.retain(|message| known.contains(&message.user_id));
@@ -149,6 +150,7 @@ impl Keys {
         };
         let sent = self
             .store
+            .encryption
             .send_to_device(sending, SHARES_OF_DEVICE, SHARES_FOR_SERVER)
             .await?;
         let refused: usize = sent.refused.values().map(Vec::len).sum();

@@ -45,12 +45,14 @@ impl Keys {
             let json = Value::Object(identity).to_string();
             let same = move |stored: Option<&str>| same_identity(stored, keys.as_ref());
             self.store
+                .encryption
                 .put_device_keys(user_id, device_id, json, same)
                 .await??;
         }
         if !one_time.is_empty() || !fallback.is_empty() {
             let offered = self
                 .store
+                .encryption
                 .offer_keys(user_id, device_id, one_time, fallback, ONE_TIME_KEYS)
                 .await?;
             self.counts_changed(user_id, device_id);

@@ -112,7 +112,7 @@ impl RecentEvents {
     }
 
     /// This server's events that a peer is to be sent after a position, in log order, `limit` at most, and the position up
-    /// to which they are all: as [`Store::events_for`] answers, from memory where the peer follows closely.
+    /// to which they are all: as [`FederationTables::events_for`](crate::store::federation::FederationTables::events_for) answers, from memory where the peer follows closely.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -123,10 +123,10 @@ impl RecentEvents {
         after: Position,
         limit: usize,
     ) -> Result<(Vec<Arc<StoredEvent>>, Position), StoreError> {
-        let Some(new) = self.after(peer, after, store.position()) else {
-            return store.events_for(peer, after, limit).await;
+        let Some(new) = self.after(peer, after, store.log.position()) else {
+            return store.federation.events_for(peer, after, limit).await;
         };
-        let found = store.intervals_in(peer, &new.unknown, after).await?;
+        let found = store.federation.intervals_in(peer, &new.unknown, after).await?;
         self.learn(peer, &new, &found);
         Ok(new.within(&found, limit))
     }

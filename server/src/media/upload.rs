@@ -64,6 +64,7 @@ impl Media {
         let name = self.identity.name().as_str();
         let created = self
             .store
+            .media
             .create_media(name, &media_id, user_id, self.now(), forgotten, CREATED_PER_USER)
             .await?;
         if !created {
@@ -88,7 +89,7 @@ impl Media {
         content: impl Stream<Item = Result<Bytes, E>> + Unpin + Send,
     ) -> Result<(), Refusal> {
         self.check_own(server_name, media_id)?;
-        let stored = self.store.media(server_name.as_str(), media_id).await?;
+        let stored = self.store.media.media(server_name.as_str(), media_id).await?;
         let stored = stored.ok_or_else(unknown)?;
         if stored.user_id.as_deref() != Some(user_id) {
             return Err(Refusal::forbidden("this address was made for somebody else"));
@@ -115,7 +116,9 @@ impl Media {
         if about.size.is_some_and(|size| size > largest) {
             return Err(too_large());
         }
-        let left = self.quota.saturating_sub(self.store.media_bytes(user_id).await?);
+        let left = self
+            .quota
+            .saturating_sub(self.store.media.media_bytes(user_id).await?);
         if about.size.is_some_and(|size| size > left) {
             return Err(self.over_quota());
         }
@@ -160,7 +163,7 @@ impl Media {
             .await
             .map_err(files::refusal)?;
         let name = self.identity.name().as_str();
-        let put = self.store.put_media(name, media, self.quota).await;
+        let put = self.store.media.put_media(name, media, self.quota).await;
         if matches!(put, Ok(Put::Stored)) {
             self.files.noted(unnoted).await;
             return Ok(());

@@ -110,8 +110,8 @@ impl PeerAdmin {
         if view.caught_up && view.in_flight.0 == 0 {
             return Some(0);
         }
-        let end = self.store.position();
-        let reached = position_of(view.acknowledged.as_ref()?, self.store.log_id(), end)?;
+        let end = self.store.log.position();
+        let reached = position_of(view.acknowledged.as_ref()?, self.store.log.id(), end)?;
         Some((end.0 - reached.0).unsigned_abs())
     }
 
@@ -126,7 +126,7 @@ impl PeerAdmin {
             refusals: self.refusals(),
             dropped: self.drops.counts(),
             refused_keys: self.servers.refused_keys().all().len(),
-            inbox: self.store.inbox_depth().await?,
+            inbox: self.store.federation.inbox_depth().await?,
         })
     }
 
@@ -211,7 +211,7 @@ impl PeerAdmin {
             }
         }
         let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        self.store.add_peer(name, &texts).await?;
+        self.store.federation.add_peer(name, &texts).await?;
         self.servers.note_added(name, addresses);
         self.rpc.wake(name);
         Ok(())
@@ -224,7 +224,7 @@ impl PeerAdmin {
     /// [`Refusal::NotFound`] for one that was not added.
     pub async fn remove_peer(&self, name: &ServerName) -> Result<(), Refusal> {
         self.check_not_configured(name)?;
-        if !self.store.remove_peer(name).await? {
+        if !self.store.federation.remove_peer(name).await? {
             return Err(Refusal::not_found(format!("{name} was not added")));
         }
         self.servers.forget_added(name);

@@ -278,7 +278,7 @@ impl Peers {
         let sharing = self.servers.sharing();
         sharing.refresh(now).await?;
         let messages_since = i64::try_from(now.saturating_sub(MESSAGES_KEPT_MS)).unwrap_or(i64::MAX);
-        let with_messages = self.store.servers_to_tell(messages_since).await?;
+        let with_messages = self.store.federation.servers_to_tell(messages_since).await?;
         let peers = sharing.all().into_iter().chain(with_messages);
         peers
             .filter(|name| self.is_peer(name))
@@ -344,7 +344,7 @@ impl Peers {
     pub async fn expire(&self) -> Result<(), Refusal> {
         let before = self.clock.now_ms().saturating_sub(MESSAGES_KEPT_MS);
         let before = i64::try_from(before).unwrap_or(i64::MAX);
-        let dropped = self.store.expire_peer_messages(before).await?;
+        let dropped = self.store.federation.expire_peer_messages(before).await?;
         metrics::PEER_MESSAGES_DROPPED.add(dropped);
         if self.rpc.pool().is_some() {
             self.servers

@@ -28,8 +28,8 @@ impl Peers {
         max_items: usize,
         max_bytes: usize,
     ) -> Result<LogPage, Refusal> {
-        let log_id = self.store.log_id();
-        let after = after.and_then(|cursor| position_of(&cursor, log_id, self.store.position()));
+        let log_id = self.store.log.id();
+        let after = after.and_then(|cursor| position_of(&cursor, log_id, self.store.log.position()));
         let after = after.unwrap_or(Position::START);
         let skipped = self.skip_backlog(peer, after).await?;
         let (waiting, complete) = self.waiting_for(peer, after, max_items.max(1)).await?;
@@ -39,7 +39,7 @@ impl Peers {
         };
         let Page { items, reached } = Page::fill(after, skipped, waiting, complete, room);
         Ok(LogPage {
-            more: reached < self.store.position(),
+            more: reached < self.store.log.position(),
             items,
             cursor: cursor_at(log_id, reached),
         })
@@ -61,7 +61,11 @@ impl Peers {
         let is_sent = |stored: &&Arc<StoredEvent>| {
             !kept_out.contains(&stored.room) || &*stored.event.event_type == "m.room.server_acl"
         };
-        let (others, reached) = self.store.others_for(peer, after, reached, limit).await?;
+        let (others, reached) = self
+            .store
+            .federation
+            .others_for(peer, after, reached, limit)
+            .await?;
         let events = events.iter().filter(is_sent).filter_map(|stored| {
             let item = LogItem::Event(Event {
                 room_id: stored.event.room_id.clone(),
@@ -82,34 +86,40 @@ impl Peers {
 
     /// Drops what was kept for a peer that has it now. Events are not: they are read from the rooms' own history.
     pub(super) async fn delivered(&self, peer: &ServerName, cursor: &Cursor) -> Result<(), Refusal> {
-        let end = self.store.position();
-        let Some(up_to) = position_of(cursor, self.store.log_id(), end) else {
+        let end = self.store.log.position();
+        let Some(up_to) = position_of(cursor, self.store.log.id(), end) else {
             return Ok(());
         };
         let delivered = Delivered {
             server_name: peer.to_owned(),
             up_to,
         };
-        Ok(self.store.drop_delivered(delivered).await?)
+        Ok(self.store.federation.drop_delivered(delivered).await?)
     }
 
     /// Skips the rooms in which too much waits for a peer.
     async fn skip_backlog(&self, peer: &ServerName, after: Position) -> Result<Vec<LogItem>, Refusal> {
-        let behind = self.store.position().0 - after.0;
+        let behind = self.store.log.position().0 - after.0;
         if behind <= i64::try_from(self.settings.backlog_events).unwrap_or(i64::MAX) {
             return Ok(Vec::new());
         }
         let mut skipped = Vec::new();
-        for waiting in self.store.waiting_for(peer, after).await? {
+        for waiting in self.store.federation.waiting_for(peer, after).await? {
             let threshold = self.settings.backlog_events;
-            if !self.store.waits_more_than(waiting.room, after, threshold).await? {
+            if !self
+                .store
+                .federation
+                .waits_more_than(waiting.room, after, threshold)
+                .await?
+            {
                 continue;
             }
             let Some(room) = self.rooms.repository.room_by_nid(waiting.room).await? else {
                 continue;
             };
             self.store
-                .skip_to(peer, waiting.room, self.store.position())
+                .federation
+                .skip_to(peer, waiting.room, self.store.log.position())
                 .await?;
             self.tail.forget(peer);
             skipped.push(LogItem::Skipped(Skipped {
@@ -140,7 +150,7 @@ impl Peers {
     /// Where this server's replicas of the rooms end that it shares with a peer, and with what the peer went from those that
     /// it has left without knowing it.
     pub(super) async fn extremities_for(&self, peer: &ServerName) -> Result<Vec<RoomExtremities>, Refusal> {
-        let shared = self.store.rooms_shared_with(peer).await?;
+        let shared = self.store.federation.rooms_shared_with(peer).await?;
         let nids: Vec<i64> = shared.iter().map(|(nid, _)| *nid).collect();
         let rooms = self.rooms.repository.rooms_by_nid(&nids).await?;
         let kept_out = self.kept_out(peer, nids.iter().copied()).await?;

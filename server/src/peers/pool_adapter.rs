@@ -76,7 +76,7 @@ impl Homeserver for PoolAdapter {
     }
 
     fn log_id(&self) -> LogId {
-        self.peers.store.log_id()
+        self.peers.store.log.id()
     }
 
     fn keeps_connected(&self, peer: &ServerName) -> bool {
@@ -136,7 +136,13 @@ impl Homeserver for PoolAdapter {
     }
 
     async fn received(&self, peer: &ServerName) -> Result<Option<Received>, Failure> {
-        let received = self.peers.store.received_of(peer).await.map_err(failure)?;
+        let received = self
+            .peers
+            .store
+            .federation
+            .received_of(peer)
+            .await
+            .map_err(failure)?;
         Ok(received.and_then(|received| {
             Some(Received {
                 log_id: received.log_id,
@@ -244,7 +250,7 @@ impl Peers {
         let sorted = self.sorted(peer, events).await?.into_iter();
         let (arrived, events): (Vec<_>, Vec<_>) = sorted.map(|sorted| (sorted.arrived, sorted.event)).unzip();
         let now = self.clock.now_ms();
-        let receiving = self.store.receive(peer, received, arrived, records, now);
+        let receiving = self.store.log.receive(peer, received, arrived, records, now);
         let rows = receiving.rows();
         self.inbox.remember(rows.iter().map(|row| row.nid).zip(events));
         let came = InboxQuota {
@@ -270,7 +276,7 @@ impl Peers {
         }
         let deadline = tokio::time::Instant::now() + INBOX_PATIENCE;
         loop {
-            let (events, bytes) = self.store.inbox_size(peer).await?;
+            let (events, bytes) = self.store.federation.inbox_size(peer).await?;
             let size = InboxQuota { events, bytes };
             self.inbox_sizes.counted(peer, size);
             if has_room(&size) {

@@ -88,7 +88,7 @@ impl Push {
     /// # Errors
     /// When the database cannot be read.
     pub async fn open(store: Arc<Store>, own: Arc<CustomRules>) -> Result<Self, StoreError> {
-        for (user_id, room) in store.owners_of_push_rules().await? {
+        for (user_id, room) in store.accounts.owners_of_push_rules().await? {
             own.follow(&user_id);
             if let Some(room) = room {
                 own.is_in(&user_id, room);
@@ -213,9 +213,14 @@ impl Push {
         let asked: Vec<String> = missing.iter().map(ToString::to_string).collect();
         let stored = self
             .store
+            .accounts
             .account_data_of(asked.clone(), GLOBAL, PUSH_RULES)
             .await?;
-        let lists = self.store.account_data_of(asked, GLOBAL, IGNORED_USERS).await?;
+        let lists = self
+            .store
+            .accounts
+            .account_data_of(asked, GLOBAL, IGNORED_USERS)
+            .await?;
         let compiled = tokio::task::spawn_blocking(move || {
             let contents = stored.into_iter().map(|data| (data.user_id, data.content));
             let contents: HashMap<_, _> = contents.collect();
@@ -249,7 +254,7 @@ impl Push {
             return Ok(());
         }
         self.own.follow(user_id);
-        for stored in self.store.memberships_of(user_id).await? {
+        for stored in self.store.rooms.memberships_of(user_id).await? {
             if stored.membership.membership == "join" {
                 self.own.is_in(user_id, stored.membership.room);
             }

@@ -30,7 +30,11 @@ impl Push {
     /// # Errors
     /// When the database cannot be read.
     pub async fn rules(&self, user_id: &UserId) -> Result<Ruleset, Refusal> {
-        let stored = self.store.account_data(user_id, GLOBAL, PUSH_RULES).await?;
+        let stored = self
+            .store
+            .accounts
+            .account_data(user_id, GLOBAL, PUSH_RULES)
+            .await?;
         Ok(read(user_id, stored.as_ref().map(|data| data.content.as_str())))
     }
 
@@ -139,6 +143,7 @@ impl Push {
     ) -> Result<(), Refusal> {
         let owner: OwnedUserId = user_id.to_owned();
         self.store
+            .accounts
             .change_account_data(user_id, GLOBAL, PUSH_RULES, None, move |stored| {
                 let mut rules = read(&owner, stored.as_deref());
                 change(&mut rules)?;

@@ -112,6 +112,7 @@ impl Receipts {
         }
         let now: HashMap<_, _> = self
             .store
+            .rooms
             .receipts_of(user_id, vec![room.nid])
             .await?
             .into_iter()
@@ -153,7 +154,7 @@ impl Receipts {
             }));
         }
         if !change.is_empty() {
-            self.store.append(change).await?;
+            self.store.log.append(change).await?;
         }
         Ok(())
     }
@@ -163,6 +164,7 @@ impl Receipts {
         let unknown = || Refusal::not_found("the room has no such event");
         let stored = self
             .store
+            .rooms
             .event(event_id)
             .await?
             .filter(|stored| stored.room == room.nid);
@@ -177,11 +179,16 @@ impl Receipts {
         struct Content {
             event_id: OwnedEventId,
         }
-        let stored = self.store.account_data(user_id, room.nid, FULLY_READ).await?;
+        let stored = self
+            .store
+            .accounts
+            .account_data(user_id, room.nid, FULLY_READ)
+            .await?;
         let content = stored.and_then(|data| serde_json::from_str::<Content>(&data.content).ok());
         match content {
             Some(content) => Ok(self
                 .store
+                .rooms
                 .event(&content.event_id)
                 .await?
                 .and_then(|stored| stored.place)),

@@ -46,10 +46,12 @@ impl Receipts {
         let events = heard.iter().map(|heard| heard.event_id.to_string()).collect();
         let joined = self
             .store
+            .rooms
             .joined_in(users.clone(), rooms.into_iter().collect())
             .await?;
         let events: HashMap<_, _> = self
             .store
+            .rooms
             .events_by_id(events)
             .await?
             .into_iter()
@@ -58,6 +60,7 @@ impl Receipts {
         let rooms: HashSet<i64> = joined.values().copied().collect();
         let mut now: HashMap<_, _> = self
             .store
+            .rooms
             .public_receipts(users, rooms.into_iter().collect())
             .await?
             .into_iter()
@@ -109,8 +112,8 @@ impl Receipts {
     /// When the database fails.
     pub async fn expire(&self) -> Result<(), Refusal> {
         let before = i64::try_from(self.clock.now_ms().saturating_sub(WAIT_MS)).unwrap_or(i64::MAX);
-        self.store.expire_waiting_receipts(before).await?;
-        let awaited = self.store.awaited_events().await?;
+        self.store.rooms.expire_waiting_receipts(before).await?;
+        let awaited = self.store.rooms.awaited_events().await?;
         self.awaited.replace(awaited.clone());
         self.settle(awaited).await
     }
@@ -146,9 +149,10 @@ impl Receipts {
             return Ok(());
         }
         let names: Vec<String> = events.iter().map(ToString::to_string).collect();
-        let waiting = self.store.receipts_waiting_for(names.clone()).await?;
+        let waiting = self.store.rooms.receipts_waiting_for(names.clone()).await?;
         let stored: HashMap<_, _> = self
             .store
+            .rooms
             .events_by_id(names)
             .await?
             .into_iter()
@@ -163,7 +167,10 @@ impl Receipts {
             receipt(waiting, stored)
         });
         let settled: Vec<String> = stored.keys().map(ToString::to_string).collect();
-        self.store.settle_receipts(receipts.collect(), settled).await?;
+        self.store
+            .rooms
+            .settle_receipts(receipts.collect(), settled)
+            .await?;
         stored.keys().for_each(|event_id| self.awaited.remove(event_id));
         Ok(())
     }

@@ -145,7 +145,7 @@ impl Appender {
             known,
             records: Vec::with_capacity(4),
         };
-        let stored = match chain.add(draft, EventNid(self.store.next_nid()), verdict) {
+        let stored = match chain.add(draft, EventNid(self.store.log.next_nid()), verdict) {
             Ok(stored) => stored,
             Err(NotAdded::Missing) => return Ok(None),
             Err(NotAdded::Refused(refusal)) => return Err(refusal),
@@ -153,7 +153,10 @@ impl Appender {
         let mut records = chain.records;
         records.extend(effects(&stored));
         records.push(Record::Head(chain.head.clone()));
-        let pending = self.store.enqueue(Change::new(records).on_head(lock.ticket()))?;
+        let pending = self
+            .store
+            .log
+            .enqueue(Change::new(records).on_head(lock.ticket()))?;
         if stored.event.is_state() {
             self.repository
                 .cache()
@@ -184,7 +187,7 @@ impl Appender {
             // The create event of a room whose id is its hash names no room; the others name that id.
             draft.room_id = draft.room_id.or_else(|| room_id.clone());
             let stored = chain
-                .add(draft, EventNid(self.store.next_nid()), verdict)
+                .add(draft, EventNid(self.store.log.next_nid()), verdict)
                 .map_err(|not_added| match not_added {
                     NotAdded::Missing => Refusal::internal("a new room lacks its own state"),
                     NotAdded::Refused(Refusal::Forbidden(why)) => Refusal::InvalidRoomState(why),
@@ -220,7 +223,7 @@ impl Appender {
             lock.stamp(last_made);
             lock.advance(Arc::new(newest));
         }
-        match self.store.append(Change::new(records)).await {
+        match self.store.log.append(Change::new(records)).await {
             Ok(_) => Ok(room),
             Err(error) => {
                 self.repository.cache().remove(nid);

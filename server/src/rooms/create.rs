@@ -145,7 +145,7 @@ impl RoomCreation {
             )));
         }
         if let Some(alias) = &request.alias
-            && self.store.room_of_alias(alias).await?.is_some()
+            && self.store.rooms.room_of_alias(alias).await?.is_some()
         {
             return Err(Refusal::RoomInUse(format!("the alias {alias} is taken")));
         }
@@ -154,7 +154,7 @@ impl RoomCreation {
         request.invite.retain(|user_id| *user_id != request.creator);
         let local = request.invite.iter().filter(|id| self.identity.is_local(id));
         let mut people = self.memberships.invitable(local).await?;
-        people.extend(self.store.people([&*request.creator]).await?);
+        people.extend(self.store.accounts.people([&*request.creator]).await?);
         let first = self.first_events(request, &people)?;
         self.appender.append_new_room(first).await
     }
@@ -173,7 +173,7 @@ impl RoomCreation {
     /// Numbers a new room and drafts its events.
     pub(in crate::rooms) fn draft_events(&self, plan: Plan) -> Result<FirstEvents, Refusal> {
         let now = self.clock.now_ms();
-        let nid = self.store.next_nid();
+        let nid = self.store.log.next_nid();
         let named = RoomId::new_v1(&self.identity.server_name);
         let room_id = (!plan.version.room_id_is_hash()).then(|| named.clone());
         let mut made = now.saturating_sub(1);

@@ -93,7 +93,7 @@ impl Memberships {
         more: Map<String, Value>,
     ) -> Result<Map<String, Value>, Refusal> {
         let mut content = more;
-        let people = self.store.people([user_id]).await?;
+        let people = self.store.accounts.people([user_id]).await?;
         for (key, value) in member_content(Membership::Join, people.get(user_id), reason) {
             content.entry(key).or_insert(value);
         }
@@ -143,7 +143,7 @@ impl Memberships {
         user_id: &UserId,
         reason: Option<String>,
     ) -> Result<Map<String, Value>, Refusal> {
-        let people = self.store.people([user_id]).await?;
+        let people = self.store.accounts.people([user_id]).await?;
         Ok(member_content(Membership::Knock, people.get(user_id), reason))
     }
 
@@ -272,11 +272,11 @@ impl Memberships {
     /// [`Refusal::BadState`] when the user has not left it.
     pub async fn forget(&self, room_id: &RoomId, user_id: &UserId) -> Result<(), Refusal> {
         let never = || Refusal::not_found("you have never been in that room");
-        let room = self.store.room(room_id).await?.ok_or_else(never)?;
-        if self.store.forget(room.nid, user_id).await? {
+        let room = self.store.rooms.room(room_id).await?.ok_or_else(never)?;
+        if self.store.rooms.forget(room.nid, user_id).await? {
             return Ok(());
         }
-        match self.store.membership(room.nid, user_id).await? {
+        match self.store.rooms.membership(room.nid, user_id).await? {
             None => Err(never()),
             Some(_) => Err(Refusal::BadState("leave the room before you forget it".into())),
         }
@@ -287,7 +287,7 @@ impl Memberships {
     /// # Errors
     /// When the database cannot be read.
     pub async fn joined_rooms(&self, user_id: &UserId) -> Result<Vec<OwnedRoomId>, Refusal> {
-        let memberships = self.store.memberships_of(user_id).await?;
+        let memberships = self.store.rooms.memberships_of(user_id).await?;
         let joined = memberships
             .into_iter()
             .filter(|stored| stored.membership.membership == "join");
@@ -322,7 +322,7 @@ impl Memberships {
         if targets.is_empty() {
             return Ok(People::new());
         }
-        let people = self.store.people(targets.iter().copied()).await?;
+        let people = self.store.accounts.people(targets.iter().copied()).await?;
         for target in targets {
             if people.get(target).is_none_or(|person| person.deactivated) {
                 return Err(Refusal::not_found(format!("there is no user {target}")));

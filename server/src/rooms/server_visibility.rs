@@ -53,10 +53,15 @@ impl ServerVisibility {
         if room.head().servers.contains_key(server_name) {
             return Ok(Some(Audience::Present));
         }
-        let Some(left) = self.store.interest_ended(room.nid, server_name).await? else {
+        let Some(left) = self
+            .store
+            .federation
+            .interest_ended(room.nid, server_name)
+            .await?
+        else {
             return Ok(None);
         };
-        let place = self.store.place_at(room.nid, left).await?;
+        let place = self.store.rooms.place_at(room.nid, left).await?;
         Ok(Some(Audience::Departed(place)))
     }
 
@@ -85,7 +90,7 @@ impl ServerVisibility {
                 .await?;
             return Ok(told);
         }
-        let users = self.store.members_of_server(room.nid, server_name).await?;
+        let users = self.store.rooms.members_of_server(room.nid, server_name).await?;
         let slots: Vec<SlotHash> = users
             .iter()
             .map(|user_id| StateSlot::new("m.room.member", user_id.as_str()).hash())

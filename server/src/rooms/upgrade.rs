@@ -84,9 +84,9 @@ impl RoomUpgrade {
         });
         self.replace(old, user_id, "m.room.tombstone", &tombstone).await?;
         if published {
-            self.store.set_published(old.nid, false).await?;
+            self.store.rooms.set_published(old.nid, false).await?;
         }
-        self.store.move_aliases(old.nid, new.nid).await?;
+        self.store.rooms.move_aliases(old.nid, new.nid).await?;
         self.close_down(old, user_id).await?;
         self.settings_carry_over.carry_over(&new, user_id).await;
         Ok(new)
@@ -115,7 +115,7 @@ impl RoomUpgrade {
             invite: Vec::new(),
             is_direct: false,
         };
-        let people = self.store.people([user_id]).await?;
+        let people = self.store.accounts.people([user_id]).await?;
         let member = member_content(Membership::Join, people.get(user_id), None);
         let mut creators: BTreeSet<_> = additional_creators.into_iter().collect();
         creators.insert(user_id.to_owned());
@@ -195,7 +195,7 @@ impl RoomUpgrade {
                 .filter(|stored| &*stored.event.event_type == "m.space.child");
             state.extend(children.filter_map(as_draft));
         }
-        let bans = self.store.members(old.nid, &["ban"]).await?;
+        let bans = self.store.rooms.members(old.nid, &["ban"]).await?;
         let newest = bans.iter().rev().take(MOST_AT_ONCE);
         let nids: Vec<_> = newest.map(|stored| stored.membership.event).collect();
         state.extend(self.repository.events(&nids).await?.values().filter_map(as_draft));

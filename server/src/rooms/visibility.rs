@@ -81,7 +81,7 @@ impl Visibility {
         if room.is_joined(user_id) {
             return Ok(Standing::Member);
         }
-        let current = self.store.membership(room.nid, user_id).await?;
+        let current = self.store.rooms.membership(room.nid, user_id).await?;
         if current.is_none_or(|current| current.forgotten) {
             return Ok(Standing::Stranger);
         }
@@ -90,6 +90,7 @@ impl Visibility {
         loop {
             let events = self
                 .store
+                .rooms
                 .slot_history(room.nid, "m.room.member", user_id.as_str(), below, MEMBER_EVENTS)
                 .await?;
             for stored in &events {
@@ -256,7 +257,11 @@ impl Visibility {
     /// # Errors
     /// When the database cannot be read.
     pub async fn ignored_by(&self, user_id: &UserId) -> Result<HashSet<OwnedUserId>, Refusal> {
-        let data = self.store.account_data(user_id, GLOBAL, IGNORED_USERS).await?;
+        let data = self
+            .store
+            .accounts
+            .account_data(user_id, GLOBAL, IGNORED_USERS)
+            .await?;
         Ok(data.map(|data| ignored_users(&data.content)).unwrap_or_default())
     }
 }

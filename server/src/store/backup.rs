@@ -83,16 +83,17 @@ impl Store {
     /// # Errors
     /// When it was not stored.
     pub async fn restored(&self, log_id: LogId) -> Result<(), StoreError> {
-        self.transact(move |tx| {
-            Box::pin(async move {
-                let new_id = query("UPDATE log SET log_id = $1").bind(log_id.to_string());
-                new_id.run(&mut tx.connection).await?;
-                query("DELETE FROM one_time_keys")
-                    .execute(&mut tx.connection)
-                    .await
-                    .map(drop)
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let new_id = query("UPDATE log SET log_id = $1").bind(log_id.to_string());
+                    new_id.run(&mut tx.connection).await?;
+                    query("DELETE FROM one_time_keys")
+                        .execute(&mut tx.connection)
+                        .await
+                        .map(drop)
+                })
             })
-        })
-        .await
+            .await
     }
 }

@@ -129,6 +129,11 @@ pub(super) enum Readers {
 }
 
 impl Readers {
+    /// Whether these are of the embedded database.
+    pub(super) fn is_sqlite(&self) -> bool {
+        matches!(self, Self::Sqlite(_))
+    }
+
     pub(super) async fn close(&self) {
         match self {
             Self::Sqlite(pool) => pool.close().await,

@@ -16,8 +16,8 @@ use crate::accounts::Caller;
 use crate::live::Passing;
 use crate::refusal::Refusal;
 use crate::store::accounts::account_data::{AccountData, GLOBAL};
-use crate::store::log::stream_reads::Stretch;
 use crate::store::rooms::events::StoredEvent;
+use crate::store::rooms::stream_reads::Stretch;
 use crate::store::rooms::{Membership, StoredMembership};
 
 /// The account data that holds push rules.
@@ -97,7 +97,11 @@ pub(super) async fn window(
     }
     window.presence = presence::of_those_met(sync, caller, &memberships, passing);
     if let Some(since) = since {
-        window.device_lists = sync.store.device_lists_since(&caller.user_id, since).await?;
+        window.device_lists = sync
+            .store
+            .encryption
+            .device_lists_since(&caller.user_id, since)
+            .await?;
     }
     window.to_device = to_device::stored(sync, caller, after, until).await?;
     let is_idle = |joined: &JoinedWindow| {
@@ -147,7 +151,7 @@ async fn memberships_now(
     caller: &Caller,
     until: Position,
 ) -> Result<(Vec<StoredMembership>, Position), Refusal> {
-    let memberships = sync.store.memberships_of(&caller.user_id).await?;
+    let memberships = sync.store.rooms.memberships_of(&caller.user_id).await?;
     let newest = memberships.iter().map(|membership| membership.position).max();
     let until = newest.map_or(until, |newest| newest.max(until));
     sync.notifier.reached(until).await;
@@ -173,7 +177,7 @@ async fn fill_joined(
 ) -> Result<(), Refusal> {
     let until = window.until;
     let rooms: Vec<i64> = window.joined.keys().copied().collect();
-    let stretches = sync.store.stretches(rooms, after, until).await?;
+    let stretches = sync.store.rooms.stretches(rooms, after, until).await?;
     let mut starts = Vec::new();
     for (nid, joined) in &mut window.joined {
         let head = joined.room.head();
@@ -220,7 +224,7 @@ async fn fill_joined(
             joined.timeline = visible;
             joined.limited |= is_cut;
         } else if joined.limited {
-            let skipped = sync.store.state_events_between(room, first, place).await?;
+            let skipped = sync.store.rooms.state_events_between(room, first, place).await?;
             joined.skipped_state = last_of_each_slot(skipped);
         }
         shown.cut(joined, limit);
@@ -244,7 +248,7 @@ async fn read_timelines(
         .iter()
         .map(|start| (start.room, start.place, Place(i64::MAX)))
         .collect();
-    let mut timelines = sync.store.timelines(&from, places(limit)).await?;
+    let mut timelines = sync.store.rooms.timelines(&from, places(limit)).await?;
     if shown.is_everything() {
         return Ok(timelines);
     }
@@ -258,7 +262,7 @@ async fn read_timelines(
         }
     }
     if !further.is_empty() {
-        for (room, mut earlier) in sync.store.timelines(&further, LOOKED_THROUGH).await? {
+        for (room, mut earlier) in sync.store.rooms.timelines(&further, LOOKED_THROUGH).await? {
             let timeline = timelines.entry(room).or_default();
             earlier.append(timeline);
             *timeline = earlier;
@@ -307,6 +311,7 @@ async fn left_window(
             seen.entire = membership.joined_at > since;
             let stretches = sync
                 .store
+                .rooms
                 .stretches(vec![nid], since, membership.position)
                 .await?;
             stretches
@@ -322,6 +327,7 @@ async fn left_window(
     let start = first.max(Place(end.0.saturating_sub(places(limit)) + 1));
     let timeline = sync
         .store
+        .rooms
         .timelines(&[(nid, start, end)], places(limit))
         .await?
         .remove(&nid)
@@ -337,6 +343,7 @@ async fn left_window(
         let shown_from = seen.timeline.first().and_then(|stored| stored.place);
         let skipped = sync
             .store
+            .rooms
             .state_events_between(nid, first, shown_from.unwrap_or(end))
             .await?;
         seen.skipped_state = last_of_each_slot(skipped);
@@ -359,7 +366,11 @@ async fn fill_data(
     window: &mut Window,
     since: Option<Position>,
 ) -> Result<(), Refusal> {
-    let mut stored = sync.store.account_data_after(&caller.user_id, since).await?;
+    let mut stored = sync
+        .store
+        .accounts
+        .account_data_after(&caller.user_id, since)
+        .await?;
     if since.is_none() {
         // A user who changed no rule has the default ones, and who did has the newest of them: clients count by them.
         stored.retain(|data| data.data_type != PUSH_RULES);
@@ -382,8 +393,8 @@ async fn fill_data(
     let (entire, known): (Vec<_>, Vec<_>) = window.joined.values().partition(|joined| joined.entire);
     let rooms = |joined: Vec<&JoinedWindow>| joined.iter().map(|joined| joined.room.nid).collect::<Vec<_>>();
     let (entire, known) = (rooms(entire), rooms(known));
-    let mut receipts = sync.store.receipts_in(entire, None).await?;
-    receipts.extend(sync.store.receipts_in(known, since).await?);
+    let mut receipts = sync.store.rooms.receipts_in(entire, None).await?;
+    receipts.extend(sync.store.rooms.receipts_in(known, since).await?);
     for receipt in receipts {
         if let Some(joined) = window.joined.get_mut(&receipt.room) {
             joined.unread |= receipt.user_id == caller.user_id;
@@ -398,7 +409,11 @@ async fn fill_data(
         .collect();
     if !returned.is_empty() {
         // What was set before the user came back to the room.
-        let all = sync.store.account_data_after(&caller.user_id, None).await?;
+        let all = sync
+            .store
+            .accounts
+            .account_data_after(&caller.user_id, None)
+            .await?;
         for data in all.into_iter().filter(|data| returned.contains(&data.room)) {
             if let Some(joined) = window.joined.get_mut(&data.room)
                 && !joined.account_data.contains(&data)

@@ -50,7 +50,7 @@ pub(super) async fn of(sync: &Sync, caller: &Caller, window: &Window) -> Result<
     }
     gone.remove(&caller.user_id);
     let gone: Vec<_> = gone.into_iter().collect();
-    let left = sync.store.strangers_to(&caller.user_id, &gone).await?;
+    let left = sync.store.rooms.strangers_to(&caller.user_id, &gone).await?;
     changed.retain(|user_id| !left.contains(user_id));
     Ok(DeviceLists { changed, left })
 }

@@ -171,7 +171,7 @@ impl Sync {
 
     /// Whether a cursor belongs to another log, or is ahead of this one.
     fn is_gone(&self, cursor: &SinceToken) -> bool {
-        cursor.log_id != self.store.log_id() || cursor.position > self.notifier.position()
+        cursor.log_id != self.store.log.id() || cursor.position > self.notifier.position()
     }
 
     /// Whose devices changed after one cursor and up to another, and who shares no room with the caller any more. When
@@ -205,7 +205,7 @@ impl Sync {
 
     fn token(&self, position: Position, ephemeral: u64) -> SinceToken {
         SinceToken {
-            log_id: self.store.log_id(),
+            log_id: self.store.log.id(),
             position,
             ephemeral,
         }
@@ -222,12 +222,14 @@ impl Sync {
         let everything = Position(i64::MAX);
         let oldest = self
             .store
+            .encryption
             .to_device(user_id, device_id, Position::START, everything, 1)
             .await?;
         match oldest.first() {
             None => self.nothing_kept.remember(caller, asked),
             Some((position, _)) if *position <= cursor.position => {
                 self.store
+                    .encryption
                     .acknowledge_to_device(user_id, device_id, cursor.position)
                     .await?;
             }

@@ -280,6 +280,7 @@ impl<'s> Session<'s> {
         let stored = self
             .sync
             .store
+            .accounts
             .account_data(&self.caller.user_id, GLOBAL, IGNORED_USERS)
             .await?;
         let read = stored
@@ -465,7 +466,7 @@ impl<'s> Session<'s> {
             .map(|joined| joined.room.nid)
             .collect();
         let user_id = &self.caller.user_id;
-        Ok(self.sync.store.heroes(rooms, user_id, HEROES).await?)
+        Ok(self.sync.store.rooms.heroes(rooms, user_id, HEROES).await?)
     }
 
     async fn view(&self, window: &Window, events: Vec<&Arc<StoredEvent>>) -> Result<View, Refusal> {

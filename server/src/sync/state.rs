@@ -113,7 +113,7 @@ impl Asking<'_> {
         };
         let at_edge = match edge.state {
             Some(nid) if joined.room.head().state.nid() == Some(nid) => joined.room.head().state.clone(),
-            Some(nid) => self.sync.store.state(nid).await?,
+            Some(nid) => self.sync.store.rooms.state(nid).await?,
             None => State::default(),
         };
         // The state before a state event is the one after it with the replaced event back in its slot.
@@ -133,7 +133,7 @@ impl Asking<'_> {
             return Ok(events);
         };
         if events.len() > LOAD_WHOLE {
-            events = self.sync.store.without_members(&events).await?;
+            events = self.sync.store.rooms.without_members(&events).await?;
         } else {
             let loaded = self.sync.rooms.repository.events(&events).await?;
             events.retain(|nid| {

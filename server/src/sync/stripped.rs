@@ -40,7 +40,7 @@ async fn of_local_room(sync: &Sync, membership: &StoredMembership) -> Result<Str
     ) {
         (_, Some(room)) => room.head().state.clone(),
         (Some(own), None) => match own.state {
-            Some(nid) => sync.store.state(nid).await?,
+            Some(nid) => sync.store.rooms.state(nid).await?,
             None => State::default(),
         },
         (None, None) => return Ok(String::new()),

@@ -21,6 +21,7 @@ pub(super) async fn stored(
 ) -> Result<Vec<String>, Refusal> {
     let messages = sync
         .store
+        .encryption
         .to_device(&caller.user_id, &caller.device_id, after, up_to, WAITING)
         .await?;
     Ok(messages.into_iter().map(|(_, json)| json).collect())

@@ -32,7 +32,7 @@ pub(super) async fn counts<'w>(
         return Ok(counts);
     }
     read_up_to(sync, user_id, &mut unknown).await?;
-    let mut stored = sync.store.unread(user_id, &unknown).await?;
+    let mut stored = sync.store.rooms.unread(user_id, &unknown).await?;
     for (nid, (_, up_to)) in unknown {
         let threads = stored.remove(&nid).unwrap_or_default();
         counts.insert(
@@ -50,12 +50,12 @@ async fn read_up_to(
     rooms: &mut HashMap<i64, (ReadUpTo, Place)>,
 ) -> Result<(), Refusal> {
     let nids: Vec<i64> = rooms.keys().copied().collect();
-    for (room, place) in sync.store.joined_places(user_id, nids.clone()).await? {
+    for (room, place) in sync.store.rooms.joined_places(user_id, nids.clone()).await? {
         if let Some((read, _)) = rooms.get_mut(&room) {
             read.all = place;
         }
     }
-    for receipt in sync.store.receipts_of(user_id, nids).await? {
+    for receipt in sync.store.rooms.receipts_of(user_id, nids).await? {
         let Some((read, _)) = rooms.get_mut(&receipt.room) else {
             continue;
         };

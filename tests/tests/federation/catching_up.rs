@@ -109,5 +109,5 @@ async fn a_gap_in_the_middle_is_read_over_and_closes() {
         replica.head().last_place > Place::FIRST_LIVE.next_stretch(),
         "there was no gap"
     );
-    assert_eq!(b.parts().store.gaps(replica.nid).await.unwrap(), []);
+    assert_eq!(b.parts().store.rooms.gaps(replica.nid).await.unwrap(), []);
 }

@@ -111,6 +111,7 @@ async fn history_that_is_for_members_alone_is_not_told() {
     let stored = b
         .parts()
         .store
+        .rooms
         .event(secret.as_str().try_into().unwrap())
         .await
         .unwrap();
@@ -156,7 +157,13 @@ async fn a_server_that_has_left_is_told_what_it_saw_and_no_more() {
     bob.get(&format!("rooms/{room}/event/{}", encode(later)))
         .await
         .refused(404, "M_NOT_FOUND");
-    let stored = b.parts().store.event(later.try_into().unwrap()).await.unwrap();
+    let stored = b
+        .parts()
+        .store
+        .rooms
+        .event(later.try_into().unwrap())
+        .await
+        .unwrap();
     assert!(stored.is_none());
 }
 
@@ -204,8 +211,9 @@ async fn a_large_state_comes_once(engine: Engine) {
     assert!(ids(&here) == ids(&there), "another order");
     let replica = b.replica(&room).await;
     let store = &b.parts().store;
-    assert_eq!(store.gaps(replica.nid).await.unwrap(), []);
+    assert_eq!(store.rooms.gaps(replica.nid).await.unwrap(), []);
     let events = store
+        .rooms
         .timeline(replica.nid, Place(i64::MIN), Direction::Forward, 10_000)
         .await
         .unwrap();

@@ -41,6 +41,7 @@ async fn a_redaction_reaches_those_who_have_the_event_and_those_who_come_later()
             let stored = server
                 .parts()
                 .store
+                .rooms
                 .event(said.as_str().try_into().unwrap())
                 .await
                 .unwrap();

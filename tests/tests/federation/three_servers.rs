@@ -16,11 +16,11 @@ fn ids(events: &[Value]) -> Vec<String> {
 /// Waits until a server has all these events by itself.
 async fn has_all_of(server: &TestServer, room: &str, events: &[Value]) {
     let store = &server.parts().store;
-    let room = store.room(room.try_into().unwrap()).await.unwrap().unwrap();
+    let room = store.rooms.room(room.try_into().unwrap()).await.unwrap().unwrap();
     for id in ids(events) {
         let what = format!("{} has {id}", server.name());
         look_for(&what, async || {
-            let stored = store.event(id.as_str().try_into().unwrap()).await.unwrap();
+            let stored = store.rooms.event(id.as_str().try_into().unwrap()).await.unwrap();
             let is_here = |stored: &StoredEvent| stored.room == room.nid && stored.place.is_some();
             stored
                 .filter(|stored| is_here(stored))

@@ -93,6 +93,7 @@ async fn what_an_erased_user_said_is_not_for_newcomers(server: TestServer) {
     let data = server
         .parts()
         .store
+        .accounts
         .account_data_after(bob.id.as_str().try_into().unwrap(), None);
     assert!(data.await.unwrap().is_empty(), "account data goes too");
 }

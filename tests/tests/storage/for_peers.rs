@@ -60,14 +60,19 @@ async fn send(server: &TestServer, transaction: &str, contents: &[&str], limits:
     };
     let store = &server.parts().store;
     let shares = alone(limits);
-    let sent = store.send_to_device(sending, shares, shares).await.unwrap();
+    let sent = store
+        .encryption
+        .send_to_device(sending, shares, shares)
+        .await
+        .unwrap();
     sent.refused.values().map(Vec::len).sum()
 }
 
 async fn waiting(server: &TestServer, after: Position, limit: usize) -> (Vec<String>, Position) {
     let store = &server.parts().store;
     let (items, reached) = store
-        .others_for(&peer(), after, store.position(), limit)
+        .federation
+        .others_for(&peer(), after, store.log.position(), limit)
         .await
         .unwrap();
     let name = |(_, item): (Position, ForPeer)| match item {
@@ -95,9 +100,15 @@ async fn a_queue_holds_so_much_and_no_more(server: TestServer) {
     assert_eq!(ids, ["a-0", "a-1", "b-1"]);
     let delivered = Delivered {
         server_name: peer(),
-        up_to: server.parts().store.position(),
+        up_to: server.parts().store.log.position(),
     };
-    server.parts().store.drop_delivered(delivered).await.unwrap();
+    server
+        .parts()
+        .store
+        .federation
+        .drop_delivered(delivered)
+        .await
+        .unwrap();
     assert_eq!(waiting(&server, Position::START, 10).await.0, [""; 0]);
     assert_eq!(send(&server, "c", &["{\"long\":1}", "{}", "{}"], limits).await, 0);
 }
@@ -111,14 +122,19 @@ async fn what_waits_is_read_in_order_and_page_by_page(server: TestServer) {
     let user = server.user("alice").await;
     let room = user.create_room(serde_json::json!({})).await;
     let store = &server.parts().store;
-    let room = store.room((&*room).try_into().unwrap()).await.unwrap().unwrap();
+    let room = store
+        .rooms
+        .room((&*room).try_into().unwrap())
+        .await
+        .unwrap()
+        .unwrap();
     let nid = room.nid;
     let interested = format!(
         "INSERT INTO interests (server_name, room, from_position) VALUES ('{}', {nid}, 1)",
         peer()
     );
     server.data().run(&interested).await;
-    let start = store.position();
+    let start = store.log.position();
     send(&server, "a", &["{}", "{}"], MANY).await;
     let changed = || {
         Change::from(Record::DeviceList(DeviceListChange {
@@ -129,16 +145,16 @@ async fn what_waits_is_read_in_order_and_page_by_page(server: TestServer) {
             servers: [].into(),
         }))
     };
-    store.append(changed()).await.unwrap();
+    store.log.append(changed()).await.unwrap();
     send(&server, "b", &["{}"], MANY).await;
     let name = alice(&server).to_string();
     let (all, reached) = waiting(&server, start, 10).await;
     assert_eq!(all, ["a-0", "a-1", &name, "b-0"]);
-    assert_eq!(reached, store.position());
+    assert_eq!(reached, store.log.position());
 
     // Page by page the same comes, none twice.
     let (mut after, mut read) = (start, Vec::new());
-    while after < store.position() {
+    while after < store.log.position() {
         let (page, reached) = waiting(&server, after, 1).await;
         assert!(page.len() <= 3 && reached > after);
         read.extend(page);
@@ -147,7 +163,7 @@ async fn what_waits_is_read_in_order_and_page_by_page(server: TestServer) {
     assert_eq!(read, all);
 
     // Of two changes of a device list the newest counts.
-    store.append(changed()).await.unwrap();
+    store.log.append(changed()).await.unwrap();
     assert_eq!(waiting(&server, start, 10).await.0, ["a-0", "a-1", "b-0", &name]);
 }
 
@@ -158,8 +174,11 @@ async fn what_is_too_old_is_dropped(server: TestServer) {
     };
     send(&server, "a", &["{}", "{}"], limits).await;
     let store = &server.parts().store;
-    assert_eq!(store.expire_peer_messages(SENT_AT).await.unwrap(), 0);
-    assert_eq!(store.expire_peer_messages(SENT_AT + 1).await.unwrap(), 2);
+    assert_eq!(store.federation.expire_peer_messages(SENT_AT).await.unwrap(), 0);
+    assert_eq!(
+        store.federation.expire_peer_messages(SENT_AT + 1).await.unwrap(),
+        2
+    );
     assert_eq!(
         send(&server, "b", &["{}", "{}"], limits).await,
         0,

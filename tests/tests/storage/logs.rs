@@ -92,7 +92,7 @@ impl Log for Real {
         let enqueue = |change: NewChange| {
             let changed = Change::new(change.records);
             let tied = change.tickets.into_iter().fold(changed, Change::on_head);
-            self.store.enqueue(tied).unwrap()
+            self.store.log.enqueue(tied).unwrap()
         };
         let pending: Vec<_> = changes.into_iter().map(enqueue).collect();
         let mut stored = Vec::new();
@@ -107,38 +107,48 @@ impl Log for Real {
     }
 
     async fn restart(self) -> Self {
-        let log_id = self.store.log_id();
+        let log_id = self.store.log.id();
         self.store.close().await;
         let opened = Self::open(self.data).await.unwrap();
-        assert_eq!(opened.store.log_id(), log_id, "a restart keeps the log's id");
+        assert_eq!(opened.store.log.id(), log_id, "a restart keeps the log's id");
         opened
     }
 
     fn position(&self) -> Position {
-        self.store.position()
+        self.store.log.position()
     }
 
     async fn event(&self, event_id: &EventId) -> Option<Read> {
-        let stored = self.store.event(event_id).await.unwrap()?;
+        let stored = self.store.rooms.event(event_id).await.unwrap()?;
         Some(self.read(&stored).await)
     }
 
     async fn timeline(&self, room: i64, from: Place, direction: Direction, limit: usize) -> Vec<String> {
-        let events = self.store.timeline(room, from, direction, limit).await.unwrap();
+        let events = self
+            .store
+            .rooms
+            .timeline(room, from, direction, limit)
+            .await
+            .unwrap();
         ids(&events)
     }
 
     async fn state(&self, nid: StateNid) -> State {
-        self.store.state(nid).await.unwrap()
+        self.store.rooms.state(nid).await.unwrap()
     }
 
     async fn transaction(&self, user: &UserId, device: &str, scope: &str, id: &str) -> Option<String> {
-        let found = self.store.transaction(user, device, scope, id).await.unwrap();
+        let found = self
+            .store
+            .rooms
+            .transaction(user, device, scope, id)
+            .await
+            .unwrap();
         found.map(|event_id| event_id.to_string())
     }
 
     async fn memberships_of(&self, user: &UserId) -> Vec<(i64, String, Position)> {
-        let found = self.store.memberships_of(user).await.unwrap();
+        let found = self.store.rooms.memberships_of(user).await.unwrap();
         let each = found.into_iter();
         each.map(|stored| {
             (
@@ -151,15 +161,18 @@ impl Log for Real {
     }
 
     async fn receipts(&self, room: i64) -> Vec<Receipt> {
-        self.store.receipts_in(vec![room], None).await.unwrap()
+        self.store.rooms.receipts_in(vec![room], None).await.unwrap()
     }
 
     async fn account_data(&self, user: &UserId) -> Vec<AccountData> {
-        self.store.account_data_after(user, None).await.unwrap()
+        self.store.accounts.account_data_after(user, None).await.unwrap()
     }
 
     async fn to_device(&self, user: &UserId, device: &str, after: Position) -> Vec<(Position, String)> {
-        let read = self.store.to_device(user, device, after, self.position(), 1_000);
+        let read = self
+            .store
+            .encryption
+            .to_device(user, device, after, self.position(), 1_000);
         read.await.unwrap()
     }
 }

@@ -39,19 +39,34 @@ fn receive(store: &Store, events: usize, cursor: u8) -> Receiving<'_> {
         room_id: room().to_owned(),
         json: format!("{{\"number\":{number}}}").into(),
     };
-    store.receive(peer(), log, (0..events).map(arrived).collect(), Vec::new(), 1)
+    store
+        .log
+        .receive(peer(), log, (0..events).map(arrived).collect(), Vec::new(), 1)
 }
 
 async fn dealt_with(store: &Store, row: i64) {
-    store.append(Change::from(Record::Ingested(row))).await.unwrap();
+    store
+        .log
+        .append(Change::from(Record::Ingested(row)))
+        .await
+        .unwrap();
 }
 
 async fn cursor(store: &Store) -> Option<Vec<u8>> {
-    store.received_of(peer()).await.unwrap().map(|log| log.cursor)
+    store
+        .federation
+        .received_of(peer())
+        .await
+        .unwrap()
+        .map(|log| log.cursor)
 }
 
 async fn waiting(store: &Store) -> Vec<i64> {
-    let rows = store.inbox_of(room(), Vec::new(), 100, 1_000_000).await.unwrap();
+    let rows = store
+        .federation
+        .inbox_of(room(), Vec::new(), 100, 1_000_000)
+        .await
+        .unwrap();
     rows.iter().map(|row| row.nid).collect()
 }
 
@@ -82,7 +97,7 @@ async fn it_goes_by_itself_when_nobody_does(server: TestServer) {
         assert!(waiting(store).await.is_empty());
     }
     let receiving = receive(store, 1, 9);
-    store.store_received(receiving.rows()[0].nid);
+    store.log.store_received(receiving.rows()[0].nid);
     receiving.stored(FOR_EVER).await.unwrap();
     assert_eq!(cursor(store).await, Some(vec![9]));
 }
@@ -105,7 +120,7 @@ async fn what_nobody_waits_for_is_not_stored(server: TestServer) {
     // On its way already, it is stored whoever waits.
     let receiving = receive(store, 1, 2);
     let row = receiving.rows()[0].nid;
-    store.store_received(row);
+    store.log.store_received(row);
     drop(receiving);
     dealt_with(store, row).await;
     assert_eq!(cursor(store).await, Some(vec![2]));

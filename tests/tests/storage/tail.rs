@@ -81,34 +81,38 @@ async fn memory_says_what_the_log_says(engine: Engine, seed: u64) {
     let mut rooms = Vec::new();
     for _ in 0..3 {
         let (room, made) = Room::new();
-        store.append(Change::new(made.records)).await.unwrap();
+        store.log.append(Change::new(made.records)).await.unwrap();
         rooms.push(room);
     }
     let mut open = HashSet::new();
     let (mut last, mut from_memory, mut sent) = (None, 0, 0);
-    let mut positions = vec![store.position()];
+    let mut positions = vec![store.log.position()];
     for _ in 0..BATCHES {
         let changes = (0..=chance.below(3)).map(|_| {
             let room = chance.below(rooms.len());
             told(&mut rooms[room], &peers, &mut open, &mut last, &mut chance)
         });
-        let pending: Vec<_> = changes.map(|change| store.enqueue(change).unwrap()).collect();
+        let pending: Vec<_> = changes.map(|change| store.log.enqueue(change).unwrap()).collect();
         for pending in pending {
             positions.push(pending.wait().await.unwrap());
         }
         if chance.below(20) == 0 {
             let (peer, room) = (&peers[chance.below(2)], &rooms[chance.below(3)]);
-            store.skip_to(peer, room.nid, store.position()).await.unwrap();
+            store
+                .federation
+                .skip_to(peer, room.nid, store.log.position())
+                .await
+                .unwrap();
             tail.forget(peer);
         }
         for peer in &peers {
             let after = positions[positions.len() - 1 - chance.below(positions.len().min(8))];
             let limit = [1, 2, 1_000][chance.below(3)];
-            from_memory += usize::from(tail.after(peer, after, store.position()).is_some());
-            let (read, _) = store.events_for(peer, after, 1_000).await.unwrap();
+            from_memory += usize::from(tail.after(peer, after, store.log.position()).is_some());
+            let (read, _) = store.federation.events_for(peer, after, 1_000).await.unwrap();
             let mut remembered = Vec::new();
             let mut reached = after;
-            while reached < store.position() {
+            while reached < store.log.position() {
                 let (page, until) = tail.events_for(&store, peer, reached, limit).await.unwrap();
                 assert!(
                     until > reached,

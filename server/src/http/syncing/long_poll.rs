@@ -158,6 +158,7 @@ async fn stored_filter(server: &Server, caller: &Caller, id: &str) -> Result<Fil
     let number = id.parse().map_err(|_| unknown())?;
     let json = server
         .store
+        .accounts
         .filter(&caller.user_id, number)
         .await?
         .ok_or_else(unknown)?;

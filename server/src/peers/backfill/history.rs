@@ -136,6 +136,7 @@ impl Peers {
     async fn after_gap(&self, room: &Room, gap: &Gap) -> Result<Option<Beside>, Refusal> {
         let after = self
             .store
+            .rooms
             .timeline(room.nid, gap.before, Direction::Forward, 1)
             .await?;
         match after.first() {
@@ -163,7 +164,7 @@ impl Peers {
         }
         for _ in 0..MOST_PAGES {
             let is_filled = self.backfill_by(room, &gap, deadline).await;
-            let stored = self.store.event(event_id).await?;
+            let stored = self.store.rooms.event(event_id).await?;
             if stored.is_some_and(|stored| stored.place.is_some()) {
                 return Ok(true);
             }

@@ -136,7 +136,7 @@ impl Peers {
         here.at_gaps
             .extend(at_gaps.into_iter().filter(|id| ids.contains(id)));
         let ids = ids.iter().map(ToString::to_string).collect();
-        for stored in self.store.events_by_id(ids).await? {
+        for stored in self.store.rooms.events_by_id(ids).await? {
             if stored.state.is_some() || stored.outcome == Outcome::Rejected {
                 here.settled.insert(stored.event.id.clone());
             }

@@ -211,7 +211,7 @@ impl Peers {
             .chain(gone)
             .filter_map(|(stored, event)| Some((StateSlot::of(&stored.event)?.hash(), event)));
         let slots = beside.back.into_iter().chain(slots);
-        Ok(beside.after.with(StateNid(self.store.next_nid()), slots))
+        Ok(beside.after.with(StateNid(self.store.log.next_nid()), slots))
     }
 
     /// Events that a peer tells as part of a state, from the store. Those that could not be kept, because what allows them
@@ -241,7 +241,7 @@ impl Peers {
 
     async fn events_here(&self, room: &Room, ids: &[OwnedEventId]) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
         let ids = ids.iter().map(ToString::to_string).collect();
-        let mut events = self.store.events_by_id(ids).await?;
+        let mut events = self.store.rooms.events_by_id(ids).await?;
         events.retain(|stored| stored.room == room.nid);
         Ok(events)
     }
@@ -282,6 +282,7 @@ impl Peers {
             let named: HashSet<OwnedEventId> = named.cloned().collect();
             let here = self
                 .store
+                .rooms
                 .events_by_id(named.iter().map(ToString::to_string).collect())
                 .await?;
             let here: HashSet<&OwnedEventId> = here.iter().map(|stored| &stored.event.id).collect();

@@ -80,7 +80,7 @@ impl Peers {
     /// # Errors
     /// When the database cannot be read.
     pub(in crate::peers) async fn replicate(self: &Arc<Self>) -> Result<(), Refusal> {
-        for room_id in self.store.rooms_with_others().await? {
+        for room_id in self.store.federation.rooms_with_others().await? {
             self.replicas.add(&room_id);
         }
         let peers = Arc::downgrade(self);

@@ -59,6 +59,7 @@ impl Peers {
         }
         let sharing = self
             .store
+            .rooms
             .own_users_sharing(users.into_iter().collect(), i64::MAX)
             .await?;
         let change = |(user_id, tell): (_, Vec<_>)| {
@@ -76,9 +77,9 @@ impl Peers {
     /// The keys of users of other servers: those that are known to hold from the database, the others from their servers,
     /// and where one cannot be asked, what it said last.
     async fn keys_elsewhere(&self, users: Vec<OwnedUserId>) -> Result<FromOthers<UserKeys>, Refusal> {
-        let asked_at = self.store.position();
+        let asked_at = self.store.log.position();
         let names = users.iter().map(ToString::to_string).collect();
-        let mut known = self.store.remote_device_lists(names).await?;
+        let mut known = self.store.federation.remote_device_lists(names).await?;
         let mut answered = FromOthers::default();
         let mut to_ask: BTreeMap<OwnedServerName, Vec<OwnedUserId>> = BTreeMap::new();
         for user_id in users {
@@ -152,6 +153,7 @@ impl Peers {
         }
         if !lists.is_empty() {
             self.store
+                .federation
                 .put_remote_device_lists(server, lists, asked_at)
                 .await?;
         }

@@ -39,7 +39,7 @@ impl Peers {
             return Ok(Vec::new());
         }
         let ids = messages.iter().map(|message| message.message_id.to_string());
-        let mut heard = self.store.heard_before(peer, ids.collect()).await?;
+        let mut heard = self.store.federation.heard_before(peer, ids.collect()).await?;
         let users: HashSet<String> = messages
             .iter()
             .map(|message| message.user_id.to_string())
@@ -50,6 +50,7 @@ impl Peers {
             .collect();
         let mut receivers = self
             .store
+            .encryption
             .receivers(users.into_iter().collect(), senders, peer.to_owned())
             .await?;
         let now = i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX);

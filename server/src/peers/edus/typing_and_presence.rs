@@ -202,7 +202,7 @@ impl Peers {
     async fn say_presence(self: &Arc<Self>, peers: &[OwnedServerName]) -> Result<(), Refusal> {
         let names = peers.iter().map(ToString::to_string).collect();
         let members = self.ephemeral.presence.told_members();
-        let near = self.store.own_users_near(names, members).await?;
+        let near = self.store.rooms.own_users_near(names, members).await?;
         for (peer, users) in near {
             let said: Vec<_> = users
                 .into_iter()

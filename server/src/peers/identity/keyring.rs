@@ -86,7 +86,7 @@ impl Keyring {
     /// When they cannot be read.
     pub async fn open(store: &Store, peers: &[ConfiguredPeer]) -> Result<Self, Refusal> {
         let mut trusted = HashMap::new();
-        for (name, key) in store.root_keys().await? {
+        for (name, key) in store.federation.root_keys().await? {
             let key = PublicKey::from_bytes(&key).map_err(Refusal::internal)?;
             trusted.insert(name, key);
         }
@@ -96,7 +96,7 @@ impl Keyring {
             trusted: RwLock::new(trusted),
         };
         let mut records = Vec::new();
-        for stored in store.server_records().await? {
+        for stored in store.federation.server_records().await? {
             let record = SignedRecord::from_bytes(&stored.record).and_then(|record| record.verify());
             records.push(record.map_err(Refusal::internal)?);
         }
@@ -138,7 +138,7 @@ impl Keyring {
         name: &ServerName,
         key: PublicKey,
     ) -> Result<(), Refusal> {
-        store.put_root_key(name, *key.as_bytes()).await?;
+        store.federation.put_root_key(name, *key.as_bytes()).await?;
         let mut trusted = self.trusted.write().unwrap_or_else(PoisonError::into_inner);
         trusted.insert(name.to_owned(), key);
         Ok(())
@@ -158,6 +158,7 @@ impl Keyring {
         }
         if self.is_news(&verified) {
             store
+                .federation
                 .keep_server_record(StoredRecord {
                     server_name: verified.name.clone(),
                     root_key: *verified.root_key.as_bytes(),

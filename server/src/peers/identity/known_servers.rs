@@ -280,7 +280,7 @@ impl KnownServers {
 
     /// Takes up the servers that the admin has added; what the configuration says of them wins.
     async fn load_added(&self) -> Result<(), Refusal> {
-        for (name, addresses) in self.store.added_peers().await? {
+        for (name, addresses) in self.store.federation.added_peers().await? {
             if !self.configured.contains(&name) {
                 let addresses: Result<Vec<PeerAddress>, _> =
                     addresses.iter().map(|text| text.parse()).collect();

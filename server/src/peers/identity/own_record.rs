@@ -72,7 +72,7 @@ impl OwnRecord {
             sequence: record.sequence,
             record: signed.as_bytes().to_vec(),
         };
-        store.keep_server_record(stored).await?;
+        store.federation.keep_server_record(stored).await?;
         keyring.insert_own(signed.verify().map_err(Refusal::internal)?);
         Ok(signed)
     }

@@ -37,7 +37,13 @@ impl SharingServers {
     /// When the database fails.
     pub(in crate::peers) async fn refresh(&self, now_ms: u64) -> Result<(), Refusal> {
         let before = self.read().clone();
-        let now: HashSet<_> = self.store.interested_servers().await?.into_iter().collect();
+        let now: HashSet<_> = self
+            .store
+            .federation
+            .interested_servers()
+            .await?
+            .into_iter()
+            .collect();
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         // Those who have come meanwhile stay.
         before.difference(&now).for_each(|gone| drop(names.take(gone)));

@@ -66,7 +66,7 @@ impl Peers {
                 // It has come back meanwhile, and is told where the room ends.
                 continue;
             }
-            let Some(ended) = self.store.interest_ended(room.nid, peer).await? else {
+            let Some(ended) = self.store.federation.interest_ended(room.nid, peer).await? else {
                 continue;
             };
             if self.rooms.repository.admits(&room, peer).await? {
@@ -85,12 +85,13 @@ impl Peers {
         peer: &ServerName,
         ended: Position,
     ) -> Result<Vec<OwnedEventId>, Refusal> {
-        let place = self.store.place_at(room.nid, ended).await?;
+        let place = self.store.rooms.place_at(room.nid, ended).await?;
         let last = self
             .store
+            .rooms
             .timeline(room.nid, place, Direction::Forward, 1)
             .await?;
-        let out = self.store.members(room.nid, &["leave", "ban"]).await?;
+        let out = self.store.rooms.members(room.nid, &["leave", "ban"]).await?;
         let is_of_then = |member: &&StoredMembership| {
             member.membership.user_id.server_name() == peer && member.position <= ended
         };

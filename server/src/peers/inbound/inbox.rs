@@ -223,7 +223,7 @@ impl InWork {
 impl Peers {
     /// Goes on with what waits in the inbox since the last run.
     pub(in crate::peers) async fn resume_inbox(self: &Arc<Self>) -> Result<(), Refusal> {
-        let rooms = self.store.rooms_with_inbox().await?;
+        let rooms = self.store.federation.rooms_with_inbox().await?;
         rooms.into_iter().for_each(|room_id| self.ingest_stored(room_id));
         Ok(())
     }
@@ -308,7 +308,9 @@ impl Peers {
             let left = self.ingest_handed(room_id, rows).await;
             // Whatever takes longer, or failed, goes on with what is on disk.
             if !matches!(left, Ok(false)) {
-                first.into_iter().for_each(|row| self.store.store_received(row));
+                first
+                    .into_iter()
+                    .for_each(|row| self.store.log.store_received(row));
                 if stored.await.is_ok() {
                     self.inbox.with_room(room_id, InWork::has_stored);
                 }
@@ -321,10 +323,9 @@ impl Peers {
         loop {
             let now = self.inbox.now();
             let resting = self.inbox.with(room_id, |work| work.resting(now));
-            let rows = self
-                .store
-                .inbox_of(room_id, resting.unwrap_or_default(), TOGETHER, BYTES_TOGETHER)
-                .await?;
+            let (resting, tables) = (resting.unwrap_or_default(), &self.store.federation);
+            let rows = tables.inbox_of(room_id, resting, TOGETHER, BYTES_TOGETHER);
+            let rows = rows.await?;
             if rows.is_empty() {
                 return Ok(());
             }
@@ -492,7 +493,7 @@ impl Peers {
     pub(in crate::peers) async fn drop_rows(&self, rows: Vec<i64>) -> Result<(), Refusal> {
         if !rows.is_empty() {
             let records = rows.into_iter().map(Record::Ingested).collect();
-            self.store.append(Change::new(records)).await?;
+            self.store.log.append(Change::new(records)).await?;
         }
         Ok(())
     }

@@ -209,7 +209,7 @@ impl Peers {
     ) -> Result<(), Refusal> {
         let nids = rows.iter().map(|row| row.nid).collect();
         for row in rows {
-            let Some(stored) = self.store.room(room_id).await? else {
+            let Some(stored) = self.store.rooms.room(room_id).await? else {
                 continue;
             };
             let Some(version) = RoomVersion::from_id(&stored.version) else {

@@ -312,6 +312,7 @@ impl Peers {
                 self.fill_gap(room, server, incoming).await?;
                 if self
                     .store
+                    .rooms
                     .event(&id)
                     .await?
                     .is_none_or(|stored| stored.place.is_none())

@@ -58,7 +58,12 @@ impl Peers {
         let Some(room) = self.replica(room_id).await? else {
             return Ok(None);
         };
-        let was_in = self.store.interest_ended(room.nid, peer).await?.is_some();
+        let was_in = self
+            .store
+            .federation
+            .interest_ended(room.nid, peer)
+            .await?
+            .is_some();
         let is_heeded = heeds(self.identity.name(), Some(&room.head().servers), peer, was_in);
         Ok(is_heeded.then_some(room))
     }

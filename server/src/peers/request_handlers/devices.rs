@@ -66,7 +66,7 @@ impl Peers {
     ) -> Result<HashSet<OwnedUserId>, Refusal> {
         let own = users.iter().filter(|user_id| self.identity.is_local(user_id));
         let own = own.map(ToString::to_string).collect();
-        Ok(self.store.sharing_with_server(peer, own).await?)
+        Ok(self.store.rooms.sharing_with_server(peer, own).await?)
     }
 }
 

@@ -135,7 +135,7 @@ impl Peers {
         ids: &[OwnedEventId],
     ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
         let ids = ids.iter().map(ToString::to_string).collect();
-        let mut events = self.store.events_by_id(ids).await?;
+        let mut events = self.store.rooms.events_by_id(ids).await?;
         events.retain(|stored| stored.room == room.nid && stored.outcome != Outcome::Rejected);
         Ok(events)
     }

@@ -233,7 +233,7 @@ impl Peers {
         join: &Event,
         parts: &Parts,
     ) -> Result<Vec<ruma::OwnedEventId>, Refused> {
-        let stored = self.store.event(&join.id).await;
+        let stored = self.store.rooms.event(&join.id).await;
         let stored = stored.map_err(|error| refused(error.into()))?;
         let before = match &stored {
             Some(stored) => self.state_before(stored).await.map_err(refused)?,

@@ -140,7 +140,7 @@ impl Peers {
         };
         parts.send(first).await?;
         self.give_stored(&told, parts).await?;
-        let ids = self.store.event_ids(&nids).await;
+        let ids = self.store.rooms.event_ids(&nids).await;
         ids.map_err(|error| refused(error.into()))
     }
 
@@ -160,7 +160,7 @@ impl Peers {
         let emptied = changes.iter().filter(|(_, event)| event.is_none());
         let gone: Vec<_> = emptied.filter_map(|(slot, _)| beside.get(slot)).collect();
         let failed = |error: crate::store::StoreError| refused(error.into());
-        let mut sizes = self.store.event_sizes(&there).await.map_err(failed)?;
+        let mut sizes = self.store.rooms.event_sizes(&there).await.map_err(failed)?;
         sizes.sort_by_key(|size| size.nid);
         let first = Part {
             extent: Some(extent(sizes.len(), 0)),
@@ -169,9 +169,9 @@ impl Peers {
         parts.send(first).await?;
         self.give_stored(&sizes, parts).await?;
         Ok(Some(StateIds {
-            state: self.store.event_ids(&there).await.map_err(failed)?,
+            state: self.store.rooms.event_ids(&there).await.map_err(failed)?,
             difference: Some(Difference {
-                gone: self.store.event_ids(&gone).await.map_err(failed)?,
+                gone: self.store.rooms.event_ids(&gone).await.map_err(failed)?,
                 filled: filled as u64,
             }),
         }))
@@ -182,7 +182,7 @@ impl Peers {
         let mut given = BTreeSet::new();
         for sizes in by_parts(sizes) {
             let nids: Vec<_> = sizes.iter().map(|size| size.nid).collect();
-            let events = self.store.events_by_nid(&nids).await;
+            let events = self.store.rooms.events_by_nid(&nids).await;
             let mut events = events.map_err(|error| refused(error.into()))?;
             let events: Vec<_> = nids.iter().filter_map(|nid| events.remove(nid)).collect();
             let events: Vec<_> = events.into_iter().map(|stored| stored.event.clone()).collect();
@@ -205,7 +205,7 @@ impl Peers {
         at: &StoredEvent,
     ) -> Result<Option<(State, Option<Change>)>, Refusal> {
         let Some(nid) = at.state else { return Ok(None) };
-        let after = self.store.state(nid).await?;
+        let after = self.store.rooms.state(nid).await?;
         let slot = StateSlot::of(&at.event).map(|slot| slot.hash());
         let filled = slot.filter(|slot| after.get(slot) == Some(at.nid));
         Ok(Some((after, filled.map(|slot| (slot, at.replaces)))))
@@ -217,7 +217,7 @@ impl Peers {
         let most = nids.len() + MAX_AUTH_CHAIN;
         let mut found = BTreeMap::new();
         let mut named: HashSet<OwnedEventId> = HashSet::new();
-        let mut generation = self.store.event_sizes(nids).await?;
+        let mut generation = self.store.rooms.event_sizes(nids).await?;
         while !generation.is_empty() {
             found.extend(generation.iter().map(|size| (size.nid, size.bytes)));
             let bytes: usize = found.values().sum();
@@ -227,7 +227,7 @@ impl Peers {
             let mut open = Vec::new();
             for sizes in by_parts(&generation) {
                 let nids: Vec<_> = sizes.iter().map(|size| size.nid).collect();
-                for stored in self.store.events_by_nid(&nids).await?.into_values() {
+                for stored in self.store.rooms.events_by_nid(&nids).await?.into_values() {
                     let new = stored.event.auth_events.iter();
                     let new = new.filter(|id| !named.contains(*id)).cloned().collect::<Vec<_>>();
                     open.extend(new.iter().map(ToString::to_string));
@@ -237,7 +237,7 @@ impl Peers {
                     return Ok(None);
                 }
             }
-            generation = self.store.event_sizes_by_id(open).await?;
+            generation = self.store.rooms.event_sizes_by_id(open).await?;
             generation.retain(|size| !found.contains_key(&size.nid));
         }
         let sizes = found.into_iter().map(|(nid, bytes)| Size { nid, bytes });

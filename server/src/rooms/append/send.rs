@@ -118,7 +118,7 @@ impl Appender {
         if event_id.as_str().contains('\0') {
             return Err(unknown());
         }
-        let found = self.store.event(event_id).await?;
+        let found = self.store.rooms.event(event_id).await?;
         found.filter(|stored| stored.room == room.nid).ok_or_else(unknown)
     }
 
@@ -154,7 +154,7 @@ impl Appender {
         let same = |stored: &Arc<StoredEvent>| {
             relation::annotation(&stored.event.content).is_some_and(|(_, given)| given == key)
         };
-        let own = self.store.annotations_by(room.nid, &target, sender).await?;
+        let own = self.store.rooms.annotations_by(room.nid, &target, sender).await?;
         if own.iter().any(same) {
             return Err(Refusal::DuplicateAnnotation);
         }

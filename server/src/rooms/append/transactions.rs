@@ -202,7 +202,11 @@ impl Transactions {
     /// When it was not stored.
     pub async fn forget_old(&self) -> Result<u64, Refusal> {
         let before = self.clock.now_ms().saturating_sub(REMEMBERED_MS);
-        Ok(self.store.forget_transactions(before, FORGOTTEN_TOGETHER).await?)
+        Ok(self
+            .store
+            .rooms
+            .forget_transactions(before, FORGOTTEN_TOGETHER)
+            .await?)
     }
 
     /// Whether the id may have been used before. From now on it has been.
@@ -212,6 +216,7 @@ impl Transactions {
             .get_or_try_init(|| async {
                 let stored = self
                     .store
+                    .rooms
                     .transactions_of(&transaction.user_id, &transaction.device_id, IDS_OF_A_DEVICE)
                     .await?;
                 let hashes = stored.into_iter().map(|id| self.hasher.hash_one(id));
@@ -235,10 +240,11 @@ impl Transactions {
         } = transaction;
         let used = self
             .store
+            .rooms
             .transaction(user_id, device_id, scope, transaction_id)
             .await?;
         let Some(event_id) = used else { return Ok(None) };
-        let stored = self.store.event(&event_id).await?;
+        let stored = self.store.rooms.event(&event_id).await?;
         match stored {
             Some(event) => Ok(Some(event)),
             None => Err(Refusal::internal(format!("{event_id} is missing"))),

@@ -55,7 +55,7 @@ impl Aliases {
             room: room.nid,
             creator: creator.to_owned(),
         };
-        match self.store.add_alias(alias).await {
+        match self.store.rooms.add_alias(alias).await {
             Err(StoreError::Conflict(_)) => Err(Refusal::AliasTaken),
             result => Ok(result?),
         }
@@ -71,7 +71,7 @@ impl Aliases {
         if alias.as_str().contains('\0') {
             return Err(unknown());
         }
-        let (stored, creator) = self.store.room_of_alias(alias).await?.ok_or_else(unknown)?;
+        let (stored, creator) = self.store.rooms.room_of_alias(alias).await?.ok_or_else(unknown)?;
         let room = self
             .repository
             .room_by_nid(stored.nid)
@@ -83,11 +83,16 @@ impl Aliases {
                 .power_levels(&room)
                 .await?
                 .may_send(user_id, "m.room.canonical_alias", true);
-        let admin = self.store.user(user_id).await?.is_some_and(|user| user.admin);
+        let admin = self
+            .store
+            .accounts
+            .user(user_id)
+            .await?
+            .is_some_and(|user| user.admin);
         if creator != user_id && !may_change && !admin {
             return Err(Refusal::forbidden("this name was made by somebody else"));
         }
-        self.store.remove_alias(alias).await?;
+        self.store.rooms.remove_alias(alias).await?;
         if may_change {
             self.unlist_alias(&room, alias, user_id).await?;
         }
@@ -104,7 +109,7 @@ impl Aliases {
         {
             return Err(Refusal::forbidden("you are not in that room"));
         }
-        Ok(self.store.aliases_of(room.nid).await?)
+        Ok(self.store.rooms.aliases_of(room.nid).await?)
     }
 
     /// Removes a name from `m.room.canonical_alias`.

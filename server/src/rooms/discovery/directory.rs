@@ -141,7 +141,7 @@ impl Directory {
     /// # Errors
     /// When the database cannot be read.
     pub async fn page(&self, asked: &DirectoryQuery) -> Result<DirectoryPage, Refusal> {
-        let mut published = self.store.published_rooms().await?;
+        let mut published = self.store.rooms.published_rooms().await?;
         let heads = self.repository.heads(&published).await?;
         let size = |room: &StoredRoom| heads.get(&room.nid).map_or(0, |head| head.joined);
         published.sort_by_key(|room| (Reverse(size(room)), room.nid));
@@ -166,7 +166,7 @@ impl Directory {
     /// # Errors
     /// When the database cannot be read.
     pub async fn is_published(&self, room: &Room) -> Result<bool, Refusal> {
-        let stored = self.store.room_by_nid(room.nid).await?;
+        let stored = self.store.rooms.room_by_nid(room.nid).await?;
         Ok(stored.is_some_and(|stored| stored.published))
     }
 
@@ -181,11 +181,17 @@ impl Directory {
                 .power_levels(room)
                 .await?
                 .may_send(user_id, "m.room.canonical_alias", true);
-        let may = may || self.store.user(user_id).await?.is_some_and(|user| user.admin);
+        let may = may
+            || self
+                .store
+                .accounts
+                .user(user_id)
+                .await?
+                .is_some_and(|user| user.admin);
         if !may {
             return Err(Refusal::forbidden("you may not change how this room is listed"));
         }
-        Ok(self.store.set_published(room.nid, published).await?)
+        Ok(self.store.rooms.set_published(room.nid, published).await?)
     }
 }
 

@@ -162,7 +162,7 @@ impl RoomPreviews {
         if self.server_visibility.membership_of(room, server_name).await? == Some(Audience::Present) {
             return Ok(true);
         }
-        let expected = self.store.members(room.nid, &["invite", "knock"]).await?;
+        let expected = self.store.rooms.members(room.nid, &["invite", "knock"]).await?;
         if expected
             .iter()
             .any(|member| member.membership.user_id.server_name() == server_name)

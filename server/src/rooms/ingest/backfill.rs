@@ -65,7 +65,10 @@ impl Ingest {
                 })));
             }
             records.push(Record::Head(head.clone()));
-            let pending = self.store.enqueue(Change::new(records).on_head(lock.ticket()))?;
+            let pending = self
+                .store
+                .log
+                .enqueue(Change::new(records).on_head(lock.ticket()))?;
             lock.advance(Arc::new(head));
             pending
         };

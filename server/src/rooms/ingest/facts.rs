@@ -85,7 +85,7 @@ impl FactLoader {
         };
         let unread: Vec<(StateNid, Arc<Known>)> = after.iter().filter_map(unread).collect();
         let nids: HashSet<StateNid> = unread.iter().map(|(nid, _)| *nid).collect();
-        let states = self.store.states(nids.into_iter().collect()).await?;
+        let states = self.store.rooms.states(nids.into_iter().collect()).await?;
         for (nid, known) in unread {
             let state = states.get(&nid).cloned();
             let state = state.ok_or_else(|| Refusal::internal(format!("state {} is missing", nid.0)))?;

@@ -37,7 +37,7 @@ impl TimelineGaps {
             }
             ids.retain(|id| facts.known(id).is_none());
             let asked = ids.iter().map(ToString::to_string).collect();
-            for stored in self.store.events_by_id(asked).await? {
+            for stored in self.store.rooms.events_by_id(asked).await? {
                 let is_here = stored.state.is_some() || stored.outcome == Outcome::Rejected;
                 let found = found(is_here, stored.outcome, &stored.event.prev_events);
                 ids.remove(&stored.event.id);
@@ -68,7 +68,7 @@ impl TimelineGaps {
     /// # Errors
     /// When the database cannot be read.
     pub async fn missing_at_gaps(&self, room: &Room) -> Result<Vec<OwnedEventId>, Refusal> {
-        let gaps = self.store.gaps(room.nid).await?;
+        let gaps = self.store.rooms.gaps(room.nid).await?;
         let named = gaps.into_iter().flat_map(|gap| gap.missing);
         self.missing_of(named, &mut Facts::default()).await
     }
@@ -80,13 +80,13 @@ impl TimelineGaps {
     /// When the database fails.
     pub async fn gap_back_from(&self, room: &Room, place: Place) -> Result<Option<Gap>, Refusal> {
         let mut place = place;
-        while let Some(mut gap) = self.store.gap_back_from(room.nid, place).await? {
+        while let Some(mut gap) = self.store.rooms.gap_back_from(room.nid, place).await? {
             gap.missing = self.missing_of(gap.missing, &mut Facts::default()).await?;
             if !gap.missing.is_empty() {
                 return Ok(Some(gap));
             }
             let closed = GapChange::Closed(room.nid, gap.before);
-            self.store.append(Change::from(Record::Gap(closed))).await?;
+            self.store.log.append(Change::from(Record::Gap(closed))).await?;
             place = Place(gap.before.0 - 1);
         }
         Ok(None)
@@ -99,7 +99,7 @@ impl TimelineGaps {
         mut ids: Vec<OwnedEventId>,
     ) -> Result<Vec<OwnedEventId>, Refusal> {
         if !ids.is_empty() {
-            let gaps = self.store.gaps(room.nid).await?;
+            let gaps = self.store.rooms.gaps(room.nid).await?;
             ids.retain(|id| !gaps.iter().any(|gap| gap.missing.contains(id)));
         }
         Ok(ids)

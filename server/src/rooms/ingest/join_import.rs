@@ -89,14 +89,14 @@ impl JoinImporter {
             Some(room) => room.newest(),
             None => Arc::new(empty_head(nid)),
         };
-        let here = self.store.event(&join.id).await?;
+        let here = self.store.rooms.event(&join.id).await?;
         let nid_of_join = match &here {
             Some(here) if here.place.is_some() => {
                 return Err(Refusal::forbidden("the room does not let the user in any more"));
             }
             // In a chain that was told it stands under this number; what the old head did not let in has a state already.
             Some(here) if here.state.is_none() => here.nid,
-            _ => EventNid(self.store.next_nid()),
+            _ => EventNid(self.store.log.next_nid()),
         };
         let mut facts = Facts::default();
         let received = Received {
@@ -108,7 +108,7 @@ impl JoinImporter {
             accepted: true,
         };
         let ingested = loop {
-            let mut number = || StateNid(self.store.next_nid());
+            let mut number = || StateNid(self.store.log.next_nid());
             match ingest::ingest(&received, version, &Head::default(), &mut facts, &mut number) {
                 Ok(Step::Load(wanted)) if self.facts.is_too_costly(&facts, &wanted) => {
                     return Err(Refusal::forbidden(
@@ -177,7 +177,7 @@ impl JoinImporter {
         list.extend(self.new_interests(&head).await?.map(Record::Interest));
         list.push(Record::Head(head.clone()));
         let Some(room) = known else {
-            self.store.append(Change::new(list)).await?;
+            self.store.log.append(Change::new(list)).await?;
             self.repository.cache().events.insert(stored.nid, stored);
             let room = Room::new(room_id, version, max_event_bytes, head, members);
             return Ok(self.repository.cache().insert(room));
@@ -189,7 +189,7 @@ impl JoinImporter {
                     "the room has changed meanwhile, try again".into(),
                 ));
             }
-            let pending = self.store.enqueue(Change::new(list).on_head(lock.ticket()))?;
+            let pending = self.store.log.enqueue(Change::new(list).on_head(lock.ticket()))?;
             lock.advance(Arc::new(head));
             pending
         };
@@ -208,7 +208,7 @@ impl JoinImporter {
         let mut slots: BTreeMap<SlotHash, Option<EventNid>> = BTreeMap::new();
         let mut members = Vec::new();
         for ids in ids.chunks(PARTS_TOGETHER) {
-            for part in self.store.state_parts(room, ids).await? {
+            for part in self.store.rooms.state_parts(room, ids).await? {
                 let slot = part
                     .slot
                     .ok_or_else(|| Refusal::forbidden("the told state holds what is no state"))?;
@@ -220,7 +220,7 @@ impl JoinImporter {
                 }
             }
         }
-        let state = State::default().with(StateNid(self.store.next_nid()), slots);
+        let state = State::default().with(StateNid(self.store.log.next_nid()), slots);
         Ok((state, members))
     }
 
@@ -236,7 +236,7 @@ impl JoinImporter {
             memberships: Vec::with_capacity(members.len()),
         };
         for members in members.chunks(MEMBERS_TOGETHER) {
-            for stored in self.store.events_by_nid(members).await?.into_values() {
+            for stored in self.store.rooms.events_by_nid(members).await?.into_values() {
                 if stored.event.state_key != join.state_key {
                     let _ = told.counted.count_member(None, Some(&stored.event));
                     told.memberships.extend(membership_of(&stored));
@@ -252,7 +252,7 @@ impl JoinImporter {
         head: &RoomHead,
     ) -> Result<impl Iterator<Item = Interest> + use<>, Refusal> {
         let room = head.room;
-        let open = self.store.interested_in(room).await?;
+        let open = self.store.federation.interested_in(room).await?;
         let anew = destinations::anew(&head.servers, &open, self.identity.name());
         Ok(anew.into_iter().map(move |(server_name, change)| Interest {
             room,

@@ -121,8 +121,8 @@ impl Ingest {
         let mut wanted = Wanted::of(events.map(|event| &**event), room.version);
         // Most are new, and name each other or what is in memory: then this is all that the database is asked.
         let names: Vec<_> = ids.iter().map(ToString::to_string).collect();
-        if self.store.heard_of_any(room.nid, names.clone()).await? {
-            let early = self.store.early_redactions(room.nid, names).await?;
+        if self.store.rooms.heard_of_any(room.nid, names.clone()).await? {
+            let early = self.store.rooms.early_redactions(room.nid, names).await?;
             self.redact_early(room, incoming, early).await?;
             wanted.ids.extend(ids);
         } else {
@@ -174,7 +174,7 @@ impl Ingest {
     ) -> Result<Candidate, Refusal> {
         // Asked once: a try that ends for want of other facts has told them of the state after the event.
         let outlier = records::was_outlier(facts, &incoming.event);
-        let nid = outlier.unwrap_or_else(|| EventNid(self.store.next_nid()));
+        let nid = outlier.unwrap_or_else(|| EventNid(self.store.log.next_nid()));
         let push = self
             .push_evaluation
             .evaluate(room, &records::as_draft(&incoming.event))
@@ -202,7 +202,7 @@ impl Ingest {
 
     fn already_known(&self, incoming: &Incoming, outcome: Outcome) -> Result<Enqueued, Refusal> {
         let change = incoming.inbox.map(|row| Change::from(Record::Ingested(row)));
-        let change = change.map(|change| self.store.enqueue(change)).transpose()?;
+        let change = change.map(|change| self.store.log.enqueue(change)).transpose()?;
         Ok((Taken::Known(outcome), change))
     }
 
@@ -294,7 +294,11 @@ impl Ingest {
                     room.opened_gap();
                 }
                 records.push(Record::Head(head.clone()));
-                Some(self.store.enqueue(Change::new(records).on_head(lock.ticket()))?)
+                Some(
+                    self.store
+                        .log
+                        .enqueue(Change::new(records).on_head(lock.ticket()))?,
+                )
             }
             Destination::Page(_, page) => {
                 page.append(&mut records);
@@ -303,7 +307,7 @@ impl Ingest {
         };
         facts.learn(known);
         let tops = new_states.iter().filter_map(|state| state.top());
-        tops.for_each(|run| self.store.runs().remember(run));
+        tops.for_each(|run| self.store.rooms.runs().remember(run));
         if stored.event.is_state() {
             self.repository.cache().events.insert(stored.nid, stored);
         }

@@ -58,7 +58,7 @@ impl Outliers {
             let Some(outcome) = self.decide(&event, version, &mut facts).await? else {
                 continue;
             };
-            let nid = EventNid(self.store.next_nid());
+            let nid = EventNid(self.store.log.next_nid());
             let mut stored = StoredEvent::new(Arc::clone(&event), nid, room, None, None);
             stored.own = false;
             stored.outcome = outcome;
@@ -74,7 +74,7 @@ impl Outliers {
         while !records.is_empty() {
             let rest = records.split_off(STORED_TOGETHER.min(records.len()));
             let together = std::mem::replace(&mut records, rest);
-            stored.push(self.store.enqueue(Change::new(together))?);
+            stored.push(self.store.log.enqueue(Change::new(together))?);
         }
         for pending in stored {
             pending.wait().await?;

@@ -51,7 +51,7 @@ impl Ingest {
         let Some(target) = event.redacts.as_ref() else {
             return Ok(Redacts::Nothing);
         };
-        let stored = self.store.event(target).await?;
+        let stored = self.store.rooms.event(target).await?;
         if stored.as_ref().is_some_and(|stored| stored.redacted_by.is_some()) {
             return Ok(Redacts::Nothing);
         }

@@ -112,7 +112,7 @@ impl Candidate {
             extremities: Arc::clone(&head.extremities),
             state: head.state.clone(),
         };
-        let mut number = || StateNid(self.store.next_nid());
+        let mut number = || StateNid(self.store.log.next_nid());
         let begun = Instant::now();
         let judged = ingest::ingest(&received, room.version, &graph, facts, &mut number);
         metrics::JUDGING_TIME.observe(begun.elapsed());

@@ -46,7 +46,7 @@ impl ProfilePropagation {
     /// # Errors
     /// When the database cannot be read.
     pub async fn propagate(&self, user_id: &UserId) -> Result<(), Refusal> {
-        let mut people = self.store.people([user_id]).await?;
+        let mut people = self.store.accounts.people([user_id]).await?;
         for _ in 0..ROUNDS {
             self.propagate_to(
                 user_id,
@@ -54,7 +54,7 @@ impl ProfilePropagation {
             )
             .await?;
             // Of two changes at once, the later one must be what rooms show in the end.
-            let now = self.store.people([user_id]).await?;
+            let now = self.store.accounts.people([user_id]).await?;
             if now == people {
                 break;
             }
@@ -65,7 +65,7 @@ impl ProfilePropagation {
 
     async fn propagate_to(&self, user_id: &UserId, shown: Map<String, Value>) -> Result<(), Refusal> {
         let mut rooms = Vec::new();
-        for stored in self.store.memberships_of(user_id).await? {
+        for stored in self.store.rooms.memberships_of(user_id).await? {
             if stored.membership.membership == "join" {
                 rooms.extend(self.repository.room_by_nid(stored.membership.room).await?);
             }

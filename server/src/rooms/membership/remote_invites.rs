@@ -49,15 +49,15 @@ impl RemoteMemberships {
     ) -> Result<(), Refusal> {
         let user_id = subject(&event)?;
         let membership = membership(&event).ok_or_else(|| Refusal::BadJson("no membership".into()))?;
-        let people = self.store.people([&*user_id]).await?;
+        let people = self.store.accounts.people([&*user_id]).await?;
         if people.get(&*user_id).is_none_or(|person| person.deactivated) {
             return Err(Refusal::not_found(format!("there is no user {user_id}")));
         }
-        if self.store.event(&event.id).await?.is_some() {
+        if self.store.rooms.event(&event.id).await?.is_some() {
             return Ok(());
         }
         let room = self.numbers.of_invite(turn.room_id(), version).await?;
-        let nid = EventNid(self.store.next_nid());
+        let nid = EventNid(self.store.log.next_nid());
         let own = self.identity.is_local(&event.sender);
         let mut stored = StoredEvent::new(event, nid, room, None, None);
         stored.own = own;
@@ -71,7 +71,7 @@ impl RemoteMemberships {
                 stripped_state,
             }),
         ]);
-        self.store.append(change).await?;
+        self.store.log.append(change).await?;
         Ok(())
     }
 
@@ -84,12 +84,12 @@ impl RemoteMemberships {
         room_id: &ruma::RoomId,
         user_id: &UserId,
     ) -> Result<Option<(StoredMembership, RoomVersion)>, Refusal> {
-        let Some(room) = self.store.room(room_id).await? else {
+        let Some(room) = self.store.rooms.room(room_id).await? else {
             return Ok(None);
         };
         let version = RoomVersion::from_id(&room.version)
             .ok_or_else(|| Refusal::UnsupportedRoomVersion(room.version.clone()))?;
-        let membership = self.store.membership(room.nid, user_id).await?;
+        let membership = self.store.rooms.membership(room.nid, user_id).await?;
         Ok(membership.map(|membership| (membership, version)))
     }
 

@@ -27,7 +27,7 @@ impl RoomNumbers {
     /// # Errors
     /// [`Refusal::Forbidden`] for a room that is known with another version; else when the database fails.
     pub async fn of_version(&self, room_id: &OwnedRoomId, version: RoomVersion) -> Result<i64, Refusal> {
-        let Some(stored) = self.store.room(room_id).await? else {
+        let Some(stored) = self.store.rooms.room(room_id).await? else {
             return self.create(room_id, version).await;
         };
         if RoomVersion::from_id(&stored.version) != Some(version) {
@@ -35,7 +35,10 @@ impl RoomNumbers {
                 return Err(Refusal::forbidden("the room is known with another version"));
             }
             tracing::info!(%room_id, said = %stored.version, %version, "a room of another version than was said");
-            self.store.change_version(stored.nid, version.as_str()).await?;
+            self.store
+                .rooms
+                .change_version(stored.nid, version.as_str())
+                .await?;
         }
         Ok(stored.nid)
     }
@@ -49,14 +52,14 @@ impl RoomNumbers {
         room_id: &OwnedRoomId,
         version: RoomVersion,
     ) -> Result<i64, Refusal> {
-        match self.store.room(room_id).await? {
+        match self.store.rooms.room(room_id).await? {
             Some(stored) => Ok(stored.nid),
             None => self.create(room_id, version).await,
         }
     }
 
     async fn create(&self, room_id: &OwnedRoomId, version: RoomVersion) -> Result<i64, Refusal> {
-        let nid = self.store.next_nid();
+        let nid = self.store.log.next_nid();
         let room = NewRoom {
             nid,
             room_id: room_id.clone(),
@@ -64,7 +67,7 @@ impl RoomNumbers {
             published: false,
             created_at: i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX),
         };
-        self.store.append(Change::from(Record::Room(room))).await?;
+        self.store.log.append(Change::from(Record::Room(room))).await?;
         Ok(nid)
     }
 }

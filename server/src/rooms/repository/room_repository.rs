@@ -59,7 +59,7 @@ impl RoomRepository {
             return Ok(room);
         }
         let unknown = || Refusal::not_found("this server does not know that room");
-        let stored = self.store.room(room_id).await?.ok_or_else(unknown)?;
+        let stored = self.store.rooms.room(room_id).await?.ok_or_else(unknown)?;
         self.room_by_nid(stored.nid).await?.ok_or_else(unknown)
     }
 
@@ -108,10 +108,10 @@ impl RoomRepository {
         if missing.is_empty() {
             return Ok(loaded);
         }
-        let rooms = self.store.rooms_by_nid(missing.clone()).await?;
-        let heads = self.store.room_heads(missing.clone()).await?;
-        let last_made = self.store.last_made(missing.clone()).await?;
-        let mut members = self.store.joined_members(missing).await?;
+        let rooms = self.store.rooms.rooms_by_nid(missing.clone()).await?;
+        let heads = self.store.rooms.room_heads(missing.clone()).await?;
+        let last_made = self.store.federation.last_made(missing.clone()).await?;
+        let mut members = self.store.rooms.joined_members(missing).await?;
         let slot = StateSlot::new("m.room.create", "").hash();
         let created: Vec<EventNid> = heads.iter().filter_map(|head| head.state.get(&slot)).collect();
         let created = self.events(&created).await?;
@@ -147,7 +147,7 @@ impl RoomRepository {
         }
         if !missing.is_empty() {
             let rewritten = self.cache.rewritten();
-            let read = self.store.events_by_nid(&missing).await?;
+            let read = self.store.rooms.events_by_nid(&missing).await?;
             for (nid, event) in &read {
                 self.cache.events.insert(*nid, Arc::clone(event));
             }
@@ -177,7 +177,7 @@ impl RoomRepository {
             }
         }
         let rewritten = self.cache.rewritten();
-        let read = self.store.events_by_id(missing).await?;
+        let read = self.store.rooms.events_by_id(missing).await?;
         for stored in &read {
             self.cache
                 .by_id
@@ -200,7 +200,7 @@ impl RoomRepository {
         if alias.as_str().contains('\0') {
             return Err(unknown());
         }
-        let (stored, _) = self.store.room_of_alias(alias).await?.ok_or_else(unknown)?;
+        let (stored, _) = self.store.rooms.room_of_alias(alias).await?.ok_or_else(unknown)?;
         self.room_by_nid(stored.nid).await?.ok_or_else(unknown)
     }
 
@@ -222,8 +222,8 @@ impl RoomRepository {
     pub(in crate::rooms) async fn boundary(&self, room: &Room, token: PageToken) -> Result<Place, Refusal> {
         match token {
             PageToken::Place(place) => Ok(place),
-            PageToken::Since(since) if since.log_id == self.store.log_id() => {
-                Ok(self.store.place_at(room.nid, since.position).await?)
+            PageToken::Since(since) if since.log_id == self.store.log.id() => {
+                Ok(self.store.rooms.place_at(room.nid, since.position).await?)
             }
             PageToken::Since(_) => Err(Refusal::invalid(
                 "this token is from before the server's data was restored",

@@ -50,7 +50,7 @@ impl RoomRepository {
             }
         }
         if !missing.is_empty() {
-            let read = self.store.room_heads(missing).await?;
+            let read = self.store.rooms.room_heads(missing).await?;
             heads.extend(read.into_iter().map(|head| (head.room, Arc::new(head))));
         }
         Ok(heads)
@@ -120,7 +120,7 @@ impl RoomRepository {
         match nid {
             None => Ok(State::default()),
             Some(_) if head.state.nid() == nid => Ok(head.state.clone()),
-            Some(nid) => Ok(self.store.state(nid).await?),
+            Some(nid) => Ok(self.store.rooms.state(nid).await?),
         }
     }
 
@@ -141,7 +141,7 @@ impl RoomRepository {
         missing.sort_unstable();
         missing.dedup();
         if !missing.is_empty() {
-            states.extend(self.store.states(missing).await?);
+            states.extend(self.store.rooms.states(missing).await?);
         }
         Ok(states)
     }

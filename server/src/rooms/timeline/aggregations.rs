@@ -58,7 +58,7 @@ impl Aggregations {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let mut counts = self.store.relation_counts(ids, reader.user_id).await?;
+        let mut counts = self.store.rooms.relation_counts(ids, reader.user_id).await?;
         // Events of another room that claim to relate to one of this room do not.
         counts.retain(|count| {
             page.get(&count.to)
@@ -112,7 +112,7 @@ impl Aggregations {
             return Ok(());
         }
         let ignored = ignored.iter().map(ToString::to_string).collect();
-        let of_others: HashMap<_, _> = self.store.answers_of_others(roots, ignored).await?;
+        let of_others: HashMap<_, _> = self.store.rooms.answers_of_others(roots, ignored).await?;
         counts.retain_mut(|count| {
             if count.kind != "m.thread" {
                 return true;
@@ -139,7 +139,7 @@ impl Aggregations {
         let places: Vec<(i64, Place)> = counts.iter().map(|count| (count.room, count.newest)).collect();
         let latest = self
             .visibility
-            .visible_anywhere(user_id, self.store.events_at(&places).await?)
+            .visible_anywhere(user_id, self.store.rooms.events_at(&places).await?)
             .await?;
         let latest: HashMap<_, _> = latest
             .into_iter()
@@ -173,7 +173,7 @@ impl Aggregations {
         if edited.is_empty() {
             return Ok(HashMap::new());
         }
-        let mut edits = self.store.newest_edits(edited).await?;
+        let mut edits = self.store.rooms.newest_edits(edited).await?;
         edits.retain(|edit| has_new_content(edit));
         let edits = self.visibility.visible_anywhere(user_id, edits).await?;
         let by_target = |edit: Arc<StoredEvent>| Some((edit.relation.as_ref()?.to.clone(), edit));
@@ -193,9 +193,9 @@ impl Aggregations {
         if referred.is_empty() {
             return Ok(references);
         }
-        let pairs = self.store.references(referred).await?;
+        let pairs = self.store.rooms.references(referred).await?;
         let referring = pairs.iter().map(|(_, from)| from.to_string()).collect();
-        let mut referring = self.store.events_by_id(referring).await?;
+        let mut referring = self.store.rooms.events_by_id(referring).await?;
         referring.retain(|stored| !ignored.contains(&stored.event.sender));
         let visible = self.visibility.visible_anywhere(user_id, referring).await?;
         let visible: HashSet<_> = visible.iter().map(|stored| &stored.event.id).collect();

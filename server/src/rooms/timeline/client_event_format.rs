@@ -123,6 +123,7 @@ impl ClientEventFormat {
         let positions = own.filter_map(|stored| Some(stored.position()?.0)).collect();
         Ok(self
             .store
+            .rooms
             .transaction_ids(reader.user_id, device_id, positions)
             .await?)
     }
@@ -139,7 +140,7 @@ impl ClientEventFormat {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
-        let redactions = self.store.events_by_id(ids).await?;
+        let redactions = self.store.rooms.events_by_id(ids).await?;
         let redactions = self
             .visibility
             .visible_anywhere(reader.user_id, redactions)

@@ -49,7 +49,7 @@ impl ErasedUsers {
     /// # Errors
     /// When the database cannot be read.
     pub async fn load(&self) -> Result<(), Refusal> {
-        let stored = self.store.erased_users().await?;
+        let stored = self.store.accounts.erased_users().await?;
         *self.users.write().unwrap_or_else(PoisonError::into_inner) = stored;
         Ok(())
     }
@@ -96,7 +96,11 @@ impl ErasedUsers {
         if !told.iter().any(|event| self.at(event).is_some()) {
             return Ok(());
         }
-        let since = self.store.first_interest(room.nid, server_name).await?;
+        let since = self
+            .store
+            .federation
+            .first_interest(room.nid, server_name)
+            .await?;
         for event in told {
             let came_before = |at: Position| since.is_some_and(|since| since <= at);
             if self.at(event).is_some_and(|at| !came_before(at)) {
@@ -112,6 +116,7 @@ impl ErasedUsers {
         loop {
             let events = self
                 .store
+                .rooms
                 .slot_history(room.nid, "m.room.member", user_id.as_str(), below, MEMBER_EVENTS)
                 .await?;
             let joined = |stored: &&Arc<StoredEvent>| Membership::of(&stored.event) == Some(Membership::Join);

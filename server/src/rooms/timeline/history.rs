@@ -278,6 +278,7 @@ impl TimelineReader {
         let missing = || Refusal::not_found("there is no such event, or you may not see it");
         let stored = self
             .store
+            .rooms
             .event(event_id)
             .await?
             .filter(|stored| stored.room == room.nid);
@@ -344,6 +345,7 @@ impl TimelineReader {
             let from = Place(walked.boundary.0.saturating_add(1));
             let batch = self
                 .store
+                .rooms
                 .timeline(walker.room.nid, from, stretch.direction, read_at_once);
             let mut batch = match ignored {
                 Some(_) => batch.await?,

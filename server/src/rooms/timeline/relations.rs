@@ -66,6 +66,7 @@ impl TimelineReader {
         let limit = request.limit.clamp(1, MOST_EVENTS);
         let mut events = self
             .store
+            .rooms
             .related(RelationQuery {
                 room: room.nid,
                 to: request.event_id,
@@ -120,11 +121,11 @@ impl TimelineReader {
         };
         let limit = limit.clamp(1, MOST_EVENTS);
         let by = participated.then_some(user_id);
-        let threads = self.store.threads(room.nid, below, by, limit).await?;
+        let threads = self.store.rooms.threads(room.nid, below, by, limit).await?;
         let next = threads.last().filter(|_| threads.len() == limit);
         let next = next.map(|last| PageToken::Place(Place(last.latest.0.saturating_sub(1))));
         let roots = threads.iter().map(|thread| thread.root.to_string()).collect();
-        let mut roots = self.store.events_by_id(roots).await?;
+        let mut roots = self.store.rooms.events_by_id(roots).await?;
         roots.retain(|stored| stored.room == room.nid);
         let latest: HashMap<_, _> = threads
             .iter()

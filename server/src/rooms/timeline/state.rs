@@ -118,7 +118,7 @@ impl StateReader {
         if !room.is_joined(user_id) {
             return Err(Refusal::forbidden("you are not in this room"));
         }
-        let members = self.store.members(room.nid, &["join"]).await?;
+        let members = self.store.rooms.members(room.nid, &["join"]).await?;
         let nids: Vec<EventNid> = members.iter().map(|member| member.membership.event).collect();
         let events = self.repository.events(&nids).await?;
         let profile = |nid: &EventNid| events.get(nid)?.event.content_as::<Profile>().ok();
@@ -166,6 +166,7 @@ impl StateReader {
         let below = Place(boundary.0.saturating_add(1));
         let before = self
             .store
+            .rooms
             .timeline(room.nid, below, Direction::Backward, 1)
             .await?;
         let Some(at) = before.first() else {

@@ -53,7 +53,11 @@ impl TimelineReader {
     ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
         let boundary = self.boundary_at_time(room, time_ms, direction).await?;
         let from = Place(boundary.0.saturating_add(1));
-        let mut events = self.store.timeline(room.nid, from, direction, limit).await?;
+        let mut events = self
+            .store
+            .rooms
+            .timeline(room.nid, from, direction, limit)
+            .await?;
         events.retain(|stored| is_due(&stored.event, time_ms, direction));
         Ok(events)
     }
@@ -70,7 +74,7 @@ impl TimelineReader {
         let (mut low, mut high) = (head.first_place.0, head.last_place.0.saturating_add(1));
         while low < high {
             let middle = low + (high - low) / 2;
-            let passed = match self.store.time_at(room.nid, Place(middle)).await? {
+            let passed = match self.store.rooms.time_at(room.nid, Place(middle)).await? {
                 Some((_, sent)) => match direction {
                     Direction::Forward => u64::try_from(sent).unwrap_or(0) >= time_ms,
                     Direction::Backward => u64::try_from(sent).unwrap_or(0) > time_ms,

@@ -79,11 +79,17 @@ impl SettingsCarryOver {
     }
 
     async fn copy_tags(&self, user_id: &UserId, old: &Room, new: &Room) -> Result<(), Refusal> {
-        let Some(tags) = self.store.account_data(user_id, old.nid, "m.tag").await? else {
+        let Some(tags) = self
+            .store
+            .accounts
+            .account_data(user_id, old.nid, "m.tag")
+            .await?
+        else {
             return Ok(());
         };
         if self
             .store
+            .accounts
             .account_data(user_id, new.nid, "m.tag")
             .await?
             .is_some()
@@ -94,21 +100,27 @@ impl SettingsCarryOver {
             room: new.nid,
             ..tags
         };
-        self.store.set_account_data(copy, Quota::NONE).await?;
+        self.store.accounts.set_account_data(copy, Quota::NONE).await?;
         Ok(())
     }
 
     async fn copy_direct(&self, user_id: &UserId, old: &RoomId, new: &RoomId) -> Result<(), Refusal> {
-        let stored = self.store.account_data(user_id, GLOBAL, "m.direct").await?;
+        let stored = self
+            .store
+            .accounts
+            .account_data(user_id, GLOBAL, "m.direct")
+            .await?;
         if with_successor(stored.map(|data| data.content).as_deref(), old, new).is_none() {
             return Ok(());
         }
         let (old, new) = (old.to_owned(), new.to_owned());
-        let changed =
-            self.store
-                .change_account_data(user_id, GLOBAL, "m.direct", Some(Quota::NONE), move |stored| {
-                    with_successor(stored.as_deref(), &old, &new).ok_or(())
-                });
+        let changed = self.store.accounts.change_account_data(
+            user_id,
+            GLOBAL,
+            "m.direct",
+            Some(Quota::NONE),
+            move |stored| with_successor(stored.as_deref(), &old, &new).ok_or(()),
+        );
         // Somebody else of the user's devices has made the change meanwhile, or taken the room out.
         let _changed = changed.await?;
         Ok(())

@@ -4,10 +4,11 @@
 use maru_protocol::cursor::Position;
 use ruma::{OwnedUserId, UserId};
 
+use crate::store::StoreError;
+use crate::store::accounts::AccountTables;
 use crate::store::engine::{Connection, Insert, Kind, Row, query};
 use crate::store::log::Record;
 use crate::store::log::writer::Transaction;
-use crate::store::{Store, StoreError};
 
 /// The room number of global account data.
 pub const GLOBAL: i64 = 0;
@@ -121,7 +122,7 @@ fn read(row: &Row) -> Result<AccountData, StoreError> {
     })
 }
 
-impl Store {
+impl AccountTables {
     /// One piece of account data.
     ///
     /// # Errors
@@ -215,7 +216,8 @@ impl Store {
     /// # Errors
     /// When it was not stored.
     pub async fn set_account_data(&self, data: AccountData, quota: Quota) -> Result<Written, StoreError> {
-        self.transact(move |tx| Box::pin(async move { write_within(tx, data, quota).await }))
+        self.log
+            .transact(move |tx| Box::pin(async move { write_within(tx, data, quota).await }))
             .await
     }
 
@@ -233,29 +235,30 @@ impl Store {
         change: impl FnOnce(Option<String>) -> Result<String, E> + Send + 'static,
     ) -> Result<Result<Written, E>, StoreError> {
         let user_id = user_id.to_owned();
-        self.transact(move |tx| {
-            Box::pin(async move {
-                let now = content_now(&mut tx.connection, &user_id, room, data_type).await?;
-                let content = match change(now) {
-                    Ok(content) => content,
-                    Err(refusal) => return Ok(Err(refusal)),
-                };
-                let data = AccountData {
-                    user_id,
-                    room,
-                    data_type: data_type.to_owned(),
-                    content,
-                };
-                match quota {
-                    Some(quota) => write_within(tx, data, quota).await.map(Ok),
-                    None => {
-                        tx.push(Record::AccountData(data));
-                        Ok(Ok(Written::Stored))
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let now = content_now(&mut tx.connection, &user_id, room, data_type).await?;
+                    let content = match change(now) {
+                        Ok(content) => content,
+                        Err(refusal) => return Ok(Err(refusal)),
+                    };
+                    let data = AccountData {
+                        user_id,
+                        room,
+                        data_type: data_type.to_owned(),
+                        content,
+                    };
+                    match quota {
+                        Some(quota) => write_within(tx, data, quota).await.map(Ok),
+                        None => {
+                            tx.push(Record::AccountData(data));
+                            Ok(Ok(Written::Stored))
+                        }
                     }
-                }
+                })
             })
-        })
-        .await
+            .await
     }
 }
 

@@ -5,10 +5,11 @@ use ruma::{OwnedUserId, UserId};
 use super::credentials;
 use super::credentials::Credentials;
 use super::sessions;
+use crate::store::StoreError;
+use crate::store::accounts::AccountTables;
 use crate::store::engine::{Row, query};
 use crate::store::log::writer::Transaction;
 use crate::store::rooms::shared_rooms::push_device_list;
-use crate::store::{Store, StoreError};
 use crate::token_hash::TokenHash;
 
 /// A device as it is read back.
@@ -105,7 +106,7 @@ pub(in crate::store) async fn remove(
     Ok(ended)
 }
 
-impl Store {
+impl AccountTables {
     /// A user's devices.
     ///
     /// # Errors
@@ -130,19 +131,20 @@ impl Store {
         name: String,
     ) -> Result<bool, StoreError> {
         let (user_id, device_id) = (user_id.to_owned(), device_id.to_owned());
-        self.transact(move |tx| {
-            Box::pin(async move {
-                let update =
-                    query("UPDATE devices SET display_name = $1 WHERE user_id = $2 AND device_id = $3");
-                let update = update.bind(name).bind(user_id.as_str()).bind(device_id);
-                if update.execute(&mut tx.connection).await? == 0 {
-                    return Ok(false);
-                }
-                push_device_list(tx, user_id).await?;
-                Ok(true)
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let update =
+                        query("UPDATE devices SET display_name = $1 WHERE user_id = $2 AND device_id = $3");
+                    let update = update.bind(name).bind(user_id.as_str()).bind(device_id);
+                    if update.execute(&mut tx.connection).await? == 0 {
+                        return Ok(false);
+                    }
+                    push_device_list(tx, user_id).await?;
+                    Ok(true)
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Removes devices with their tokens, keys, messages and transaction ids, and tells those who share rooms with the
@@ -160,18 +162,19 @@ impl Store {
     ) -> Result<Option<Vec<TokenHash>>, StoreError> {
         let user_id = user_id.to_owned();
         self.thin(&user_id, &devices, proved).await?;
-        self.transact(move |tx| {
-            Box::pin(async move {
-                if !credentials::hold(&mut tx.connection, &user_id, proved).await? {
-                    return Ok(None);
-                }
-                if matches!(devices, Devices::All) {
-                    credentials::renew(&mut tx.connection, &user_id).await?;
-                }
-                remove(tx, user_id, devices).await.map(Some)
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    if !credentials::hold(&mut tx.connection, &user_id, proved).await? {
+                        return Ok(None);
+                    }
+                    if matches!(devices, Devices::All) {
+                        credentials::renew(&mut tx.connection, &user_id).await?;
+                    }
+                    remove(tx, user_id, devices).await.map(Some)
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Makes devices light that are about to be removed, for as long as what was proved holds.
@@ -212,7 +215,7 @@ impl Store {
             let delete = delete.bind(user_id.as_str()).bind(device_id);
             let delete = delete.bind(last.get::<String>(0)?).bind(last.get::<String>(1)?);
             let user_id = user_id.to_owned();
-            let forgotten = self.transact(move |tx| {
+            let forgotten = self.log.transact(move |tx| {
                 Box::pin(async move {
                     let holds = credentials::hold(&mut tx.connection, &user_id, proved).await?;
                     if holds {
@@ -232,20 +235,21 @@ impl Store {
     /// # Errors
     /// When it was not stored.
     pub async fn note_seen(&self, seen: Vec<Seen>) -> Result<(), StoreError> {
-        self.transact(move |tx| {
-            Box::pin(async move {
-                for one in seen {
-                    let update = query(
-                        "UPDATE devices SET last_seen_at = $1, last_seen_address = $2 \
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    for one in seen {
+                        let update = query(
+                            "UPDATE devices SET last_seen_at = $1, last_seen_address = $2 \
                          WHERE user_id = $3 AND device_id = $4",
-                    );
-                    let update = update.bind(one.at).bind(one.address);
-                    let update = update.bind(one.user_id.as_str()).bind(one.device_id);
-                    update.run(&mut tx.connection).await?;
-                }
-                Ok(())
+                        );
+                        let update = update.bind(one.at).bind(one.address);
+                        let update = update.bind(one.user_id.as_str()).bind(one.device_id);
+                        update.run(&mut tx.connection).await?;
+                    }
+                    Ok(())
+                })
             })
-        })
-        .await
+            .await
     }
 }

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use ruma::{OwnedUserId, UserId};
 
+use crate::store::StoreError;
+use crate::store::accounts::AccountTables;
 use crate::store::engine::{Row, query};
-use crate::store::{Store, StoreError};
 
 /// A local user as member events show them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub struct Person {
 /// Local users by their ids.
 pub type People = HashMap<OwnedUserId, Person>;
 
-impl Store {
+impl AccountTables {
     /// The users of these ids who have an account here, in one query.
     ///
     /// # Errors

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use ruma::{OwnedUserId, UserId};
 
+use crate::store::StoreError;
+use crate::store::accounts::AccountTables;
 use crate::store::engine::{On, query};
-use crate::store::{Store, StoreError};
 
 /// A profile: JSON texts by the names of their fields.
 pub type Profile = BTreeMap<String, String>;
@@ -50,7 +51,7 @@ fn bytes(profile: &Profile) -> usize {
     fields.sum::<usize>() + 1
 }
 
-impl Store {
+impl AccountTables {
     /// A user's profile, empty when nothing is known of the user.
     ///
     /// # Errors
@@ -64,50 +65,51 @@ impl Store {
     /// # Errors
     /// When it was not stored.
     pub async fn change_profile(&self, change: ProfileChange) -> Result<ProfileChanged, StoreError> {
-        self.transact(move |tx| {
-            Box::pin(async move {
-                let connection = &mut tx.connection;
-                let (user_id, field) = (&change.user_id, &change.field);
-                let open = query("SELECT 1 FROM users WHERE user_id = $1 AND deactivated = 0");
-                if open
-                    .bind(user_id.as_str())
-                    .all(&mut *connection)
-                    .await?
-                    .is_empty()
-                {
-                    return Ok(ProfileChanged::NoUser);
-                }
-                let mut profile = read(&mut *connection, user_id).await?;
-                if profile.get(field) == change.value.as_ref() {
-                    return Ok(ProfileChanged::Same);
-                }
-                match change.value {
-                    Some(value) => {
-                        profile.insert(field.clone(), value.clone());
-                        if bytes(&profile) > change.max_bytes {
-                            return Ok(ProfileChanged::TooLarge);
-                        }
-                        let upsert = query(
-                            "INSERT INTO profiles (user_id, field, value) VALUES ($1, $2, $3) \
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let connection = &mut tx.connection;
+                    let (user_id, field) = (&change.user_id, &change.field);
+                    let open = query("SELECT 1 FROM users WHERE user_id = $1 AND deactivated = 0");
+                    if open
+                        .bind(user_id.as_str())
+                        .all(&mut *connection)
+                        .await?
+                        .is_empty()
+                    {
+                        return Ok(ProfileChanged::NoUser);
+                    }
+                    let mut profile = read(&mut *connection, user_id).await?;
+                    if profile.get(field) == change.value.as_ref() {
+                        return Ok(ProfileChanged::Same);
+                    }
+                    match change.value {
+                        Some(value) => {
+                            profile.insert(field.clone(), value.clone());
+                            if bytes(&profile) > change.max_bytes {
+                                return Ok(ProfileChanged::TooLarge);
+                            }
+                            let upsert = query(
+                                "INSERT INTO profiles (user_id, field, value) VALUES ($1, $2, $3) \
                              ON CONFLICT (user_id, field) DO UPDATE SET value = excluded.value",
-                        );
-                        let upsert = upsert.bind(user_id.as_str()).bind(field).bind(value);
-                        upsert.run(connection).await?;
+                            );
+                            let upsert = upsert.bind(user_id.as_str()).bind(field).bind(value);
+                            upsert.run(connection).await?;
+                        }
+                        None => {
+                            let delete = query("DELETE FROM profiles WHERE user_id = $1 AND field = $2");
+                            delete.bind(user_id.as_str()).bind(field).run(connection).await?;
+                        }
                     }
-                    None => {
-                        let delete = query("DELETE FROM profiles WHERE user_id = $1 AND field = $2");
-                        delete.bind(user_id.as_str()).bind(field).run(connection).await?;
+                    if let Some(text) = change.search_text {
+                        let update = query("UPDATE users SET search_text = $1 WHERE user_id = $2");
+                        let update = update.bind(text).bind(user_id.as_str());
+                        update.run(connection).await?;
                     }
-                }
-                if let Some(text) = change.search_text {
-                    let update = query("UPDATE users SET search_text = $1 WHERE user_id = $2");
-                    let update = update.bind(text).bind(user_id.as_str());
-                    update.run(connection).await?;
-                }
-                Ok(ProfileChanged::Changed)
+                    Ok(ProfileChanged::Changed)
+                })
             })
-        })
-        .await
+            .await
     }
 }
 

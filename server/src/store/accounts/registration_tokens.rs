@@ -1,7 +1,8 @@
 //! Registration tokens: what lets somebody register where registration is not open to everybody.
 
+use crate::store::StoreError;
+use crate::store::accounts::AccountTables;
 use crate::store::engine::{Connection, query};
-use crate::store::{Store, StoreError};
 use crate::token_hash::TokenHash;
 
 /// A registration token to make.
@@ -63,13 +64,14 @@ async fn insert(connection: &mut Connection, token: NewRegistrationToken) -> Res
         .await
 }
 
-impl Store {
+impl AccountTables {
     /// Makes a registration token.
     ///
     /// # Errors
     /// When it was not stored.
     pub async fn create_registration_token(&self, token: NewRegistrationToken) -> Result<(), StoreError> {
-        self.transact(move |tx| Box::pin(async move { insert(&mut tx.connection, token).await }))
+        self.log
+            .transact(move |tx| Box::pin(async move { insert(&mut tx.connection, token).await }))
             .await
     }
 
@@ -81,7 +83,7 @@ impl Store {
         &self,
         token: NewRegistrationToken,
     ) -> Result<bool, StoreError> {
-        self.transact(move |tx| {
+        self.log.transact(move |tx| {
             Box::pin(async move {
                 let known = query(
                     "SELECT 1 WHERE EXISTS (SELECT 1 FROM users) OR EXISTS (SELECT 1 FROM registration_tokens)",

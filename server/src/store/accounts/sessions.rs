@@ -5,8 +5,9 @@ use ruma::{OwnedUserId, UserId};
 use super::credentials;
 use super::credentials::Credentials;
 use super::users::user_id;
+use crate::store::StoreError;
+use crate::store::accounts::AccountTables;
 use crate::store::engine::{Connection, Row, query};
-use crate::store::{Store, StoreError};
 use crate::token_hash::TokenHash;
 
 /// The tokens of a session.
@@ -167,33 +168,34 @@ async fn make_device(connection: &mut Connection, session: &NewSession) -> Resul
     Ok(true)
 }
 
-impl Store {
+impl AccountTables {
     /// Starts a session on a device, if what was proved still holds; the sessions that the device had end.
     ///
     /// # Errors
     /// When it was not stored.
     pub async fn start_session(&self, session: NewSession) -> Result<Started, StoreError> {
-        self.transact(move |tx| {
-            Box::pin(async move {
-                let holds = credentials::hold(&mut tx.connection, &session.user_id, Some(session.proved));
-                if !holds.await? {
-                    return Ok(Started::Outdated);
-                }
-                if !make_device(&mut tx.connection, &session).await? {
-                    return Ok(Started::TooManyDevices);
-                }
-                let (user_id, device_id) = (&session.user_id, &session.device_id);
-                let ended = tokens_of(&mut tx.connection, user_id, vec![device_id.clone()]).await?;
-                query("DELETE FROM access_tokens WHERE user_id = $1 AND device_id = $2")
-                    .bind(user_id.as_str())
-                    .bind(device_id)
-                    .run(&mut tx.connection)
-                    .await?;
-                insert_tokens(&mut tx.connection, user_id, device_id, session.tokens, None).await?;
-                Ok(Started::Running(ended))
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let holds = credentials::hold(&mut tx.connection, &session.user_id, Some(session.proved));
+                    if !holds.await? {
+                        return Ok(Started::Outdated);
+                    }
+                    if !make_device(&mut tx.connection, &session).await? {
+                        return Ok(Started::TooManyDevices);
+                    }
+                    let (user_id, device_id) = (&session.user_id, &session.device_id);
+                    let ended = tokens_of(&mut tx.connection, user_id, vec![device_id.clone()]).await?;
+                    query("DELETE FROM access_tokens WHERE user_id = $1 AND device_id = $2")
+                        .bind(user_id.as_str())
+                        .bind(device_id)
+                        .run(&mut tx.connection)
+                        .await?;
+                    insert_tokens(&mut tx.connection, user_id, device_id, session.tokens, None).await?;
+                    Ok(Started::Running(ended))
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// The session of an access token.
@@ -222,7 +224,8 @@ impl Store {
     /// # Errors
     /// When it was not stored.
     pub async fn end_replaced(&self, token: TokenHash) -> Result<Vec<TokenHash>, StoreError> {
-        self.transact(move |tx| Box::pin(async move { drop_replaced(&mut tx.connection, token).await }))
+        self.log
+            .transact(move |tx| Box::pin(async move { drop_replaced(&mut tx.connection, token).await }))
             .await
     }
 
@@ -232,30 +235,32 @@ impl Store {
     /// # Errors
     /// When it was not stored.
     pub async fn renew(&self, refresh: TokenHash, tokens: NewTokens) -> Result<Option<Renewed>, StoreError> {
-        self.transact(move |tx| {
-            Box::pin(async move {
-                let connection = &mut tx.connection;
-                let row =
-                    query("SELECT user_id, device_id, token_hash FROM access_tokens WHERE refresh_hash = $1");
-                let Some(row) = row.bind(&refresh.0[..]).optional(&mut *connection).await? else {
-                    return Ok(None);
-                };
-                let (user_id, device_id) = (user_id(&row, 0, "access_tokens")?, row.get::<String>(1)?);
-                let mut ended = drop_replaced(connection, hash(&row, 2)?).await?;
-                // A pair from an answer that got lost: nobody has used it.
-                let lost = query("SELECT token_hash FROM access_tokens WHERE replaces_refresh_hash = $1");
-                for row in lost.bind(&refresh.0[..]).all(&mut *connection).await? {
-                    ended.push(hash(&row, 0)?);
-                }
-                query("DELETE FROM access_tokens WHERE replaces_refresh_hash = $1")
-                    .bind(&refresh.0[..])
-                    .run(connection)
-                    .await?;
-                insert_tokens(connection, &user_id, &device_id, tokens, Some(refresh)).await?;
-                Ok(Some(Renewed { user_id, ended }))
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let connection = &mut tx.connection;
+                    let row = query(
+                        "SELECT user_id, device_id, token_hash FROM access_tokens WHERE refresh_hash = $1",
+                    );
+                    let Some(row) = row.bind(&refresh.0[..]).optional(&mut *connection).await? else {
+                        return Ok(None);
+                    };
+                    let (user_id, device_id) = (user_id(&row, 0, "access_tokens")?, row.get::<String>(1)?);
+                    let mut ended = drop_replaced(connection, hash(&row, 2)?).await?;
+                    // A pair from an answer that got lost: nobody has used it.
+                    let lost = query("SELECT token_hash FROM access_tokens WHERE replaces_refresh_hash = $1");
+                    for row in lost.bind(&refresh.0[..]).all(&mut *connection).await? {
+                        ended.push(hash(&row, 0)?);
+                    }
+                    query("DELETE FROM access_tokens WHERE replaces_refresh_hash = $1")
+                        .bind(&refresh.0[..])
+                        .run(connection)
+                        .await?;
+                    insert_tokens(connection, &user_id, &device_id, tokens, Some(refresh)).await?;
+                    Ok(Some(Renewed { user_id, ended }))
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Stores a login token, and drops those that have expired by `now`; false when what was proved does not hold any
@@ -272,23 +277,24 @@ impl Store {
         now: i64,
     ) -> Result<bool, StoreError> {
         let user_id = user_id.to_owned();
-        self.transact(move |tx| {
-            Box::pin(async move {
-                if !credentials::hold(&mut tx.connection, &user_id, Some(proved)).await? {
-                    return Ok(false);
-                }
-                let expired = query("DELETE FROM login_tokens WHERE expires_at <= $1").bind(now);
-                expired.run(&mut tx.connection).await?;
-                query("INSERT INTO login_tokens (token_hash, user_id, expires_at) VALUES ($1, $2, $3)")
-                    .bind(&token.0[..])
-                    .bind(user_id.as_str())
-                    .bind(expires_at)
-                    .run(&mut tx.connection)
-                    .await?;
-                Ok(true)
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    if !credentials::hold(&mut tx.connection, &user_id, Some(proved)).await? {
+                        return Ok(false);
+                    }
+                    let expired = query("DELETE FROM login_tokens WHERE expires_at <= $1").bind(now);
+                    expired.run(&mut tx.connection).await?;
+                    query("INSERT INTO login_tokens (token_hash, user_id, expires_at) VALUES ($1, $2, $3)")
+                        .bind(&token.0[..])
+                        .bind(user_id.as_str())
+                        .bind(expires_at)
+                        .run(&mut tx.connection)
+                        .await?;
+                    Ok(true)
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Uses a login token up: whose it is and what it proves, if it is valid at this time.
@@ -300,23 +306,24 @@ impl Store {
         token: TokenHash,
         now: i64,
     ) -> Result<Option<(OwnedUserId, Credentials)>, StoreError> {
-        self.transact(move |tx| {
-            Box::pin(async move {
-                let row = query(
-                    "SELECT users.user_id, users.credentials FROM login_tokens \
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let row = query(
+                        "SELECT users.user_id, users.credentials FROM login_tokens \
                      JOIN users ON users.user_id = login_tokens.user_id \
                      WHERE login_tokens.token_hash = $1 AND login_tokens.expires_at > $2",
-                );
-                let row = row.bind(&token.0[..]).bind(now);
-                let found = row.optional(&mut tx.connection).await?;
-                query("DELETE FROM login_tokens WHERE token_hash = $1")
-                    .bind(&token.0[..])
-                    .run(&mut tx.connection)
-                    .await?;
-                let whose = |row| Ok((user_id(&row, 0, "login_tokens")?, Credentials::read(&row, 1)?));
-                found.map(whose).transpose()
+                    );
+                    let row = row.bind(&token.0[..]).bind(now);
+                    let found = row.optional(&mut tx.connection).await?;
+                    query("DELETE FROM login_tokens WHERE token_hash = $1")
+                        .bind(&token.0[..])
+                        .run(&mut tx.connection)
+                        .await?;
+                    let whose = |row| Ok((user_id(&row, 0, "login_tokens")?, Credentials::read(&row, 1)?));
+                    found.map(whose).transpose()
+                })
             })
-        })
-        .await
+            .await
     }
 }

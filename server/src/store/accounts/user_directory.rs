@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use ruma::{OwnedUserId, UserId};
 
 use super::users::user_id;
+use crate::store::StoreError;
+use crate::store::accounts::AccountTables;
 use crate::store::engine::{Query, Row, query};
-use crate::store::{Store, StoreError};
 
 /// A user whom the directory found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ fn with_term(select: &'static str, caller: &UserId, term: &str, limit: i64) -> Q
         .bind(limit)
 }
 
-impl Store {
+impl AccountTables {
     /// Up to `limit` open accounts whose local part or display name contains `term`, which is in lower case, among
     /// those who share a room with `caller` or are in a room of the public directory. Those come first whose name
     /// begins with the term; the caller is not among them. Costs grow with the accounts.
@@ -76,7 +77,7 @@ impl Store {
         rows.all(&self.readers).await?.iter().map(found).collect()
     }
 
-    /// Like [`Store::search_users`], among all the others.
+    /// Like [`AccountTables::search_users`], among all the others.
     ///
     /// # Errors
     /// When the database cannot be read.

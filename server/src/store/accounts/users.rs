@@ -8,8 +8,9 @@ use ruma::{OwnedUserId, UserId};
 use super::credentials;
 use super::credentials::Credentials;
 use super::devices::{Devices, remove};
+use crate::store::StoreError;
+use crate::store::accounts::AccountTables;
 use crate::store::engine::{On, Row, query};
-use crate::store::{Store, StoreError};
 use crate::token_hash::TokenHash;
 
 /// An account to make.
@@ -102,39 +103,41 @@ pub(in crate::store) async fn sharing_rooms<'a>(
     Ok(found)
 }
 
-impl Store {
+impl AccountTables {
     /// Makes an account. One that is made with a registration token uses the token up by one in the same commit, and
     /// becomes an admin when the token says so; false when the token is not valid any more.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the id is taken.
     pub async fn create_user(&self, user: NewUser, token: Option<TokenHash>) -> Result<bool, StoreError> {
-        self.transact(move |tx| {
-            Box::pin(async move {
-                let mut admin = user.admin;
-                if let Some(token) = token {
-                    let used = super::registration_tokens::spend(&mut tx.connection, token, user.created_at);
-                    match used.await? {
-                        Some(makes_admin) => admin |= makes_admin,
-                        None => return Ok(false),
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let mut admin = user.admin;
+                    if let Some(token) = token {
+                        let used =
+                            super::registration_tokens::spend(&mut tx.connection, token, user.created_at);
+                        match used.await? {
+                            Some(makes_admin) => admin |= makes_admin,
+                            None => return Ok(false),
+                        }
                     }
-                }
-                let insert = query(
-                    "INSERT INTO users (user_id, password_hash, admin, created_at, search_text) \
+                    let insert = query(
+                        "INSERT INTO users (user_id, password_hash, admin, created_at, search_text) \
                      VALUES ($1, $2, $3, $4, $5)",
-                );
-                insert
-                    .bind(user.user_id.as_str())
-                    .bind(user.password_hash)
-                    .bind(admin)
-                    .bind(user.created_at)
-                    .bind(user.user_id.localpart().to_lowercase())
-                    .run(&mut tx.connection)
-                    .await?;
-                Ok(true)
+                    );
+                    insert
+                        .bind(user.user_id.as_str())
+                        .bind(user.password_hash)
+                        .bind(admin)
+                        .bind(user.created_at)
+                        .bind(user.user_id.localpart().to_lowercase())
+                        .run(&mut tx.connection)
+                        .await?;
+                    Ok(true)
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// An account by its id.
@@ -178,22 +181,23 @@ impl Store {
     ) -> Result<Option<Vec<TokenHash>>, StoreError> {
         let user_id = user_id.to_owned();
         self.thin(&user_id, &log_out, proved).await?;
-        self.transact(move |tx| {
-            Box::pin(async move {
-                if !credentials::hold(&mut tx.connection, &user_id, proved).await? {
-                    return Ok(None);
-                }
-                let update =
-                    query("UPDATE users SET password_hash = $1 WHERE user_id = $2 AND deactivated = 0");
-                let update = update.bind(password_hash).bind(user_id.as_str());
-                if update.execute(&mut tx.connection).await? == 0 {
-                    return Ok(None);
-                }
-                credentials::renew(&mut tx.connection, &user_id).await?;
-                remove(tx, user_id, log_out).await.map(Some)
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    if !credentials::hold(&mut tx.connection, &user_id, proved).await? {
+                        return Ok(None);
+                    }
+                    let update =
+                        query("UPDATE users SET password_hash = $1 WHERE user_id = $2 AND deactivated = 0");
+                    let update = update.bind(password_hash).bind(user_id.as_str());
+                    if update.execute(&mut tx.connection).await? == 0 {
+                        return Ok(None);
+                    }
+                    credentials::renew(&mut tx.connection, &user_id).await?;
+                    remove(tx, user_id, log_out).await.map(Some)
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Closes an account: no password, no profile, not found in the directory, no devices. Where it is erased, its account
@@ -210,7 +214,7 @@ impl Store {
     ) -> Result<Option<Closed>, StoreError> {
         let user_id = user_id.to_owned();
         self.thin(&user_id, &Devices::All, proved).await?;
-        self.transact(move |tx| {
+        self.log.transact(move |tx| {
             Box::pin(async move {
                 if !credentials::hold(&mut tx.connection, &user_id, proved).await? {
                     return Ok(None);

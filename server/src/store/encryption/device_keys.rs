@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use ruma::{OwnedUserId, UserId};
 
+use crate::store::StoreError;
 use crate::store::accounts::credentials;
 use crate::store::accounts::credentials::Credentials;
+use crate::store::encryption::EncryptionTables;
 use crate::store::engine::{Connection, Row, query};
 use crate::store::rooms::shared_rooms::{push_device_list, push_keys_for_one};
-use crate::store::{Store, StoreError};
 
 /// The keys of a device as they are read back.
 #[derive(Clone, Debug)]
@@ -78,7 +79,7 @@ fn read_cross_signing_key(row: &Row) -> Result<CrossSigningKey, StoreError> {
     })
 }
 
-impl Store {
+impl EncryptionTables {
     /// Stores a device's keys. `check` sees the keys that the device has and may refuse; equal keys change nothing.
     ///
     /// # Errors
@@ -91,34 +92,35 @@ impl Store {
         check: impl FnOnce(Option<&str>) -> Result<(), E> + Send + 'static,
     ) -> Result<Result<(), E>, StoreError> {
         let (user_id, device_id) = (user_id.to_owned(), device_id.to_owned());
-        self.transact(move |tx| {
-            Box::pin(async move {
-                let now = query("SELECT json FROM device_keys WHERE user_id = $1 AND device_id = $2")
-                    .bind(user_id.as_str())
-                    .bind(&device_id)
-                    .optional(&mut tx.connection)
-                    .await?;
-                let now: Option<String> = now.map(|row| row.get(0)).transpose()?;
-                if let Err(refusal) = check(now.as_deref()) {
-                    return Ok(Err(refusal));
-                }
-                if now.as_ref() == Some(&json) {
-                    return Ok(Ok(()));
-                }
-                query(
-                    "INSERT INTO device_keys (user_id, device_id, json) VALUES ($1, $2, $3) \
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let now = query("SELECT json FROM device_keys WHERE user_id = $1 AND device_id = $2")
+                        .bind(user_id.as_str())
+                        .bind(&device_id)
+                        .optional(&mut tx.connection)
+                        .await?;
+                    let now: Option<String> = now.map(|row| row.get(0)).transpose()?;
+                    if let Err(refusal) = check(now.as_deref()) {
+                        return Ok(Err(refusal));
+                    }
+                    if now.as_ref() == Some(&json) {
+                        return Ok(Ok(()));
+                    }
+                    query(
+                        "INSERT INTO device_keys (user_id, device_id, json) VALUES ($1, $2, $3) \
                      ON CONFLICT (user_id, device_id) DO UPDATE SET json = excluded.json",
-                )
-                .bind(user_id.as_str())
-                .bind(device_id)
-                .bind(json)
-                .run(&mut tx.connection)
-                .await?;
-                push_device_list(tx, user_id).await?;
-                Ok(Ok(()))
+                    )
+                    .bind(user_id.as_str())
+                    .bind(device_id)
+                    .bind(json)
+                    .run(&mut tx.connection)
+                    .await?;
+                    push_device_list(tx, user_id).await?;
+                    Ok(Ok(()))
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// The keys of all devices of these users. Costs grow with the devices.
@@ -159,30 +161,31 @@ impl Store {
         proved: Option<Credentials>,
     ) -> Result<bool, StoreError> {
         let user_id = user_id.to_owned();
-        self.transact(move |tx| {
-            Box::pin(async move {
-                if !credentials::hold(&mut tx.connection, &user_id, proved).await? {
-                    return Ok(false);
-                }
-                let now = query(CROSS_SIGNING_KEYS).bind(vec![user_id.to_string()]);
-                let now = now.all(&mut tx.connection).await?;
-                let now = now.iter().map(read_cross_signing_key);
-                if now.collect::<Result<Vec<_>, _>>()? != judged_by {
-                    return Ok(false);
-                }
-                let seen_by_others = keys.iter().any(|key| key.usage != "user_signing");
-                for key in keys {
-                    put_cross_signing_key(&mut tx.connection, key).await?;
-                }
-                if seen_by_others {
-                    push_device_list(tx, user_id).await?;
-                } else {
-                    push_keys_for_one(tx, user_id.clone(), user_id);
-                }
-                Ok(true)
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    if !credentials::hold(&mut tx.connection, &user_id, proved).await? {
+                        return Ok(false);
+                    }
+                    let now = query(CROSS_SIGNING_KEYS).bind(vec![user_id.to_string()]);
+                    let now = now.all(&mut tx.connection).await?;
+                    let now = now.iter().map(read_cross_signing_key);
+                    if now.collect::<Result<Vec<_>, _>>()? != judged_by {
+                        return Ok(false);
+                    }
+                    let seen_by_others = keys.iter().any(|key| key.usage != "user_signing");
+                    for key in keys {
+                        put_cross_signing_key(&mut tx.connection, key).await?;
+                    }
+                    if seen_by_others {
+                        push_device_list(tx, user_id).await?;
+                    } else {
+                        push_keys_for_one(tx, user_id.clone(), user_id);
+                    }
+                    Ok(true)
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// The keys of these users as a whole.
@@ -200,38 +203,39 @@ impl Store {
     /// # Errors
     /// When it was not stored.
     pub async fn put_key_signatures(&self, signatures: Vec<KeySignature>) -> Result<(), StoreError> {
-        self.transact(move |tx| {
-            Box::pin(async move {
-                // A signature is seen by who made it, and by everybody where it is over the signer's own keys.
-                let mut changed = BTreeSet::new();
-                for signature in signatures {
-                    changed.insert((signature.target_user.clone(), signature.signer.clone()));
-                    query(
-                        "INSERT INTO key_signatures \
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    // A signature is seen by who made it, and by everybody where it is over the signer's own keys.
+                    let mut changed = BTreeSet::new();
+                    for signature in signatures {
+                        changed.insert((signature.target_user.clone(), signature.signer.clone()));
+                        query(
+                            "INSERT INTO key_signatures \
                          (target_user_id, target_key, signer_user_id, signer_key_id, signature) \
                          VALUES ($1, $2, $3, $4, $5) \
                          ON CONFLICT (target_user_id, target_key, signer_user_id, signer_key_id) \
                          DO UPDATE SET signature = excluded.signature",
-                    )
-                    .bind(signature.target_user.as_str())
-                    .bind(signature.target_key)
-                    .bind(signature.signer.as_str())
-                    .bind(signature.signer_key)
-                    .bind(signature.signature)
-                    .run(&mut tx.connection)
-                    .await?;
-                }
-                for (user_id, signer) in changed {
-                    if user_id == signer {
-                        push_device_list(tx, user_id).await?;
-                    } else {
-                        push_keys_for_one(tx, signer, user_id);
+                        )
+                        .bind(signature.target_user.as_str())
+                        .bind(signature.target_key)
+                        .bind(signature.signer.as_str())
+                        .bind(signature.signer_key)
+                        .bind(signature.signature)
+                        .run(&mut tx.connection)
+                        .await?;
                     }
-                }
-                Ok(())
+                    for (user_id, signer) in changed {
+                        if user_id == signer {
+                            push_device_list(tx, user_id).await?;
+                        } else {
+                            push_keys_for_one(tx, signer, user_id);
+                        }
+                    }
+                    Ok(())
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// The signatures over keys of these users that a reader may see: those that their owners made, and the reader's,

@@ -1,5 +1,31 @@
-//! End-to-end encryption: device keys, one-time keys, messages to devices.
+//! The tables of end-to-end encryption.
+//!
+//! | file | what |
+//! |---|---|
+//! | `device_keys.rs` | device keys, cross-signing keys, signatures over both |
+//! | `one_time_keys.rs` | one-time and fallback keys |
+//! | `device_lists.rs` | whose devices or keys changed when |
+//! | `to_device.rs` | messages that wait for devices of this server |
 
 pub mod device_keys;
+pub(super) mod device_lists;
 pub mod one_time_keys;
 pub mod to_device;
+
+use std::sync::Arc;
+
+use super::engine::Readers;
+use super::log::Log;
+
+/// The tables of end-to-end encryption.
+#[derive(Debug)]
+pub struct EncryptionTables {
+    readers: Readers,
+    log: Arc<Log>,
+}
+
+impl EncryptionTables {
+    pub(super) fn new(readers: Readers, log: Arc<Log>) -> Self {
+        Self { readers, log }
+    }
+}

@@ -5,8 +5,9 @@
 
 use ruma::{OwnedUserId, UserId};
 
+use crate::store::StoreError;
+use crate::store::encryption::EncryptionTables;
 use crate::store::engine::{Connection, Row, query};
-use crate::store::{Store, StoreError};
 
 /// A key that a device offers.
 #[derive(Clone, Debug)]
@@ -159,7 +160,7 @@ fn read_key(row: &Row) -> Result<NewKey, StoreError> {
     })
 }
 
-impl Store {
+impl EncryptionTables {
     /// Takes keys that a device offers, all or none: at most `most` of them stand at a time. Keys that are there, or
     /// were handed out, are passed over.
     ///
@@ -174,43 +175,44 @@ impl Store {
         most: usize,
     ) -> Result<Result<(), KeysRefused>, StoreError> {
         let (user_id, device_id) = (user_id.to_owned(), device_id.to_owned());
-        self.transact(move |tx| {
-            Box::pin(async move {
-                let mut fresh = Vec::new();
-                for key in one_time {
-                    match offered(&mut tx.connection, &user_id, &device_id, &key).await? {
-                        None => fresh.push(key),
-                        Some((json, claimed)) if claimed || json == key.json => {}
-                        Some(_) => return Ok(Err(KeysRefused::Exists(key.key_id))),
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let mut fresh = Vec::new();
+                    for key in one_time {
+                        match offered(&mut tx.connection, &user_id, &device_id, &key).await? {
+                            None => fresh.push(key),
+                            Some((json, claimed)) if claimed || json == key.json => {}
+                            Some(_) => return Ok(Err(KeysRefused::Exists(key.key_id))),
+                        }
                     }
-                }
-                let (standing, mut position) = standing(&mut tx.connection, &user_id, &device_id).await?;
-                if usize::try_from(standing).unwrap_or(usize::MAX) + fresh.len() > most {
-                    return Ok(Err(KeysRefused::TooMany));
-                }
-                for key in fresh {
-                    position += 1;
-                    query(
-                        "INSERT INTO one_time_keys \
+                    let (standing, mut position) = standing(&mut tx.connection, &user_id, &device_id).await?;
+                    if usize::try_from(standing).unwrap_or(usize::MAX) + fresh.len() > most {
+                        return Ok(Err(KeysRefused::TooMany));
+                    }
+                    for key in fresh {
+                        position += 1;
+                        query(
+                            "INSERT INTO one_time_keys \
                          (user_id, device_id, algorithm, key_id, json, position, claimed) \
                          VALUES ($1, $2, $3, $4, $5, $6, 0)",
-                    )
-                    .bind(user_id.as_str())
-                    .bind(&device_id)
-                    .bind(key.algorithm)
-                    .bind(key.key_id)
-                    .bind(key.json)
-                    .bind(position)
-                    .run(&mut tx.connection)
-                    .await?;
-                }
-                for key in fallback {
-                    put_fallback(&mut tx.connection, &user_id, &device_id, key).await?;
-                }
-                Ok(Ok(()))
+                        )
+                        .bind(user_id.as_str())
+                        .bind(&device_id)
+                        .bind(key.algorithm)
+                        .bind(key.key_id)
+                        .bind(key.json)
+                        .bind(position)
+                        .run(&mut tx.connection)
+                        .await?;
+                    }
+                    for key in fallback {
+                        put_fallback(&mut tx.connection, &user_id, &device_id, key).await?;
+                    }
+                    Ok(Ok(()))
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// How many one-time keys of each algorithm a device offers, and the algorithms whose fallback key is unused.
@@ -251,19 +253,20 @@ impl Store {
     /// # Errors
     /// When it was not stored; nothing is handed out then.
     pub async fn claim_keys(&self, claims: Vec<Claim>) -> Result<Vec<(Claim, NewKey)>, StoreError> {
-        self.transact(move |tx| {
-            Box::pin(async move {
-                let mut claimed = Vec::with_capacity(claims.len());
-                for claim in claims {
-                    let key = match take_oldest(&mut tx.connection, &claim).await? {
-                        Some(key) => Some(key),
-                        None => use_fallback(&mut tx.connection, &claim).await?,
-                    };
-                    claimed.extend(key.map(|key| (claim, key)));
-                }
-                Ok(claimed)
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let mut claimed = Vec::with_capacity(claims.len());
+                    for claim in claims {
+                        let key = match take_oldest(&mut tx.connection, &claim).await? {
+                            Some(key) => Some(key),
+                            None => use_fallback(&mut tx.connection, &claim).await?,
+                        };
+                        claimed.extend(key.map(|key| (claim, key)));
+                    }
+                    Ok(claimed)
+                })
             })
-        })
-        .await
+            .await
     }
 }

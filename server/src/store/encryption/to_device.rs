@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use maru_protocol::cursor::Position;
 use ruma::{OwnedServerName, OwnedUserId, UserId};
 
+use crate::store::StoreError;
+use crate::store::encryption::EncryptionTables;
 use crate::store::engine::{Connection, Insert, Kind, Row, query};
 use crate::store::federation::peer_messages;
 use crate::store::federation::peer_messages::PeerMessage;
 use crate::store::log::Record;
 use crate::store::waiting_quota::{EVERYBODY, Queue, Shares, Waiting, counted};
-use crate::store::{Store, StoreError};
 
 /// A message to one device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,7 +171,7 @@ impl Counts {
     }
 }
 
-impl Store {
+impl EncryptionTables {
     /// Up to `limit` messages of a device after a position and up to another, oldest first.
     ///
     /// # Errors
@@ -212,32 +213,33 @@ impl Store {
         up_to: Position,
     ) -> Result<(), StoreError> {
         let (user_id, device_id) = (user_id.to_owned(), device_id.to_owned());
-        self.transact(move |tx| {
-            Box::pin(async move {
-                let taken = query(
-                    "DELETE FROM to_device WHERE user_id = $1 AND device_id = $2 AND position <= $3 \
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let taken = query(
+                        "DELETE FROM to_device WHERE user_id = $1 AND device_id = $2 AND position <= $3 \
                      RETURNING sender, server, CAST(OCTET_LENGTH(json) AS BIGINT)",
-                );
-                let taken = taken.bind(user_id.as_str()).bind(&device_id).bind(up_to.0);
-                let mut counts = Counts::default();
-                for row in taken.all(&mut tx.connection).await? {
-                    let (sender, server) = (row.get::<String>(0)?, row.get::<String>(1)?);
-                    let server = Some(server.as_str()).filter(|server| !server.is_empty());
-                    let bytes = usize::try_from(row.get::<i64>(2)?).unwrap_or(0);
-                    let one = Queue::one(bytes).negative();
-                    counts.add(&user_id, &device_id, &sender, server, one);
-                }
-                let who: Vec<String> = counts.0.keys().map(|(_, who, _)| who.clone()).collect();
-                counts.store(&mut tx.connection).await?;
-                let empty = query(
-                    "DELETE FROM to_device_waiting \
+                    );
+                    let taken = taken.bind(user_id.as_str()).bind(&device_id).bind(up_to.0);
+                    let mut counts = Counts::default();
+                    for row in taken.all(&mut tx.connection).await? {
+                        let (sender, server) = (row.get::<String>(0)?, row.get::<String>(1)?);
+                        let server = Some(server.as_str()).filter(|server| !server.is_empty());
+                        let bytes = usize::try_from(row.get::<i64>(2)?).unwrap_or(0);
+                        let one = Queue::one(bytes).negative();
+                        counts.add(&user_id, &device_id, &sender, server, one);
+                    }
+                    let who: Vec<String> = counts.0.keys().map(|(_, who, _)| who.clone()).collect();
+                    counts.store(&mut tx.connection).await?;
+                    let empty = query(
+                        "DELETE FROM to_device_waiting \
                      WHERE user_id = $1 AND device_id = $2 AND who = ANY($3) AND messages <= 0",
-                );
-                let empty = empty.bind(user_id.as_str()).bind(&device_id).bind(who);
-                empty.run(&mut tx.connection).await
+                    );
+                    let empty = empty.bind(user_id.as_str()).bind(&device_id).bind(who);
+                    empty.run(&mut tx.connection).await
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Stores messages once per transaction id: a retry of the same one is passed over. Messages to devices that do not
@@ -252,51 +254,52 @@ impl Store {
         shares: Shares,
         shares_elsewhere: Shares,
     ) -> Result<Sent, StoreError> {
-        self.transact(move |tx| {
-            Box::pin(async move {
-                if is_known(&mut tx.connection, &sending).await? {
-                    return Ok(Sent::default());
-                }
-                let mut sent = Sent::default();
-                let users = sending.messages.iter().map(|message| message.user_id.to_string());
-                let users: HashSet<String> = users.collect();
-                let users: Vec<_> = users.into_iter().collect();
-                let who = vec![EVERYBODY.to_owned(), sending.sender.to_string()];
-                let devices = query(DEVICES).bind(users.clone()).all(&mut tx.connection).await?;
-                let waiting = query(WAITING).bind(users).bind(who);
-                let waiting = waiting.all(&mut tx.connection).await?;
-                let mut receivers = read_receivers(&devices, &waiting)?;
-                for message in &sending.messages {
-                    let devices = receivers.devices.get(&message.user_id).into_iter().flatten();
-                    let is_meant =
-                        |device_id: &&String| ["*", device_id.as_str()].contains(&&*message.device);
-                    for device_id in devices.filter(is_meant) {
-                        let (sender, bytes) = (sending.sender.as_str(), message.json.len());
-                        let device = (message.user_id.clone(), device_id.clone());
-                        if receivers.waiting.admit(&device, sender, None, bytes, &shares) {
-                            sent.taken += 1;
-                            tx.push(Record::ToDevice(ToDevice {
-                                user_id: message.user_id.clone(),
-                                device_id: device_id.clone(),
-                                sender: sending.sender.clone(),
-                                server: None,
-                                json: message.json.clone(),
-                            }));
-                        } else {
-                            let refused = sent.refused.entry(message.user_id.clone()).or_default();
-                            refused.push(device_id.clone());
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    if is_known(&mut tx.connection, &sending).await? {
+                        return Ok(Sent::default());
+                    }
+                    let mut sent = Sent::default();
+                    let users = sending.messages.iter().map(|message| message.user_id.to_string());
+                    let users: HashSet<String> = users.collect();
+                    let users: Vec<_> = users.into_iter().collect();
+                    let who = vec![EVERYBODY.to_owned(), sending.sender.to_string()];
+                    let devices = query(DEVICES).bind(users.clone()).all(&mut tx.connection).await?;
+                    let waiting = query(WAITING).bind(users).bind(who);
+                    let waiting = waiting.all(&mut tx.connection).await?;
+                    let mut receivers = read_receivers(&devices, &waiting)?;
+                    for message in &sending.messages {
+                        let devices = receivers.devices.get(&message.user_id).into_iter().flatten();
+                        let is_meant =
+                            |device_id: &&String| ["*", device_id.as_str()].contains(&&*message.device);
+                        for device_id in devices.filter(is_meant) {
+                            let (sender, bytes) = (sending.sender.as_str(), message.json.len());
+                            let device = (message.user_id.clone(), device_id.clone());
+                            if receivers.waiting.admit(&device, sender, None, bytes, &shares) {
+                                sent.taken += 1;
+                                tx.push(Record::ToDevice(ToDevice {
+                                    user_id: message.user_id.clone(),
+                                    device_id: device_id.clone(),
+                                    sender: sending.sender.clone(),
+                                    server: None,
+                                    json: message.json.clone(),
+                                }));
+                            } else {
+                                let refused = sent.refused.entry(message.user_id.clone()).or_default();
+                                refused.push(device_id.clone());
+                            }
                         }
                     }
-                }
-                let elsewhere = sending.elsewhere.clone();
-                peer_messages::enqueue(tx, elsewhere, &shares_elsewhere, &mut sent).await?;
-                if sent.taken > 0 || sent.refused.is_empty() {
-                    note_transaction(&mut tx.connection, &sending).await?;
-                }
-                Ok(sent)
+                    let elsewhere = sending.elsewhere.clone();
+                    peer_messages::enqueue(tx, elsewhere, &shares_elsewhere, &mut sent).await?;
+                    if sent.taken > 0 || sent.refused.is_empty() {
+                        note_transaction(&mut tx.connection, &sending).await?;
+                    }
+                    Ok(sent)
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// The devices of these users, and what waits for them altogether, of these senders and of their server.

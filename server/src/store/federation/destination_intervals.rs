@@ -11,9 +11,10 @@ use maru_protocol::cursor::Position;
 use maru_protocol::destinations::Interested;
 use ruma::{OwnedRoomId, OwnedServerName, ServerName};
 
+use crate::store::StoreError;
 use crate::store::engine::{Connection, Row, query};
+use crate::store::federation::FederationTables;
 use crate::store::rooms::events::{SELECT, StoredEvent, read_all, select_events};
-use crate::store::{Store, StoreError};
 
 /// Positions of the log that are looked at together for a peer, from its next event on.
 const WINDOW: i64 = 2_048;
@@ -87,7 +88,7 @@ fn read_name(row: &Row) -> Result<OwnedServerName, StoreError> {
     name.map_err(|error| StoreError::corrupt("interests", error))
 }
 
-impl Store {
+impl FederationTables {
     /// The rooms in which a peer has something to come after a position, in the order of what comes first. Costs grow
     /// with the peer's intervals, not with the log.
     ///
@@ -125,7 +126,7 @@ impl Store {
         limit: usize,
     ) -> Result<(Vec<Arc<StoredEvent>>, Position), StoreError> {
         // What is durable now is all in the answer; what comes while it is read may be missing.
-        let durable = self.position();
+        let durable = self.log.position();
         let waiting = self.waiting_for(peer, after).await?;
         let Some(first) = waiting.first() else {
             return Ok((Vec::new(), durable.max(after)));
@@ -330,16 +331,17 @@ impl Store {
     /// When it was not stored.
     pub async fn skip_to(&self, peer: &ServerName, room: i64, after: Position) -> Result<(), StoreError> {
         let peer = peer.to_string();
-        self.transact(move |tx| {
-            Box::pin(async move {
-                let skip = query(
-                    "UPDATE interests SET from_position = $3 \
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let skip = query(
+                        "UPDATE interests SET from_position = $3 \
                      WHERE server_name = $1 AND room = $2 AND to_position IS NULL AND from_position <= $3",
-                );
-                let skip = skip.bind(peer).bind(room).bind(after.0 + 1);
-                skip.run(&mut tx.connection).await
+                    );
+                    let skip = skip.bind(peer).bind(room).bind(after.0 + 1);
+                    skip.run(&mut tx.connection).await
+                })
             })
-        })
-        .await
+            .await
     }
 }

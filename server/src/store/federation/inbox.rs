@@ -10,8 +10,9 @@ use maru_protocol::cursor::LogId;
 use ruma::{OwnedRoomId, OwnedServerName, RoomId, ServerName};
 
 use super::remote_devices;
+use crate::store::StoreError;
 use crate::store::engine::{Connection, Insert, Kind, query};
-use crate::store::{Store, StoreError};
+use crate::store::federation::FederationTables;
 
 /// An event as a peer sent it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,7 +133,7 @@ async fn doubt_lost_logs(
     Ok(())
 }
 
-impl Store {
+impl FederationTables {
     /// How far the log of a peer has been received; none when nothing ever was.
     ///
     /// # Errors

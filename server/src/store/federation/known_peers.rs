@@ -3,10 +3,11 @@
 use ruma::{OwnedServerName, ServerName};
 
 use super::server_records::key_of;
+use crate::store::StoreError;
 use crate::store::engine::query;
-use crate::store::{Store, StoreError};
+use crate::store::federation::FederationTables;
 
-impl Store {
+impl FederationTables {
     /// Peers that the admin has added, with their addresses as they were given.
     ///
     /// # Errors
@@ -33,19 +34,20 @@ impl Store {
     /// When it was not stored.
     pub async fn add_peer(&self, name: &ServerName, addresses: &[String]) -> Result<(), StoreError> {
         let (name, addresses) = (name.to_string(), addresses.join(" "));
-        self.transact(move |tx| {
-            Box::pin(async move {
-                query(
-                    "INSERT INTO added_peers (server_name, addresses) VALUES ($1, $2) \
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    query(
+                        "INSERT INTO added_peers (server_name, addresses) VALUES ($1, $2) \
                      ON CONFLICT (server_name) DO UPDATE SET addresses = excluded.addresses",
-                )
-                .bind(name)
-                .bind(addresses)
-                .run(&mut tx.connection)
-                .await
+                    )
+                    .bind(name)
+                    .bind(addresses)
+                    .run(&mut tx.connection)
+                    .await
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Forgets a peer that was added; false when it was not.
@@ -54,13 +56,14 @@ impl Store {
     /// When it was not stored.
     pub async fn remove_peer(&self, name: &ServerName) -> Result<bool, StoreError> {
         let name = name.to_string();
-        self.transact(move |tx| {
-            Box::pin(async move {
-                let removed = query("DELETE FROM added_peers WHERE server_name = $1").bind(name);
-                Ok(removed.execute(&mut tx.connection).await? > 0)
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let removed = query("DELETE FROM added_peers WHERE server_name = $1").bind(name);
+                    Ok(removed.execute(&mut tx.connection).await? > 0)
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// The root keys of domains.
@@ -89,18 +92,19 @@ impl Store {
     /// When it was not stored.
     pub async fn put_root_key(&self, name: &ServerName, root_key: [u8; 32]) -> Result<(), StoreError> {
         let name = name.to_string();
-        self.transact(move |tx| {
-            Box::pin(async move {
-                query(
-                    "INSERT INTO root_keys (server_name, root_key) VALUES ($1, $2) \
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    query(
+                        "INSERT INTO root_keys (server_name, root_key) VALUES ($1, $2) \
                      ON CONFLICT (server_name) DO UPDATE SET root_key = excluded.root_key",
-                )
-                .bind(name)
-                .bind(&root_key[..])
-                .run(&mut tx.connection)
-                .await
+                    )
+                    .bind(name)
+                    .bind(&root_key[..])
+                    .run(&mut tx.connection)
+                    .await
+                })
             })
-        })
-        .await
+            .await
     }
 }

@@ -7,9 +7,10 @@ use maru_protocol::cursor::{Place, Position};
 use ruma::{OwnedRoomId, OwnedUserId, ServerName};
 
 use super::peer_messages::PeerMessage;
+use crate::store::StoreError;
 use crate::store::engine::{Row, query};
+use crate::store::federation::FederationTables;
 use crate::store::rooms::receipts::Receipt;
-use crate::store::{Store, StoreError};
 
 /// One thing that a peer is to hear of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ fn receipt(row: &Row) -> Result<(Position, ForPeer), StoreError> {
     Ok((Position(row.get(0)?), ForPeer::Receipt(room_id, receipt)))
 }
 
-impl Store {
+impl FederationTables {
     /// What a peer is to hear of beside events after a position and up to another, in log order, and the position up to
     /// which it is all. At most `limit` of each kind are read, and nothing where only events are new.
     ///
@@ -57,7 +58,7 @@ impl Store {
         up_to: Position,
         limit: usize,
     ) -> Result<(Vec<(Position, ForPeer)>, Position), StoreError> {
-        if after >= self.writer.newest_for_peers() {
+        if after >= self.log.newest_for_peers() {
             return Ok((Vec::new(), up_to.max(after)));
         }
         let (messages, lists, receipts) = tokio::try_join!(

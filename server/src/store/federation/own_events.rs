@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
+use crate::store::StoreError;
 use crate::store::engine::query;
-use crate::store::{Store, StoreError};
+use crate::store::federation::FederationTables;
 
-impl Store {
+impl FederationTables {
     /// When the newest event was made that this server made in each of some rooms, by its own account, in milliseconds
     /// since 1970.
     ///

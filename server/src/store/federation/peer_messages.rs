@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, HashSet};
 use maru_protocol::cursor::Position;
 use ruma::{OwnedServerName, OwnedUserId, ServerName};
 
+use crate::store::StoreError;
 use crate::store::encryption::to_device::Sent;
 use crate::store::engine::{Connection, Insert, Kind, Row, query};
+use crate::store::federation::FederationTables;
 use crate::store::log::Record;
 use crate::store::log::writer::Transaction;
 use crate::store::waiting_quota::{EVERYBODY, Queue, Shares, Waiting, counted};
-use crate::store::{Store, StoreError};
 
 /// A message to a device of another server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -249,7 +250,7 @@ fn read(row: &Row) -> Result<(Position, PeerMessage), StoreError> {
     Ok((Position(row.get(0)?), message))
 }
 
-impl Store {
+impl FederationTables {
     /// The messages that wait for a peer after a position and up to another, oldest first, `limit` at most.
     ///
     /// # Errors
@@ -283,7 +284,7 @@ impl Store {
             query("SELECT position FROM peer_messages WHERE server_name = $1 AND position <= $2 LIMIT 1");
         let any = any.bind(delivered.server_name.as_str()).bind(delivered.up_to.0);
         if any.optional(&self.readers).await?.is_some() {
-            self.append(Record::Delivered(delivered).into()).await?;
+            self.log.append(Record::Delivered(delivered).into()).await?;
         }
         Ok(())
     }
@@ -317,19 +318,20 @@ impl Store {
         if due.bind(before_ms).optional(&self.readers).await?.is_none() {
             return Ok(0);
         }
-        self.transact(move |tx| {
-            Box::pin(async move {
-                let heard = query("DELETE FROM heard_messages WHERE heard_at < $1").bind(before_ms);
-                heard.run(&mut tx.connection).await?;
-                let sent = query("DELETE FROM peer_messages WHERE sent_at < $1").bind(before_ms);
-                let dropped = sent.execute(&mut tx.connection).await?;
-                if dropped > 0 {
-                    recount(&mut tx.connection).await?;
-                }
-                Ok(dropped)
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let heard = query("DELETE FROM heard_messages WHERE heard_at < $1").bind(before_ms);
+                    heard.run(&mut tx.connection).await?;
+                    let sent = query("DELETE FROM peer_messages WHERE sent_at < $1").bind(before_ms);
+                    let dropped = sent.execute(&mut tx.connection).await?;
+                    if dropped > 0 {
+                        recount(&mut tx.connection).await?;
+                    }
+                    Ok(dropped)
+                })
             })
-        })
-        .await
+            .await
     }
 }
 

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use maru_protocol::cursor::Position;
 use ruma::{OwnedUserId, ServerName};
 
+use crate::store::StoreError;
 use crate::store::engine::{Connection, Insert, Kind, Row, query};
-use crate::store::{Store, StoreError};
+use crate::store::federation::FederationTables;
 
 /// The devices and keys of a user of another server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub(in crate::store) async fn doubt(
     update.bind(server_name).run(connection).await
 }
 
-impl Store {
+impl FederationTables {
     /// The lists of these users that are here, each with whether it holds.
     ///
     /// # Errors
@@ -92,21 +93,22 @@ impl Store {
         asked_at: Position,
     ) -> Result<(), StoreError> {
         let server_name = server_name.to_string();
-        self.transact(move |tx| {
-            Box::pin(async move {
-                let rows = lists.iter().map(|list| {
-                    vec![
-                        list.user_id.as_str().into(),
-                        server_name.as_str().into(),
-                        list.version.into(),
-                        asked_at.0.into(),
-                        list.json.as_str().into(),
-                    ]
-                });
-                UPSERT.rows(&mut tx.connection, rows.collect()).await
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let rows = lists.iter().map(|list| {
+                        vec![
+                            list.user_id.as_str().into(),
+                            server_name.as_str().into(),
+                            list.version.into(),
+                            asked_at.0.into(),
+                            list.json.as_str().into(),
+                        ]
+                    });
+                    UPSERT.rows(&mut tx.connection, rows.collect()).await
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// The newest change of these users' device lists, by position; none for those without any.

@@ -2,8 +2,9 @@
 
 use ruma::{OwnedServerName, ServerName};
 
+use crate::store::StoreError;
 use crate::store::engine::query;
-use crate::store::{Store, StoreError};
+use crate::store::federation::FederationTables;
 
 /// A signed server record as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub struct StoredRecord {
     pub record: Vec<u8>,
 }
 
-impl Store {
+impl FederationTables {
     /// All records of all servers, oldest first of each root key. Costs grow with the servers that were ever met.
     ///
     /// # Errors
@@ -48,21 +49,22 @@ impl Store {
     /// # Errors
     /// When it was not stored.
     pub async fn keep_server_record(&self, record: StoredRecord) -> Result<(), StoreError> {
-        self.transact(move |tx| {
-            Box::pin(async move {
-                query(
-                    "INSERT INTO server_records (server_name, root_key, sequence, record) \
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    query(
+                        "INSERT INTO server_records (server_name, root_key, sequence, record) \
                      VALUES ($1, $2, $3, $4) ON CONFLICT (server_name, root_key, sequence) DO NOTHING",
-                )
-                .bind(record.server_name.as_str())
-                .bind(&record.root_key[..])
-                .bind(i64::try_from(record.sequence).unwrap_or(i64::MAX))
-                .bind(record.record)
-                .run(&mut tx.connection)
-                .await
+                    )
+                    .bind(record.server_name.as_str())
+                    .bind(&record.root_key[..])
+                    .bind(i64::try_from(record.sequence).unwrap_or(i64::MAX))
+                    .bind(record.record)
+                    .run(&mut tx.connection)
+                    .await
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Whether a server was ever met.

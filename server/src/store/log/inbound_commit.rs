@@ -12,9 +12,9 @@ use ruma::{OwnedServerName, ServerName};
 use tokio::sync::oneshot;
 
 use super::writer::{Answer, Writer};
-use super::{Change, Record};
+use super::{Change, Log, Record};
+use crate::store::StoreError;
 use crate::store::federation::inbox::{Arrived, InInbox, Received, ReceivedLog};
-use crate::store::{Store, StoreError};
 
 /// Changes that wait for another which deals with one of their rows. At most a few for each connected peer, and not for
 /// longer than their [`Receiving`].
@@ -83,7 +83,7 @@ impl PeerLogs {
 #[derive(Debug)]
 #[must_use = "what a peer sent is acknowledged only after waiting for it"]
 pub struct Receiving<'s> {
-    store: &'s Store,
+    log: &'s Log,
     peer: OwnedServerName,
     log_id: LogId,
     rows: Arc<[InInbox]>,
@@ -108,7 +108,7 @@ impl Receiving<'_> {
             return self.settle(answer);
         }
         if let Some(row) = self.rows.first() {
-            self.store.store_received(row.nid);
+            self.log.store_received(row.nid);
         }
         let answer = (&mut self.answered).await;
         self.settle(answer)
@@ -119,7 +119,7 @@ impl Receiving<'_> {
         answer: Result<Result<Position, StoreError>, oneshot::error::RecvError>,
     ) -> Result<(), StoreError> {
         answer.map_err(|_| StoreError::Unavailable("the writer has stopped".into()))??;
-        self.store.peer_logs.stored(&self.peer, self.log_id);
+        self.log.peer_logs.stored(&self.peer, self.log_id);
         Ok(())
     }
 }
@@ -127,12 +127,12 @@ impl Receiving<'_> {
 impl Drop for Receiving<'_> {
     fn drop(&mut self) {
         if let Some(row) = self.rows.first() {
-            self.store.waiting.give_up(row.nid);
+            self.log.waiting.give_up(row.nid);
         }
     }
 }
 
-impl Store {
+impl Log {
     /// Has stored what a peer sent together with the cursor after it: events into the inbox, the rest as the records that it
     /// makes.
     pub fn receive(
@@ -168,7 +168,7 @@ impl Store {
             }),
         }
         Receiving {
-            store: self,
+            log: self,
             peer: peer.to_owned(),
             log_id,
             rows,

@@ -15,7 +15,7 @@ use maru_protocol::cursor::Position;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::records;
+use super::apply;
 use super::writer_queue::{Job, Queue};
 use super::{Change, CommitReader, Committed, Pending, Record, place_records};
 use crate::observe::metrics;
@@ -416,9 +416,7 @@ async fn finish(connection: &mut Connection, placed: &[Committed], before: Posit
     advance(connection, before, last_position(placed, before))
         .await
         .map_err(Failure::Refused)?;
-    records::store(connection, placed)
-        .await
-        .map_err(Failure::Refused)?;
+    apply::apply(connection, placed).await.map_err(Failure::Refused)?;
     let (begun, is_embedded) = (Instant::now(), connection.is_sqlite());
     // A statement that SQLite refuses is none of COMMIT, whose failures are all of the disk.
     let refused = |error: &StoreError| is_embedded && !error.is_temporary();

@@ -2,8 +2,9 @@
 
 use ruma::{OwnedServerName, ServerName};
 
+use crate::store::StoreError;
 use crate::store::engine::query;
-use crate::store::{Store, StoreError};
+use crate::store::media::MediaTables;
 
 /// A kept file of another server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub struct CachedMedia {
     pub used_at: i64,
 }
 
-impl Store {
+impl MediaTables {
     /// What is known of a file, if it is kept.
     ///
     /// # Errors
@@ -69,7 +70,7 @@ impl Store {
         media: CachedMedia,
     ) -> Result<(), StoreError> {
         let (server, media_id) = (server.to_string(), media_id.to_owned());
-        self.transact(move |tx| {
+        self.log.transact(move |tx| {
             Box::pin(async move {
                 query(
                     "INSERT INTO cached_media (server_name, media_id, content_type, file_name, size, used_at) \
@@ -101,17 +102,18 @@ impl Store {
         now: i64,
     ) -> Result<(), StoreError> {
         let (server, media_id) = (server.to_string(), media_id.to_owned());
-        self.transact(move |tx| {
-            Box::pin(async move {
-                query("UPDATE cached_media SET used_at = $1 WHERE server_name = $2 AND media_id = $3")
-                    .bind(now)
-                    .bind(server)
-                    .bind(media_id)
-                    .run(&mut tx.connection)
-                    .await
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    query("UPDATE cached_media SET used_at = $1 WHERE server_name = $2 AND media_id = $3")
+                        .bind(now)
+                        .bind(server)
+                        .bind(media_id)
+                        .run(&mut tx.connection)
+                        .await
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Forgets the longest unused files until the others have at most so many bytes; which. Costs grow with the number
@@ -121,25 +123,26 @@ impl Store {
     /// When it was not stored.
     pub async fn drop_cached_media(&self, bytes: u64) -> Result<Vec<(OwnedServerName, String)>, StoreError> {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.transact(move |tx| {
-            Box::pin(async move {
-                let rows = query(
-                    "DELETE FROM cached_media WHERE (server_name, media_id) IN ( \
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let rows = query(
+                        "DELETE FROM cached_media WHERE (server_name, media_id) IN ( \
                      SELECT server_name, media_id FROM ( \
                      SELECT server_name, media_id, SUM(size) OVER ( \
                      ORDER BY used_at DESC, server_name, media_id ROWS UNBOUNDED PRECEDING) AS newer \
                      FROM cached_media) AS ranked WHERE newer > $1) RETURNING server_name, media_id",
-                );
-                let rows = rows.bind(bytes).all(&mut tx.connection).await?;
-                rows.iter()
-                    .map(|row| {
-                        let name = row.get::<String>(0)?.try_into();
-                        let name = name.map_err(|error| StoreError::corrupt("cached_media", error))?;
-                        Ok((name, row.get(1)?))
-                    })
-                    .collect()
+                    );
+                    let rows = rows.bind(bytes).all(&mut tx.connection).await?;
+                    rows.iter()
+                        .map(|row| {
+                            let name = row.get::<String>(0)?.try_into();
+                            let name = name.map_err(|error| StoreError::corrupt("cached_media", error))?;
+                            Ok((name, row.get(1)?))
+                        })
+                        .collect()
+                })
             })
-        })
-        .await
+            .await
     }
 }

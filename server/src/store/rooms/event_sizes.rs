@@ -4,8 +4,9 @@ use maru_protocol::ingest::Outcome;
 use maru_protocol::state::EventNid;
 use ruma::OwnedEventId;
 
+use crate::store::StoreError;
 use crate::store::engine::{Row, query};
-use crate::store::{Store, StoreError};
+use crate::store::rooms::RoomTables;
 
 /// Events whose sizes are read together.
 const TOGETHER: usize = 10_000;
@@ -26,7 +27,7 @@ fn read(row: &Row) -> Result<Size, StoreError> {
     })
 }
 
-impl Store {
+impl RoomTables {
     /// The sizes of events. Costs grow with their number.
     ///
     /// # Errors

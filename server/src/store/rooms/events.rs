@@ -13,9 +13,10 @@ use maru_protocol::state::{EventNid, StateNid};
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId};
 
 use super::threads;
+use crate::store::StoreError;
 use crate::store::engine::row_packing;
 use crate::store::engine::{Connection, Insert, Kind, Query, Row, query};
-use crate::store::{Store, StoreError};
+use crate::store::rooms::RoomTables;
 
 /// What push rules say of an event to somebody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -399,7 +400,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// Where reading goes on after an event at this place, as [`Store::timeline`] takes it.
+    /// Where reading goes on after an event at this place, as [`RoomTables::timeline`] takes it.
     fn beyond(self, place: Place) -> Place {
         match self {
             Self::Backward => place,
@@ -417,7 +418,7 @@ async fn side_by_side(
     Ok(parts.into_iter().flatten().collect())
 }
 
-impl Store {
+impl RoomTables {
     /// An event by its id.
     ///
     /// # Errors
@@ -555,7 +556,7 @@ impl Store {
         ranges: &[(i64, Place, Place)],
         each: i64,
     ) -> Result<HashMap<i64, Vec<Arc<StoredEvent>>>, StoreError> {
-        let sql = if self.is_sqlite() {
+        let sql = if self.readers.is_sqlite() {
             select_events!(
                 "JOIN json_each($1) AS range ON events.room = json_extract(range.value, '$[0]') \
                  AND events.place >= json_extract(range.value, '$[1]') \
@@ -664,6 +665,7 @@ impl Store {
             };
             let delete = query("DELETE FROM transactions WHERE position <= $1").bind(up_to);
             forgotten += self
+                .log
                 .transact(|tx| Box::pin(async move { delete.execute(&mut tx.connection).await }))
                 .await?;
         }

@@ -5,8 +5,9 @@
 use maru_protocol::cursor::Place;
 use ruma::OwnedEventId;
 
+use crate::store::StoreError;
 use crate::store::engine::{Connection, Insert, Kind, Row, query};
-use crate::store::{Store, StoreError};
+use crate::store::rooms::RoomTables;
 
 /// A gap in a room's timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +68,7 @@ fn read(row: &Row) -> Result<Gap, StoreError> {
 /// Most gaps of one room that are looked at together; each is an outage that nobody has read across.
 const MOST_GAPS: i64 = 100;
 
-impl Store {
+impl RoomTables {
     /// A room's newest gaps.
     ///
     /// # Errors

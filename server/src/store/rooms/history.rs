@@ -7,10 +7,11 @@ use maru_protocol::cursor::{Place, Position};
 use ruma::UserId;
 
 use super::events::{SELECT, StoredEvent, read_all, select_events};
+use crate::store::StoreError;
 use crate::store::engine::{Row, query};
-use crate::store::{Store, StoreError};
+use crate::store::rooms::RoomTables;
 
-impl Store {
+impl RoomTables {
     /// The accepted state events of one slot whose place is below `below`, newest first, `limit` at most.
     ///
     /// # Errors

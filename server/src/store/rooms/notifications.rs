@@ -7,8 +7,9 @@ use maru_protocol::cursor::Place;
 use ruma::{OwnedUserId, UserId};
 
 use super::events::{Notify, Outcome, StoredEvent};
+use crate::store::StoreError;
 use crate::store::engine::{Connection, Insert, Kind, Row, query};
-use crate::store::{Store, StoreError};
+use crate::store::rooms::RoomTables;
 
 // Main timelines: what is unread begins after the receipt, or after what the user sent last in the main timeline. Changes of
 // the user's own membership say nothing of what was read. What was sent after the range is passed over for what was before.
@@ -183,7 +184,7 @@ impl ReadUpTo {
 /// Unread events of a room, by thread; none for the main timeline.
 pub type UnreadByThread = HashMap<Option<String>, Unread>;
 
-impl Store {
+impl RoomTables {
     /// How many events of others are unread, per room and thread, up to a place in each room. Whoever sends an event has
     /// read its thread up to there (client-server API, "Receiving notifications"). Costs grow with what others sent in the
     /// main timeline after the user, and with what was sent in threads after the receipt of the room.
@@ -198,7 +199,7 @@ impl Store {
         if rooms.is_empty() {
             return Ok(HashMap::new());
         }
-        let (main, threads) = match self.is_sqlite() {
+        let (main, threads) = match self.readers.is_sqlite() {
             true => (SQLITE_MAIN, SQLITE_THREADS),
             false => (POSTGRES_MAIN, POSTGRES_THREADS),
         };

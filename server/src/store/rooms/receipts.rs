@@ -3,9 +3,10 @@
 use maru_protocol::cursor::{Place, Position};
 use ruma::{OwnedEventId, OwnedUserId, UserId};
 
+use crate::store::StoreError;
 use crate::store::engine::{Connection, Insert, Kind, Row, query};
 use crate::store::log::Record;
-use crate::store::{Store, StoreError};
+use crate::store::rooms::RoomTables;
 
 /// How far somebody has read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,7 +155,7 @@ fn read(row: &Row) -> Result<Receipt, StoreError> {
     })
 }
 
-impl Store {
+impl RoomTables {
     /// The receipts of these rooms that came after a position (`None` for all). Costs grow with the receipts
     /// returned: at most a few per member.
     ///
@@ -257,17 +258,18 @@ impl Store {
         receipts: Vec<Receipt>,
         events: Vec<String>,
     ) -> Result<(), StoreError> {
-        self.transact(move |tx| {
-            Box::pin(async move {
-                let delete = query("DELETE FROM waiting_receipts WHERE event_id = ANY($1)").bind(events);
-                delete.run(&mut tx.connection).await?;
-                receipts
-                    .into_iter()
-                    .for_each(|receipt| tx.push(Record::Receipt(receipt)));
-                Ok(())
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let delete = query("DELETE FROM waiting_receipts WHERE event_id = ANY($1)").bind(events);
+                    delete.run(&mut tx.connection).await?;
+                    receipts
+                        .into_iter()
+                        .for_each(|receipt| tx.push(Record::Receipt(receipt)));
+                    Ok(())
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Drops receipts that have waited since before a time in milliseconds since 1970.
@@ -279,12 +281,13 @@ impl Store {
         if due.optional(&self.readers).await?.is_none() {
             return Ok(());
         }
-        self.transact(move |tx| {
-            Box::pin(async move {
-                let delete = query("DELETE FROM waiting_receipts WHERE heard_at < $1").bind(before_ms);
-                delete.run(&mut tx.connection).await
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let delete = query("DELETE FROM waiting_receipts WHERE heard_at < $1").bind(before_ms);
+                    delete.run(&mut tx.connection).await
+                })
             })
-        })
-        .await
+            .await
     }
 }

@@ -6,8 +6,9 @@ use maru_protocol::cursor::Place;
 use ruma::{EventId, OwnedEventId, UserId};
 
 use super::events::{Direction, SELECT, StoredEvent, read_all, select_events};
+use crate::store::StoreError;
 use crate::store::engine::{Row, query};
-use crate::store::{Store, StoreError};
+use crate::store::rooms::RoomTables;
 
 /// References to one event that are read at most, the newest ones.
 const REFERENCES: i64 = 100;
@@ -83,7 +84,7 @@ macro_rules! relation_counts {
     };
 }
 
-impl Store {
+impl RoomTables {
     /// Which of these events have edits, threads and references in their rooms, and whether `user_id` answered in the
     /// threads. Costs grow with the events.
     ///
@@ -94,7 +95,7 @@ impl Store {
         events: Vec<String>,
         user_id: &UserId,
     ) -> Result<Vec<RelationCount>, StoreError> {
-        let rows = query(if self.is_sqlite() {
+        let rows = query(if self.readers.is_sqlite() {
             relation_counts!("(SELECT value AS event_id FROM json_each($1)) AS page")
         } else {
             relation_counts!("unnest($1::text[]) AS page (event_id)")
@@ -157,7 +158,7 @@ impl Store {
         &self,
         events: Vec<String>,
     ) -> Result<Vec<(OwnedEventId, OwnedEventId)>, StoreError> {
-        let sql = if self.is_sqlite() {
+        let sql = if self.readers.is_sqlite() {
             "SELECT target.event_id, (SELECT json_group_array(newest.event_id) FROM (SELECT e.event_id FROM events AS e \
                WHERE e.relates_to = target.event_id AND e.room = target.room AND e.relation = 'm.reference' \
                AND e.outcome = 0 AND e.place IS NOT NULL ORDER BY e.place DESC LIMIT $2) AS newest) \
@@ -198,7 +199,7 @@ impl Store {
         if places.is_empty() {
             return Ok(Vec::new());
         }
-        let sql = if self.is_sqlite() {
+        let sql = if self.readers.is_sqlite() {
             select_events!(
                 "JOIN json_each($1) AS wanted ON events.room = json_extract(wanted.value, '$[0]') \
                  AND events.place = json_extract(wanted.value, '$[1]') WHERE events.outcome = 0"

@@ -4,11 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, ServerName, UserId};
 
+use crate::store::StoreError;
 use crate::store::accounts::users;
 use crate::store::engine::{Connection, Row, query};
 use crate::store::log::writer::Transaction;
 use crate::store::log::{DeviceListChange, Record};
-use crate::store::{Store, StoreError};
+use crate::store::rooms::RoomTables;
 
 fn read(row: &Row) -> Result<OwnedUserId, StoreError> {
     row.get::<String>(0)?
@@ -87,7 +88,7 @@ fn server_name(row: &Row, index: usize) -> Result<OwnedServerName, StoreError> {
     name.map_err(|error| StoreError::corrupt("interests", error))
 }
 
-impl Store {
+impl RoomTables {
     /// Those of the users who are in a room that `user_id` is in too. Costs grow with the rooms of `others`.
     ///
     /// # Errors
@@ -124,7 +125,7 @@ impl Store {
         rooms: Vec<String>,
     ) -> Result<HashMap<(OwnedRoomId, OwnedUserId), i64>, StoreError> {
         // Each membership is looked up by itself: PostgreSQL would read all those of the users.
-        let rows = query(if self.is_sqlite() {
+        let rows = query(if self.readers.is_sqlite() {
             "SELECT m.user_id, rooms.room_id, rooms.nid FROM rooms CROSS JOIN memberships AS m \
              WHERE rooms.room_id = ANY($2) AND m.room = rooms.nid AND m.user_id = ANY($1) AND m.membership = 'join'"
         } else {

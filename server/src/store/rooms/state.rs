@@ -8,8 +8,9 @@ use maru_protocol::ingest::Outcome;
 use maru_protocol::state::{EventNid, Run, State, StateNid};
 use ruma::OwnedEventId;
 
+use crate::store::StoreError;
 use crate::store::engine::{Connection, Insert, Kind, query};
-use crate::store::{Store, StoreError};
+use crate::store::rooms::RoomTables;
 
 /// A state to store.
 #[derive(Clone, Debug)]
@@ -101,7 +102,7 @@ impl RunCache {
     }
 }
 
-impl Store {
+impl RoomTables {
     /// The state numbered `nid`: as many rows as it has runs, in one query.
     ///
     /// # Errors

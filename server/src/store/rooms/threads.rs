@@ -7,8 +7,9 @@ use maru_protocol::cursor::Place;
 use ruma::{OwnedEventId, UserId};
 
 use super::events::{Outcome, StoredEvent};
+use crate::store::StoreError;
 use crate::store::engine::{Connection, Insert, Kind, Row, query};
-use crate::store::{Store, StoreError};
+use crate::store::rooms::RoomTables;
 
 /// A thread by its latest event.
 #[derive(Clone, Debug)]
@@ -88,7 +89,7 @@ pub(in crate::store) async fn leave(connection: &mut Connection, nid: i64) -> Re
     .await
 }
 
-impl Store {
+impl RoomTables {
     /// Each of these threads, by root and room (rooms.nid), without the answers of some users. Costs grow with those
     /// answers.
     ///

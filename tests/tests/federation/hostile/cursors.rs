@@ -34,7 +34,7 @@ async fn a_cursor_that_cannot_be_is_none() {
     .await;
     liar.pool.shut_down().await;
 
-    let log_id = server.parts().store.log_id();
+    let log_id = server.parts().store.log.id();
     let far = [&log_id.0[..], &i64::MAX.to_be_bytes()].concat();
     let before = [&log_id.0[..], &(-5_i64).to_be_bytes()].concat();
     let claims = [

@@ -1,34 +1,21 @@
-//! The one log: what a change is made of, and who hears of it.
-//!
-//! Every durable change that a reader may have to hear of is a [`Record`]. A [`Change`] is the records that stand
-//! or fall together. The writer gives records their positions in the transaction that stores them and, once they
-//! are durable, shows them to the [`CommitReader`] in order.
-
-pub mod inbound_commit;
-pub(super) mod records;
-pub mod stream_reads;
-pub(super) mod writer;
-pub(super) mod writer_queue;
+//! What a change is made of: records that stand or fall together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use maru_protocol::cursor::Position;
 use maru_protocol::state::EventNid;
-use tokio::sync::oneshot;
 
-use super::StoreError;
-use super::accounts::account_data::AccountData;
-use super::encryption::to_device::ToDevice;
-use super::federation::destination_intervals::Interest;
-use super::federation::inbox::Received;
-use super::federation::peer_messages::{Delivered, HeardMessage, PeerMessage};
-use super::rooms::events::{EarlyRedaction, NewTransaction, Redaction, StoredEvent};
-use super::rooms::gaps::GapChange;
-use super::rooms::notifications::NewNotification;
-use super::rooms::receipts::{Receipt, WaitingReceipt};
-use super::rooms::state::NewState;
-use super::rooms::{Membership, NewAlias, NewRoom, RoomHead};
+use crate::store::accounts::account_data::AccountData;
+use crate::store::encryption::to_device::ToDevice;
+use crate::store::federation::destination_intervals::Interest;
+use crate::store::federation::inbox::Received;
+use crate::store::federation::peer_messages::{Delivered, HeardMessage, PeerMessage};
+use crate::store::rooms::events::{EarlyRedaction, NewTransaction, Redaction, StoredEvent};
+use crate::store::rooms::gaps::GapChange;
+use crate::store::rooms::notifications::NewNotification;
+use crate::store::rooms::receipts::{Receipt, WaitingReceipt};
+use crate::store::rooms::state::NewState;
+use crate::store::rooms::{Membership, NewAlias, NewRoom, RoomHead};
 
 /// One durable fact.
 #[derive(Clone, Debug)]
@@ -98,7 +85,7 @@ pub struct DeviceListChange {
 
 impl Record {
     /// Whether it takes a position of its own. The others describe the record before them.
-    fn takes_position(&self) -> bool {
+    pub(super) fn takes_position(&self) -> bool {
         matches!(
             self,
             Self::Event(_)
@@ -112,7 +99,7 @@ impl Record {
     }
 
     /// Whether peers may hear of it, and it is no event.
-    pub(super) fn is_for_peers(&self) -> bool {
+    pub(in crate::store) fn is_for_peers(&self) -> bool {
         match self {
             Self::Receipt(receipt) => receipt.own,
             Self::DeviceList(change) => change.own && !change.for_one,
@@ -147,11 +134,11 @@ pub struct HeadTicket {
 }
 
 impl HeadTicket {
-    pub(super) fn is_stale(&self) -> bool {
+    pub(in crate::store) fn is_stale(&self) -> bool {
         self.current.load(Ordering::Acquire) != self.built_on
     }
 
-    pub(super) fn fail(&self) {
+    pub(in crate::store) fn fail(&self) {
         let raised = self.built_on + 1;
         let _ = self
             .current
@@ -159,7 +146,7 @@ impl HeadTicket {
     }
 
     /// Has everything fail that has been built on the room until now.
-    pub(super) fn outdate(&self) {
+    pub(in crate::store) fn outdate(&self) {
         self.current.fetch_add(1, Ordering::AcqRel);
     }
 }
@@ -167,8 +154,8 @@ impl HeadTicket {
 /// Records that are stored together or not at all.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
-    pub(super) records: Vec<Record>,
-    pub(super) tickets: Vec<HeadTicket>,
+    pub(in crate::store) records: Vec<Record>,
+    pub(in crate::store) tickets: Vec<HeadTicket>,
 }
 
 impl Change {
@@ -199,12 +186,12 @@ impl Change {
         self
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::store) fn bytes(&self) -> usize {
         self.records.iter().map(Record::bytes).sum()
     }
 
     /// The rows of the inbox that it deals with.
-    pub(super) fn ingested(&self) -> Vec<i64> {
+    pub(in crate::store) fn ingested(&self) -> Vec<i64> {
         let records = self.records.iter();
         let ingested = records.filter_map(|record| match record {
             Record::Ingested(nid) => Some(*nid),
@@ -213,7 +200,7 @@ impl Change {
         ingested.collect()
     }
 
-    pub(super) fn is_stale(&self) -> bool {
+    pub(in crate::store) fn is_stale(&self) -> bool {
         self.tickets.iter().any(HeadTicket::is_stale)
     }
 }
@@ -221,51 +208,5 @@ impl Change {
 impl From<Record> for Change {
     fn from(record: Record) -> Self {
         Self::new(vec![record])
-    }
-}
-
-/// A record with its place in the log.
-#[derive(Clone, Debug)]
-pub struct Committed {
-    /// Its position, or that of the record it describes.
-    pub position: Position,
-    /// What was stored.
-    pub record: Record,
-}
-
-/// Gives positions to the records of a batch, counting on from `last`. They hold only once the batch is durable.
-pub(super) fn place_records(records: impl IntoIterator<Item = Record>, last: Position) -> Vec<Committed> {
-    let mut position = last;
-    records
-        .into_iter()
-        .map(|record| {
-            if record.takes_position() {
-                position = Position(position.0 + 1);
-            }
-            Committed { position, record }
-        })
-        .collect()
-}
-
-/// Hears of every durable batch, in log order, on the writer's task: it must be quick and must not wait.
-pub trait CommitReader: Send + Sync + std::fmt::Debug {
-    /// These records are durable now.
-    fn committed(&self, batch: &[Committed]);
-}
-
-/// A change whose order in the log is fixed and which is not yet durable.
-#[derive(Debug)]
-#[must_use = "a change is acknowledged only after waiting for it"]
-pub struct Pending(pub(super) oneshot::Receiver<Result<Position, StoreError>>);
-
-impl Pending {
-    /// Waits until the change is on disk; its last record's position.
-    ///
-    /// # Errors
-    /// When it was not stored.
-    pub async fn wait(self) -> Result<Position, StoreError> {
-        self.0
-            .await
-            .unwrap_or_else(|_| Err(StoreError::Unavailable("the writer has stopped".into())))
     }
 }

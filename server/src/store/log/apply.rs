@@ -1,4 +1,4 @@
-//! Stores a batch of log records: one bulk insert per table, whatever the batch holds.
+//! Applies a batch of log records to the tables: one bulk insert per table, whatever the batch holds.
 //!
 //! Where a batch holds several records for one row (a room's head, a user's receipt), the last one wins.
 
@@ -6,12 +6,14 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
 use super::{Committed, Record};
+use crate::store::StoreError;
 use crate::store::accounts::account_data;
 use crate::store::encryption::to_device;
 use crate::store::engine::{Connection, query};
 use crate::store::federation::{destination_intervals, inbox, peer_messages};
-use crate::store::rooms::{events, gaps, notifications, receipts, shared_rooms, state, threads};
-use crate::store::{StoreError, rooms};
+use crate::store::rooms::{
+    aliases, events, gaps, heads, memberships, notifications, receipts, room, shared_rooms, state, threads,
+};
 
 /// Keeps the last item of each key, in order of first appearance of no importance.
 fn last_of_each<'a, K: Hash + Eq, T>(items: impl IntoIterator<Item = (K, &'a T)>) -> Vec<&'a T> {
@@ -32,13 +34,11 @@ macro_rules! pick {
     };
 }
 
-pub(in crate::store) async fn store(
-    connection: &mut Connection,
-    batch: &[Committed],
-) -> Result<(), StoreError> {
+/// Stores the records of a batch.
+pub(super) async fn apply(connection: &mut Connection, batch: &[Committed]) -> Result<(), StoreError> {
     let new_rooms: Vec<_> = pick!(batch, Record::Room).map(|(_, room)| room).collect();
     if !new_rooms.is_empty() {
-        rooms::store_rooms(connection, new_rooms).await?;
+        room::store(connection, new_rooms).await?;
     }
     let states: Vec<_> = pick!(batch, Record::State).map(|(_, state)| state).collect();
     if !states.is_empty() {
@@ -72,9 +72,9 @@ pub(in crate::store) async fn store(
     }
     let heads = last_of_each(pick!(batch, Record::Head).map(|(_, head)| (head.room, head)));
     if !heads.is_empty() {
-        rooms::store_heads(connection, heads).await?;
+        heads::store(connection, heads).await?;
     }
-    rooms::store_memberships(connection, pick!(batch, Record::Membership)).await?;
+    memberships::store(connection, pick!(batch, Record::Membership)).await?;
     let transactions: Vec<_> = pick!(batch, Record::Transaction).collect();
     if !transactions.is_empty() {
         events::store_transactions(connection, transactions).await?;
@@ -102,7 +102,7 @@ pub(in crate::store) async fn store(
     }
     let aliases: Vec<_> = pick!(batch, Record::Alias).map(|(_, alias)| alias).collect();
     if !aliases.is_empty() {
-        rooms::store_aliases(connection, aliases).await?;
+        aliases::store(connection, aliases).await?;
     }
     // A receipt never moves back, whatever the order in which two devices sent theirs.
     let mut receipts: Vec<_> = pick!(batch, Record::Receipt).collect();

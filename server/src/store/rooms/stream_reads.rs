@@ -7,9 +7,10 @@ use maru_protocol::cursor::{Place, Position};
 use maru_protocol::state::EventNid;
 use ruma::{OwnedUserId, UserId};
 
-use crate::store::engine::query;
+use crate::store::StoreError;
+use crate::store::engine::{Row, query};
+use crate::store::rooms::RoomTables;
 use crate::store::rooms::events::{SELECT, StoredEvent, read_all, select_events};
-use crate::store::{Store, StoreError};
 
 /// A part of a room's timeline, as one position saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub struct Stretch {
     pub last: Place,
 }
 
-impl Store {
+impl RoomTables {
     /// Which part of each room's timeline came after `since` and up to `until`, and where the timeline ended then. Rooms
     /// without a live event by then are left out. Two index searches a room.
     ///
@@ -78,34 +79,6 @@ impl Store {
              AND events.state_key IS NOT NULL AND events.outcome = 0 ORDER BY events.place"
         ));
         read_all(&rows.bind(room).bind(from.0).bind(to.0).all(&self.readers).await?)
-    }
-
-    /// Users who share a joined room with the caller, or are the caller, and whose devices changed after a position; and
-    /// those whose keys look different to the caller alone. Who changed again meanwhile is among them, since only the
-    /// newest change of each user is kept.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn device_lists_since(
-        &self,
-        user_id: &UserId,
-        since: Position,
-    ) -> Result<Vec<OwnedUserId>, StoreError> {
-        // Ordered outside: SQLite would go through all users in that order to merge the two.
-        let rows = query(
-            "SELECT user_id FROM (SELECT d.user_id FROM device_lists AS d WHERE d.position > $2 AND (d.user_id = $1 \
-             OR EXISTS (SELECT 1 FROM memberships AS theirs JOIN memberships AS mine ON mine.room = theirs.room \
-               WHERE theirs.user_id = d.user_id AND theirs.membership = 'join' \
-               AND mine.user_id = $1 AND mine.membership = 'join')) \
-             UNION SELECT k.user_id FROM key_changes AS k WHERE k.reader = $1 AND k.position > $2) AS changed \
-             ORDER BY user_id",
-        );
-        let rows = rows
-            .bind(user_id.as_str())
-            .bind(since.0)
-            .all(&self.readers)
-            .await?;
-        read_users(&rows)
     }
 
     /// Those of these events that are no memberships. Costs grow with the events asked for.
@@ -208,8 +181,8 @@ impl Store {
     }
 }
 
-fn read_users(rows: &[crate::store::engine::Row]) -> Result<Vec<OwnedUserId>, StoreError> {
-    let user = |row: &crate::store::engine::Row| {
+pub(in crate::store) fn read_users(rows: &[Row]) -> Result<Vec<OwnedUserId>, StoreError> {
+    let user = |row: &Row| {
         row.get::<String>(0)?
             .try_into()
             .map_err(|error| StoreError::corrupt("memberships", error))

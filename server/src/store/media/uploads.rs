@@ -1,11 +1,10 @@
-//! What is known of uploaded media. The content itself lies in files.
-
-pub mod remote_cache;
+//! Media that users of this server uploaded: table `media`.
 
 use ruma::{OwnedUserId, UserId};
 
-use super::engine::query;
-use super::{Store, StoreError};
+use crate::store::StoreError;
+use crate::store::engine::query;
+use crate::store::media::MediaTables;
 
 /// The size of media whose content has not been uploaded yet.
 const NOT_YET: i64 = -1;
@@ -57,7 +56,7 @@ pub struct StoredMedia {
     pub created_at: i64,
 }
 
-impl Store {
+impl MediaTables {
     /// Notes an upload, new media or the content of media that were created before and have none, if all uploads of its
     /// user together have at most `quota` bytes then.
     ///
@@ -67,7 +66,7 @@ impl Store {
         let server_name = server_name.to_owned();
         let size = i64::try_from(media.size).unwrap_or(i64::MAX);
         let room = i64::try_from(quota).unwrap_or(i64::MAX).saturating_sub(size);
-        self.transact(move |tx| {
+        self.log.transact(move |tx| {
             Box::pin(async move {
                 let used = query("SELECT bytes FROM media_usage WHERE user_id = $1")
                     .bind(media.user_id.as_str())
@@ -147,35 +146,36 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let (server_name, media_id) = (server_name.to_owned(), media_id.to_owned());
         let user_id = user_id.to_owned();
-        self.transact(move |tx| {
-            Box::pin(async move {
-                query("DELETE FROM media WHERE user_id = $1 AND sha256 IS NULL AND created_at < $2")
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    query("DELETE FROM media WHERE user_id = $1 AND sha256 IS NULL AND created_at < $2")
+                        .bind(user_id.as_str())
+                        .bind(forgotten_before)
+                        .run(&mut tx.connection)
+                        .await?;
+                    let waiting = query("SELECT COUNT(*) FROM media WHERE user_id = $1 AND sha256 IS NULL")
+                        .bind(user_id.as_str())
+                        .optional(&mut tx.connection)
+                        .await?;
+                    if waiting.map_or(Ok(0), |row| row.get::<i64>(0))? >= most {
+                        return Ok(false);
+                    }
+                    query(
+                        "INSERT INTO media (media_id, server_name, user_id, size, created_at) \
+                     VALUES ($1, $2, $3, $4, $5)",
+                    )
+                    .bind(media_id)
+                    .bind(server_name)
                     .bind(user_id.as_str())
-                    .bind(forgotten_before)
+                    .bind(NOT_YET)
+                    .bind(created_at)
                     .run(&mut tx.connection)
                     .await?;
-                let waiting = query("SELECT COUNT(*) FROM media WHERE user_id = $1 AND sha256 IS NULL")
-                    .bind(user_id.as_str())
-                    .optional(&mut tx.connection)
-                    .await?;
-                if waiting.map_or(Ok(0), |row| row.get::<i64>(0))? >= most {
-                    return Ok(false);
-                }
-                query(
-                    "INSERT INTO media (media_id, server_name, user_id, size, created_at) \
-                     VALUES ($1, $2, $3, $4, $5)",
-                )
-                .bind(media_id)
-                .bind(server_name)
-                .bind(user_id.as_str())
-                .bind(NOT_YET)
-                .bind(created_at)
-                .run(&mut tx.connection)
-                .await?;
-                Ok(true)
+                    Ok(true)
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// What is known of media.

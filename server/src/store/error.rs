@@ -1,0 +1,96 @@
+//! Why the database did not do something.
+
+use thiserror::Error;
+
+/// What went wrong in the database.
+#[derive(Clone, Debug, Error)]
+pub enum StoreError {
+    /// A unique key is taken: somebody was faster.
+    #[error("this exists already: {0}")]
+    Conflict(String),
+    /// The disk or the database's space is full.
+    #[error("the database has no room left: {0}")]
+    Full(String),
+    /// The database does not answer, or not in time.
+    #[error("the database is not available: {0}")]
+    Unavailable(String),
+    /// The batch that this change was built on was not stored; build it again.
+    #[error("the room's head has changed, try again")]
+    StaleHead,
+    /// The writer's queue is full.
+    #[error("the server is busy, try again")]
+    Busy,
+    /// A text with a NUL character: PostgreSQL holds none, so neither engine is asked.
+    #[error("a text contains a NUL character")]
+    Nul,
+    /// A row that should be impossible.
+    #[error("table {table} holds a row that this program cannot read: {what}")]
+    Corrupt {
+        /// Where it is.
+        table: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A newer program has changed the database.
+    #[error("the database has schema version {found}, this program knows {known}: use a newer program")]
+    Newer {
+        /// The version in the database.
+        found: i64,
+        /// The version this program makes.
+        known: i64,
+    },
+    /// Another process uses this database.
+    #[error("the database is in use by another process")]
+    InUse,
+    /// The database refused a statement, or this program made a wrong one.
+    #[error("the database refused a statement: {0}")]
+    Program(String),
+}
+
+impl StoreError {
+    /// Whether the same change may succeed later without being altered.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        matches!(
+            self,
+            Self::Full(_) | Self::Unavailable(_) | Self::StaleHead | Self::Busy | Self::InUse
+        )
+    }
+
+    pub(super) fn encoding(error: impl std::fmt::Display) -> Self {
+        Self::Program(error.to_string())
+    }
+
+    pub(super) fn corrupt(table: &'static str, what: impl std::fmt::Display) -> Self {
+        Self::Corrupt {
+            table,
+            what: what.to_string(),
+        }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let text = error.to_string();
+        match &error {
+            sqlx::Error::Database(db) if db.is_unique_violation() => Self::Conflict(text),
+            sqlx::Error::Database(db) => match db.code().as_deref() {
+                // SQLITE_FULL; PostgreSQL's disk_full and out_of_memory.
+                Some("13" | "53100" | "53200") => Self::Full(text),
+                // SQLite: busy, locked, I/O errors (a full disk shows as one too), cannot open.
+                Some("5" | "6" | "14") => Self::Unavailable(text),
+                Some(code) if code.parse::<i32>().is_ok_and(|c| c & 0xff == 10) => Self::Unavailable(text),
+                // PostgreSQL: shutting down, crashed, starting up, connection failures.
+                Some(code) if code.starts_with("57P") || code.starts_with("08") => Self::Unavailable(text),
+                _ => Self::Program(text),
+            },
+            sqlx::Error::Io(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::Tls(_) => Self::Unavailable(text),
+            _ => Self::Program(text),
+        }
+    }
+}

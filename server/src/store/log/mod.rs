@@ -1,0 +1,232 @@
+//! The log: every durable change in one order, which readers follow by position as they would a write-ahead log.
+//!
+//! Every durable change that a reader may have to hear of is a [`Record`]. A [`Change`] is the records that stand
+//! or fall together. The writer gives records their positions in the transaction that stores them and, once they
+//! are durable, shows them to the [`CommitReader`] in order.
+//!
+//! | file | what |
+//! |---|---|
+//! | `change.rs` | kinds of records, and changes made of them |
+//! | `writer.rs`, `writer_queue.rs` | the one task that commits, and what waits for it |
+//! | `apply.rs` | a batch of records put into the tables |
+//! | `inbound_commit.rs` | what peers sent, in one commit with what deals with it |
+
+mod apply;
+mod change;
+pub mod inbound_commit;
+pub(super) mod writer;
+mod writer_queue;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use futures_util::future::BoxFuture;
+use maru_protocol::cursor::{LogId, Position};
+use tokio::sync::oneshot;
+
+use super::StoreError;
+use super::engine::writer_connection::OwnConnection;
+use super::engine::{Connection, query};
+
+pub use change::{Change, DeviceListChange, HeadTicket, Record};
+
+/// Bounds of a shared commit (`spec/limits.md`).
+#[derive(Clone, Copy, Debug)]
+pub struct CommitLimits {
+    /// Changes in one commit.
+    pub changes: usize,
+    /// Bytes in one commit.
+    pub bytes: usize,
+}
+
+impl Default for CommitLimits {
+    fn default() -> Self {
+        Self {
+            changes: 512,
+            bytes: 4 << 20,
+        }
+    }
+}
+
+/// The log of this server: its writer, and what has a place in its order before it is stored.
+#[derive(Debug)]
+pub struct Log {
+    id: LogId,
+    writer: writer::Writer,
+    numbers: AtomicI64,
+    waiting: inbound_commit::Waiting,
+    peer_logs: inbound_commit::PeerLogs,
+}
+
+impl Log {
+    /// Reads where the log stands, or begins one under `fresh` in a new database, and starts the writer. `readers` hears of
+    /// every commit.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub(super) async fn open(
+        mut own: OwnConnection,
+        fresh: LogId,
+        limits: CommitLimits,
+        readers: Arc<dyn CommitReader>,
+    ) -> Result<Self, StoreError> {
+        let mut connection = own.take().ok_or(StoreError::Busy)?;
+        let (id, position) = read_or_start(&mut connection, fresh).await?;
+        let highest = highest_number(&mut connection).await?;
+        own.put(connection);
+        Ok(Self {
+            id,
+            writer: writer::Writer::start(own, position, limits, readers),
+            numbers: AtomicI64::new(highest + 1),
+            waiting: inbound_commit::Waiting::default(),
+            peer_logs: inbound_commit::PeerLogs::default(),
+        })
+    }
+
+    /// The log's id: cursors of another log are not answered.
+    #[must_use]
+    pub fn id(&self) -> LogId {
+        self.id
+    }
+
+    /// The newest position whose commit is durable and has reached the readers.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.writer.position()
+    }
+
+    /// After this position there is nothing for peers but events.
+    pub(super) fn newest_for_peers(&self) -> Position {
+        self.writer.newest_for_peers()
+    }
+
+    /// A local number for a new room, event, state or row of the inbox. Numbers of changes that were not stored stay unused.
+    #[must_use]
+    pub fn next_nid(&self) -> i64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Stores a change durably, together with whatever else waits, and returns the position of its last record.
+    ///
+    /// # Errors
+    /// When it was not stored. A change whose fate is unknown is looked up before this returns.
+    pub async fn append(&self, change: Change) -> Result<Position, StoreError> {
+        self.enqueue(change)?.wait().await
+    }
+
+    /// Like [`Log::append`], but fixes the change's order in the log now and lets the caller wait later: for use
+    /// under a room's lock, where nothing may block. What a peer sent is stored before what deals with it.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when the writer's queue is full.
+    pub fn enqueue(&self, change: Change) -> Result<Pending, StoreError> {
+        let ingested = change.ingested();
+        if !ingested.is_empty() {
+            self.waiting.send(&ingested, &self.writer);
+        }
+        self.writer.append(change)
+    }
+
+    /// Runs work that reads before it writes in a transaction of its own, in order with the log's commits. The work
+    /// may add log records. Nothing of it is stored when it fails.
+    pub(super) async fn transact<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'t> FnOnce(&'t mut writer::Transaction) -> BoxFuture<'t, Result<T, StoreError>>
+            + Send
+            + 'static,
+    {
+        let (result, taken) = tokio::sync::oneshot::channel();
+        let task: writer::Task = Box::new(move |transaction| {
+            Box::pin(async move {
+                let _ = result.send(work(transaction).await?);
+                Ok(())
+            })
+        });
+        self.writer.run(task).await?;
+        taken
+            .await
+            .map_err(|_| StoreError::Unavailable("the writer has stopped".into()))
+    }
+
+    /// Waits for everything queued to be stored, then stops the writer. Later appends are refused.
+    pub(super) async fn close(&self) {
+        self.writer.close().await;
+    }
+}
+
+/// The highest local number in use.
+async fn highest_number(connection: &mut Connection) -> Result<i64, StoreError> {
+    let highest = query(
+        "SELECT MAX(nid) FROM (SELECT MAX(nid) AS nid FROM events UNION ALL SELECT MAX(nid) FROM rooms \
+         UNION ALL SELECT MAX(nid) FROM states UNION ALL SELECT MAX(nid) FROM inbox) AS numbers",
+    );
+    let row = highest.optional(connection).await?;
+    let highest = row.map_or(Ok(None), |row| row.get::<Option<i64>>(0))?;
+    Ok(highest.unwrap_or(0))
+}
+
+async fn read_or_start(connection: &mut Connection, fresh: LogId) -> Result<(LogId, Position), StoreError> {
+    query("INSERT INTO log (one, log_id, position) VALUES (1, $1, 0) ON CONFLICT (one) DO NOTHING")
+        .bind(fresh.to_string())
+        .execute(connection)
+        .await?;
+    let row = query("SELECT log_id, position FROM log")
+        .optional(connection)
+        .await?;
+    let row = row.ok_or_else(|| StoreError::corrupt("log", "no row"))?;
+    let log_id = row
+        .get::<String>(0)?
+        .parse()
+        .map_err(|error| StoreError::corrupt("log", error))?;
+    Ok((log_id, Position(row.get(1)?)))
+}
+
+/// A record with its place in the log.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// Its position, or that of the record it describes.
+    pub position: Position,
+    /// What was stored.
+    pub record: Record,
+}
+
+/// Gives positions to the records of a batch, counting on from `last`. They hold only once the batch is durable.
+pub(in crate::store) fn place_records(
+    records: impl IntoIterator<Item = Record>,
+    last: Position,
+) -> Vec<Committed> {
+    let mut position = last;
+    records
+        .into_iter()
+        .map(|record| {
+            if record.takes_position() {
+                position = Position(position.0 + 1);
+            }
+            Committed { position, record }
+        })
+        .collect()
+}
+
+/// Hears of every durable batch, in log order, on the writer's task: it must be quick and must not wait.
+pub trait CommitReader: Send + Sync + std::fmt::Debug {
+    /// These records are durable now.
+    fn committed(&self, batch: &[Committed]);
+}
+
+/// A change whose order in the log is fixed and which is not yet durable.
+#[derive(Debug)]
+#[must_use = "a change is acknowledged only after waiting for it"]
+pub struct Pending(pub(in crate::store) oneshot::Receiver<Result<Position, StoreError>>);
+
+impl Pending {
+    /// Waits until the change is on disk; its last record's position.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn wait(self) -> Result<Position, StoreError> {
+        self.0
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Unavailable("the writer has stopped".into())))
+    }
+}
