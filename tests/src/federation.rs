@@ -24,7 +24,7 @@ impl TestServer {
     /// Says where another server is.
     pub fn knows(&self, other: &Self, address: SocketAddr) {
         let name = other.parts().identity.server_name.clone();
-        self.parts().peers.servers().addresses().add(name, vec![address]);
+        self.parts().peers.servers.addresses().add(name, vec![address]);
     }
 }
 

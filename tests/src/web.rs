@@ -78,7 +78,7 @@ impl TestWeb {
     /// When it has looked up domains elsewhere.
     pub fn show(&self, server: &TestServer) {
         let web = HttpsClient::through(self.sites.clone(), self.roots.clone()).unwrap();
-        server.parts().peers.servers().look_up_through(web);
+        server.parts().peers.servers.look_up_through(web);
     }
 
     /// How often anybody has asked where a domain is.

@@ -89,7 +89,7 @@ pub struct RefusedLine {
 
 /// Does what a command asks for.
 pub(super) async fn execute(server: &Server, command: PeerCommand) -> Result<AdminReply, Refusal> {
-    let peers = server.peers.admin();
+    let peers = &server.peers.admin;
     let done = |message| Ok(AdminReply::Done { message });
     match command {
         PeerCommand::List => Ok(list(server)),
@@ -128,8 +128,8 @@ pub(super) async fn execute(server: &Server, command: PeerCommand) -> Result<Adm
 
 fn list(server: &Server) -> AdminReply {
     let now_ms = server.clock.now_ms();
-    let seen = server.peers.admin().seen();
-    let refusals = server.peers.admin().refusals();
+    let seen = server.peers.admin.seen();
+    let refusals = server.peers.admin.refusals();
     AdminReply::Peers {
         peers: seen.into_iter().map(|seen| line(seen, now_ms)).collect(),
         refusals: refusals

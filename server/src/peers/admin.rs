@@ -12,6 +12,7 @@ use maru_protocol::wire::CloseCode;
 use maru_protocol::wire::request::records::Records;
 use ruma::{OwnedServerName, ServerName};
 
+use super::dependencies::Dependencies;
 use super::identity::known_servers::KnownServers;
 use super::identity::refused_keys::RefusedKey;
 use super::inbound::drop_counters::DropCounters;
@@ -61,17 +62,12 @@ pub struct PeerAdmin {
 }
 
 impl PeerAdmin {
-    pub(super) fn new(
-        store: Arc<Store>,
-        servers: Arc<KnownServers>,
-        rpc: Arc<RpcClient>,
-        drops: Arc<DropCounters>,
-    ) -> Self {
+    pub(super) fn new(dependencies: &Dependencies) -> Self {
         Self {
-            store,
-            servers,
-            rpc,
-            drops,
+            store: Arc::clone(&dependencies.store),
+            servers: Arc::clone(&dependencies.servers),
+            rpc: Arc::clone(&dependencies.rpc),
+            drops: Arc::clone(&dependencies.drops),
         }
     }
 

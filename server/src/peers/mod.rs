@@ -20,6 +20,7 @@
 
 mod admin;
 mod backfill;
+mod dependencies;
 mod directory;
 mod edus;
 mod identity;
@@ -43,20 +44,24 @@ use ruma::{OwnedServerName, ServerName};
 use tokio::sync::mpsc;
 
 pub use admin::{PeerAdmin, PeerSeen, Pong};
-pub use directory::public_rooms::RemoteDirectory;
-pub use directory::space_hierarchy::{HierarchyQuery, TreePage};
+pub use backfill::federated_history::FederatedHistory;
+pub use directory::profiles::Profiles;
+pub use directory::public_rooms::{RemoteDirectories, RemoteDirectory};
+pub use directory::space_hierarchy::{HierarchyQuery, SpaceHierarchy, TreePage};
 pub use identity::address_book::KnownAddresses;
 pub use identity::keyring::{Keyring, NotKept};
 pub use identity::known_servers::KnownServers;
 pub use identity::own_record::OwnRecord;
 pub use identity::refused_keys::RefusedKey;
 pub use identity::well_known::LookUpError;
+pub use membership::invites::Invites;
+pub use membership::remote_join::RemoteMembership;
+pub use membership::room_resolution::RoomResolver;
 
 use crate::accounts::Accounts;
 use crate::clock::Clock;
 use crate::config::ConfiguredPeer;
 use crate::ephemeral::{News, Presence, Typing};
-use crate::fair_semaphore::FairSemaphore;
 use crate::identity::Identity;
 use crate::keys::{Keys, OtherServers};
 use crate::live::{PeerWakeups, RecentEvents};
@@ -65,11 +70,31 @@ use crate::observe::metrics;
 use crate::receipts::Receipts;
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
-use crate::rooms::room_locks::RoomLocks;
 use crate::store::Store;
-use identity::known_servers::ServerAccess;
+use backfill::event_fetcher::EventFetcher;
+use backfill::history::Backfill;
+use backfill::missing_events::GapFiller;
+use backfill::remote_state::StateFetcher;
+use backfill::scheduler::{BackfillQueue, BackfillScheduler};
+use dependencies::Dependencies;
+use directory::remote_media::RemoteMedia;
+use edus::device_lists::{DeviceListEdus, RemoteKeys};
+use edus::receipts::ReceiptEdus;
+use edus::to_device::ToDeviceEdus;
+use edus::typing_and_presence::EphemeralEdus;
+use inbound::departed_servers::DepartedServers;
 use inbound::drop_counters::DropCounters;
-use inbound::verify::EventVerifier;
+use inbound::inbox_quota::InboxQuota;
+use inbound::inbox_worker::InboxWorker;
+use inbound::ingestor::Ingestor;
+use inbound::log_receiver::{EduReaders, LogReceiver};
+use inbound::outside_events::OutsideEvents;
+use inbound::pdu_precheck::Precheck;
+use inbound::throttle::Throttle;
+use membership::make_membership::MembershipBuilder;
+use outgoing::OutgoingLog;
+use pool_adapter::PoolAdapter;
+use request_handlers::RequestHandlers;
 use rpc_client::RpcClient;
 
 /// How long a message waits for a server that is away, and its id is remembered at the receiver, in milliseconds: 30
@@ -125,37 +150,43 @@ pub struct Parts {
     pub tail: Arc<RecentEvents>,
 }
 
-/// Everything that federation needs to work.
+/// Federation: the parts that the rest of the server calls, and those that run by themselves.
 #[derive(Debug)]
 pub struct Peers {
+    /// What is known of other servers.
+    pub servers: Arc<KnownServers>,
+    /// The administration of peers.
+    pub admin: PeerAdmin,
+    /// History of rooms, with what others have of it.
+    pub history: Arc<FederatedHistory>,
+    /// Joining, knocking and leaving.
+    pub membership: Arc<RemoteMembership>,
+    /// Making rooms with invitations, and inviting.
+    pub invites: Arc<Invites>,
+    /// Rooms by alias.
+    pub resolver: Arc<RoomResolver>,
+    /// Directories of other servers.
+    pub directories: RemoteDirectories,
+    /// Spaces and previews.
+    pub spaces: SpaceHierarchy,
+    /// Profiles of all users.
+    pub profiles: Profiles,
     identity: Arc<Identity>,
     clock: Arc<Clock>,
     store: Arc<Store>,
-    rooms: Arc<Rooms>,
-    keys: Arc<Keys>,
     receipts: Arc<Receipts>,
-    accounts: Arc<Accounts>,
-    profiles: directory::profiles::Profiles,
-    ephemeral: edus::typing_and_presence::Ephemeral,
-    media: Arc<Media>,
-    servers: Arc<KnownServers>,
     rpc: Arc<RpcClient>,
-    verifier: Arc<EventVerifier>,
-    admin: PeerAdmin,
-    settings: PeerSettings,
-    destinations: Arc<PeerWakeups>,
-    tail: Arc<RecentEvents>,
-    inbox: inbound::inbox::Inbox,
-    inbox_sizes: inbound::inbox_quota::InboxQuotas,
     drops: Arc<DropCounters>,
-    throttle: inbound::throttle::Throttle,
-    gaps: FairSemaphore<OwnedServerName>,
-    states: FairSemaphore<OwnedServerName>,
-    turns: RoomLocks,
-    backfills: backfill::pages::Backfills,
-    unhelpful: backfill::unresponsive::Unhelpful,
-    replicas: Arc<backfill::scheduler::BackfillQueue>,
-    departed_servers: inbound::departed_servers::DepartedServers,
+    destinations: Arc<PeerWakeups>,
+    receiver: Arc<LogReceiver>,
+    worker: Arc<InboxWorker>,
+    scheduler: Arc<BackfillScheduler>,
+    outgoing: Arc<OutgoingLog>,
+    handlers: Arc<RequestHandlers>,
+    ephemeral: Arc<EphemeralEdus>,
+    /// Held for `keys` and `media`, which have a weak reference.
+    _remote_keys: Arc<RemoteKeys>,
+    _remote_media: Arc<RemoteMedia>,
     listening: OnceLock<Listening>,
 }
 
@@ -177,72 +208,112 @@ impl Peers {
         parts: Parts,
         settings: PeerSettings,
     ) -> Result<Arc<Self>, Refusal> {
-        let store = Arc::clone(parts.rooms.repository.store());
         parts.receipts.resume().await?;
-        let access = ServerAccess {
-            allow: settings.allow.clone(),
-            deny: settings.deny.clone(),
+        let rooms = Arc::clone(&parts.rooms);
+        let dependencies = &Dependencies::open(identity, clock, rooms, &settings).await?;
+        let (queue, throttle) = (Arc::<BackfillQueue>::default(), Arc::<Throttle>::default());
+        let departed = Arc::new(DepartedServers::new(dependencies));
+        let fetcher = Arc::new(EventFetcher::new(dependencies));
+        let states = Arc::new(StateFetcher::new(dependencies, Arc::clone(&fetcher)));
+        let ingestor = Ingestor::new(dependencies, Arc::clone(&departed), Arc::clone(&queue));
+        let ingestor = Arc::new(ingestor);
+        let gap_filler = GapFiller::new(
+            dependencies,
+            Arc::clone(&fetcher),
+            Arc::clone(&states),
+            Arc::clone(&ingestor),
+        );
+        let gap_filler = Arc::new(gap_filler);
+        let outside = Arc::new(OutsideEvents::new(dependencies, Arc::clone(&departed)));
+        let worker = Arc::new(InboxWorker::new(
+            dependencies,
+            Arc::clone(&throttle),
+            ingestor,
+            Arc::clone(&gap_filler),
+            outside,
+        ));
+        let backfill = Backfill::new(dependencies, Arc::clone(&fetcher), Arc::clone(&states));
+        let backfill = Arc::new(backfill);
+        let scheduler = BackfillScheduler::new(
+            dependencies,
+            Arc::clone(&fetcher),
+            Arc::clone(&backfill),
+            Arc::clone(&queue),
+        );
+        let builder = Arc::new(MembershipBuilder::new(dependencies));
+        let membership = RemoteMembership::new(
+            dependencies,
+            builder,
+            states,
+            gap_filler,
+            Arc::clone(&worker),
+            queue,
+        );
+        let invites = Arc::new(Invites::new(dependencies));
+        let edus = EduReaders {
+            to_device: ToDeviceEdus::new(dependencies),
+            device_lists: DeviceListEdus::new(dependencies),
+            receipts: ReceiptEdus::new(dependencies, Arc::clone(&parts.receipts)),
         };
-        let servers = KnownServers::open(
-            Arc::clone(&identity),
-            Arc::clone(&clock),
-            Arc::clone(&store),
-            &settings.peers,
-            access,
+        let quota = InboxQuota {
+            events: settings.inbox_events,
+            bytes: settings.inbox_bytes,
+        };
+        let receiver = LogReceiver::new(
+            dependencies,
+            Arc::clone(&parts.receipts),
+            Arc::clone(&throttle),
+            Arc::clone(&worker),
+            Precheck::new(dependencies, throttle),
+            edus,
+            quota,
         );
-        let servers = Arc::new(servers.await?);
-        let rpc = Arc::new(RpcClient::new(Arc::clone(&identity), Arc::clone(&servers)));
-        let drops = Arc::new(DropCounters::default());
-        let admin = PeerAdmin::new(
-            Arc::clone(&store),
-            Arc::clone(&servers),
-            Arc::clone(&rpc),
-            Arc::clone(&drops),
+        let ephemeral = EphemeralEdus::new(dependencies, parts.typing, parts.presence, parts.news);
+        let handlers = RequestHandlers::new(
+            dependencies,
+            Arc::clone(&parts.keys),
+            Arc::clone(&parts.accounts),
+            Arc::clone(&parts.media),
+            Arc::clone(&invites),
         );
-        let peers = Arc::new(Self {
-            identity,
-            clock,
-            store,
-            rooms: parts.rooms,
-            keys: parts.keys,
+        let remote_keys = Arc::new(RemoteKeys::new(dependencies));
+        let others: Weak<dyn OtherServers> = Arc::<RemoteKeys>::downgrade(&remote_keys);
+        parts.keys.reach_others_by(others);
+        let remote_media = Arc::new(RemoteMedia::new(dependencies));
+        let others: Weak<dyn media::OtherServers> = Arc::<RemoteMedia>::downgrade(&remote_media);
+        parts.media.reach_others_by(others);
+        Ok(Arc::new(Self {
+            servers: Arc::clone(&dependencies.servers),
+            admin: PeerAdmin::new(dependencies),
+            history: Arc::new(FederatedHistory::new(dependencies, fetcher, backfill)),
+            membership: Arc::new(membership),
+            invites,
+            resolver: Arc::clone(&dependencies.resolver),
+            directories: RemoteDirectories::new(dependencies),
+            spaces: SpaceHierarchy::new(dependencies),
+            profiles: Profiles::new(dependencies, parts.accounts),
+            identity: Arc::clone(&dependencies.identity),
+            clock: Arc::clone(&dependencies.clock),
+            store: Arc::clone(&dependencies.store),
             receipts: parts.receipts,
-            accounts: parts.accounts,
-            profiles: directory::profiles::Profiles::default(),
-            ephemeral: edus::typing_and_presence::Ephemeral::new(parts.typing, parts.presence, parts.news),
-            media: parts.media,
-            verifier: Arc::new(EventVerifier::new(Arc::clone(servers.keyring()))),
-            servers,
-            rpc,
-            admin,
-            settings,
+            rpc: Arc::clone(&dependencies.rpc),
+            drops: Arc::clone(&dependencies.drops),
             destinations: parts.destinations,
-            tail: parts.tail,
-            inbox: inbound::inbox::Inbox::default(),
-            inbox_sizes: inbound::inbox_quota::InboxQuotas::default(),
-            drops,
-            throttle: inbound::throttle::Throttle::default(),
-            gaps: FairSemaphore::new(
-                backfill::gap_scheduler::IN_ALL,
-                backfill::gap_scheduler::OF_ONE,
-                MOST_WAITING,
-            ),
-            states: FairSemaphore::new(
-                request_handlers::STATES_IN_ALL,
-                request_handlers::STATES_OF_ONE,
-                MOST_WAITING,
-            ),
-            turns: RoomLocks::default(),
-            backfills: backfill::pages::Backfills::default(),
-            unhelpful: backfill::unresponsive::Unhelpful::default(),
-            replicas: Arc::default(),
-            departed_servers: inbound::departed_servers::DepartedServers::default(),
+            receiver: Arc::new(receiver),
+            worker,
+            scheduler: Arc::new(scheduler),
+            outgoing: Arc::new(OutgoingLog::new(
+                dependencies,
+                parts.tail,
+                departed,
+                settings.backlog_events,
+            )),
+            handlers: Arc::new(handlers),
+            ephemeral: Arc::new(ephemeral),
+            _remote_keys: remote_keys,
+            _remote_media: remote_media,
             listening: OnceLock::new(),
-        });
-        let others: Weak<dyn OtherServers> = Arc::<Self>::downgrade(&peers);
-        peers.keys.reach_others_by(others);
-        let others: Weak<dyn media::OtherServers> = Arc::<Self>::downgrade(&peers);
-        peers.media.reach_others_by(others);
-        Ok(peers)
+        }))
     }
 
     /// Begins to speak with other servers over a bound socket, and goes on with what waits. Where it is bound.
@@ -260,7 +331,18 @@ impl Peers {
         let own_record = own.publish(&self.store, keyring, &self.identity, now).await?;
         let transport = Quic::new(tls_key, socket).map_err(Refusal::internal)?;
         let address = transport.local_address().map_err(Refusal::internal)?;
-        let adapter = pool_adapter::PoolAdapter::new(Arc::clone(self), own_record.clone());
+        let adapter = PoolAdapter {
+            identity: Arc::clone(&self.identity),
+            clock: Arc::clone(&self.clock),
+            store: Arc::clone(&self.store),
+            servers: Arc::clone(&self.servers),
+            own_record: own_record.clone(),
+            receiver: Arc::clone(&self.receiver),
+            worker: Arc::clone(&self.worker),
+            outgoing: Arc::clone(&self.outgoing),
+            handlers: Arc::clone(&self.handlers),
+            ephemeral: Arc::clone(&self.ephemeral),
+        };
         let pool = Pool::start(
             Arc::new(adapter),
             Arc::clone(&self.servers),
@@ -272,9 +354,9 @@ impl Peers {
         );
         self.rpc.start(pool);
         let _ = self.listening.set(Listening { address, own_record });
-        self.resume_inbox().await?;
-        self.replicate().await?;
-        self.tell_news();
+        self.worker.resume().await?;
+        self.scheduler.start().await?;
+        self.ephemeral.start();
         let sharing = self.servers.sharing();
         sharing.refresh(now).await?;
         let messages_since = i64::try_from(now.saturating_sub(MESSAGES_KEPT_MS)).unwrap_or(i64::MAX);
@@ -317,18 +399,6 @@ impl Peers {
     #[must_use]
     pub fn pool(&self) -> Option<&Pool> {
         self.rpc.pool()
-    }
-
-    /// What is known of other servers.
-    #[must_use]
-    pub fn servers(&self) -> &KnownServers {
-        &self.servers
-    }
-
-    /// The administration of peers.
-    #[must_use]
-    pub fn admin(&self) -> &PeerAdmin {
-        &self.admin
     }
 
     /// How many events of peers were dropped since the start before any room saw them, by reason.

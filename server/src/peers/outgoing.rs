@@ -12,13 +12,42 @@ use maru_protocol::wire::log::{Cursor, DeviceList, Event, LogItem, Receipt, Skip
 use maru_protocol::wire::message::RoomExtremities;
 use ruma::ServerName;
 
-use super::Peers;
+use crate::live::RecentEvents;
+use crate::peers::dependencies::Dependencies;
+use crate::peers::inbound::departed_servers::DepartedServers;
 use crate::refusal::Refusal;
+use crate::rooms::Rooms;
+use crate::store::Store;
 use crate::store::federation::outgoing::ForPeer;
 use crate::store::federation::peer_messages::Delivered;
 use crate::store::rooms::events::StoredEvent;
 
-impl Peers {
+/// The log as peers read it.
+#[derive(Debug)]
+pub(in crate::peers) struct OutgoingLog {
+    store: Arc<Store>,
+    rooms: Arc<Rooms>,
+    tail: Arc<RecentEvents>,
+    departed: Arc<DepartedServers>,
+    backlog_events: usize,
+}
+
+impl OutgoingLog {
+    pub(in crate::peers) fn new(
+        dependencies: &Dependencies,
+        tail: Arc<RecentEvents>,
+        departed: Arc<DepartedServers>,
+        backlog_events: usize,
+    ) -> Self {
+        Self {
+            store: Arc::clone(&dependencies.store),
+            rooms: Arc::clone(&dependencies.rooms),
+            tail,
+            departed,
+            backlog_events,
+        }
+    }
+
     /// The next page of the log for a peer. Rooms with more waiting than the peer is meant to be sent are skipped: the
     /// peer is told where they end and fetches the rest.
     pub(super) async fn page_for(
@@ -100,12 +129,12 @@ impl Peers {
     /// Skips the rooms in which too much waits for a peer.
     async fn skip_backlog(&self, peer: &ServerName, after: Position) -> Result<Vec<LogItem>, Refusal> {
         let behind = self.store.log.position().0 - after.0;
-        if behind <= i64::try_from(self.settings.backlog_events).unwrap_or(i64::MAX) {
+        if behind <= i64::try_from(self.backlog_events).unwrap_or(i64::MAX) {
             return Ok(Vec::new());
         }
         let mut skipped = Vec::new();
         for waiting in self.store.federation.waiting_for(peer, after).await? {
-            let threshold = self.settings.backlog_events;
+            let threshold = self.backlog_events;
             if !self
                 .store
                 .federation
@@ -159,7 +188,9 @@ impl Peers {
             room_id: room.room_id.clone(),
             extremities: room.head().extremities.iter().map(|tip| tip.id.clone()).collect(),
         });
-        Ok(shared.chain(self.ends_for(peer).await?).collect())
+        Ok(shared
+            .chain(self.departed.extremities_for_departed(peer).await?)
+            .collect())
     }
 }
 

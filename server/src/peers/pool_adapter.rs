@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use maru_federation::Homeserver;
 use maru_federation::homeserver::{Claim, Failure, Finished, LogPage, Parts, Rejection};
@@ -14,26 +13,33 @@ use maru_protocol::wire::datagram::Datagram;
 use maru_protocol::wire::log::{Cursor, LogItem};
 use maru_protocol::wire::message::{Received, RoomExtremities};
 use maru_protocol::wire::request::Request;
-use ruma::{OwnedEventId, ServerName};
+use ruma::ServerName;
 
-use super::Peers;
+use super::edus::typing_and_presence::EphemeralEdus;
 use super::identity::keyring::NotKept;
-use super::inbound::inbox_quota::InboxQuota;
+use super::identity::known_servers::KnownServers;
+use super::inbound::inbox_worker::InboxWorker;
+use super::inbound::log_receiver::LogReceiver;
+use super::outgoing::OutgoingLog;
+use super::request_handlers::RequestHandlers;
+use crate::clock::Clock;
+use crate::identity::Identity;
 use crate::refusal::Refusal;
-use crate::store::federation::inbox::ReceivedLog;
-use crate::store::log::Record;
+use crate::store::Store;
 
-/// How long a full inbox may hold up a peer before its connection is closed: less than the peer waits for an acknowledgement.
-const INBOX_PATIENCE: Duration = Duration::from_secs(90);
-
-/// How often a full inbox is looked at again.
-const INBOX_LOOK: Duration = Duration::from_millis(200);
-
-/// The server as the pool sees it: shared, so that work can go on after a call has returned.
+/// The server as the pool of connections calls it; each call goes to the object whose it is.
 #[derive(Debug)]
 pub(super) struct PoolAdapter {
-    peers: Arc<Peers>,
-    record: SignedRecord,
+    pub(super) identity: Arc<Identity>,
+    pub(super) clock: Arc<Clock>,
+    pub(super) store: Arc<Store>,
+    pub(super) servers: Arc<KnownServers>,
+    pub(super) own_record: SignedRecord,
+    pub(super) receiver: Arc<LogReceiver>,
+    pub(super) worker: Arc<InboxWorker>,
+    pub(super) outgoing: Arc<OutgoingLog>,
+    pub(super) handlers: Arc<RequestHandlers>,
+    pub(super) ephemeral: Arc<EphemeralEdus>,
 }
 
 fn failure(refusal: impl Into<Refusal>) -> Failure {
@@ -51,14 +57,9 @@ fn rejection(not_kept: &NotKept) -> Rejection {
 }
 
 impl PoolAdapter {
-    /// The adapter of a server with a published record of its own.
-    pub(super) fn new(peers: Arc<Peers>, record: SignedRecord) -> Self {
-        Self { peers, record }
-    }
-
     /// Keeps the record of a server at `address` that has proven to hold its TLS key.
     async fn keep(&self, record: &VerifiedRecord, address: Option<IpAddr>) -> Result<(), Rejection> {
-        match self.peers.servers.keep_proven(record, address).await {
+        match self.servers.keep_proven(record, address).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(not_kept)) => Err(rejection(&not_kept)),
             Err(refusal) => Err(Rejection::new(CloseCode::Unavailable, refusal.to_string())),
@@ -68,24 +69,23 @@ impl PoolAdapter {
 
 impl Homeserver for PoolAdapter {
     fn name(&self) -> &ServerName {
-        self.peers.identity.name()
+        self.identity.name()
     }
 
     fn own_record(&self) -> SignedRecord {
-        self.record.clone()
+        self.own_record.clone()
     }
 
     fn log_id(&self) -> LogId {
-        self.peers.store.log.id()
+        self.store.log.id()
     }
 
     fn keeps_connected(&self, peer: &ServerName) -> bool {
-        self.peers.servers.sharing().contains(peer)
+        self.servers.sharing().contains(peer)
     }
 
     async fn judge(&self, claim: Claim) -> Result<(), Rejection> {
-        let peers = &self.peers;
-        if !peers.servers.is_allowed(&claim.name) {
+        if !self.servers.is_allowed(&claim.name) {
             return Err(Rejection::new(
                 CloseCode::Denied,
                 "this server does not speak with yours",
@@ -101,7 +101,7 @@ impl Homeserver for PoolAdapter {
                 "the record is not of that name and connection",
             ));
         }
-        if !record.is_current(peers.clock.now_ms()) {
+        if !record.is_current(self.clock.now_ms()) {
             return Err(Rejection::new(
                 CloseCode::RecordOutdated,
                 "the record has expired",
@@ -109,14 +109,14 @@ impl Homeserver for PoolAdapter {
         }
         let address = claim.address.map(|address| address.ip());
         self.keep(&record, address).await?;
-        let newest = peers.servers.keyring().newest(&claim.name);
+        let newest = self.servers.keyring().newest(&claim.name);
         if newest.is_some_and(|newest| newest.sequence > record.sequence) {
             return Err(Rejection::new(
                 CloseCode::RecordOutdated,
                 "a newer record of that server is known",
             ));
         }
-        peers.servers.addresses().learn(&record);
+        self.servers.addresses().learn(&record);
         Ok(())
     }
 
@@ -131,18 +131,12 @@ impl Homeserver for PoolAdapter {
             ));
         }
         self.keep(&verified, None).await?;
-        self.peers.servers.addresses().learn(&verified);
+        self.servers.addresses().learn(&verified);
         Ok(())
     }
 
     async fn received(&self, peer: &ServerName) -> Result<Option<Received>, Failure> {
-        let received = self
-            .peers
-            .store
-            .federation
-            .received_of(peer)
-            .await
-            .map_err(failure)?;
+        let received = self.store.federation.received_of(peer).await.map_err(failure)?;
         Ok(received.and_then(|received| {
             Some(Received {
                 log_id: received.log_id,
@@ -158,8 +152,8 @@ impl Homeserver for PoolAdapter {
         items: Vec<LogItem>,
         cursor: Cursor,
     ) -> Result<(), Failure> {
-        self.peers
-            .heard_log(peer, log_id, items, cursor)
+        self.receiver
+            .receive(peer, log_id, items, cursor)
             .await
             .map_err(failure)
     }
@@ -171,128 +165,33 @@ impl Homeserver for PoolAdapter {
         max_items: usize,
         max_bytes: usize,
     ) -> Result<LogPage, Failure> {
-        self.peers
+        self.outgoing
             .page_for(peer, after, max_items, max_bytes)
             .await
             .map_err(failure)
     }
 
     async fn acknowledged(&self, peer: &ServerName, cursor: Cursor) -> Result<(), Failure> {
-        self.peers.delivered(peer, &cursor).await.map_err(failure)
+        self.outgoing.delivered(peer, &cursor).await.map_err(failure)
     }
 
     async fn extremities(&self, peer: &ServerName) -> Result<Vec<RoomExtremities>, Failure> {
-        self.peers.extremities_for(peer).await.map_err(failure)
+        self.outgoing.extremities_for(peer).await.map_err(failure)
     }
 
     async fn heard_extremities(&self, peer: &ServerName, rooms: Vec<RoomExtremities>) {
-        self.peers.compare_all(peer, rooms);
+        self.worker.compare_all(peer, rooms);
     }
 
     async fn answer(&self, peer: &ServerName, request: Request, parts: Parts) -> Result<Finished, Refused> {
-        self.peers.answer_request(peer, request, parts).await
+        self.handlers.answer(peer, request, parts).await
     }
 
     fn heard_datagram(&self, peer: &ServerName, datagram: Datagram) {
-        self.peers.heard_datagram(peer, datagram);
+        self.ephemeral.heard_datagram(peer, datagram);
     }
 
     fn connected(&self, peer: &ServerName, connected: bool) {
-        self.peers.connection_changed(peer, connected);
-    }
-}
-
-/// The event that a receipt waits for.
-fn awaited_event(record: &Record) -> Option<OwnedEventId> {
-    match record {
-        Record::WaitingReceipt(receipt) => Some(receipt.event_id.clone()),
-        _ => None,
-    }
-}
-
-impl Peers {
-    /// Stores what a peer's log holds, and has it ingested.
-    async fn heard_log(
-        self: &Arc<Self>,
-        peer: &ServerName,
-        log_id: LogId,
-        items: Vec<LogItem>,
-        cursor: Cursor,
-    ) -> Result<(), Refusal> {
-        if let Some(pause) = self.throttle.pause(peer) {
-            tokio::time::sleep(pause).await;
-        }
-        self.room_in_inbox(peer).await?;
-        let mut events = Vec::with_capacity(items.len());
-        let mut skipped = Vec::new();
-        let (mut messages, mut lists, mut receipts) = (Vec::new(), Vec::new(), Vec::new());
-        for item in items {
-            match item {
-                LogItem::Event(event) => events.push(event),
-                LogItem::Skipped(room) => skipped.push(RoomExtremities {
-                    room_id: room.room_id,
-                    extremities: room.extremities,
-                }),
-                LogItem::ToDevice(message) => messages.push(message),
-                LogItem::DeviceList(change) => lists.push(change),
-                LogItem::Receipt(receipt) => receipts.push(receipt),
-            }
-        }
-        // A user whose devices changed is told of before the messages that need the new keys.
-        let mut records = self.heard_device_lists(peer, lists).await?;
-        records.extend(self.heard_messages(peer, messages).await?);
-        records.extend(self.heard_receipts(peer, receipts).await?);
-        let awaited: Vec<_> = records.iter().filter_map(awaited_event).collect();
-        let received = ReceivedLog {
-            log_id,
-            cursor: cursor.to_vec(),
-        };
-        let sorted = self.sorted(peer, events).await?.into_iter();
-        let (arrived, events): (Vec<_>, Vec<_>) = sorted.map(|sorted| (sorted.arrived, sorted.event)).unzip();
-        let now = self.clock.now_ms();
-        let receiving = self.store.log.receive(peer, received, arrived, records, now);
-        let rows = receiving.rows();
-        self.inbox.remember(rows.iter().map(|row| row.nid).zip(events));
-        let came = InboxQuota {
-            events: rows.len() as u64,
-            bytes: rows.iter().map(|row| row.arrived.json.len() as u64).sum(),
-        };
-        self.inbox_sizes.came(peer, came);
-        self.ingest(receiving).await?;
-        // Some may have come while their receipts were being stored.
-        self.receipts.settle(awaited).await?;
-        self.compare_all(peer, skipped);
-        Ok(())
-    }
-
-    /// Waits until there is room in the inbox for more of a peer. Meanwhile nothing is acknowledged, so the peer's window
-    /// holds it up, and nobody else.
-    async fn room_in_inbox(&self, peer: &ServerName) -> Result<(), Refusal> {
-        let has_room = |size: &InboxQuota| {
-            size.events <= self.settings.inbox_events && size.bytes <= self.settings.inbox_bytes
-        };
-        if self.inbox_sizes.at_most(peer).is_some_and(|size| has_room(&size)) {
-            return Ok(());
-        }
-        let deadline = tokio::time::Instant::now() + INBOX_PATIENCE;
-        loop {
-            let (events, bytes) = self.store.federation.inbox_size(peer).await?;
-            let size = InboxQuota { events, bytes };
-            self.inbox_sizes.counted(peer, size);
-            if has_room(&size) {
-                return Ok(());
-            }
-            if tokio::time::Instant::now() >= deadline {
-                return Err(Refusal::Unavailable("the inbox is full".into()));
-            }
-            tokio::time::sleep(INBOX_LOOK).await;
-        }
-    }
-
-    /// Has what is missing up to where a peer's replicas end fetched in the background, each room by itself.
-    fn compare_all(self: &Arc<Self>, peer: &ServerName, rooms: Vec<RoomExtremities>) {
-        for room in rooms {
-            self.work_on(room.room_id, |work| work.told(peer.to_owned(), room.extremities));
-        }
+        self.ephemeral.connection_changed(peer, connected);
     }
 }

@@ -130,7 +130,7 @@ fn introduce(one: &Running, two: &Running) {
         server
             .server
             .peers
-            .servers()
+            .servers
             .addresses()
             .add(name, other.federation);
     }

@@ -28,7 +28,7 @@ async fn profile(
     State(server): State<Arc<Server>>,
     call: Call<get_profile::Request>,
 ) -> Reply<get_profile::Response> {
-    let profile = server.peers.profile(&call.request.user_id).await?;
+    let profile = server.peers.profiles.profile(&call.request.user_id).await?;
     Ok(Answer(profile.into_iter().collect()))
 }
 
@@ -37,7 +37,7 @@ async fn field(
     call: Call<get_profile_field::Request>,
 ) -> Reply<get_profile_field::Response> {
     let (user_id, field) = (&call.request.user_id, call.request.field.as_str());
-    let value = server.peers.profile_field(user_id, field).await?;
+    let value = server.peers.profiles.profile_field(user_id, field).await?;
     let value = ProfileFieldValue::new(field, value).map_err(Refusal::internal)?;
     Ok(Answer(get_profile_field::Response::new(value)))
 }

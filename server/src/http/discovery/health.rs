@@ -44,7 +44,7 @@ async fn ready(State(server): State<Arc<Server>>) -> (StatusCode, &'static str) 
 }
 
 async fn show_metrics(State(server): State<Arc<Server>>) -> impl IntoResponse {
-    let peers = server.peers.admin().sample().await.unwrap_or_else(|refusal| {
+    let peers = server.peers.admin.sample().await.unwrap_or_else(|refusal| {
         tracing::warn!(%refusal, "no metrics of peers");
         PeersSample::default()
     });

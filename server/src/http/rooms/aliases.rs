@@ -41,8 +41,12 @@ async fn get(
     call: Call<get_alias::Request>,
 ) -> Reply<get_alias::Response> {
     let owner = call.request.room_alias.server_name();
-    server.peers.servers().check_asked_for(asker.as_deref(), owner)?;
-    let (room_id, servers) = server.peers.resolve_alias(&call.request.room_alias).await?;
+    server.peers.servers.check_asked_for(asker.as_deref(), owner)?;
+    let (room_id, servers) = server
+        .peers
+        .resolver
+        .resolve_alias(&call.request.room_alias)
+        .await?;
     Ok(Answer(get_alias::Response::new(room_id, servers)))
 }
 

@@ -33,7 +33,7 @@ async fn create(
             .spend_several(budget, &call.caller.user_id, count)?;
     }
     let request = asked_for(&server, call)?;
-    let room = server.peers.create_room(request).await?;
+    let room = server.peers.invites.create_room(request).await?;
     Ok(Answer(create_room::Response::new(room.room_id.clone())))
 }
 

@@ -35,10 +35,11 @@ async fn list(
     let request = call.request;
     let mut response = get_public_rooms::Response::new(Vec::new());
     if let Some(other) = elsewhere(&server, request.server.as_ref()) {
-        server.peers.servers().check_asked_for(asker.as_deref(), other)?;
+        server.peers.servers.check_asked_for(asker.as_deref(), other)?;
         let since = request.since.as_deref();
         let theirs = server
             .peers
+            .directories
             .public_rooms(other, request.limit.map(count), since, None)
             .await?;
         response.total_room_count_estimate = theirs.total.and_then(|total| UInt::try_from(total).ok());
@@ -70,6 +71,7 @@ async fn search(
         let limit = request.limit.map(count);
         let theirs = server
             .peers
+            .directories
             .public_rooms(other, limit, request.since.as_deref(), term.as_deref())
             .await?;
         let wanted = |room: &PublicRoomsChunk| {

@@ -47,7 +47,11 @@ async fn messages(
         lazy_members: lazy_members(&request.filter),
         passing: None,
     };
-    let page = server.peers.messages(&caller.user_id, &room, asked).await?;
+    let page = server
+        .peers
+        .history
+        .messages(&caller.user_id, &room, asked)
+        .await?;
     let events = page.chunk.iter().map(|seen| &seen.stored).chain(&page.state);
     let view = server
         .rooms
@@ -75,6 +79,7 @@ async fn context(
     let filter = wanted(&request.filter);
     let context = server
         .peers
+        .history
         .context(
             &caller.user_id,
             &room,
@@ -119,6 +124,7 @@ async fn event(
         .map_err(missing)?;
     let Seen { stored, membership } = server
         .peers
+        .history
         .event(&caller.user_id, &room, &request.event_id)
         .await?;
     let view = server
@@ -139,6 +145,7 @@ async fn event_by_timestamp(
     let room = server.rooms.repository.room_to_read(&request.room_id).await?;
     let found = server
         .peers
+        .history
         .event_at_time(
             &caller.user_id,
             &room,

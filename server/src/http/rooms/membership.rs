@@ -51,6 +51,7 @@ async fn join_by_id(
 ) -> Reply<join_room_by_id::Response> {
     let joined = server
         .peers
+        .membership
         .join(
             (&*call.request.room_id).into(),
             &call.caller.user_id,
@@ -67,6 +68,7 @@ async fn join_by_id_or_alias(
 ) -> Reply<join_room_by_id_or_alias::Response> {
     let joined = server
         .peers
+        .membership
         .join(
             &call.request.room_id_or_alias,
             &call.caller.user_id,
@@ -85,6 +87,7 @@ async fn knock(
     let name = &request.room_id_or_alias;
     let knocked = server
         .peers
+        .membership
         .knock(name, user_id, request.via, request.reason)
         .await?;
     Ok(Answer(knock_room::Response::new(knocked)))
@@ -101,6 +104,7 @@ async fn invite(
     let sender = &call.caller.user_id;
     server
         .peers
+        .invites
         .invite(&room, sender, &invited.user_id, invited.reason)
         .await?;
     Ok(Answer(invite_user::Response::new()))
@@ -112,6 +116,7 @@ async fn leave(
 ) -> Reply<leave_room::Response> {
     server
         .peers
+        .membership
         .leave(&call.request.room_id, &call.caller.user_id, call.request.reason)
         .await?;
     Ok(Answer(leave_room::Response::new()))

@@ -32,6 +32,7 @@ async fn summary(
     let request = call.request;
     let (summary, membership) = server
         .peers
+        .spaces
         .preview(&request.room_id_or_alias, user_id, request.via)
         .await?;
     let mut response = get_summary::Response::new(summary);
@@ -52,7 +53,11 @@ async fn hierarchy(
         suggested_only: request.suggested_only,
     };
     let user_id = &call.caller.user_id;
-    let page = server.peers.hierarchy(&request.room_id, user_id, asked).await?;
+    let page = server
+        .peers
+        .spaces
+        .hierarchy(&request.room_id, user_id, asked)
+        .await?;
     let mut response = get_hierarchy::Response::new();
     response.next_batch = page.next.map(|next| next.to_string());
     response.rooms = page.rooms.into_iter().map(chunk).collect();

@@ -7,9 +7,13 @@ use maru_protocol::wire::request::history::{self, Timestamp};
 use ruma::{EventId, UserId};
 use tokio::time::{Instant, timeout_at};
 
-use crate::peers::Peers;
+use crate::peers::backfill::event_fetcher::EventFetcher;
+use crate::peers::backfill::history::Backfill;
+use crate::peers::dependencies::Dependencies;
+use crate::peers::rpc_client::RpcClient;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
+use crate::rooms::Rooms;
 use crate::rooms::timeline::client_event_format::Seen;
 use crate::rooms::timeline::history::{Context, Page, PageRequest, Wanted};
 use crate::store::rooms::events::Direction;
@@ -23,7 +27,29 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Most servers that are asked for the event at a time.
 const MOST_SERVERS: usize = 4;
 
-impl Peers {
+/// A room's history as clients read it.
+#[derive(Debug)]
+pub struct FederatedHistory {
+    rooms: Arc<Rooms>,
+    rpc: Arc<RpcClient>,
+    fetcher: Arc<EventFetcher>,
+    backfill: Arc<Backfill>,
+}
+
+impl FederatedHistory {
+    pub(in crate::peers) fn new(
+        dependencies: &Dependencies,
+        fetcher: Arc<EventFetcher>,
+        backfill: Arc<Backfill>,
+    ) -> Self {
+        Self {
+            rooms: Arc::clone(&dependencies.rooms),
+            rpc: Arc::clone(&dependencies.rpc),
+            fetcher,
+            backfill,
+        }
+    }
+
     /// A page of a room's timeline. Where it reaches a gap, what is missing is fetched from others.
     ///
     /// # Errors
@@ -43,7 +69,7 @@ impl Peers {
         let (mut fetched, deadline) = (0, Instant::now() + PATIENCE);
         while let Some(gap) = page.gap.take() {
             fetched += 1;
-            let is_filled = fetched <= MOST_FETCHED && self.backfill_by(room, &gap, deadline).await;
+            let is_filled = fetched <= MOST_FETCHED && self.backfill.page_by(room, &gap, deadline).await;
             let is_first = gap.before <= room.head().first_place;
             if !is_filled && is_first {
                 // An empty page without anybody who gives more is an end, or clients would ask for ever.
@@ -83,7 +109,7 @@ impl Peers {
         };
         let context = around().await?;
         match &context.gap {
-            Some(gap) if self.backfill_by(room, gap, deadline).await => around().await,
+            Some(gap) if self.backfill.page_by(room, gap, deadline).await => around().await,
             _ => Ok(context),
         }
     }
@@ -103,7 +129,9 @@ impl Peers {
             found => return found,
         };
         let deadline = Instant::now() + PATIENCE;
-        if self.rooms.timeline.may_read(user_id, room).await? && self.reach(room, event_id, deadline).await? {
+        if self.rooms.timeline.may_read(user_id, room).await?
+            && self.backfill.reach(room, event_id, deadline).await?
+        {
             return self.rooms.timeline.visible_event(user_id, room, event_id).await;
         }
         Err(Refusal::NotFound(missing))
@@ -130,7 +158,7 @@ impl Peers {
             Err(_) => false,
             Ok(seen) => direction == Direction::Forward && seen.stored.place <= Some(room.head().first_place),
         };
-        if !at_the_edge || self.newest_gap(room).await?.is_none() {
+        if !at_the_edge || self.backfill.newest_gap(room).await?.is_none() {
             return here;
         }
         let deadline = Instant::now() + PATIENCE;
@@ -138,7 +166,7 @@ impl Peers {
             Direction::Forward => history::Direction::Forwards,
             Direction::Backward => history::Direction::Backwards,
         };
-        for server in self.helpers(room, None).iter().take(MOST_SERVERS) {
+        for server in self.fetcher.candidates_in(room, None).iter().take(MOST_SERVERS) {
             let call = Timestamp {
                 room_id: room.room_id.clone(),
                 ts: time_ms,

@@ -2,15 +2,9 @@
 //! whoever makes up gaps or answers slowly holds up neither what needs no filling nor the gaps of others.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
-use std::time::Duration;
 
-use maru_protocol::gap::work::Work;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, ServerName};
+use ruma::{OwnedEventId, OwnedServerName, ServerName};
 
-use crate::peers::Peers;
-use crate::peers::inbound::drop_counters::Dropped;
-use crate::refusal::Refusal;
 use crate::rooms::ingest::Incoming;
 
 /// Gaps of all rooms that are filled at the same time.
@@ -27,9 +21,6 @@ const MOST_LACKING: usize = 4;
 
 /// Servers in a room whose gaps wait; those of others are told again.
 const MOST_SERVERS: usize = 512;
-
-/// The pause before what could not be had is looked for again.
-const PAUSE: Duration = Duration::from_secs(2);
 
 /// What a gap is before.
 #[derive(Clone, Debug)]
@@ -115,122 +106,6 @@ impl GapQueue {
     /// The gap of a server is not being filled any more.
     pub(in crate::peers) fn ended(&mut self, peer: &ServerName) {
         self.running.remove(peer);
-    }
-}
-
-impl Peers {
-    /// Begins to fill the gaps of a room whose turn it is.
-    pub(in crate::peers) fn begin_filling(self: &Arc<Self>, room_id: &OwnedRoomId) {
-        while let Some((peer, before)) = self.inbox.next_gap(room_id) {
-            let (peers, room_id) = (Arc::clone(self), room_id.clone());
-            tokio::spawn(async move {
-                match before {
-                    Before::Event(incoming, row) => peers.fill_for(&room_id, &peer, incoming, row).await,
-                    Before::End(extremities) => peers.compare(&room_id, &peer, extremities).await,
-                }
-                peers.inbox.gap_ended(&room_id, &peer);
-            });
-        }
-    }
-
-    /// Fills the gap before an event of the inbox.
-    async fn fill_for(
-        self: &Arc<Self>,
-        room_id: &OwnedRoomId,
-        peer: &ServerName,
-        incoming: Incoming,
-        row: i64,
-    ) {
-        let filled = async {
-            let permit = self.gaps.acquire(peer.to_owned()).await;
-            let _permit =
-                permit.map_err(|_| Refusal::Unavailable("too many gaps of a server wait".into()))?;
-            match self.settled(room_id).await? {
-                Some(room) => self.fill_gap(&room, peer, incoming).await.map(|()| true),
-                None => Ok(false),
-            }
-        };
-        match filled.await {
-            Ok(filled) => self.inbox.with(room_id, |work| {
-                work.settled(row);
-                if filled {
-                    work.closed();
-                } else {
-                    work.arrived();
-                }
-            }),
-            Err(refusal) => {
-                tracing::debug!(%refusal, %peer, "a gap stays for now");
-                self.postpone(room_id, vec![(row, peer.to_owned())]).await;
-                None
-            }
-        };
-    }
-
-    /// Lets rows of the inbox wait for what they lack. Those for which there is no room are dropped.
-    pub(in crate::peers) async fn postpone(
-        &self,
-        room_id: &OwnedRoomId,
-        mut rows: Vec<(i64, OwnedServerName)>,
-    ) {
-        let now = self.inbox.now();
-        self.inbox.with(room_id, |work| {
-            rows.retain(|(row, peer)| !work.postpone(*row, peer, now));
-        });
-        if rows.is_empty() {
-            return;
-        }
-        tracing::warn!(%room_id, events = rows.len(), "events whose ancestors nobody gives are dropped");
-        for (_, peer) in &rows {
-            self.drops.count(&Dropped::Unplaceable);
-            self.throttle.dropped(peer);
-        }
-        let rows = rows.into_iter().map(|(row, _)| row).collect();
-        if let Err(refusal) = self.drop_rows(rows).await {
-            tracing::warn!(%room_id, %refusal, "rows of the inbox stay");
-        }
-    }
-
-    /// Fetches what is missing up to where a peer's replica ends.
-    async fn compare(
-        self: &Arc<Self>,
-        room_id: &OwnedRoomId,
-        peer: &ServerName,
-        extremities: Vec<OwnedEventId>,
-    ) {
-        let Ok(_permit) = self.gaps.acquire(peer.to_owned()).await else {
-            return self.compare_again(room_id.clone(), peer.to_owned(), extremities);
-        };
-        let Ok(Some(room)) = self.heeded(room_id, peer).await else {
-            return;
-        };
-        match self.close_gaps(&room, peer, extremities.clone()).await {
-            Ok(true) => drop(self.inbox.with(room_id, Work::closed)),
-            Ok(false) => {}
-            Err(refusal) => {
-                tracing::debug!(%peer, %room_id, %refusal, "a gap stays for now");
-                self.compare_again(room_id.clone(), peer.to_owned(), extremities);
-            }
-        }
-    }
-
-    /// Tries later to fetch what could not be had, as long as the peer is there: one that comes back tells of it again.
-    fn compare_again(
-        self: &Arc<Self>,
-        room_id: OwnedRoomId,
-        peer: OwnedServerName,
-        extremities: Vec<OwnedEventId>,
-    ) {
-        if !self.rpc.is_connected(&peer) {
-            return;
-        }
-        let peers = Arc::downgrade(self);
-        tokio::spawn(async move {
-            tokio::time::sleep(PAUSE).await;
-            if let Some(peers) = peers.upgrade() {
-                peers.work_on(room_id, |work| work.told_before(peer, extremities));
-            }
-        });
     }
 }
 

@@ -13,11 +13,17 @@ use ruma::{EventId, OwnedEventId};
 use tokio::time::{Instant, timeout_at};
 
 use super::remote_state::Beside;
-use crate::peers::Peers;
+use crate::peers::backfill::event_fetcher::EventFetcher;
+use crate::peers::backfill::pages::PagesUnderWay;
+use crate::peers::backfill::remote_state::StateFetcher;
+use crate::peers::dependencies::Dependencies;
 use crate::peers::inbound::verify::RoomFormat;
+use crate::peers::rpc_client::RpcClient;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
+use crate::rooms::Rooms;
 use crate::rooms::ingest::Incoming;
+use crate::store::Store;
 use crate::store::rooms::events::Direction;
 use crate::store::rooms::gaps::Gap;
 
@@ -27,7 +33,33 @@ const MOST_SERVERS: usize = 4;
 /// Most pages that are fetched to reach one event.
 const MOST_PAGES: usize = 20;
 
-impl Peers {
+/// The filling of gaps in timelines, page by page.
+#[derive(Debug)]
+pub(in crate::peers) struct Backfill {
+    store: Arc<Store>,
+    rooms: Arc<Rooms>,
+    rpc: Arc<RpcClient>,
+    fetcher: Arc<EventFetcher>,
+    states: Arc<StateFetcher>,
+    pages: PagesUnderWay,
+}
+
+impl Backfill {
+    pub(in crate::peers) fn new(
+        dependencies: &Dependencies,
+        fetcher: Arc<EventFetcher>,
+        states: Arc<StateFetcher>,
+    ) -> Self {
+        Self {
+            store: Arc::clone(&dependencies.store),
+            rooms: Arc::clone(&dependencies.rooms),
+            rpc: Arc::clone(&dependencies.rpc),
+            fetcher,
+            states,
+            pages: PagesUnderWay::default(),
+        }
+    }
+
     /// The newest gap in what is here of a room; none where history is whole.
     ///
     /// # Errors
@@ -41,17 +73,17 @@ impl Peers {
     ///
     /// # Errors
     /// When nobody in the room gives it in time.
-    pub(in crate::peers) async fn backfill(
+    pub(in crate::peers) async fn page(
         self: &Arc<Self>,
         room: &Arc<Room>,
         gap: &Gap,
     ) -> Result<bool, Refusal> {
         loop {
-            let (mut page, fetching) = self.backfills.join(&room.room_id, gap.before);
+            let (mut page, fetching) = self.pages.join(&room.room_id, gap.before);
             if let Some(fetching) = fetching {
-                let (peers, room, gap) = (Arc::clone(self), Arc::clone(room), gap.clone());
+                let (backfill, room, gap) = (Arc::clone(self), Arc::clone(room), gap.clone());
                 tokio::spawn(async move {
-                    let outcome = peers.fetch_page(&room, &gap).await;
+                    let outcome = backfill.fetch_page(&room, &gap).await;
                     fetching.end(outcome);
                 });
             }
@@ -63,14 +95,14 @@ impl Peers {
         }
     }
 
-    /// Like [`Peers::backfill`], for somebody who waits until `deadline` and no longer. False where nothing came.
-    pub(in crate::peers) async fn backfill_by(
+    /// Like [`Backfill::page`], for somebody who waits until `deadline` and no longer. False where nothing came.
+    pub(in crate::peers) async fn page_by(
         self: &Arc<Self>,
         room: &Arc<Room>,
         gap: &Gap,
         deadline: Instant,
     ) -> bool {
-        let page = timeout_at(deadline, self.backfill(room, gap)).await;
+        let page = timeout_at(deadline, self.page(room, gap)).await;
         matches!(page, Ok(Ok(true)))
     }
 
@@ -80,8 +112,9 @@ impl Peers {
             // Somebody else has fetched it meanwhile.
             _ => return Ok(true),
         };
-        let (mut page, mut effect) = Page::before(gap.missing.clone(), self.helpers(room, None));
-        let beside = self.after_gap(room, &gap).await?;
+        let (mut page, mut effect) =
+            Page::before(gap.missing.clone(), self.fetcher.candidates_in(room, None));
+        let beside = self.reference_after(room, &gap).await?;
         let (mut states, mut last) = (HashMap::new(), None);
         loop {
             effect = match effect {
@@ -89,8 +122,8 @@ impl Peers {
                     let patience = patience(&question, begun.elapsed());
                     let answer = match question {
                         Question::State(edge) => {
-                            let state = self.state_at(room, &peer, &edge, beside.as_ref());
-                            let state = self.in_time(&peer, patience, state).await;
+                            let state = self.states.state_at(room, &peer, &edge, beside.as_ref());
+                            let state = self.fetcher.in_time(&peer, patience, state).await;
                             state.map(|state| {
                                 states.insert(edge, state);
                                 // Its events are kept already.
@@ -98,7 +131,8 @@ impl Peers {
                             })
                         }
                         question => {
-                            self.in_time(&peer, patience, self.put(room, &peer, question))
+                            self.fetcher
+                                .in_time(&peer, patience, self.states.answer(room, &peer, question))
                                 .await
                         }
                     };
@@ -112,11 +146,13 @@ impl Peers {
                     }
                 }
                 Effect::LookUp(ids) => {
-                    let here = self.here(room, &ids).await?;
+                    let here = self.fetcher.here(room, &ids).await?;
                     page.found(ids, &here)
                 }
                 Effect::Keep(events) => {
-                    self.keep_outliers(RoomFormat::of(room), room.nid, events).await?;
+                    self.fetcher
+                        .keep_outliers(RoomFormat::of(room), room.nid, events)
+                        .await?;
                     page.kept()
                 }
                 Effect::TakeIn(offers) => {
@@ -133,14 +169,14 @@ impl Peers {
 
     /// The event after a gap, beside whose state those of the past are told: they differ in what a page changed, and the
     /// whole state of a large room comes once and not with every page.
-    async fn after_gap(&self, room: &Room, gap: &Gap) -> Result<Option<Beside>, Refusal> {
+    async fn reference_after(&self, room: &Room, gap: &Gap) -> Result<Option<Beside>, Refusal> {
         let after = self
             .store
             .rooms
             .timeline(room.nid, gap.before, Direction::Forward, 1)
             .await?;
         match after.first() {
-            Some(event) => self.beside(event).await,
+            Some(event) => self.states.reference_at(event).await,
             None => Ok(None),
         }
     }
@@ -163,7 +199,7 @@ impl Peers {
             return Ok(false);
         }
         for _ in 0..MOST_PAGES {
-            let is_filled = self.backfill_by(room, &gap, deadline).await;
+            let is_filled = self.page_by(room, &gap, deadline).await;
             let stored = self.store.rooms.event(event_id).await?;
             if stored.is_some_and(|stored| stored.place.is_some()) {
                 return Ok(true);
@@ -184,7 +220,7 @@ impl Peers {
 
     /// Whether a server in the room has an event, so that ids that clients make up do not fetch whole histories.
     async fn exists(&self, room: &Arc<Room>, event_id: &EventId) -> bool {
-        for server in self.helpers(room, None).iter().take(MOST_SERVERS) {
+        for server in self.fetcher.candidates_in(room, None).iter().take(MOST_SERVERS) {
             let call = Events {
                 room_id: room.room_id.clone(),
                 ids: vec![event_id.to_owned()],
@@ -192,7 +228,7 @@ impl Peers {
             let Ok(answer) = self.rpc.request_stream(server, call).await else {
                 continue;
             };
-            if let Ok((events, _)) = self.read_events(answer, RoomFormat::of(room), 1).await
+            if let Ok((events, _)) = self.fetcher.read_events(answer, RoomFormat::of(room), 1).await
                 && events.iter().any(|event| event.id == event_id)
             {
                 return true;

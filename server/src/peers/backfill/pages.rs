@@ -15,11 +15,11 @@ type Outcome = Option<Result<bool, Refusal>>;
 
 /// The pages that are on their way, by room. Bounded by the rooms that somebody reads, or that are made whole.
 #[derive(Clone, Debug, Default)]
-pub(in crate::peers) struct Backfills(Arc<Mutex<HashMap<OwnedRoomId, OnItsWay>>>);
+pub(in crate::peers) struct PagesUnderWay(Arc<Mutex<HashMap<OwnedRoomId, PageUnderWay>>>);
 
 /// A page on its way.
 #[derive(Clone, Debug)]
-pub(in crate::peers) struct OnItsWay {
+pub(in crate::peers) struct PageUnderWay {
     /// The gap: the place of the event after it.
     pub(in crate::peers) before: Place,
     outcome: watch::Receiver<Outcome>,
@@ -30,18 +30,18 @@ pub(in crate::peers) struct OnItsWay {
 pub(in crate::peers) struct Fetching {
     room_id: OwnedRoomId,
     outcome: watch::Sender<Outcome>,
-    all: Backfills,
+    all: PagesUnderWay,
 }
 
-impl Backfills {
+impl PagesUnderWay {
     /// The page of a room that is on its way; if there is none, the one before `before` is now, for the caller to fetch.
-    pub(in crate::peers) fn join(&self, room_id: &RoomId, before: Place) -> (OnItsWay, Option<Fetching>) {
+    pub(in crate::peers) fn join(&self, room_id: &RoomId, before: Place) -> (PageUnderWay, Option<Fetching>) {
         let mut rooms = self.lock();
         if let Some(page) = rooms.get(room_id) {
             return (page.clone(), None);
         }
         let (outcome, wait) = watch::channel(None);
-        let page = OnItsWay {
+        let page = PageUnderWay {
             before,
             outcome: wait,
         };
@@ -54,12 +54,12 @@ impl Backfills {
         (page, Some(fetching))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<OwnedRoomId, OnItsWay>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<OwnedRoomId, PageUnderWay>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl OnItsWay {
+impl PageUnderWay {
     /// Waits until the page is here, or nobody gives it.
     pub(in crate::peers) async fn ended(&mut self) -> Result<bool, Refusal> {
         let outcome = self.outcome.wait_for(Option::is_some).await;
@@ -81,7 +81,7 @@ impl Fetching {
 impl Drop for Fetching {
     fn drop(&mut self) {
         let mut rooms = self.all.lock();
-        let is_this = |page: &OnItsWay| page.outcome.same_channel(&self.outcome.subscribe());
+        let is_this = |page: &PageUnderWay| page.outcome.same_channel(&self.outcome.subscribe());
         if rooms.get(&self.room_id).is_some_and(is_this) {
             rooms.remove(&self.room_id);
         }
@@ -96,7 +96,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_wants_a_page_that_is_on_its_way_waits_for_it() {
-        let (backfills, room) = (Backfills::default(), room_id!("!a:x"));
+        let (backfills, room) = (PagesUnderWay::default(), room_id!("!a:x"));
         let (mut first, fetching) = backfills.join(room, Place(5));
         let (mut second, other) = backfills.join(room, Place(3));
         assert!(other.is_none() && second.before == Place(5));
@@ -109,7 +109,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_page_whose_task_is_gone_keeps_nobody_waiting() {
-        let (backfills, room) = (Backfills::default(), room_id!("!a:x"));
+        let (backfills, room) = (PagesUnderWay::default(), room_id!("!a:x"));
         let (mut page, fetching) = backfills.join(room, Place(5));
         drop(fetching);
         assert!(page.ended().await.is_err());

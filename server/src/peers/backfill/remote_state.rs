@@ -7,23 +7,27 @@ use std::sync::Arc;
 use maru_federation::pool::Answering;
 use maru_protocol::auth::StateSlot;
 use maru_protocol::event::Event;
-use maru_protocol::gap::Question;
+use maru_protocol::gap::{Answer, Question};
 use maru_protocol::state::{State, StateNid};
 use maru_protocol::wire::answer::Part;
-use maru_protocol::wire::limits::{
-    MAX_ANSWER_BYTES, MAX_AUTH_CHAIN, MAX_EVENT_IDS, MAX_PART_BYTES, MAX_STATE_BYTES, MAX_STATE_IDS,
-};
+use maru_protocol::wire::limits::{MAX_AUTH_CHAIN, MAX_EVENT_IDS, MAX_STATE_BYTES, MAX_STATE_IDS};
 use maru_protocol::wire::request::Call;
 use maru_protocol::wire::request::state::{self, Extent, StateIds};
 use ruma::{EventId, OwnedEventId, ServerName};
 
-use crate::peers::Peers;
+use super::event_fetcher::{SPARE_PARTS, bytes_of};
+use crate::peers::backfill::event_fetcher::EventFetcher;
+use crate::peers::dependencies::Dependencies;
+use crate::peers::inbound::drop_counters::DropCounters;
 use crate::peers::inbound::drop_counters::Dropped;
 use crate::peers::inbound::verify::RoomFormat;
-use crate::peers::request_handlers::Change;
+use crate::peers::request_handlers::{Change, state_around};
+use crate::peers::rpc_client::RpcClient;
 use crate::peers::rpc_client::refusal;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
+use crate::rooms::Rooms;
+use crate::store::Store;
 use crate::store::rooms::events::StoredEvent;
 
 /// Most generations of events that allow those of a told state and are fetched for it.
@@ -31,9 +35,6 @@ const MOST_GENERATIONS: usize = 40;
 
 /// Bytes of them after which no more are: 8 MiB.
 const MOST_ALLOWING_BYTES: usize = 8 * 1024 * 1024;
-
-/// Parts of an answer that may hold no event, such as those with records alone.
-const SPARE_PARTS: usize = 100;
 
 /// How much of a told state is still to come, by what the peer announced.
 struct Left {
@@ -71,7 +72,27 @@ pub(in crate::peers) struct Beside {
     back: Option<Change>,
 }
 
-impl Peers {
+/// The client for states of a room.
+#[derive(Debug)]
+pub(in crate::peers) struct StateFetcher {
+    store: Arc<Store>,
+    rooms: Arc<Rooms>,
+    rpc: Arc<RpcClient>,
+    drops: Arc<DropCounters>,
+    fetcher: Arc<EventFetcher>,
+}
+
+impl StateFetcher {
+    pub(in crate::peers) fn new(dependencies: &Dependencies, fetcher: Arc<EventFetcher>) -> Self {
+        Self {
+            store: Arc::clone(&dependencies.store),
+            rooms: Arc::clone(&dependencies.rooms),
+            rpc: Arc::clone(&dependencies.rpc),
+            drops: Arc::clone(&dependencies.drops),
+            fetcher,
+        }
+    }
+
     /// Reads an answer that carries a state with its auth chain, and keeps the events as they come: while one part is
     /// stored, the next is read and verified. Those that do not verify, or come before what allows them, are left out.
     ///
@@ -86,7 +107,9 @@ impl Peers {
         let peer = answer.peer().clone();
         let (mut left, mut kept) = (None, Vec::new());
         loop {
-            let keep = self.keep_outliers(format, room, std::mem::take(&mut kept));
+            let keep = self
+                .fetcher
+                .keep_outliers(format, room, std::mem::take(&mut kept));
             let read = async {
                 let part = answer.part().await.map_err(|error| refusal(&peer, error))?;
                 let Some(part) = part else { return Ok(None) };
@@ -98,7 +121,7 @@ impl Peers {
                         "{peer} tells a state that is too large, or larger than it said"
                     )));
                 }
-                self.verified_part(&peer, format, part).await.map(Some)
+                self.fetcher.verified_part(&peer, format, part).await.map(Some)
             };
             let (keep, read) = tokio::join!(keep, read);
             keep?;
@@ -111,8 +134,11 @@ impl Peers {
     }
 
     /// What an event says about the state of its room here: the states of others are told beside it.
-    pub(in crate::peers) async fn beside(&self, event: &StoredEvent) -> Result<Option<Beside>, Refusal> {
-        let around = self.state_around(event).await?;
+    pub(in crate::peers) async fn reference_at(
+        &self,
+        event: &StoredEvent,
+    ) -> Result<Option<Beside>, Refusal> {
+        let around = state_around(&self.store, event).await?;
         Ok(around.map(|(after, back)| Beside {
             id: event.event.id.clone(),
             after,
@@ -132,7 +158,7 @@ impl Peers {
         at: &EventId,
         beside: Option<&Beside>,
     ) -> Result<State, Refusal> {
-        let told = self.ask_state(room, peer, at, beside).await?;
+        let told = self.request_state(room, peer, at, beside).await?;
         if let (Some(difference), Some(beside)) = (&told.difference, beside) {
             let filled = usize::try_from(difference.filled).unwrap_or(usize::MAX);
             let state = self
@@ -148,12 +174,12 @@ impl Peers {
     }
 
     async fn whole_state_at(&self, room: &Room, peer: &ServerName, at: &EventId) -> Result<State, Refusal> {
-        let told = self.ask_state(room, peer, at, None).await?;
+        let told = self.request_state(room, peer, at, None).await?;
         self.rooms.join_importer.state_of(room.nid, &told.state).await
     }
 
     /// Asks for a state and keeps its events. What comes back are those that are the state, or that differ.
-    pub(in crate::peers) async fn ask_state(
+    pub(in crate::peers) async fn request_state(
         &self,
         room: &Room,
         peer: &ServerName,
@@ -169,31 +195,6 @@ impl Peers {
         self.read_state(answer, RoomFormat::of(room), room.nid).await
     }
 
-    /// Reads the events of an answer to its end, all of them into memory; those that do not verify are left out.
-    pub(in crate::peers) async fn read_events<C: Call>(
-        &self,
-        mut answer: Answering<C>,
-        format: RoomFormat<'_>,
-        most: usize,
-    ) -> Result<(Vec<Arc<Event>>, C::Done), Refusal> {
-        let peer = answer.peer().clone();
-        let too_much = || {
-            self.drops.count(&Dropped::TooMuch);
-            Refusal::forbidden(format!("{peer} answers with too much"))
-        };
-        let mut events = Vec::new();
-        // What is dropped counts, too: an answer ends some time, whatever it holds.
-        let (mut left, mut bytes_left) = (most + SPARE_PARTS, MAX_ANSWER_BYTES);
-        while let Some(part) = answer.part().await.map_err(|error| refusal(&peer, error))? {
-            let bytes = bytes_of(&part).ok_or_else(too_much)?;
-            left = left.checked_sub(part.events.len().max(1)).ok_or_else(too_much)?;
-            bytes_left = bytes_left.checked_sub(bytes).ok_or_else(too_much)?;
-            events.extend(self.verified_part(&peer, format, part).await?);
-        }
-        let done = answer.done().await.map_err(|error| refusal(&peer, error))?;
-        Ok((events, done))
-    }
-
     /// A state that is here with some slots changed as a peer tells it.
     async fn with_difference(
         &self,
@@ -203,7 +204,7 @@ impl Peers {
         there: &[OwnedEventId],
         gone: &[OwnedEventId],
     ) -> Result<State, Refusal> {
-        let there = self.with_those_that_allow(room, peer, there).await?;
+        let there = self.with_auth_events(room, peer, there).await?;
         let there = there.iter().map(|stored| (stored, Some(stored.nid)));
         let gone = self.events_here(room, gone).await?;
         let gone = gone.iter().map(|stored| (stored, None));
@@ -216,7 +217,7 @@ impl Peers {
 
     /// Events that a peer tells as part of a state, from the store. Those that could not be kept, because what allows them
     /// is not here either, are fetched with it.
-    async fn with_those_that_allow(
+    async fn with_auth_events(
         &self,
         room: &Room,
         peer: &ServerName,
@@ -230,12 +231,14 @@ impl Peers {
         if missing.is_empty() {
             return Ok(here);
         }
-        let told = self.put(room, peer, Question::Events(missing)).await?;
-        let events = told.events.into_iter().map(|event| (event.id.clone(), event));
+        let fetched = self.fetcher.events(room, peer, missing).await?;
+        let events = fetched.into_iter().map(|event| (event.id.clone(), event));
         let events = events.collect();
-        self.fetch_allowing(room, peer, &events).await?;
+        self.fetch_auth_events(room, peer, &events).await?;
         let events = events.into_values().collect();
-        self.keep_outliers(RoomFormat::of(room), room.nid, events).await?;
+        self.fetcher
+            .keep_outliers(RoomFormat::of(room), room.nid, events)
+            .await?;
         self.events_here(room, ids).await
     }
 
@@ -246,29 +249,8 @@ impl Peers {
         Ok(events)
     }
 
-    /// The events of one part of an answer that verify. The records in it are kept before the events are looked at.
-    pub(in crate::peers) async fn verified_part(
-        &self,
-        peer: &ServerName,
-        format: RoomFormat<'_>,
-        part: Part,
-    ) -> Result<Vec<Arc<Event>>, Refusal> {
-        self.servers.keep_all(&part.records).await?;
-        let mut events = Vec::with_capacity(part.events.len());
-        for verified in self.verifier.verify_all(format, part.events).await? {
-            match verified {
-                Ok(event) => events.push(event),
-                Err(why) => {
-                    tracing::debug!(%peer, %why, "an event of an answer is dropped");
-                    self.drops.count(&why);
-                }
-            }
-        }
-        Ok(events)
-    }
-
     /// Fetches the events that allow those of a told state and are neither in it nor here.
-    async fn fetch_allowing(
+    async fn fetch_auth_events(
         &self,
         room: &Room,
         peer: &ServerName,
@@ -292,12 +274,11 @@ impl Peers {
             if missing.is_empty() || bytes >= MOST_ALLOWING_BYTES {
                 break;
             }
-            let answer = self.put(room, peer, Question::Events(missing)).await?;
-            if answer.events.is_empty() {
+            let events = self.fetcher.events(room, peer, missing).await?;
+            if events.is_empty() {
                 break;
             }
-            looking = answer
-                .events
+            looking = events
                 .into_iter()
                 .map(|event| (event.id.clone(), event))
                 .collect();
@@ -307,30 +288,29 @@ impl Peers {
             return Ok(());
         }
         let events = fetched.into_values().collect();
-        self.keep_outliers(RoomFormat::of(room), room.nid, events).await
-    }
-
-    /// Keeps events that hang nowhere, of the room with a number. Its inbox may bring the same ones, but not meanwhile: an
-    /// event is stored once.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub(in crate::peers) async fn keep_outliers(
-        &self,
-        format: RoomFormat<'_>,
-        room: i64,
-        events: Vec<Arc<Event>>,
-    ) -> Result<(), Refusal> {
-        let turn = self.rooms.ingest_locks.lock(format.room_id).await;
-        self.rooms
-            .outliers
-            .store_all(&turn, room, format.version, events)
+        self.fetcher
+            .keep_outliers(RoomFormat::of(room), room.nid, events)
             .await
     }
-}
 
-/// The bytes of the events in a part; none where they are more than a part may have.
-fn bytes_of(part: &Part) -> Option<usize> {
-    let bytes = part.events.iter().map(|json| json.len()).sum();
-    (bytes <= MAX_PART_BYTES).then_some(bytes)
+    /// What a gap machine wants to know of a peer.
+    ///
+    /// # Errors
+    /// What the peer says, that it sends too much, or that the database fails.
+    pub(in crate::peers) async fn answer(
+        &self,
+        room: &Room,
+        peer: &ServerName,
+        question: Question,
+    ) -> Result<Answer, Refusal> {
+        let mut answer = Answer::default();
+        match question {
+            Question::Ancestors(latest) => answer.events = self.fetcher.ancestors(room, peer, latest).await?,
+            Question::Events(ids) => answer.events = self.fetcher.events(room, peer, ids).await?,
+            Question::Past(from) => answer.events = self.fetcher.past(room, peer, from).await?,
+            // The events of a state are kept as they come.
+            Question::State(at) => answer.state = self.request_state(room, peer, &at, None).await?.state,
+        }
+        Ok(answer)
+    }
 }

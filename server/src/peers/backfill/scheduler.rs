@@ -12,9 +12,15 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::fair_semaphore::FairSemaphore;
-use crate::peers::{MOST_WAITING, Peers};
+use crate::peers::MOST_WAITING;
+use crate::peers::backfill::event_fetcher::EventFetcher;
+use crate::peers::backfill::history::Backfill;
+use crate::peers::dependencies::Dependencies;
+use crate::peers::membership::local_rooms::LocalRooms;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
+use crate::rooms::Rooms;
+use crate::store::Store;
 
 /// Pages that are fetched at the same time in the background, each of up to 8 MiB.
 const AT_ONCE: usize = 8;
@@ -74,40 +80,66 @@ impl BackfillQueue {
     }
 }
 
-impl Peers {
+/// Full replicas: the backfill of all rooms in the background.
+#[derive(Debug)]
+pub(in crate::peers) struct BackfillScheduler {
+    store: Arc<Store>,
+    rooms: Arc<Rooms>,
+    local: Arc<LocalRooms>,
+    fetcher: Arc<EventFetcher>,
+    backfill: Arc<Backfill>,
+    queue: Arc<BackfillQueue>,
+}
+
+impl BackfillScheduler {
+    pub(in crate::peers) fn new(
+        dependencies: &Dependencies,
+        fetcher: Arc<EventFetcher>,
+        backfill: Arc<Backfill>,
+        queue: Arc<BackfillQueue>,
+    ) -> Self {
+        Self {
+            store: Arc::clone(&dependencies.store),
+            rooms: Arc::clone(&dependencies.rooms),
+            local: Arc::clone(&dependencies.local),
+            fetcher,
+            backfill,
+            queue,
+        }
+    }
+
     /// Begins to make replicas whole, those of all rooms with other servers.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub(in crate::peers) async fn replicate(self: &Arc<Self>) -> Result<(), Refusal> {
+    pub(in crate::peers) async fn start(self: &Arc<Self>) -> Result<(), Refusal> {
         for room_id in self.store.federation.rooms_with_others().await? {
-            self.replicas.add(&room_id);
+            self.queue.add(&room_id);
         }
-        let peers = Arc::downgrade(self);
-        tokio::spawn(make_whole(peers));
+        tokio::spawn(run(Arc::downgrade(self)));
         Ok(())
     }
 
     /// Fetches one page for the first gap of a room from a place on back, once it is its turn: few rooms at a time, and the
     /// servers that are asked first take turns, so that one that answers slowly holds up no rooms but its own.
     async fn next_page(self: &Arc<Self>, room_id: &RoomId, from: Place) -> Result<Ended, Refusal> {
-        let Some(room) = self.present(room_id).await? else {
+        let Some(room) = self.local.present(room_id).await? else {
             return Ok(Ended::Gone);
         };
-        let helpers = self.helpers(&room, None);
+        let helpers = self.fetcher.candidates_in(&room, None);
         let Some(first) = helpers.first() else {
             return Ok(Ended::Gone);
         };
-        let permit = self.replicas.permits.acquire(first.clone()).await;
+        let permit = self.queue.permits.acquire(first.clone()).await;
         let _permit = permit.map_err(|_| Refusal::Unavailable(format!("too much of {first} waits")))?;
         let Some(gap) = self.rooms.gaps.gap_back_from(&room, from).await? else {
             return Ok(Ended::Whole);
         };
-        match self.backfill(&room, &gap).await {
+        match self.backfill.page(&room, &gap).await {
             Ok(true) => Ok(Ended::Page(cost(&room))),
             Ok(false) => Ok(Ended::InVain(gap.before)),
             Err(refusal) => {
-                tell(room_id, &refusal);
+                log_failure(room_id, &refusal);
                 Ok(Ended::InVain(gap.before))
             }
         }
@@ -115,7 +147,7 @@ impl Peers {
 }
 
 /// Writes into the log why nothing came, at a level that fits whose fault it is.
-fn tell(room_id: &RoomId, refusal: &Refusal) {
+fn log_failure(room_id: &RoomId, refusal: &Refusal) {
     match refusal {
         Refusal::Unavailable(_) | Refusal::NotFound(_) | Refusal::Forbidden(_) => {
             tracing::debug!(%room_id, %refusal, "the past of a room is not fetched for now");
@@ -131,21 +163,23 @@ fn cost(room: &Room) -> usize {
 }
 
 /// Has a page of each room that is not whole fetched, and then the next. Each room is a task that waits for its turn.
-async fn make_whole(peers: Weak<Peers>) {
+async fn run(scheduler: Weak<BackfillScheduler>) {
     loop {
-        let Some(replicas) = peers.upgrade().map(|peers| Arc::clone(&peers.replicas)) else {
+        let Some(queue) = scheduler.upgrade().map(|scheduler| Arc::clone(&scheduler.queue)) else {
             return;
         };
-        let (room_id, from) = replicas.take().await;
-        let Some(peers) = peers.upgrade() else { return };
+        let (room_id, from) = queue.take().await;
+        let Some(scheduler) = scheduler.upgrade() else {
+            return;
+        };
         tokio::spawn(async move {
-            let ended = peers.next_page(&room_id, from).await;
-            drop(peers);
+            let ended = scheduler.next_page(&room_id, from).await;
+            drop(scheduler);
             let ended = ended.unwrap_or_else(|refusal| {
-                tell(&room_id, &refusal);
+                log_failure(&room_id, &refusal);
                 Ended::Failed
             });
-            replicas.ended(&room_id, ended);
+            queue.ended(&room_id, ended);
         });
     }
 }

@@ -15,13 +15,13 @@ const MOST_SERVERS: usize = 10_000;
 
 /// When servers last did not help.
 #[derive(Debug, Default)]
-pub(in crate::peers) struct Unhelpful(Mutex<HashMap<OwnedServerName, Instant>>);
+pub(in crate::peers) struct Unresponsive(Mutex<HashMap<OwnedServerName, Instant>>);
 
-impl Unhelpful {
+impl Unresponsive {
     /// Notes whether a server answered.
-    pub(in crate::peers) fn note(&self, server: &ServerName, helped: bool, now: Instant) {
+    pub(in crate::peers) fn note(&self, server: &ServerName, answered: bool, now: Instant) {
         let mut servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if helped {
+        if answered {
             servers.remove(server);
             return;
         }
@@ -49,12 +49,16 @@ mod tests {
 
     #[test]
     fn a_server_comes_last_until_it_helps_or_some_time_has_passed() {
-        let (unhelpful, slow, now) = (Unhelpful::default(), server_name!("slow.example"), Instant::now());
-        assert!(!unhelpful.is(slow, now));
-        unhelpful.note(slow, false, now);
-        assert!(unhelpful.is(slow, now));
-        assert!(!unhelpful.is(slow, now + REMEMBERED));
-        unhelpful.note(slow, true, now);
-        assert!(!unhelpful.is(slow, now));
+        let (unresponsive, slow, now) = (
+            Unresponsive::default(),
+            server_name!("slow.example"),
+            Instant::now(),
+        );
+        assert!(!unresponsive.is(slow, now));
+        unresponsive.note(slow, false, now);
+        assert!(unresponsive.is(slow, now));
+        assert!(!unresponsive.is(slow, now + REMEMBERED));
+        unresponsive.note(slow, true, now);
+        assert!(!unresponsive.is(slow, now));
     }
 }

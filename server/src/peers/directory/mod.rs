@@ -1,5 +1,6 @@
-//! Rooms and users of other servers as clients here see them.
+//! Look-ups on other servers for clients of this one: public rooms, spaces, profiles, media.
 
 pub(super) mod profiles;
 pub(super) mod public_rooms;
+pub(super) mod remote_media;
 pub(super) mod space_hierarchy;

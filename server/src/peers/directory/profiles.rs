@@ -1,5 +1,6 @@
 //! Profiles, of this server's users and of others.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use maru_protocol::wire::request::directory::Profile;
@@ -7,8 +8,13 @@ use ruma::{OwnedUserId, UserId};
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
+use crate::accounts::Accounts;
 use crate::cache::Cache;
-use crate::peers::Peers;
+use crate::clock::Clock;
+use crate::identity::Identity;
+use crate::peers::dependencies::Dependencies;
+use crate::peers::identity::known_servers::KnownServers;
+use crate::peers::rpc_client::RpcClient;
 use crate::refusal::Refusal;
 
 /// Profiles of other servers' users that are remembered, two generations of this many.
@@ -44,17 +50,29 @@ impl Said {
     }
 }
 
-/// Profiles of other servers' users, for a while.
+/// Profiles of all users: this server's, and those of others with a cache.
 #[derive(Debug)]
-pub(in crate::peers) struct Profiles(Cache<OwnedUserId, Said>);
-
-impl Default for Profiles {
-    fn default() -> Self {
-        Self(Cache::new(REMEMBERED))
-    }
+pub struct Profiles {
+    identity: Arc<Identity>,
+    clock: Arc<Clock>,
+    servers: Arc<KnownServers>,
+    rpc: Arc<RpcClient>,
+    accounts: Arc<Accounts>,
+    remembered: Cache<OwnedUserId, Said>,
 }
 
-impl Peers {
+impl Profiles {
+    pub(in crate::peers) fn new(dependencies: &Dependencies, accounts: Arc<Accounts>) -> Self {
+        Self {
+            identity: Arc::clone(&dependencies.identity),
+            clock: Arc::clone(&dependencies.clock),
+            servers: Arc::clone(&dependencies.servers),
+            rpc: Arc::clone(&dependencies.rpc),
+            accounts,
+            remembered: Cache::new(REMEMBERED),
+        }
+    }
+
     /// A user's profile, whichever the server. Anybody may ask without being logged in, so only servers that are known
     /// here are asked.
     ///
@@ -66,33 +84,33 @@ impl Peers {
             return self.accounts.profile(user_id).await;
         }
         let now = self.clock.now_ms();
-        if let Some(said) = self.profiles.0.get(user_id).filter(|said| said.holds(now)) {
+        if let Some(said) = self.remembered.get(user_id).filter(|said| said.holds(now)) {
             return said.profile;
         }
         if !self.servers.is_known(user_id.server_name()) {
             return Err(Refusal::not_found("nothing is known here of that user's server"));
         }
-        let asked = timeout(PATIENCE, self.ask_for_profile(user_id)).await;
+        let asked = timeout(PATIENCE, self.request_profile(user_id)).await;
         let profile = asked.unwrap_or_else(|_| Err(Refusal::Unavailable("no answer in time".into())));
         let said = Said {
             profile: profile.clone(),
             at_ms: now,
         };
-        self.profiles.0.insert(user_id.to_owned(), said);
+        self.remembered.insert(user_id.to_owned(), said);
         profile
     }
 
     /// One field of a user's profile.
     ///
     /// # Errors
-    /// As [`Peers::profile`], and [`Refusal::NotFound`] when there is no such field.
+    /// As [`Profiles::profile`], and [`Refusal::NotFound`] when there is no such field.
     pub async fn profile_field(&self, user_id: &UserId, field: &str) -> Result<Value, Refusal> {
         let mut profile = self.profile(user_id).await?;
         let missing = || Refusal::not_found("the user's profile has no such field");
         profile.remove(field).ok_or_else(missing)
     }
 
-    async fn ask_for_profile(&self, user_id: &UserId) -> Result<Map<String, Value>, Refusal> {
+    async fn request_profile(&self, user_id: &UserId) -> Result<Map<String, Value>, Refusal> {
         let server = user_id.server_name();
         let call = Profile {
             user_id: user_id.to_owned(),

@@ -4,8 +4,10 @@ use maru_protocol::wire::bounded::Text;
 use maru_protocol::wire::request::directory::PublicRooms;
 use ruma::ServerName;
 use ruma::directory::PublicRoomsChunk;
+use std::sync::Arc;
 
-use crate::peers::Peers;
+use crate::peers::dependencies::Dependencies;
+use crate::peers::rpc_client::RpcClient;
 use crate::refusal::Refusal;
 
 /// A part of another server's directory.
@@ -21,7 +23,19 @@ pub struct RemoteDirectory {
     pub total: Option<u64>,
 }
 
-impl Peers {
+/// The room directories of other servers.
+#[derive(Debug)]
+pub struct RemoteDirectories {
+    rpc: Arc<RpcClient>,
+}
+
+impl RemoteDirectories {
+    pub(in crate::peers) fn new(dependencies: &Dependencies) -> Self {
+        Self {
+            rpc: Arc::clone(&dependencies.rpc),
+        }
+    }
+
     /// A part of another server's directory.
     ///
     /// # Errors

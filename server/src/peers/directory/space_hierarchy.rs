@@ -2,18 +2,23 @@
 //! "Room previews").
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use maru_protocol::visibility::Membership;
 use maru_protocol::wire::request::directory::Hierarchy;
 use ruma::room::{JoinRuleSummary, RoomSummary};
-use ruma::{OwnedRoomId, OwnedServerName, RoomId, RoomOrAliasId, ServerName, UserId};
+use ruma::{OwnedRoomId, OwnedServerName, RoomId, RoomOrAliasId, UserId};
 use serde_json::Value;
 use serde_json::value::to_raw_value;
 use tokio::time::{Instant, timeout_at};
 
-use crate::peers::Peers;
+use crate::peers::dependencies::Dependencies;
+use crate::peers::membership::local_rooms::LocalRooms;
+use crate::peers::membership::room_resolution::RoomResolver;
+use crate::peers::rpc_client::RpcClient;
 use crate::refusal::Refusal;
+use crate::rooms::Rooms;
 use crate::rooms::{TreeChild, TreeRoom};
 
 /// Most rooms of one answer.
@@ -79,7 +84,25 @@ impl<'a> Walk<'a> {
     }
 }
 
-impl Peers {
+/// The walk along the tree of a space, over this server's rooms and those of others.
+#[derive(Debug)]
+pub struct SpaceHierarchy {
+    rooms: Arc<Rooms>,
+    local: Arc<LocalRooms>,
+    resolver: Arc<RoomResolver>,
+    rpc: Arc<RpcClient>,
+}
+
+impl SpaceHierarchy {
+    pub(in crate::peers) fn new(dependencies: &Dependencies) -> Self {
+        Self {
+            rooms: Arc::clone(&dependencies.rooms),
+            local: Arc::clone(&dependencies.local),
+            resolver: Arc::clone(&dependencies.resolver),
+            rpc: Arc::clone(&dependencies.rpc),
+        }
+    }
+
     /// A room as somebody who may join it sees it, and the membership of who asks.
     ///
     /// # Errors
@@ -92,7 +115,7 @@ impl Peers {
     ) -> Result<(RoomSummary, Option<Membership>), Refusal> {
         let unknown = || Refusal::not_found("no server is known that knows that room");
         let here = match self.rooms.repository.room_named(name).await {
-            Ok(room) => self.present(&room.room_id).await?,
+            Ok(room) => self.local.present(&room.room_id).await?,
             Err(Refusal::NotFound(_)) => None,
             Err(refusal) => return Err(refusal),
         };
@@ -101,7 +124,7 @@ impl Peers {
         }
         // Strangers do not make this server ask others.
         let asking = user_id.ok_or_else(unknown)?;
-        let (room_id, via) = self.locate(name, via).await?;
+        let (room_id, via) = self.resolver.locate(name, via).await?;
         let membership = self
             .rooms
             .remote_memberships
@@ -169,7 +192,7 @@ impl Peers {
         room_id: &RoomId,
         via: &[OwnedServerName],
     ) -> Result<Option<TreeRoom>, Refusal> {
-        if let Some(room) = self.present(room_id).await? {
+        if let Some(room) = self.local.present(room_id).await? {
             return match self.rooms.previews.may_preview(&room, walk.user_id).await? {
                 true => self
                     .rooms
@@ -196,7 +219,7 @@ impl Peers {
         room_id: &RoomId,
         via: &[OwnedServerName],
     ) -> Option<TreeRoom> {
-        let servers = self.candidates(via.iter().cloned(), None);
+        let servers = self.resolver.candidates(via.iter().cloned(), None);
         let reached = servers.iter().filter(|server| !walk.unreached.contains(*server));
         let reached: Vec<_> = reached.take(MOST_SERVERS).collect();
         for server in reached {
@@ -252,6 +275,7 @@ impl Peers {
         };
         for opening in &rule.allowed_room_ids {
             if self
+                .local
                 .present(opening)
                 .await?
                 .is_some_and(|room| room.is_joined(user_id))
@@ -260,16 +284,6 @@ impl Peers {
             }
         }
         Ok(false)
-    }
-
-    /// Whether a peer is told of a room as part of a tree.
-    pub(in crate::peers) async fn is_shown_to(
-        &self,
-        room: &crate::rooms::Room,
-        peer: &ServerName,
-    ) -> Result<bool, Refusal> {
-        Ok(self.rooms.repository.admits(room, peer).await?
-            && self.rooms.previews.may_preview_from(room, peer).await?)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Devices and keys of other servers' users: word that they changed, and asking for them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -15,8 +16,10 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::keys::{Claimed, FromOthers, OtherServers, UserKeys};
 use crate::observe::metrics;
-use crate::peers::Peers;
+use crate::peers::dependencies::Dependencies;
+use crate::peers::rpc_client::RpcClient;
 use crate::refusal::Refusal;
+use crate::store::Store;
 use crate::store::encryption::one_time_keys::Claim;
 use crate::store::federation::remote_devices::RemoteDeviceList;
 use crate::store::log::{DeviceListChange, Record};
@@ -27,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Servers that are asked at the same time for one request of a client.
 const SERVERS_AT_ONCE: usize = 16;
 
-impl OtherServers for Peers {
+impl OtherServers for RemoteKeys {
     fn keys_of(&self, users: Vec<OwnedUserId>) -> BoxFuture<'_, Result<FromOthers<UserKeys>, Refusal>> {
         Box::pin(self.keys_elsewhere(users))
     }
@@ -37,10 +40,22 @@ impl OtherServers for Peers {
     }
 }
 
-impl Peers {
+/// The reader of changed device lists in peers' logs.
+#[derive(Debug)]
+pub(in crate::peers) struct DeviceListEdus {
+    store: Arc<Store>,
+}
+
+impl DeviceListEdus {
+    pub(in crate::peers) fn new(dependencies: &Dependencies) -> Self {
+        Self {
+            store: Arc::clone(&dependencies.store),
+        }
+    }
+
     /// Word of changed device lists, for the users here who share a room with those users: they ask when they need the
     /// keys. A list that was known is in doubt from there on.
-    pub(in crate::peers) async fn heard_device_lists(
+    pub(in crate::peers) async fn records_of(
         &self,
         peer: &ServerName,
         changed: Vec<DeviceList>,
@@ -73,6 +88,22 @@ impl Peers {
         };
         Ok(sharing.into_iter().map(change).collect())
     }
+}
+
+/// Devices and keys of other servers' users, requested from their servers.
+#[derive(Debug)]
+pub(in crate::peers) struct RemoteKeys {
+    store: Arc<Store>,
+    rpc: Arc<RpcClient>,
+}
+
+impl RemoteKeys {
+    pub(in crate::peers) fn new(dependencies: &Dependencies) -> Self {
+        Self {
+            store: Arc::clone(&dependencies.store),
+            rpc: Arc::clone(&dependencies.rpc),
+        }
+    }
 
     /// The keys of users of other servers: those that are known to hold from the database, the others from their servers,
     /// and where one cannot be asked, what it said last.
@@ -93,7 +124,7 @@ impl Peers {
         }
         let deadline = Instant::now() + PATIENCE;
         let asking = stream::iter(to_ask).map(|(server, users)| async move {
-            let asked = timeout_at(deadline, self.ask_for_keys(&server, &users, asked_at)).await;
+            let asked = timeout_at(deadline, self.request_keys(&server, &users, asked_at)).await;
             (server, users, asked.unwrap_or_else(|_| Err(late())))
         });
         let asked: Vec<_> = asking.buffer_unordered(SERVERS_AT_ONCE).collect().await;
@@ -115,7 +146,7 @@ impl Peers {
 
     /// Asks a server for keys of its users, and keeps what it says. Whom it leaves out is asked for again next time: it may
     /// not know yet that the user shares a room with us.
-    async fn ask_for_keys(
+    async fn request_keys(
         &self,
         server: &ServerName,
         users: &[OwnedUserId],

@@ -1,4 +1,7 @@
-//! What crosses servers beside room events: typing, presence, receipts, device lists, to-device messages.
+//! EDUs: what crosses servers beside events.
+//!
+//! - [`to_device`], [`device_lists`], [`receipts`]: by the log, stored with it. Device lists and keys are also requested.
+//! - [`typing_and_presence`]: by datagram, in memory only.
 
 pub(super) mod device_lists;
 pub(super) mod receipts;

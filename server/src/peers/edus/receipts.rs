@@ -1,21 +1,41 @@
 //! Receipts of other servers' users, out of the words of the protocol.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use maru_protocol::limits::MAX_ID_BYTES;
 use maru_protocol::wire::log::Receipt;
 use ruma::{OwnedRoomId, ServerName};
 
 use crate::observe::metrics;
-use crate::peers::Peers;
+use crate::peers::dependencies::Dependencies;
+use crate::peers::membership::local_rooms::LocalRooms;
+use crate::receipts::Receipts;
 use crate::receipts::{HeardReceipt, Thread};
 use crate::refusal::Refusal;
+use crate::rooms::Rooms;
 use crate::store::log::Record;
 
-impl Peers {
+/// The reader of receipts in peers' logs.
+#[derive(Debug)]
+pub(in crate::peers) struct ReceiptEdus {
+    rooms: Arc<Rooms>,
+    local: Arc<LocalRooms>,
+    receipts: Arc<Receipts>,
+}
+
+impl ReceiptEdus {
+    pub(in crate::peers) fn new(dependencies: &Dependencies, receipts: Arc<Receipts>) -> Self {
+        Self {
+            rooms: Arc::clone(&dependencies.rooms),
+            local: Arc::clone(&dependencies.local),
+            receipts,
+        }
+    }
+
     /// What a peer's receipts become. Those that are not the peer's to tell are refused, and so are those for rooms whose
     /// server ACL keeps the peer out.
-    pub(in crate::peers) async fn heard_receipts(
+    pub(in crate::peers) async fn records_of(
         &self,
         peer: &ServerName,
         receipts: Vec<Receipt>,
@@ -39,7 +59,7 @@ impl Peers {
         let rooms: BTreeSet<OwnedRoomId> = heard.iter().map(|heard| heard.room_id.clone()).collect();
         let mut admitting = BTreeSet::new();
         for room_id in rooms {
-            if let Some(room) = self.present(&room_id).await?
+            if let Some(room) = self.local.present(&room_id).await?
                 && self.rooms.repository.admits(&room, peer).await?
             {
                 admitting.insert(room_id);

@@ -1,16 +1,20 @@
 //! Messages of other servers' devices to devices here: each is passed on once.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use maru_protocol::json;
 use maru_protocol::wire::log::ToDevice;
 use ruma::ServerName;
 use serde_json::value::RawValue;
 
+use crate::clock::Clock;
+use crate::identity::Identity;
 use crate::keys::{CONTENT_BYTES, SHARES_OF_DEVICE, device_message};
 use crate::observe::metrics;
-use crate::peers::Peers;
+use crate::peers::dependencies::Dependencies;
 use crate::refusal::Refusal;
+use crate::store::Store;
 use crate::store::encryption::to_device;
 use crate::store::encryption::to_device::Receivers;
 use crate::store::federation::peer_messages::HeardMessage;
@@ -20,11 +24,27 @@ use crate::store::log::Record;
 /// beyond is dropped, and takes none of those after it along.
 const PASSED_ON_BYTES: usize = 32 << 20;
 
-impl Peers {
+/// The reader of to-device messages in peers' logs.
+#[derive(Debug)]
+pub(in crate::peers) struct ToDeviceEdus {
+    identity: Arc<Identity>,
+    clock: Arc<Clock>,
+    store: Arc<Store>,
+}
+
+impl ToDeviceEdus {
+    pub(in crate::peers) fn new(dependencies: &Dependencies) -> Self {
+        Self {
+            identity: Arc::clone(&dependencies.identity),
+            clock: Arc::clone(&dependencies.clock),
+            store: Arc::clone(&dependencies.store),
+        }
+    }
+
     /// What a peer's messages become, in their order: a message for each device that is meant, and a note that this one
     /// was heard. Those that are not the peer's to send, or malformed, are refused; those to devices that do not exist or
     /// do not read are dropped.
-    pub(in crate::peers) async fn heard_messages(
+    pub(in crate::peers) async fn records_of(
         &self,
         peer: &ServerName,
         messages: Vec<ToDevice>,

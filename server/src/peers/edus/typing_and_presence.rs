@@ -12,11 +12,16 @@ use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
+use crate::clock::Clock;
 use crate::ephemeral::{News, Presence, Shown, Typing};
+use crate::identity::Identity;
 use crate::observe::metrics;
-use crate::peers::Peers;
+use crate::peers::dependencies::Dependencies;
+use crate::peers::rpc_client::RpcClient;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
+use crate::rooms::Rooms;
+use crate::store::Store;
 
 /// How often it is said again who types.
 const TYPING_EVERY: Duration = Duration::from_secs(20);
@@ -42,27 +47,38 @@ const TYPING_CHANGES: u32 = 20;
 /// Servers that were just connected and wait to be told of everybody. Further ones hear with the next repeat.
 const GREETED: usize = 1024;
 
-/// Typing and presence of this server, and what other servers are to hear of them.
+/// The sender and reader of typing and presence between servers.
 #[derive(Debug)]
-pub(in crate::peers) struct Ephemeral {
+pub(in crate::peers) struct EphemeralEdus {
+    identity: Arc<Identity>,
+    clock: Arc<Clock>,
+    store: Arc<Store>,
+    rooms: Arc<Rooms>,
+    rpc: Arc<RpcClient>,
     typing: Arc<Typing>,
     presence: Arc<Presence>,
-    /// Taken by the task that tells.
+    /// Taken by the task that sends.
     news: Mutex<Option<mpsc::Receiver<News>>>,
     connected: mpsc::Sender<OwnedServerName>,
     to_greet: Mutex<Option<mpsc::Receiver<OwnedServerName>>>,
-    /// Changes of who types that each connected server has told of, since the second began that they are counted in.
+    /// Changes of who types that each connected server has sent, since the second began that they are counted in.
     changes: Mutex<HashMap<OwnedServerName, (Instant, u32)>>,
 }
 
-impl Ephemeral {
+impl EphemeralEdus {
     pub(in crate::peers) fn new(
+        dependencies: &Dependencies,
         typing: Arc<Typing>,
         presence: Arc<Presence>,
         news: mpsc::Receiver<News>,
     ) -> Self {
         let (connected, to_greet) = mpsc::channel(GREETED);
         Self {
+            identity: Arc::clone(&dependencies.identity),
+            clock: Arc::clone(&dependencies.clock),
+            store: Arc::clone(&dependencies.store),
+            rooms: Arc::clone(&dependencies.rooms),
+            rpc: Arc::clone(&dependencies.rpc),
             typing,
             presence,
             news: Mutex::new(Some(news)),
@@ -72,28 +88,6 @@ impl Ephemeral {
         }
     }
 
-    /// Counts a change that a server tells of; false when it tells of too many.
-    fn may_change(&self, peer: &ServerName) -> bool {
-        let now = Instant::now();
-        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, count) = changes.entry(peer.to_owned()).or_insert((now, 0));
-        if now.duration_since(*since) >= Duration::from_secs(1) {
-            (*since, *count) = (now, 0);
-        }
-        *count += 1;
-        *count <= TYPING_CHANGES
-    }
-
-    /// What a server said holds no longer.
-    fn forget(&self, peer: &ServerName) {
-        self.typing.forget(peer);
-        self.presence.elsewhere().forget(peer);
-        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        changes.remove(peer);
-    }
-}
-
-impl Peers {
     /// A peer says something of one of its users. Returns at once.
     pub(in crate::peers) fn heard_datagram(&self, peer: &ServerName, datagram: Datagram) {
         let taken = match datagram {
@@ -110,23 +104,23 @@ impl Peers {
     /// A connection is ready, or gone. Returns at once.
     pub(in crate::peers) fn connection_changed(&self, peer: &ServerName, connected: bool) {
         if connected {
-            let _ = self.ephemeral.connected.try_send(peer.to_owned());
+            let _ = self.connected.try_send(peer.to_owned());
         } else {
-            self.ephemeral.forget(peer);
+            self.forget(peer);
         }
     }
 
     /// Tells other servers, for as long as this server speaks with any.
-    pub(in crate::peers) fn tell_news(self: &Arc<Self>) {
+    pub(in crate::peers) fn start(self: &Arc<Self>) {
         let take = |slot: &Mutex<Option<_>>| slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(mut news) = take(&self.ephemeral.news) else {
+        let Some(mut news) = take(&self.news) else {
             return;
         };
-        let to_greet = &self.ephemeral.to_greet;
+        let to_greet = &self.to_greet;
         let Some(mut to_greet) = to_greet.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return;
         };
-        let peers = Arc::downgrade(self);
+        let edus = Arc::downgrade(self);
         tokio::spawn(async move {
             let (mut typing, mut presence) = (interval(TYPING_EVERY), interval(PRESENCE_EVERY));
             typing.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -138,50 +132,50 @@ impl Peers {
                     _ = typing.tick() => Due::Typing,
                     _ = presence.tick() => Due::Presence,
                 };
-                let Some(peers) = peers.upgrade() else { return };
-                if let Err(refusal) = peers.tell(due).await {
+                let Some(edus) = edus.upgrade() else { return };
+                if let Err(refusal) = edus.send_due(due).await {
                     tracing::debug!(%refusal, "typing and presence are not told");
                 }
             }
         });
     }
 
-    async fn tell(self: &Arc<Self>, due: Due) -> Result<(), Refusal> {
+    async fn send_due(self: &Arc<Self>, due: Due) -> Result<(), Refusal> {
         match due {
             Due::News(News::Typing(room, user_id)) => {
-                let left = self.ephemeral.typing.left(room.nid, &user_id);
-                self.say_typing(&room, user_id, left);
+                let left = self.typing.left(room.nid, &user_id);
+                self.send_typing(&room, user_id, left);
             }
             Due::News(News::Presence(user_id, servers)) => {
-                if let Some(said) = self.said_of(user_id) {
+                if let Some(said) = self.presence_of(user_id) {
                     servers.iter().for_each(|server| self.rpc.datagram(server, &said));
                 }
             }
             Due::Typing => {
-                let (identity, typing) = (&self.identity, &self.ephemeral.typing);
+                let (identity, typing) = (&self.identity, &self.typing);
                 for (room, user_id, left) in typing.everybody(|user_id| identity.is_local(user_id)) {
-                    self.say_typing(&room, user_id, Some(left));
+                    self.send_typing(&room, user_id, Some(left));
                 }
             }
             Due::Presence => {
                 let connected = self.rpc.connected();
                 if !connected.is_empty() {
-                    self.say_presence(&connected).await?;
+                    self.send_presence(&connected).await?;
                 }
             }
             Due::Everybody(peers) => {
-                let (identity, typing) = (&self.identity, &self.ephemeral.typing);
+                let (identity, typing) = (&self.identity, &self.typing);
                 for (room, user_id, left) in typing.everybody(|user_id| identity.is_local(user_id)) {
-                    self.say_typing(&room, user_id, Some(left));
+                    self.send_typing(&room, user_id, Some(left));
                 }
-                self.say_presence(&peers).await?;
+                self.send_presence(&peers).await?;
             }
         }
         Ok(())
     }
 
     /// Tells the servers of a room that a user types for so long, or has stopped.
-    fn say_typing(&self, room: &Room, user_id: OwnedUserId, left: Option<Duration>) {
+    fn send_typing(&self, room: &Room, user_id: OwnedUserId, left: Option<Duration>) {
         let lifetime = left.map_or(Duration::ZERO, |left| left + TYPING_EVERY);
         let said = Datagram::Typing(datagram::Typing {
             room_id: room.room_id.clone(),
@@ -199,19 +193,19 @@ impl Peers {
 
     /// Tells peers of everybody who is present and shares a room with them that is not too large: one query, and the
     /// datagrams to each peer in bursts.
-    async fn say_presence(self: &Arc<Self>, peers: &[OwnedServerName]) -> Result<(), Refusal> {
+    async fn send_presence(self: &Arc<Self>, peers: &[OwnedServerName]) -> Result<(), Refusal> {
         let names = peers.iter().map(ToString::to_string).collect();
-        let members = self.ephemeral.presence.told_members();
+        let members = self.presence.told_members();
         let near = self.store.rooms.own_users_near(names, members).await?;
         for (peer, users) in near {
             let said: Vec<_> = users
                 .into_iter()
-                .filter_map(|user_id| self.said_of(user_id))
+                .filter_map(|user_id| self.presence_of(user_id))
                 .collect();
-            let peers = Arc::clone(self);
+            let rpc = Arc::clone(&self.rpc);
             tokio::spawn(async move {
                 for burst in said.chunks(BURST) {
-                    burst.iter().for_each(|said| peers.rpc.datagram(&peer, said));
+                    burst.iter().for_each(|said| rpc.datagram(&peer, said));
                     sleep(PAUSE).await;
                 }
             });
@@ -220,8 +214,8 @@ impl Peers {
     }
 
     /// The presence of a user of this server, where anything is known of it.
-    fn said_of(&self, user_id: OwnedUserId) -> Option<Datagram> {
-        let shown = self.ephemeral.presence.shown(&user_id)?;
+    fn presence_of(&self, user_id: OwnedUserId) -> Option<Datagram> {
+        let shown = self.presence.shown(&user_id)?;
         let status = shown.status.as_deref();
         let status = status.map(|status| Text::cut(&status[..status.floor_char_boundary(STATUS_BYTES)]));
         Some(Datagram::Presence(datagram::Presence {
@@ -245,15 +239,12 @@ impl Peers {
         };
         let lifetime = Duration::from_millis(typing.lifetime_ms.into());
         let lifetime = typing.typing.then_some(lifetime);
-        let left = self.ephemeral.typing.left(room.nid, &typing.user_id);
+        let left = self.typing.left(room.nid, &typing.user_id);
         let is_news = left.is_some() != typing.typing;
-        if is_news && !self.ephemeral.may_change(typing.user_id.server_name()) {
+        if is_news && !self.may_change(typing.user_id.server_name()) {
             return false;
         }
-        self.ephemeral
-            .typing
-            .set(&room, &typing.user_id, lifetime)
-            .is_ok()
+        self.typing.set(&room, &typing.user_id, lifetime).is_ok()
     }
 
     fn heard_presence(&self, presence: datagram::Presence) -> bool {
@@ -269,8 +260,28 @@ impl Peers {
         };
         let lifetime = Duration::from_millis(presence.lifetime_ms.into());
         let user_id: &UserId = &presence.user_id;
-        let elsewhere = self.ephemeral.presence.elsewhere();
+        let elsewhere = self.presence.elsewhere();
         elsewhere.heard(user_id, shown, lifetime)
+    }
+
+    /// Counts a change that a server tells of; false when it tells of too many.
+    fn may_change(&self, peer: &ServerName) -> bool {
+        let now = Instant::now();
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, count) = changes.entry(peer.to_owned()).or_insert((now, 0));
+        if now.duration_since(*since) >= Duration::from_secs(1) {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        *count <= TYPING_CHANGES
+    }
+
+    /// What a server said holds no longer.
+    fn forget(&self, peer: &ServerName) {
+        self.typing.forget(peer);
+        self.presence.elsewhere().forget(peer);
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        changes.remove(peer);
     }
 }
 

@@ -2,6 +2,7 @@
 //! a backup that is older than that. They are told how they went.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 
 use maru_protocol::cursor::Position;
@@ -10,42 +11,43 @@ use maru_protocol::wire::limits::MAX_EXTREMITIES;
 use maru_protocol::wire::message::RoomExtremities;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, ServerName};
 
-use crate::peers::Peers;
+use crate::peers::dependencies::Dependencies;
+use crate::peers::membership::local_rooms::LocalRooms;
+use crate::peers::rpc_client::RpcClient;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
+use crate::rooms::Rooms;
+use crate::store::Store;
 use crate::store::rooms::StoredMembership;
 use crate::store::rooms::events::Direction;
 
 /// Most that are remembered until they are told; of the others it is noted again when they say something more.
 const MOST: usize = 1_000;
 
-/// Who is to be told of which room.
-#[derive(Debug, Default)]
-pub(in crate::peers) struct DepartedServers(Mutex<BTreeSet<(OwnedServerName, OwnedRoomId)>>);
+/// Departed servers that are to be told so, with their rooms.
+#[derive(Debug)]
+pub(in crate::peers) struct DepartedServers {
+    store: Arc<Store>,
+    rooms: Arc<Rooms>,
+    local: Arc<LocalRooms>,
+    rpc: Arc<RpcClient>,
+    waiting: Mutex<BTreeSet<(OwnedServerName, OwnedRoomId)>>,
+}
 
 impl DepartedServers {
-    fn add(&self, peer: &ServerName, room: &Room) {
-        let mut departed_servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if departed_servers.len() < MOST {
-            departed_servers.insert((peer.to_owned(), room.room_id.clone()));
+    pub(in crate::peers) fn new(dependencies: &Dependencies) -> Self {
+        Self {
+            store: Arc::clone(&dependencies.store),
+            rooms: Arc::clone(&dependencies.rooms),
+            local: Arc::clone(&dependencies.local),
+            rpc: Arc::clone(&dependencies.rpc),
+            waiting: Mutex::default(),
         }
     }
 
-    fn take(&self, peer: &ServerName) -> Vec<OwnedRoomId> {
-        let mut departed_servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (of_peer, others) = std::mem::take(&mut *departed_servers)
-            .into_iter()
-            .partition(|(name, _)| name == peer);
-        *departed_servers = others;
-        let of_peer: BTreeSet<(OwnedServerName, OwnedRoomId)> = of_peer;
-        of_peer.into_iter().map(|(_, room_id)| room_id).collect()
-    }
-}
-
-impl Peers {
     /// Notes that a peer takes part in a room that it is not in, and has it told.
-    pub(in crate::peers) fn note_stray(&self, peer: &ServerName, room: &Room) {
-        self.departed_servers.add(peer, room);
+    pub(in crate::peers) fn note(&self, peer: &ServerName, room: &Room) {
+        self.add(peer, room);
         self.rpc.announce_extremities(peer);
     }
 
@@ -53,13 +55,13 @@ impl Peers {
     ///
     /// # Errors
     /// When the database fails.
-    pub(in crate::peers) async fn ends_for(
+    pub(in crate::peers) async fn extremities_for_departed(
         &self,
         peer: &ServerName,
     ) -> Result<Vec<RoomExtremities>, Refusal> {
         let mut ends = Vec::new();
-        for room_id in self.departed_servers.take(peer) {
-            let Some(room) = self.replica(&room_id).await? else {
+        for room_id in self.take(peer) {
+            let Some(room) = self.local.replica(&room_id).await? else {
                 continue;
             };
             if room.head().servers.contains_key(peer) {
@@ -70,7 +72,7 @@ impl Peers {
                 continue;
             };
             if self.rooms.repository.admits(&room, peer).await? {
-                let extremities = self.ends_in(&room, peer, ended).await?;
+                let extremities = self.departure_in(&room, peer, ended).await?;
                 ends.push(RoomExtremities { room_id, extremities });
             }
         }
@@ -79,7 +81,7 @@ impl Peers {
 
     /// How a peer went from a room: the event with which its interest ended, and what its users are since. Where a resolution
     /// ended it, the first alone may be one that the peer has.
-    async fn ends_in(
+    async fn departure_in(
         &self,
         room: &Room,
         peer: &ServerName,
@@ -107,5 +109,22 @@ impl Peers {
             .map(|stored| stored.event.id.clone());
         let all: BTreeSet<_> = all.collect();
         Ok(all.into_iter().take(MAX_EXTREMITIES).collect())
+    }
+
+    fn add(&self, peer: &ServerName, room: &Room) {
+        let mut departed_servers = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if departed_servers.len() < MOST {
+            departed_servers.insert((peer.to_owned(), room.room_id.clone()));
+        }
+    }
+
+    fn take(&self, peer: &ServerName) -> Vec<OwnedRoomId> {
+        let mut departed_servers = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let (of_peer, others) = std::mem::take(&mut *departed_servers)
+            .into_iter()
+            .partition(|(name, _)| name == peer);
+        *departed_servers = others;
+        let of_peer: BTreeSet<(OwnedServerName, OwnedRoomId)> = of_peer;
+        of_peer.into_iter().map(|(_, room_id)| room_id).collect()
     }
 }

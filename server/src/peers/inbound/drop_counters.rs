@@ -4,12 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use maru_protocol::event::{FormatError, ParseError, VerifyError};
-use ruma::ServerName;
 use thiserror::Error;
-
-use crate::peers::Peers;
-use crate::refusal::Refusal;
-use crate::rooms::ingest::Incoming;
 
 /// Why an event is dropped before any room sees it (`spec/federation.md`, "On receipt").
 #[derive(Debug, Error)]
@@ -60,24 +55,6 @@ impl Dropped {
             Self::Broken(_) => "broken",
             Self::TooCostly => "too_costly",
         }
-    }
-}
-
-impl Peers {
-    /// Drops an event on which there is no verdict.
-    ///
-    /// # Errors
-    /// When its row of the inbox stays.
-    pub(in crate::peers) async fn drop_judged(
-        &self,
-        peer: &ServerName,
-        incoming: &Incoming,
-        why: Dropped,
-    ) -> Result<(), Refusal> {
-        tracing::warn!(%peer, event = %incoming.event.id, %why, "dropped");
-        self.drops.count(&why);
-        self.throttle.dropped(peer);
-        self.drop_rows(incoming.inbox.into_iter().collect()).await
     }
 }
 

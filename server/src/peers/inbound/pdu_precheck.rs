@@ -8,10 +8,12 @@ use maru_protocol::event::{Event, VerifyError};
 use maru_protocol::wire::log::Event as EventItem;
 use ruma::{RoomId, ServerName};
 
-use super::drop_counters::Dropped;
-use crate::peers::Peers;
-use crate::peers::inbound::verify::RoomFormat;
+use super::drop_counters::{DropCounters, Dropped};
+use super::throttle::Throttle;
+use super::verify::{EventVerifier, RoomFormat};
+use crate::peers::dependencies::Dependencies;
 use crate::refusal::Refusal;
+use crate::rooms::Rooms;
 use crate::store::federation::inbox::Arrived;
 
 /// An event for the inbox.
@@ -35,13 +37,31 @@ fn may_turn_out_good(why: &Dropped, peer: &ServerName) -> bool {
     matches!(why, Dropped::Verify(VerifyError::NoKnownSignature(signer)) if signer != peer)
 }
 
-impl Peers {
+/// The checks of what a log brings, before it is stored.
+#[derive(Debug)]
+pub(in crate::peers) struct Precheck {
+    rooms: Arc<Rooms>,
+    verifier: Arc<EventVerifier>,
+    drops: Arc<DropCounters>,
+    throttle: Arc<Throttle>,
+}
+
+impl Precheck {
+    pub(in crate::peers) fn new(dependencies: &Dependencies, throttle: Arc<Throttle>) -> Self {
+        Self {
+            rooms: Arc::clone(&dependencies.rooms),
+            verifier: Arc::clone(&dependencies.verifier),
+            drops: Arc::clone(&dependencies.drops),
+            throttle,
+        }
+    }
+
     /// Drops and counts the events of a peer's log that fail the checks that need no room, and answers the others in their
     /// order. Those of rooms that are not in memory are not looked at yet.
     ///
     /// # Errors
     /// Only when the server is ending.
-    pub(in crate::peers) async fn sorted(
+    pub(in crate::peers) async fn check(
         &self,
         peer: &ServerName,
         items: Vec<EventItem>,

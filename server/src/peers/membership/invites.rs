@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use maru_protocol::RoomVersion;
-use maru_protocol::destinations;
 use maru_protocol::event::countersign;
 use maru_protocol::ingest::Outcome;
 use maru_protocol::limits::LARGE_MAX_EVENT_BYTES;
@@ -11,19 +10,46 @@ use maru_protocol::visibility::Membership;
 use maru_protocol::wire::answer::{Refused, RefusedCode};
 use maru_protocol::wire::bounded::{Json, Text};
 use maru_protocol::wire::request::membership::{Invite, Invited};
-use ruma::{OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
+use ruma::{OwnedUserId, ServerName, UserId};
 use serde_json::{Map, Value, json};
 
 use super::remote_join::to_the_end;
-use crate::peers::Peers;
+use crate::identity::Identity;
+use crate::peers::dependencies::Dependencies;
+use crate::peers::identity::known_servers::KnownServers;
+use crate::peers::inbound::verify::EventVerifier;
 use crate::peers::inbound::verify::RoomFormat;
+use crate::peers::membership::local_rooms::LocalRooms;
 use crate::peers::request_handlers::refused;
+use crate::peers::rpc_client::RpcClient;
 use crate::refusal::Refusal;
+use crate::rooms::Rooms;
 use crate::rooms::ingest::{Incoming, Taken};
 use crate::rooms::{NewRoomRequest, Room};
-use crate::store::federation::inbox::InInbox;
 
-impl Peers {
+/// Both ends of an invitation between servers.
+#[derive(Debug)]
+pub struct Invites {
+    identity: Arc<Identity>,
+    rooms: Arc<Rooms>,
+    local: Arc<LocalRooms>,
+    rpc: Arc<RpcClient>,
+    servers: Arc<KnownServers>,
+    verifier: Arc<EventVerifier>,
+}
+
+impl Invites {
+    pub(in crate::peers) fn new(dependencies: &Dependencies) -> Self {
+        Self {
+            identity: Arc::clone(&dependencies.identity),
+            rooms: Arc::clone(&dependencies.rooms),
+            local: Arc::clone(&dependencies.local),
+            rpc: Arc::clone(&dependencies.rpc),
+            servers: Arc::clone(&dependencies.servers),
+            verifier: Arc::clone(&dependencies.verifier),
+        }
+    }
+
     /// Makes a room and invites those who are to be in it.
     ///
     /// # Errors
@@ -66,9 +92,9 @@ impl Peers {
             return self.rooms.memberships.invite(room, sender, target, reason).await;
         }
         let content = self.rooms.memberships.invite_content(reason, None);
-        let (peers, room) = (Arc::clone(self), Arc::clone(room));
+        let (invites, room) = (Arc::clone(self), Arc::clone(room));
         let (sender, target) = (sender.to_owned(), target.to_owned());
-        to_the_end(async move { peers.invite_with(&room, &sender, &target, content).await }).await
+        to_the_end(async move { invites.invite_with(&room, &sender, &target, content).await }).await
     }
 
     /// Invites somebody of another server. One that is not in the room agrees before the invitation enters the room; one
@@ -146,7 +172,7 @@ impl Peers {
     }
 
     /// A peer invites a user of this server.
-    pub(in crate::peers) async fn invited(
+    pub(in crate::peers) async fn receive(
         &self,
         peer: &ServerName,
         invite: Invite,
@@ -189,7 +215,13 @@ impl Peers {
         let signed = Arc::new(signed.map_err(|error| invalid(&error.to_string()))?);
         let json = Json::from(Arc::clone(&signed.json));
         // In a room that this server is in, the event comes by the log and is judged like any other.
-        if self.settled(&invite.room_id).await.map_err(refused)?.is_none() {
+        if self
+            .local
+            .settled(&invite.room_id)
+            .await
+            .map_err(refused)?
+            .is_none()
+        {
             let turn = self.rooms.ingest_locks.lock(&invite.room_id).await;
             self.rooms
                 .remote_memberships
@@ -198,83 +230,6 @@ impl Peers {
                 .map_err(refused)?;
         }
         Ok(Invited { event: json })
-    }
-
-    /// Events for a room that this server is not in: what becomes of invitations and knocks, and of those who were banned
-    /// after they had left. Whoever goes on in a room that it has left by this server's account is told so.
-    pub(in crate::peers) async fn outside_events(
-        &self,
-        room_id: &OwnedRoomId,
-        rows: Vec<InInbox>,
-    ) -> Result<(), Refusal> {
-        let nids = rows.iter().map(|row| row.nid).collect();
-        for row in rows {
-            let Some(stored) = self.store.rooms.room(room_id).await? else {
-                continue;
-            };
-            let Some(version) = RoomVersion::from_id(&stored.version) else {
-                continue;
-            };
-            let format = RoomFormat::without_create(room_id, version);
-            let Ok(event) = self.verifier.verify(&row.arrived.json, format) else {
-                continue;
-            };
-            if event.sender.server_name() != row.server_name {
-                continue;
-            }
-            if let Some(room) = self.replica(room_id).await?
-                && destinations::is_stray(&room.head().servers, &row.server_name, None)
-            {
-                self.note_stray(&row.server_name, &room);
-            }
-            let target = event
-                .state_key
-                .as_deref()
-                .and_then(|key| <&UserId>::try_from(key).ok());
-            let Some(target) = target.filter(|user_id| self.identity.is_local(user_id)) else {
-                continue;
-            };
-            let ends = &*event.event_type == "m.room.member"
-                && matches!(Membership::of(&event), Some(Membership::Leave | Membership::Ban));
-            if ends && self.is_believed(room_id, target, &row.server_name).await? {
-                let turn = self.rooms.ingest_locks.lock(room_id).await;
-                self.rooms
-                    .remote_memberships
-                    .store_membership(&turn, version, event, None)
-                    .await?;
-            }
-        }
-        self.drop_rows(nids).await
-    }
-
-    /// Whether a server is believed about the end of a user's invitation, knock or stay in a room that this server is not
-    /// in.
-    async fn is_believed(
-        &self,
-        room_id: &RoomId,
-        user_id: &UserId,
-        server_name: &ServerName,
-    ) -> Result<bool, Refusal> {
-        if let Some((stored, _)) = self
-            .rooms
-            .remote_memberships
-            .stored_membership(room_id, user_id)
-            .await?
-        {
-            let membership = &stored.membership;
-            let is_open = ["invite", "knock"].contains(&&*membership.membership);
-            if is_open
-                && self
-                    .shown_with(membership)
-                    .await?
-                    .iter()
-                    .any(|name| name == server_name)
-            {
-                return Ok(true);
-            }
-        }
-        let room = self.replica(room_id).await?;
-        Ok(room.is_some_and(|room| room.head().servers.contains_key(server_name)))
     }
 }
 

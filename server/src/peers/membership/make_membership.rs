@@ -13,10 +13,14 @@ use maru_protocol::wire::request::membership::{MakeMembership, Membership, Templ
 use ruma::{RoomId, ServerName, UserId};
 use serde_json::{Map, Value, json};
 
-use crate::peers::Peers;
+use crate::clock::Clock;
+use crate::peers::dependencies::Dependencies;
+use crate::peers::inbound::drop_counters::DropCounters;
 use crate::peers::inbound::drop_counters::Dropped;
 use crate::peers::inbound::verify::RoomFormat;
+use crate::peers::rpc_client::RpcClient;
 use crate::refusal::Refusal;
+use crate::rooms::Rooms;
 
 /// A membership that a user of this server wants.
 pub(in crate::peers) struct Wish<'a> {
@@ -45,9 +49,27 @@ impl Built {
     }
 }
 
-impl Peers {
+/// The builder of membership events for rooms that this server is not in.
+#[derive(Debug)]
+pub(in crate::peers) struct MembershipBuilder {
+    clock: Arc<Clock>,
+    rooms: Arc<Rooms>,
+    rpc: Arc<RpcClient>,
+    drops: Arc<DropCounters>,
+}
+
+impl MembershipBuilder {
+    pub(in crate::peers) fn new(dependencies: &Dependencies) -> Self {
+        Self {
+            clock: Arc::clone(&dependencies.clock),
+            rooms: Arc::clone(&dependencies.rooms),
+            rpc: Arc::clone(&dependencies.rpc),
+            drops: Arc::clone(&dependencies.drops),
+        }
+    }
+
     /// Asks for a template and builds our own event from the fields that hold.
-    pub(in crate::peers) async fn built_with(
+    pub(in crate::peers) async fn build(
         &self,
         server: &ServerName,
         wish: &Wish<'_>,

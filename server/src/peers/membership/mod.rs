@@ -1,6 +1,11 @@
-//! Users coming into rooms and leaving them through other servers.
+//! Memberships that other servers take part in.
+//!
+//! - [`remote_join`]: join, knock and leave through a server in the room. [`make_membership`]: the event for them.
+//! - [`invites`]: both ends of an invitation.
+//! - [`room_resolution`]: aliases, and servers to join through. [`local_rooms`]: rooms of which there is a replica here.
 
 pub(super) mod invites;
+pub(super) mod local_rooms;
 pub(super) mod make_membership;
 pub(super) mod remote_join;
 pub(super) mod room_resolution;

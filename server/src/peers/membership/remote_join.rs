@@ -13,11 +13,24 @@ use serde_json::{Map, json};
 
 use super::invites::stripped;
 use super::make_membership::{Built, Wish};
-use crate::peers::Peers;
+use crate::identity::Identity;
+use crate::peers::backfill::missing_events::GapFiller;
+use crate::peers::backfill::remote_state::StateFetcher;
+use crate::peers::backfill::scheduler::BackfillQueue;
+use crate::peers::dependencies::Dependencies;
+use crate::peers::inbound::drop_counters::DropCounters;
 use crate::peers::inbound::drop_counters::Dropped;
+use crate::peers::inbound::inbox_worker::InboxWorker;
+use crate::peers::inbound::verify::EventVerifier;
+use crate::peers::membership::local_rooms::LocalRooms;
+use crate::peers::membership::make_membership::MembershipBuilder;
+use crate::peers::membership::room_resolution::RoomResolver;
+use crate::peers::rpc_client::RpcClient;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
+use crate::rooms::Rooms;
 use crate::rooms::ingest::{Incoming, JoinImport, Taken};
+use crate::store::Store;
 
 /// What to tell of two failures: what a server says that knows the room is worth more than that another one cannot be
 /// reached.
@@ -37,7 +50,50 @@ pub(in crate::peers) async fn to_the_end<T: Send + 'static>(
     tokio::spawn(work).await.map_err(Refusal::internal)?
 }
 
-impl Peers {
+/// Joins, knocks and leaves of users of this server, local or through other servers.
+#[derive(Debug)]
+pub struct RemoteMembership {
+    identity: Arc<Identity>,
+    store: Arc<Store>,
+    rooms: Arc<Rooms>,
+    local: Arc<LocalRooms>,
+    resolver: Arc<RoomResolver>,
+    rpc: Arc<RpcClient>,
+    verifier: Arc<EventVerifier>,
+    drops: Arc<DropCounters>,
+    builder: Arc<MembershipBuilder>,
+    states: Arc<StateFetcher>,
+    gap_filler: Arc<GapFiller>,
+    worker: Arc<InboxWorker>,
+    queue: Arc<BackfillQueue>,
+}
+
+impl RemoteMembership {
+    pub(in crate::peers) fn new(
+        dependencies: &Dependencies,
+        builder: Arc<MembershipBuilder>,
+        states: Arc<StateFetcher>,
+        gap_filler: Arc<GapFiller>,
+        worker: Arc<InboxWorker>,
+        queue: Arc<BackfillQueue>,
+    ) -> Self {
+        Self {
+            identity: Arc::clone(&dependencies.identity),
+            store: Arc::clone(&dependencies.store),
+            rooms: Arc::clone(&dependencies.rooms),
+            local: Arc::clone(&dependencies.local),
+            resolver: Arc::clone(&dependencies.resolver),
+            rpc: Arc::clone(&dependencies.rpc),
+            verifier: Arc::clone(&dependencies.verifier),
+            drops: Arc::clone(&dependencies.drops),
+            builder,
+            states,
+            gap_filler,
+            worker,
+            queue,
+        }
+    }
+
     /// Joins a user of this server to a room, here if this server is in it and may let the user in, else through another.
     ///
     /// # Errors
@@ -49,9 +105,9 @@ impl Peers {
         via: Vec<OwnedServerName>,
         reason: Option<String>,
     ) -> Result<OwnedRoomId, Refusal> {
-        let (room_id, via) = self.locate(name, via).await?;
-        let (peers, user_id) = (Arc::clone(self), user_id.to_owned());
-        to_the_end(async move { peers.join_room(room_id, &user_id, via, reason).await }).await
+        let (room_id, via) = self.resolver.locate(name, via).await?;
+        let (membership, user_id) = (Arc::clone(self), user_id.to_owned());
+        to_the_end(async move { membership.join_room(room_id, &user_id, via, reason).await }).await
     }
 
     async fn join_room(
@@ -64,12 +120,12 @@ impl Peers {
         if self.join_here(&room_id, user_id, &reason).await? {
             return Ok(room_id);
         }
-        let _turn = self.turns.take(&room_id).await;
+        let _lock = self.local.lock_join(&room_id).await;
         // Somebody else of this server may have come in meanwhile.
         if self.join_here(&room_id, user_id, &reason).await? {
             return Ok(room_id);
         }
-        let servers = self.who_knows(&room_id, user_id, via).await?;
+        let servers = self.resolver.candidates_for(&room_id, user_id, via).await?;
         let wish = Wish {
             room_id: &room_id,
             user_id,
@@ -84,7 +140,7 @@ impl Peers {
         for server in &servers {
             match self.join_through(server, &wish).await {
                 Ok(()) => {
-                    if let Some(room) = self.present(&room_id).await? {
+                    if let Some(room) = self.local.present(&room_id).await? {
                         self.rooms.settings_carry_over.carry_over(&room, user_id).await;
                     }
                     return Ok(room_id);
@@ -103,7 +159,7 @@ impl Peers {
         user_id: &UserId,
         reason: &Option<String>,
     ) -> Result<bool, Refusal> {
-        let Some(room) = self.present(room_id).await? else {
+        let Some(room) = self.local.present(room_id).await? else {
             return Ok(false);
         };
         match self.rooms.memberships.join(&room, user_id, reason.clone()).await {
@@ -124,21 +180,28 @@ impl Peers {
         via: Vec<OwnedServerName>,
         reason: Option<String>,
     ) -> Result<OwnedRoomId, Refusal> {
-        let (room_id, via) = self.locate(name, via).await?;
-        if let Some(room) = self.settled(&room_id).await? {
+        let (room_id, via) = self.resolver.locate(name, via).await?;
+        if let Some(room) = self.local.settled(&room_id).await? {
             self.rooms.memberships.knock(&room, user_id, reason).await?;
             return Ok(room_id);
         }
-        let (peers, user_id) = (Arc::clone(self), user_id.to_owned());
+        let (membership, user_id) = (Arc::clone(self), user_id.to_owned());
         to_the_end(async move {
-            let servers = peers.who_knows(&room_id, &user_id, via).await?;
+            let servers = membership
+                .resolver
+                .candidates_for(&room_id, &user_id, via)
+                .await?;
             let wish = Wish {
                 room_id: &room_id,
                 user_id: &user_id,
                 membership: Membership::Knock,
-                content: peers.rooms.memberships.knock_content(&user_id, reason).await?,
+                content: membership
+                    .rooms
+                    .memberships
+                    .knock_content(&user_id, reason)
+                    .await?,
             };
-            peers.step_through_any(&servers, &wish).await?;
+            membership.step_through_any(&servers, &wish).await?;
             Ok(room_id)
         })
         .await
@@ -155,12 +218,12 @@ impl Peers {
         user_id: &UserId,
         reason: Option<String>,
     ) -> Result<(), Refusal> {
-        if let Some(room) = self.settled(room_id).await? {
+        if let Some(room) = self.local.settled(room_id).await? {
             return self.rooms.memberships.leave(&room, user_id, reason).await;
         }
-        let peers = Arc::clone(self);
+        let membership = Arc::clone(self);
         let (room_id, user_id) = (room_id.to_owned(), user_id.to_owned());
-        to_the_end(async move { peers.leave_outside(&room_id, &user_id, reason).await }).await
+        to_the_end(async move { membership.leave_outside(&room_id, &user_id, reason).await }).await
     }
 
     async fn leave_outside(
@@ -182,7 +245,7 @@ impl Peers {
             "ban" => return Err(Refusal::forbidden("you are banned from that room")),
             _ => return Ok(()),
         }
-        let servers = self.who_knows(room_id, user_id, Vec::new()).await?;
+        let servers = self.resolver.candidates_for(room_id, user_id, Vec::new()).await?;
         let mut content = Map::new();
         content.insert("membership".into(), json!("leave"));
         content.extend(reason.map(|reason| ("reason".to_owned(), json!(reason))));
@@ -205,7 +268,7 @@ impl Peers {
     }
 
     async fn join_through(self: &Arc<Self>, server: &ServerName, wish: &Wish<'_>) -> Result<(), Refusal> {
-        let built = self.built_with(server, wish).await?;
+        let built = self.builder.build(server, wish).await?;
         let call = SendMembership {
             room_id: wish.room_id.to_owned(),
             event: built.event.json.clone().into(),
@@ -217,7 +280,7 @@ impl Peers {
             .numbers
             .of_version(&format.room_id.to_owned(), built.version)
             .await?;
-        let done = self.read_state(answer, format, number).await?;
+        let done = self.states.read_state(answer, format, number).await?;
         let join = self.accepted(server, &built, &done.event)?;
         if self.goes_on(server, &join).await? {
             return Ok(());
@@ -237,9 +300,9 @@ impl Peers {
             }
         })?;
         self.rpc.wake_room(&room);
-        self.replicas.add(&room.room_id);
+        self.queue.add(&room.room_id);
         let told = |work: &mut Work| work.told(server.to_owned(), done.extremities);
-        self.work_on(room.room_id.clone(), told);
+        self.worker.work_on(room.room_id.clone(), told);
         Ok(())
     }
 
@@ -262,7 +325,7 @@ impl Peers {
 
     /// Lets a room that is here go on to a join, after its history up to it. False where it is to begin with the told state.
     async fn goes_on(self: &Arc<Self>, server: &ServerName, join: &Arc<Event>) -> Result<bool, Refusal> {
-        let room = self.replica(&join.room_id).await?;
+        let room = self.local.replica(&join.room_id).await?;
         let standing = |room: &Room| Standing::of(self.identity.name(), Some(&room.head().servers));
         let before = room.as_ref().map_or(Standing::Unknown, |room| standing(room));
         let (Some(room), Step::GoOn) = (room, Step::first(before)) else {
@@ -309,7 +372,7 @@ impl Peers {
             }
             Some(Taken::Lacks { .. }) => {
                 let id = incoming.event.id.clone();
-                self.fill_gap(room, server, incoming).await?;
+                self.gap_filler.fill_before(room, server, incoming).await?;
                 if self
                     .store
                     .rooms
@@ -339,7 +402,7 @@ impl Peers {
 
     /// Sends a leave or knock of a room that this server is not in, and remembers it once it is accepted.
     async fn step_through(&self, server: &ServerName, wish: &Wish<'_>) -> Result<(), Refusal> {
-        let built = self.built_with(server, wish).await?;
+        let built = self.builder.build(server, wish).await?;
         let call = SendMembership {
             room_id: wish.room_id.to_owned(),
             event: built.event.json.clone().into(),

@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use maru_protocol::join_decision::heeds;
 use maru_protocol::wire::request::directory::Alias;
-use ruma::{
-    OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, RoomOrAliasId, ServerName, UserId,
-};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, RoomOrAliasId, UserId};
 use serde::Deserialize;
 
-use crate::peers::Peers;
+use crate::identity::Identity;
+use crate::peers::rpc_client::RpcClient;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
+use crate::rooms::Rooms;
 use crate::store::rooms::Membership;
 
 /// Most servers that are asked for one room, one after the other.
@@ -20,52 +19,17 @@ const MOST_SERVERS: usize = 8;
 /// Most servers that are named with an alias.
 const MOST_NAMED: usize = 50;
 
-impl Peers {
-    /// The room with this id if it is here, whether this server has a user in it or has left it.
-    pub(in crate::peers) async fn replica(&self, room_id: &RoomId) -> Result<Option<Arc<Room>>, Refusal> {
-        match self.rooms.repository.room(room_id).await {
-            Ok(room) => Ok(Some(room)),
-            Err(Refusal::NotFound(_)) => Ok(None),
-            Err(refusal) => Err(refusal),
-        }
-    }
+/// The resolver of room names, with candidates for a join.
+#[derive(Debug)]
+pub struct RoomResolver {
+    identity: Arc<Identity>,
+    rooms: Arc<Rooms>,
+    rpc: Arc<RpcClient>,
+}
 
-    /// The room with this id if this server has a user in it.
-    pub(in crate::peers) async fn present(&self, room_id: &RoomId) -> Result<Option<Arc<Room>>, Refusal> {
-        let room = self.replica(room_id).await?;
-        Ok(room.filter(|room| room.head().servers.contains_key(&self.identity.server_name)))
-    }
-
-    /// Like [`Peers::present`], once nobody of this server is on the way into the room.
-    pub(in crate::peers) async fn settled(&self, room_id: &RoomId) -> Result<Option<Arc<Room>>, Refusal> {
-        if let Some(room) = self.present(room_id).await? {
-            return Ok(Some(room));
-        }
-        let _turn = self.turns.take(room_id).await;
-        self.present(room_id).await
-    }
-
-    /// A room of which a peer tells where it ends, once nobody of this server is on the way into it; none where that does not
-    /// concern this server.
-    pub(in crate::peers) async fn heeded(
-        &self,
-        room_id: &RoomId,
-        peer: &ServerName,
-    ) -> Result<Option<Arc<Room>>, Refusal> {
-        if let Some(room) = self.settled(room_id).await? {
-            return Ok(Some(room));
-        }
-        let Some(room) = self.replica(room_id).await? else {
-            return Ok(None);
-        };
-        let was_in = self
-            .store
-            .federation
-            .interest_ended(room.nid, peer)
-            .await?
-            .is_some();
-        let is_heeded = heeds(self.identity.name(), Some(&room.head().servers), peer, was_in);
-        Ok(is_heeded.then_some(room))
+impl RoomResolver {
+    pub(in crate::peers) fn new(identity: Arc<Identity>, rooms: Arc<Rooms>, rpc: Arc<RpcClient>) -> Self {
+        Self { identity, rooms, rpc }
     }
 
     /// The id of a room and the servers that may help into it.
@@ -124,7 +88,7 @@ impl Peers {
 
     /// Servers to ask: whoever invited the user, those given, those of the users that an invitation or a knock shows, the
     /// one that a room id names, and those that are or were in the room.
-    pub(in crate::peers) async fn who_knows(
+    pub(in crate::peers) async fn candidates_for(
         &self,
         room_id: &RoomId,
         user_id: &UserId,

@@ -10,11 +10,11 @@ use maru_protocol::wire::request::devices::{
 use ruma::{OwnedUserId, ServerName};
 
 use crate::keys::UserKeys;
-use crate::peers::Peers;
+use crate::peers::request_handlers::RequestHandlers;
 use crate::refusal::Refusal;
 use crate::store::encryption::one_time_keys::Claim;
 
-impl Peers {
+impl RequestHandlers {
     /// The devices and public keys of users. Those who share no room with the peer are left out, as if they did not exist.
     pub(super) async fn give_devices(
         &self,

@@ -8,10 +8,10 @@ use ruma::ServerName;
 use ruma::directory::PublicRoomsChunk;
 
 use super::refused;
-use crate::peers::Peers;
 use crate::peers::directory::space_hierarchy::written;
+use crate::peers::request_handlers::RequestHandlers;
 use crate::refusal::Refusal;
-use crate::rooms::{DirectoryQuery, PageToken};
+use crate::rooms::{DirectoryQuery, PageToken, Room};
 
 /// Most bytes of JSON in one answer, so that it fits a frame.
 const MOST_BYTES: usize = 4 << 20;
@@ -19,13 +19,13 @@ const MOST_BYTES: usize = 4 << 20;
 /// Most rooms of one page of the directory.
 const LONGEST_PAGE: usize = 100;
 
-impl Peers {
+impl RequestHandlers {
     /// The room behind an alias of this server.
     pub(super) async fn give_alias(&self, call: Alias) -> Result<AliasTarget, Refusal> {
         if call.alias.server_name() != self.identity.name() {
             return Err(Refusal::not_found("the alias belongs to another server"));
         }
-        let (room_id, servers) = self.resolve_alias(&call.alias).await?;
+        let (room_id, servers) = self.resolver.resolve_alias(&call.alias).await?;
         Ok(AliasTarget { room_id, servers })
     }
 
@@ -66,7 +66,7 @@ impl Peers {
     /// A space and those of its children that this server knows.
     pub(super) async fn give_hierarchy(&self, peer: &ServerName, call: Hierarchy) -> Result<Space, Refused> {
         let unknown = || Refused::new(RefusedCode::NotFound, "there is no such room for your server");
-        let room = self.present(&call.room_id).await.map_err(refused)?;
+        let room = self.local.present(&call.room_id).await.map_err(refused)?;
         let room = room.ok_or_else(unknown)?;
         if !self.is_shown_to(&room, peer).await.map_err(refused)? {
             return Err(unknown());
@@ -79,7 +79,7 @@ impl Peers {
     async fn space_for(
         &self,
         peer: &ServerName,
-        room: &crate::rooms::Room,
+        room: &Room,
         suggested_only: bool,
     ) -> Result<Space, Refusal> {
         let unwritable = || Refusal::internal("a room that cannot be written");
@@ -93,7 +93,7 @@ impl Peers {
         let (mut children, mut inaccessible) = (Vec::new(), Vec::new());
         let mut bytes = text.len();
         for child in top.children.iter().take(MAX_ROOMS) {
-            let Some(room) = self.present(&child.room_id).await? else {
+            let Some(room) = self.local.present(&child.room_id).await? else {
                 continue;
             };
             if !self.is_shown_to(&room, peer).await? {
@@ -114,5 +114,11 @@ impl Peers {
             children,
             inaccessible,
         })
+    }
+
+    /// Whether a peer is told of a room as part of a tree.
+    async fn is_shown_to(&self, room: &Room, peer: &ServerName) -> Result<bool, Refusal> {
+        Ok(self.rooms.repository.admits(room, peer).await?
+            && self.rooms.previews.may_preview_from(room, peer).await?)
     }
 }

@@ -13,7 +13,7 @@ use maru_protocol::wire::request::history::{self, Backfill, Events, MissingEvent
 use ruma::{OwnedEventId, ServerName};
 
 use super::{Asked, refused};
-use crate::peers::Peers;
+use crate::peers::request_handlers::RequestHandlers;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::store::rooms::events::{Direction, StoredEvent};
@@ -27,7 +27,7 @@ const READ_TOGETHER: usize = 20;
 /// Events near a time that are looked at for one that the peer may see.
 const MOST_NEAR: usize = 100;
 
-impl Peers {
+impl RequestHandlers {
     /// The events before some others, those included.
     pub(super) async fn give_backfill(
         &self,

@@ -19,8 +19,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::refused;
-use crate::peers::Peers;
 use crate::peers::inbound::verify::RoomFormat;
+use crate::peers::request_handlers::RequestHandlers;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::ingest::{Incoming, Taken};
@@ -48,7 +48,7 @@ fn voucher(event: &Event) -> Option<OwnedUserId> {
     Some(vouched.join_authorised_via_users_server)
 }
 
-impl Peers {
+impl RequestHandlers {
     /// What a user of a peer needs to build a membership event.
     pub(super) async fn make_membership(
         &self,
@@ -248,6 +248,7 @@ impl Peers {
     async fn open_room(&self, peer: &ServerName, room_id: &RoomId) -> Result<Arc<Room>, Refused> {
         let unknown = || Refused::new(RefusedCode::NotFound, "this server is not in that room");
         let room = self
+            .local
             .present(room_id)
             .await
             .map_err(refused)?

@@ -1,6 +1,6 @@
 //! What other servers ask.
 //!
-//! Every answer first asks whether the peer may have it: [`Peers::room_for`] for what belongs to a room.
+//! Every answer first asks whether the peer may have it: [`RequestHandlers::room_for`] for what belongs to a room.
 
 mod devices;
 mod directory;
@@ -10,7 +10,8 @@ mod membership;
 mod profile;
 mod state;
 
-pub(super) use state::{Change, STATES_IN_ALL, STATES_OF_ONE};
+pub(super) use state::{Change, state_around};
+use state::{STATES_IN_ALL, STATES_OF_ONE};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,10 +28,24 @@ use maru_protocol::wire::request::records::Records;
 use maru_protocol::wire::request::{Nothing, Request, membership as memberships};
 use ruma::{OwnedServerName, RoomId, ServerName};
 
-use super::Peers;
+use super::MOST_WAITING;
+use crate::accounts::Accounts;
+use crate::fair_semaphore::FairSemaphore;
+use crate::identity::Identity;
+use crate::keys::Keys;
+use crate::media::Media;
+use crate::peers::dependencies::Dependencies;
+use crate::peers::identity::known_servers::KnownServers;
+use crate::peers::inbound::verify::EventVerifier;
+use crate::peers::membership::invites::Invites;
+use crate::peers::membership::local_rooms::LocalRooms;
+use crate::peers::membership::room_resolution::RoomResolver;
+use crate::peers::rpc_client::RpcClient;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
+use crate::rooms::Rooms;
 use crate::rooms::server_visibility::Audience;
+use crate::store::Store;
 
 /// Bytes of events in one part of an answer.
 const PART_BYTES: usize = 1 << 20;
@@ -55,8 +70,50 @@ pub(super) fn refused(refusal: Refusal) -> Refused {
     Refused::new(code, &refusal.to_string())
 }
 
-impl Peers {
-    pub(super) async fn answer_request(
+/// The server side of federation: answers what other servers request.
+#[derive(Debug)]
+pub(in crate::peers) struct RequestHandlers {
+    identity: Arc<Identity>,
+    store: Arc<Store>,
+    rooms: Arc<Rooms>,
+    servers: Arc<KnownServers>,
+    rpc: Arc<RpcClient>,
+    verifier: Arc<EventVerifier>,
+    local: Arc<LocalRooms>,
+    resolver: Arc<RoomResolver>,
+    keys: Arc<Keys>,
+    accounts: Arc<Accounts>,
+    media: Arc<Media>,
+    invites: Arc<Invites>,
+    state_permits: FairSemaphore<OwnedServerName>,
+}
+
+impl RequestHandlers {
+    pub(in crate::peers) fn new(
+        dependencies: &Dependencies,
+        keys: Arc<Keys>,
+        accounts: Arc<Accounts>,
+        media: Arc<Media>,
+        invites: Arc<Invites>,
+    ) -> Self {
+        Self {
+            identity: Arc::clone(&dependencies.identity),
+            store: Arc::clone(&dependencies.store),
+            rooms: Arc::clone(&dependencies.rooms),
+            servers: Arc::clone(&dependencies.servers),
+            rpc: Arc::clone(&dependencies.rpc),
+            verifier: Arc::clone(&dependencies.verifier),
+            local: Arc::clone(&dependencies.local),
+            resolver: Arc::clone(&dependencies.resolver),
+            keys,
+            accounts,
+            media,
+            invites,
+            state_permits: FairSemaphore::new(STATES_IN_ALL, STATES_OF_ONE, MOST_WAITING),
+        }
+    }
+
+    pub(super) async fn answer(
         self: &Arc<Self>,
         peer: &ServerName,
         request: Request,
@@ -71,7 +128,9 @@ impl Peers {
                 let done = self.send_membership(peer, call, &parts).await?;
                 Finished::done::<memberships::SendMembership>(done)
             }
-            Request::Invite(call) => Finished::done::<memberships::Invite>(self.invited(peer, call).await?),
+            Request::Invite(call) => {
+                Finished::done::<memberships::Invite>(self.invites.receive(peer, call).await?)
+            }
             Request::Backfill(call) => self.give_backfill(peer, call, &parts).await,
             Request::MissingEvents(call) => self.give_missing_events(peer, call, &parts).await,
             Request::Events(call) => self.give_events(peer, call, &parts).await,

@@ -3,10 +3,10 @@
 use maru_protocol::wire::request::directory::{Profile, UserProfile};
 use serde_json::Value;
 
-use crate::peers::Peers;
+use crate::peers::request_handlers::RequestHandlers;
 use crate::refusal::Refusal;
 
-impl Peers {
+impl RequestHandlers {
     /// A user's profile, as anybody may read it.
     pub(super) async fn give_profile(&self, call: Profile) -> Result<UserProfile, Refusal> {
         if !self.identity.is_local(&call.user_id) {

@@ -17,8 +17,9 @@ use tokio::time::timeout;
 
 use super::{Asked, PART_BYTES, refused};
 use crate::fair_semaphore::Permit;
-use crate::peers::Peers;
+use crate::peers::request_handlers::RequestHandlers;
 use crate::refusal::Refusal;
+use crate::store::Store;
 use crate::store::rooms::event_sizes::Size;
 use crate::store::rooms::events::StoredEvent;
 
@@ -37,7 +38,7 @@ const MOST_SERVERS: usize = maru_protocol::wire::limits::MAX_RECORDS;
 /// A slot of a state, and what is in it instead.
 pub(in crate::peers) type Change = (SlotHash, Option<EventNid>);
 
-impl Peers {
+impl RequestHandlers {
     /// The state before an event that the peer may see.
     pub(super) async fn give_state(
         &self,
@@ -71,7 +72,7 @@ impl Peers {
 
     /// Waits until a state may be told to a peer.
     async fn state_permit(&self, peer: &ServerName) -> Result<Permit<OwnedServerName>, Refused> {
-        let permit = self.states.acquire(peer.to_owned()).await;
+        let permit = self.state_permits.acquire(peer.to_owned()).await;
         permit.map_err(|_| Refused::new(RefusedCode::LimitExceeded, "too many states at the same time"))
     }
 
@@ -193,22 +194,9 @@ impl Peers {
 
     /// The state before an event, as far as it is known.
     pub(super) async fn state_before(&self, at: &StoredEvent) -> Result<Option<State>, Refusal> {
-        let around = self.state_around(at).await?;
+        let around = state_around(&self.store, at).await?;
         // It only serves to be looked at: the number is that of no state.
         Ok(around.map(|(after, back)| after.with(StateNid(0), back)))
-    }
-
-    /// The state after an event, and what to change in it for the one before: where it is state, what it replaced is back
-    /// in its slot.
-    pub(in crate::peers) async fn state_around(
-        &self,
-        at: &StoredEvent,
-    ) -> Result<Option<(State, Option<Change>)>, Refusal> {
-        let Some(nid) = at.state else { return Ok(None) };
-        let after = self.store.rooms.state(nid).await?;
-        let slot = StateSlot::of(&at.event).map(|slot| slot.hash());
-        let filled = slot.filter(|slot| after.get(slot) == Some(at.nid));
-        Ok(Some((after, filled.map(|slot| (slot, at.replaces)))))
     }
 
     /// Events and everything that allows them, in the order of their numbers. None where that is more than may be told. A
@@ -243,6 +231,19 @@ impl Peers {
         let sizes = found.into_iter().map(|(nid, bytes)| Size { nid, bytes });
         Ok(Some(sizes.collect()))
     }
+}
+
+/// The state after an event, and what to change in it for the one before: where it is state, what it replaced is back
+/// in its slot.
+pub(in crate::peers) async fn state_around(
+    store: &Store,
+    at: &StoredEvent,
+) -> Result<Option<(State, Option<Change>)>, Refusal> {
+    let Some(nid) = at.state else { return Ok(None) };
+    let after = store.rooms.state(nid).await?;
+    let slot = StateSlot::of(&at.event).map(|slot| slot.hash());
+    let filled = slot.filter(|slot| after.get(slot) == Some(at.nid));
+    Ok(Some((after, filled.map(|slot| (slot, at.replaces)))))
 }
 
 /// Tells a state, or gives up when that takes too long.

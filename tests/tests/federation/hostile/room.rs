@@ -256,7 +256,7 @@ impl Stage {
         self.server
             .parts()
             .peers
-            .servers()
+            .servers
             .addresses()
             .add(liar.name.clone(), vec![liar.address]);
         liar
