@@ -1,22 +1,19 @@
-//! Peers: the homeserver's side of federation (`spec/federation.md`). Wire messages stop here: inside are the words of
-//! the domain, outside is `maru_federation`.
+//! Federation: the homeserver's side of it (`spec/federation.md`). Wire messages stop here: inside are the words of the
+//! domain, outside is `maru_federation`. [`Peers`] builds the parts and hands them to each other.
 //!
-//! - [`identity::keyring`]: who is who: server records and signing keys. [`identity::own_record`]: this server's own.
-//! - [`identity::key_verification`]: which key belongs to a name. [`identity::well_known`]: what a domain's web server says.
-//! - [`identity::address_book`]: where peers are. [`identity::address_lookup`]: finding those that nobody named. [`identity::admin_view`]: what an admin sees and does.
-//! - [`pool_adapter`]: what the pool of connections asks for.
-//! - [`outgoing`]: what a peer is sent. [`inbound::pdu_precheck`]: what comes and is worth storing. [`inbound::inbox`]: what came, room by room;
-//!   [`inbound::inbox_quota`]: how much of whom at most. [`inbound::departed_servers`]: who has left and does not know it.
-//! - [`inbound::verify`]: the checks that need no room. [`inbound::drop_counters`]: what fails them. [`backfill::missing_events`]: filling a gap. [`backfill::gap_scheduler`]: which
-//!   ones of a room, beside its inbox.
-//! - [`inbound::throttle`]: whose log is read slowly, because much of it is dropped.
-//! - [`backfill::federated_history`]: what clients read of a room's history, with what is fetched for it from the [`backfill::history`], which
-//!   [`backfill::scheduler`] fetches in the background too. [`backfill::pages`]: what of it is on its way. [`backfill::unresponsive`]: who is asked last
-//!   for events. [`directory::space_hierarchy`] and [`directory::public_rooms`]: rooms that are elsewhere.
-//! - [`request_handlers`]: what other servers ask. [`rpc_client`]: what this one asks. [`backfill::remote_state`]: the largest answer.
-//! - [`membership::remote_join`]: joining, leaving and knocking through another server, with an event of our own from a [`membership::make_membership`].
-//!   [`membership::invites`]: both ends of an invitation. [`membership::room_resolution`]: what a name means, and whom to ask.
-//! - [`edus::to_device`], [`edus::device_lists`], [`edus::receipts`], [`directory::profiles`], [`edus::typing_and_presence`]: what crosses servers beside events.
+//! | looking for | folder or file |
+//! |---|---|
+//! | keys, addresses, access list, well-known of other servers | `identity/` |
+//! | PDUs and EDUs from receipt to ingest: inbox, checks, quotas, throttle | `inbound/` |
+//! | missing events, states and history from other servers | `backfill/` |
+//! | join, knock, leave, invite, aliases across servers | `membership/` |
+//! | to-device messages, device lists, receipts, typing, presence | `edus/` |
+//! | profiles, public rooms, spaces, media of other servers | `directory/` |
+//! | answers to other servers' requests | `request_handlers/` |
+//! | requests to other servers | [`rpc_client`] |
+//! | the log that other servers read from this one | [`outgoing`] |
+//! | calls of the connection pool | [`pool_adapter`] |
+//! | list, add, remove, ping peers; metrics | [`admin`] |
 
 mod admin;
 mod backfill;
@@ -105,7 +102,7 @@ const MESSAGES_KEPT_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 /// one that comes back and cannot dial itself is found after as long as it was away; most come by themselves.
 const LONGEST_RETRY: Duration = Duration::from_secs(60 * 60);
 
-/// Gaps, states or pages for the sake of one server that wait for their turn.
+/// Gaps, states or pages of one server that may wait for a permit.
 const MOST_WAITING: usize = 1_000;
 
 /// What federation needs to know of this server.
@@ -117,7 +114,7 @@ pub struct PeerSettings {
     pub allow: Vec<OwnedServerName>,
     /// Servers that may not.
     pub deny: Vec<OwnedServerName>,
-    /// Events of one room past which a peer that was away is told to fetch them.
+    /// Events of one room past which a peer that was away has to fetch them.
     pub backlog_events: usize,
     /// Most events of one peer in the inbox; beyond that it waits.
     pub inbox_events: u64,

@@ -1,4 +1,4 @@
-//! What a peer is sent: this server's own events, read from the log within the peer's intervals, and in between, by
+//! The log as it is sent to a peer: this server's own events, read from the log within the peer's intervals, and in between, by
 //! position, what else the log holds for the peer. One cursor counts for all of it.
 
 use std::collections::HashSet;

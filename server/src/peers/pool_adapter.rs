@@ -188,7 +188,7 @@ impl Homeserver for PoolAdapter {
     }
 
     fn heard_datagram(&self, peer: &ServerName, datagram: Datagram) {
-        self.ephemeral.heard_datagram(peer, datagram);
+        self.ephemeral.receive_datagram(peer, datagram);
     }
 
     fn connected(&self, peer: &ServerName, connected: bool) {

@@ -61,8 +61,8 @@ impl EventFetcher {
         }
     }
 
-    /// Whom to ask about a room: whoever told of the gap, if somebody did, then those that are connected; last those that
-    /// did not help lately.
+    /// Servers in a room, in the order in which they are asked: `first`, then those that are connected, last those that did
+    /// not answer lately.
     pub(in crate::peers) fn candidates_in(
         &self,
         room: &Room,
@@ -232,7 +232,7 @@ impl EventFetcher {
         Ok(events)
     }
 
-    /// Keeps events that hang nowhere, of the room with a number. Its inbox may bring the same ones, but not meanwhile: an
+    /// Stores outliers (events without a place in the graph) of the room with a number. Its inbox may bring the same ones, but not meanwhile: an
     /// event is stored once.
     ///
     /// # Errors
@@ -243,10 +243,10 @@ impl EventFetcher {
         room: i64,
         events: Vec<Arc<Event>>,
     ) -> Result<(), Refusal> {
-        let turn = self.rooms.ingest_locks.lock(format.room_id).await;
+        let lock = self.rooms.ingest_locks.lock(format.room_id).await;
         self.rooms
             .outliers
-            .store_all(&turn, room, format.version, events)
+            .store_all(&lock, room, format.version, events)
             .await
     }
 }

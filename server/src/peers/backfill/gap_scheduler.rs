@@ -1,5 +1,5 @@
-//! Which gaps of a room are filled beside its inbox: one of each server that tells of them, and a few at a time, so that
-//! whoever makes up gaps or answers slowly holds up neither what needs no filling nor the gaps of others.
+//! The queue of a room's gaps: one of each server is filled at a time, and few in all, so that a server that makes up gaps or
+//! answers slowly delays neither events without gaps nor the gaps of others.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -10,7 +10,7 @@ use crate::rooms::ingest::Incoming;
 /// Gaps of all rooms that are filled at the same time.
 pub(in crate::peers) const IN_ALL: usize = 12;
 
-/// Those of them that one server has told of: each may hold 16 MiB of events that nobody else has asked for.
+/// Those of them that one server has announced: each may hold 16 MiB of events that nobody else has asked for.
 pub(in crate::peers) const OF_ONE: usize = 3;
 
 /// Gaps of one room that are filled at the same time: what two of them lack may be the same.
@@ -19,7 +19,7 @@ const AT_ONCE: usize = 3;
 /// Events of one server in a room for which a gap is filled or is next; its others wait untried.
 const MOST_LACKING: usize = 4;
 
-/// Servers in a room whose gaps wait; those of others are told again.
+/// Servers in a room whose gaps wait; those of others are announced again.
 const MOST_SERVERS: usize = 512;
 
 /// What a gap is before.
@@ -31,9 +31,9 @@ pub(in crate::peers) enum Before {
     End(Vec<OwnedEventId>),
 }
 
-/// What a server tells of that has to be fetched.
+/// Gaps that a server has announced: before its events, and up to its forward extremities.
 #[derive(Debug, Default)]
-struct Told {
+struct Claims {
     lacking: VecDeque<(Incoming, i64)>,
     end: Option<Vec<OwnedEventId>>,
 }
@@ -41,9 +41,9 @@ struct Told {
 /// The gaps of one room.
 #[derive(Debug, Default)]
 pub(in crate::peers) struct GapQueue {
-    waiting: BTreeMap<OwnedServerName, Told>,
-    /// The servers of those, the one whose turn is next first.
-    turns: VecDeque<OwnedServerName>,
+    waiting: BTreeMap<OwnedServerName, Claims>,
+    /// The servers of those, next one first.
+    order: VecDeque<OwnedServerName>,
     running: BTreeSet<OwnedServerName>,
 }
 
@@ -55,28 +55,28 @@ impl GapQueue {
 
     /// An event of a server lacks something. Answers whether it is taken up.
     pub(in crate::peers) fn lacks(&mut self, peer: &ServerName, incoming: Incoming, row: i64) -> bool {
-        self.of(peer).is_some_and(|told| {
-            let has_room = told.lacking.len() < MOST_LACKING;
+        self.of(peer).is_some_and(|claims| {
+            let has_room = claims.lacking.len() < MOST_LACKING;
             if has_room {
-                told.lacking.push_back((incoming, row));
+                claims.lacking.push_back((incoming, row));
             }
             has_room
         })
     }
 
-    /// A server tells where its replica ends.
-    pub(in crate::peers) fn told(&mut self, peer: &ServerName, extremities: Vec<OwnedEventId>) {
-        if let Some(told) = self.of(peer) {
-            told.end = Some(extremities);
+    /// A server has announced its forward extremities.
+    pub(in crate::peers) fn announced(&mut self, peer: &ServerName, extremities: Vec<OwnedEventId>) {
+        if let Some(claims) = self.of(peer) {
+            claims.end = Some(extremities);
         }
     }
 
-    fn of(&mut self, peer: &ServerName) -> Option<&mut Told> {
+    fn of(&mut self, peer: &ServerName) -> Option<&mut Claims> {
         if !self.waiting.contains_key(peer) {
             if self.waiting.len() >= MOST_SERVERS {
                 return None;
             }
-            self.turns.push_back(peer.to_owned());
+            self.order.push_back(peer.to_owned());
         }
         Some(self.waiting.entry(peer.to_owned()).or_default())
     }
@@ -86,18 +86,18 @@ impl GapQueue {
         if self.running.len() >= AT_ONCE {
             return None;
         }
-        let at = self.turns.iter().position(|name| !self.running.contains(name))?;
-        let peer = self.turns.remove(at)?;
-        let told = self.waiting.get_mut(&peer)?;
-        let event = told
+        let at = self.order.iter().position(|name| !self.running.contains(name))?;
+        let peer = self.order.remove(at)?;
+        let claims = self.waiting.get_mut(&peer)?;
+        let event = claims
             .lacking
             .pop_front()
             .map(|(event, row)| Before::Event(event, row));
-        let next = event.or_else(|| told.end.take().map(Before::End))?;
-        if told.lacking.is_empty() && told.end.is_none() {
+        let next = event.or_else(|| claims.end.take().map(Before::End))?;
+        if claims.lacking.is_empty() && claims.end.is_none() {
             self.waiting.remove(&peer);
         } else {
-            self.turns.push_back(peer.clone());
+            self.order.push_back(peer.clone());
         }
         self.running.insert(peer.clone());
         Some((peer, next))
@@ -115,8 +115,8 @@ mod tests {
 
     use crate::peers::backfill::gap_scheduler::*;
 
-    fn ends(filling: &mut GapQueue) -> Option<String> {
-        filling.next().map(|(peer, _)| peer.to_string())
+    fn ends(gaps: &mut GapQueue) -> Option<String> {
+        gaps.next().map(|(peer, _)| peer.to_string())
     }
 
     #[test]
@@ -124,36 +124,36 @@ mod tests {
         let [a, b, c, d] = ["a.example", "b.example", "c.example", "d.example"]
             .map(|name| OwnedServerName::try_from(name).unwrap());
         let end = || vec![OwnedEventId::try_from("$end").unwrap()];
-        let mut filling = GapQueue::default();
-        filling.told(&a, end());
-        filling.told(&a, end());
-        assert_eq!(ends(&mut filling).as_deref(), Some("a.example"));
-        filling.told(&a, end());
-        assert_eq!(ends(&mut filling), None, "one of a server at a time");
+        let mut gaps = GapQueue::default();
+        gaps.announced(&a, end());
+        gaps.announced(&a, end());
+        assert_eq!(ends(&mut gaps).as_deref(), Some("a.example"));
+        gaps.announced(&a, end());
+        assert_eq!(ends(&mut gaps), None, "one of a server at a time");
         for other in [&b, &c, &d] {
-            filling.told(other, end());
+            gaps.announced(other, end());
         }
-        assert_eq!(ends(&mut filling).as_deref(), Some("b.example"));
-        assert_eq!(ends(&mut filling).as_deref(), Some("c.example"));
-        assert_eq!(ends(&mut filling), None, "a few of a room at a time");
-        filling.ended(server_name!("b.example"));
-        assert_eq!(ends(&mut filling).as_deref(), Some("d.example"));
-        filling.ended(&a);
-        assert_eq!(ends(&mut filling).as_deref(), Some("a.example"));
-        assert!(!filling.is_idle());
-        [&a, &c, &d].into_iter().for_each(|peer| filling.ended(peer));
-        assert!(filling.is_idle());
+        assert_eq!(ends(&mut gaps).as_deref(), Some("b.example"));
+        assert_eq!(ends(&mut gaps).as_deref(), Some("c.example"));
+        assert_eq!(ends(&mut gaps), None, "a few of a room at a time");
+        gaps.ended(server_name!("b.example"));
+        assert_eq!(ends(&mut gaps).as_deref(), Some("d.example"));
+        gaps.ended(&a);
+        assert_eq!(ends(&mut gaps).as_deref(), Some("a.example"));
+        assert!(!gaps.is_idle());
+        [&a, &c, &d].into_iter().for_each(|peer| gaps.ended(peer));
+        assert!(gaps.is_idle());
     }
 
     #[test]
     fn what_too_many_servers_tell_waits_until_it_is_told_again() {
-        let mut filling = GapQueue::default();
+        let mut gaps = GapQueue::default();
         for number in 0..=MOST_SERVERS {
             let name = OwnedServerName::try_from(format!("s{number}.example")).unwrap();
-            filling.told(&name, Vec::new());
+            gaps.announced(&name, Vec::new());
         }
         assert_eq!(
-            (filling.waiting.len(), filling.turns.len()),
+            (gaps.waiting.len(), gaps.order.len()),
             (MOST_SERVERS, MOST_SERVERS)
         );
     }

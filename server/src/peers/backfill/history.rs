@@ -1,5 +1,5 @@
-//! What is missing in a room's timeline, from before this server had it or from while it was away: fetched a page at a
-//! time, when somebody reads there.
+//! Backfill (`/backfill` of the server-server API): gaps in a room's timeline, from before this server had it or from while it
+//! was away, are filled a page at a time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use maru_protocol::wire::request::history::Events;
 use ruma::{EventId, OwnedEventId};
 use tokio::time::{Instant, timeout_at};
 
-use super::remote_state::Beside;
+use super::remote_state::ReferenceState;
 use crate::peers::backfill::event_fetcher::EventFetcher;
 use crate::peers::backfill::pages::PagesUnderWay;
 use crate::peers::backfill::remote_state::StateFetcher;
@@ -114,7 +114,7 @@ impl Backfill {
         };
         let (mut page, mut effect) =
             Page::before(gap.missing.clone(), self.fetcher.candidates_in(room, None));
-        let beside = self.reference_after(room, &gap).await?;
+        let reference = self.reference_after(room, &gap).await?;
         let (mut states, mut last) = (HashMap::new(), None);
         loop {
             effect = match effect {
@@ -122,7 +122,7 @@ impl Backfill {
                     let patience = patience(&question, begun.elapsed());
                     let answer = match question {
                         Question::State(edge) => {
-                            let state = self.states.state_at(room, &peer, &edge, beside.as_ref());
+                            let state = self.states.state_at(room, &peer, &edge, reference.as_ref());
                             let state = self.fetcher.in_time(&peer, patience, state).await;
                             state.map(|state| {
                                 states.insert(edge, state);
@@ -157,8 +157,8 @@ impl Backfill {
                 }
                 Effect::TakeIn(offers) => {
                     let past = offers.into_iter().map(|offer| past_of(offer, &mut states));
-                    let turn = self.rooms.ingest_locks.lock(&room.room_id).await;
-                    let taken = self.rooms.ingest.ingest_page(&turn, room, &gap, past.collect());
+                    let lock = self.rooms.ingest_locks.lock(&room.room_id).await;
+                    let taken = self.rooms.ingest.ingest_page(&lock, room, &gap, past.collect());
                     page.taken(taken.await?)
                 }
                 Effect::Filled => return Ok(true),
@@ -167,9 +167,9 @@ impl Backfill {
         }
     }
 
-    /// The event after a gap, beside whose state those of the past are told: they differ in what a page changed, and the
+    /// The event after a gap, whose state is the reference for those of the past: they differ in what a page changed, and the
     /// whole state of a large room comes once and not with every page.
-    async fn reference_after(&self, room: &Room, gap: &Gap) -> Result<Option<Beside>, Refusal> {
+    async fn reference_after(&self, room: &Room, gap: &Gap) -> Result<Option<ReferenceState>, Refusal> {
         let after = self
             .store
             .rooms
@@ -238,7 +238,7 @@ impl Backfill {
     }
 }
 
-/// What a page offers as part of the past; the states that were told for it are taken from `states`.
+/// What a page offers as part of the past; their states are taken from `states`.
 fn past_of(offer: Offer, states: &mut HashMap<OwnedEventId, State>) -> Incoming {
     let mut incoming = Incoming::live(offer.event);
     incoming.backfilled = true;

@@ -133,14 +133,14 @@ impl GapFiller {
         }
     }
 
-    /// Takes in one event that a gap offers; none where the state that a peer told for it is none.
+    /// Takes in one event that a gap offers; none where the state that a peer sent for it is none.
     async fn offer(&self, filling: &mut Filling<'_>, offer: Offer) -> Result<Option<gap::Taken>, Refusal> {
         let target = filling.target.clone();
         let mut incoming = target
             .filter(|target| target.event.id == offer.event.id)
             .unwrap_or_else(|| Incoming::live(offer.event));
-        if let Some(told) = offer.told {
-            match self.rooms.join_importer.state_of(filling.room.nid, &told).await {
+        if let Some(state) = offer.told {
+            match self.rooms.join_importer.state_of(filling.room.nid, &state).await {
                 Ok(before) => incoming.before = Some(before),
                 Err(Refusal::Forbidden(_)) => return Ok(None),
                 Err(refusal) => return Err(refusal),

@@ -1,4 +1,4 @@
-//! Pages of the past that are on their way: one of a room at a time, each fetched by a task of its own, so that it comes to
+//! Pages of backfill under way: one of a room at a time, each fetched by a task of its own, so that it comes to
 //! an end whatever becomes of those who asked for it; whoever wants the same waits for the same.
 
 use std::collections::HashMap;
@@ -25,7 +25,7 @@ pub(in crate::peers) struct PageUnderWay {
     outcome: watch::Receiver<Outcome>,
 }
 
-/// The right to fetch a page of a room, until it is dropped or has told what became of it.
+/// The right to fetch a page of a room, until it is dropped or the outcome is known.
 #[derive(Debug)]
 pub(in crate::peers) struct Fetching {
     room_id: OwnedRoomId,

@@ -1,5 +1,5 @@
-//! The state of a room as a peer tells it. It may be large: its events are kept as they come, part by part, so that what
-//! a peer makes up costs this server no memory.
+//! Room state from another server (`/state` of the server-server API). It may be large: its events are stored as they
+//! arrive, part by part, so that what a peer makes up costs this server no memory.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -30,13 +30,13 @@ use crate::rooms::Rooms;
 use crate::store::Store;
 use crate::store::rooms::events::StoredEvent;
 
-/// Most generations of events that allow those of a told state and are fetched for it.
+/// Most generations of auth events that are fetched for a remote state.
 const MOST_GENERATIONS: usize = 40;
 
 /// Bytes of them after which no more are: 8 MiB.
 const MOST_ALLOWING_BYTES: usize = 8 * 1024 * 1024;
 
-/// How much of a told state is still to come, by what the peer announced.
+/// The part of a remote state that is still to come, by what the peer announced.
 struct Left {
     /// Events of the state and its chain, and parts without events.
     items: u64,
@@ -64,8 +64,8 @@ impl Left {
     }
 }
 
-/// An event of the room before which the state is known here: others are told as what differs from it.
-pub(in crate::peers) struct Beside {
+/// An event whose state is known here: the states at others are requested as what differs from it.
+pub(in crate::peers) struct ReferenceState {
     id: OwnedEventId,
     /// The state after the event, and what to change in it for the one before.
     after: State,
@@ -97,7 +97,7 @@ impl StateFetcher {
     /// stored, the next is read and verified. Those that do not verify, or come before what allows them, are left out.
     ///
     /// # Errors
-    /// What the peer says, that it tells too much, or that the database fails.
+    /// What the peer says, that it sends too much, or that the database fails.
     pub(in crate::peers) async fn read_state<C: Call>(
         &self,
         mut answer: Answering<C>,
@@ -133,36 +133,36 @@ impl StateFetcher {
         answer.done().await.map_err(|error| refusal(&peer, error))
     }
 
-    /// What an event says about the state of its room here: the states of others are told beside it.
+    /// The reference that an event here gives; none where its state is not known.
     pub(in crate::peers) async fn reference_at(
         &self,
         event: &StoredEvent,
-    ) -> Result<Option<Beside>, Refusal> {
+    ) -> Result<Option<ReferenceState>, Refusal> {
         let around = state_around(&self.store, event).await?;
-        Ok(around.map(|(after, back)| Beside {
+        Ok(around.map(|(after, back)| ReferenceState {
             id: event.event.id.clone(),
             after,
             back,
         }))
     }
 
-    /// The state before an event as a peer tells it, its events kept here. Where it is told as what differs from a state
+    /// The state before an event by a peer, its events stored here. Where it comes as what differs from a state
     /// that is here, only that is fetched.
     ///
     /// # Errors
-    /// What the peer says, or that what it tells is no state.
+    /// What the peer says, or that what it sends is no state.
     pub(in crate::peers) async fn state_at(
         &self,
         room: &Room,
         peer: &ServerName,
         at: &EventId,
-        beside: Option<&Beside>,
+        reference: Option<&ReferenceState>,
     ) -> Result<State, Refusal> {
-        let told = self.request_state(room, peer, at, beside).await?;
-        if let (Some(difference), Some(beside)) = (&told.difference, beside) {
+        let remote = self.request_state(room, peer, at, reference).await?;
+        if let (Some(difference), Some(reference)) = (&remote.difference, reference) {
             let filled = usize::try_from(difference.filled).unwrap_or(usize::MAX);
             let state = self
-                .with_difference(room, peer, beside, &told.state, &difference.gone)
+                .with_difference(room, peer, reference, &remote.state, &difference.gone)
                 .await?;
             if state.entries().len() == filled {
                 return Ok(state);
@@ -170,12 +170,12 @@ impl StateFetcher {
             tracing::debug!(%peer, room = %room.room_id, "a state that differs from one that is another here");
             return self.whole_state_at(room, peer, at).await;
         }
-        self.rooms.join_importer.state_of(room.nid, &told.state).await
+        self.rooms.join_importer.state_of(room.nid, &remote.state).await
     }
 
     async fn whole_state_at(&self, room: &Room, peer: &ServerName, at: &EventId) -> Result<State, Refusal> {
-        let told = self.request_state(room, peer, at, None).await?;
-        self.rooms.join_importer.state_of(room.nid, &told.state).await
+        let remote = self.request_state(room, peer, at, None).await?;
+        self.rooms.join_importer.state_of(room.nid, &remote.state).await
     }
 
     /// Asks for a state and keeps its events. What comes back are those that are the state, or that differ.
@@ -184,23 +184,23 @@ impl StateFetcher {
         room: &Room,
         peer: &ServerName,
         at: &EventId,
-        beside: Option<&Beside>,
+        reference: Option<&ReferenceState>,
     ) -> Result<StateIds, Refusal> {
         let call = state::State {
             room_id: room.room_id.clone(),
             at: at.to_owned(),
-            beside: beside.map(|beside| beside.id.clone()),
+            beside: reference.map(|reference| reference.id.clone()),
         };
         let answer = self.rpc.request_stream(peer, call).await?;
         self.read_state(answer, RoomFormat::of(room), room.nid).await
     }
 
-    /// A state that is here with some slots changed as a peer tells it.
+    /// A state that is here, with some slots changed by a peer's answer.
     async fn with_difference(
         &self,
         room: &Room,
         peer: &ServerName,
-        beside: &Beside,
+        reference: &ReferenceState,
         there: &[OwnedEventId],
         gone: &[OwnedEventId],
     ) -> Result<State, Refusal> {
@@ -211,11 +211,11 @@ impl StateFetcher {
         let slots = there
             .chain(gone)
             .filter_map(|(stored, event)| Some((StateSlot::of(&stored.event)?.hash(), event)));
-        let slots = beside.back.into_iter().chain(slots);
-        Ok(beside.after.with(StateNid(self.store.log.next_nid()), slots))
+        let slots = reference.back.into_iter().chain(slots);
+        Ok(reference.after.with(StateNid(self.store.log.next_nid()), slots))
     }
 
-    /// Events that a peer tells as part of a state, from the store. Those that could not be kept, because what allows them
+    /// Events that a peer names as part of a state, from the store. Those that could not be kept, because what allows them
     /// is not here either, are fetched with it.
     async fn with_auth_events(
         &self,
@@ -249,18 +249,18 @@ impl StateFetcher {
         Ok(events)
     }
 
-    /// Fetches the events that allow those of a told state and are neither in it nor here.
+    /// Fetches the auth events of a remote state that are neither in it nor here.
     async fn fetch_auth_events(
         &self,
         room: &Room,
         peer: &ServerName,
-        told: &HashMap<OwnedEventId, Arc<Event>>,
+        remote: &HashMap<OwnedEventId, Arc<Event>>,
     ) -> Result<(), Refusal> {
         let mut fetched: HashMap<OwnedEventId, Arc<Event>> = HashMap::new();
-        let mut looking = told.clone();
+        let mut looking = remote.clone();
         for _ in 0..MOST_GENERATIONS {
             let named = looking.values().flat_map(|event| event.auth_events.iter());
-            let named = named.filter(|id| !told.contains_key(*id) && !fetched.contains_key(*id));
+            let named = named.filter(|id| !remote.contains_key(*id) && !fetched.contains_key(*id));
             let named: HashSet<OwnedEventId> = named.cloned().collect();
             let here = self
                 .store

@@ -28,11 +28,11 @@ const AT_ONCE: usize = 8;
 /// Those of them that one server is asked for first.
 const OF_ONE: usize = 2;
 
-/// Rooms whose past is being fetched, a page of each in turn. Bounded by the rooms of this server.
+/// The queue of rooms whose past is being fetched, a page of each at a time. Bounded by the rooms of this server.
 #[derive(Debug)]
 pub(in crate::peers) struct BackfillQueue {
     schedule: Mutex<Schedule<OwnedRoomId>>,
-    came: Notify,
+    wakeup: Notify,
     since: Instant,
     permits: FairSemaphore<OwnedServerName>,
 }
@@ -41,7 +41,7 @@ impl Default for BackfillQueue {
     fn default() -> Self {
         Self {
             schedule: Mutex::default(),
-            came: Notify::new(),
+            wakeup: Notify::new(),
             since: Instant::now(),
             permits: FairSemaphore::new(AT_ONCE, OF_ONE, MOST_WAITING),
         }
@@ -52,7 +52,7 @@ impl BackfillQueue {
     /// Adds a room that this server has come into, or in which something is missing.
     pub(in crate::peers) fn add(&self, room_id: &RoomId) {
         self.lock().add(room_id.to_owned());
-        self.came.notify_one();
+        self.wakeup.notify_one();
     }
 
     /// The next room, and from where on back its gaps are to be filled. It is being worked on until [`BackfillQueue::ended`].
@@ -63,16 +63,16 @@ impl BackfillQueue {
             match next {
                 Next::Fetch(room_id, from) => return (room_id, from),
                 Next::Wait(until) => {
-                    drop(timeout(until.saturating_sub(now), self.came.notified()).await);
+                    drop(timeout(until.saturating_sub(now), self.wakeup.notified()).await);
                 }
-                Next::Rest => self.came.notified().await,
+                Next::Rest => self.wakeup.notified().await,
             }
         }
     }
 
     fn ended(&self, room_id: &OwnedRoomId, ended: Ended) {
         self.lock().ended(room_id, ended, self.since.elapsed());
-        self.came.notify_one();
+        self.wakeup.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, Schedule<OwnedRoomId>> {
@@ -120,14 +120,14 @@ impl BackfillScheduler {
         Ok(())
     }
 
-    /// Fetches one page for the first gap of a room from a place on back, once it is its turn: few rooms at a time, and the
-    /// servers that are asked first take turns, so that one that answers slowly holds up no rooms but its own.
+    /// Fetches one page for the first gap of a room from a place on back, once it has a permit: few rooms at a time, and the
+    /// permits are fair among the servers that are asked first, so that one that answers slowly holds up no rooms but its own.
     async fn next_page(self: &Arc<Self>, room_id: &RoomId, from: Place) -> Result<Ended, Refusal> {
         let Some(room) = self.local.present(room_id).await? else {
             return Ok(Ended::Gone);
         };
-        let helpers = self.fetcher.candidates_in(&room, None);
-        let Some(first) = helpers.first() else {
+        let candidates = self.fetcher.candidates_in(&room, None);
+        let Some(first) = candidates.first() else {
             return Ok(Ended::Gone);
         };
         let permit = self.queue.permits.acquire(first.clone()).await;
@@ -156,13 +156,13 @@ fn log_failure(room_id: &RoomId, refusal: &Refusal) {
     }
 }
 
-/// Roughly what a page of a room's past costs: its events, and the state that is told for the earliest of them.
+/// Roughly what a page of a room's past costs: its events, and the state before the earliest of them.
 fn cost(room: &Room) -> usize {
     let members = usize::try_from(room.head().joined).unwrap_or(usize::MAX);
     members.saturating_mul(2).saturating_add(PAGE as usize)
 }
 
-/// Has a page of each room that is not whole fetched, and then the next. Each room is a task that waits for its turn.
+/// Has a page of each room that is not whole fetched, and then the next. Each room is a task that waits for a permit.
 async fn run(scheduler: Weak<BackfillScheduler>) {
     loop {
         let Some(queue) = scheduler.upgrade().map(|scheduler| Arc::clone(&scheduler.queue)) else {

@@ -1,4 +1,4 @@
-//! Who did not help lately: servers that did not answer a question about events in time, or not at all. Others are asked
+//! Unresponsive servers: those that did not answer a question about events in time, or not at all. Others are asked
 //! before them, so that one that answers slowly holds up a room once and not with every page.
 
 use std::collections::HashMap;

@@ -62,8 +62,8 @@ pub struct TreePage {
 struct Walk<'a> {
     user_id: Option<&'a UserId>,
     suggested_only: bool,
-    /// Rooms that other servers told with their parents.
-    told: HashMap<OwnedRoomId, TreeRoom>,
+    /// Rooms that other servers sent with their parents.
+    remote: HashMap<OwnedRoomId, TreeRoom>,
     asks_left: usize,
     /// Servers that could not be asked: once is enough for a page.
     unreached: HashSet<OwnedServerName>,
@@ -76,7 +76,7 @@ impl<'a> Walk<'a> {
         Self {
             user_id,
             suggested_only,
-            told: HashMap::new(),
+            remote: HashMap::new(),
             asks_left: MOST_ASKED,
             unreached: HashSet::new(),
             deadline: Instant::now() + PATIENCE,
@@ -137,7 +137,7 @@ impl SpaceHierarchy {
     }
 
     /// A part of the tree under a space, walked depth first. Rooms that the user may not know of are left out, and those
-    /// that nobody tells of.
+    /// that no server knows.
     ///
     /// # Errors
     /// [`Refusal::Forbidden`] when the user may not know of the space itself.
@@ -203,11 +203,11 @@ impl SpaceHierarchy {
                 false => Ok(None),
             };
         }
-        let told = match walk.told.remove(room_id) {
+        let remote = match walk.remote.remove(room_id) {
             Some(room) => Some(room),
             None => self.ask_around(walk, room_id, via).await,
         };
-        let Some(room) = told else { return Ok(None) };
+        let Some(room) = remote else { return Ok(None) };
         let open = self.is_open_to(&room.summary, walk.user_id).await?;
         Ok(open.then_some(room))
     }
@@ -243,7 +243,7 @@ impl SpaceHierarchy {
             let named: HashSet<&RoomId> = room.children.iter().map(|child| &*child.room_id).collect();
             let children = done.children.iter().filter_map(|json| read(json));
             let children = children.filter(|child| named.contains(&*child.summary.room_id));
-            walk.told
+            walk.remote
                 .extend(children.map(|child| (child.summary.room_id.clone(), child)));
             return Some(room);
         }

@@ -32,11 +32,11 @@ const SERVERS_AT_ONCE: usize = 16;
 
 impl OtherServers for RemoteKeys {
     fn keys_of(&self, users: Vec<OwnedUserId>) -> BoxFuture<'_, Result<FromOthers<UserKeys>, Refusal>> {
-        Box::pin(self.keys_elsewhere(users))
+        Box::pin(self.remote_keys(users))
     }
 
     fn claim_of(&self, claims: Vec<Claim>) -> BoxFuture<'_, Result<FromOthers<Claimed>, Refusal>> {
-        Box::pin(async { Ok(self.claim_elsewhere(claims).await) })
+        Box::pin(async { Ok(self.claim_remote_keys(claims).await) })
     }
 }
 
@@ -107,7 +107,7 @@ impl RemoteKeys {
 
     /// The keys of users of other servers: those that are known to hold from the database, the others from their servers,
     /// and where one cannot be asked, what it said last.
-    async fn keys_elsewhere(&self, users: Vec<OwnedUserId>) -> Result<FromOthers<UserKeys>, Refusal> {
+    async fn remote_keys(&self, users: Vec<OwnedUserId>) -> Result<FromOthers<UserKeys>, Refusal> {
         let asked_at = self.store.log.position();
         let names = users.iter().map(ToString::to_string).collect();
         let mut known = self.store.federation.remote_device_lists(names).await?;
@@ -192,7 +192,7 @@ impl RemoteKeys {
     }
 
     /// Claims one-time keys of other servers' devices, at most one for each claim.
-    async fn claim_elsewhere(&self, claims: Vec<Claim>) -> FromOthers<Claimed> {
+    async fn claim_remote_keys(&self, claims: Vec<Claim>) -> FromOthers<Claimed> {
         let mut to_ask: BTreeMap<OwnedServerName, Vec<Claim>> = BTreeMap::new();
         for claim in claims {
             let server = claim.user_id.server_name().to_owned();

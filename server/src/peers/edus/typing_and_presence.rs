@@ -41,10 +41,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Longest status message that fits a datagram, in bytes.
 const STATUS_BYTES: usize = 600;
 
-/// Changes of who types that are heard of one server in a second: each is told to a whole room. What goes on is said again.
+/// Changes of typing that one server may send in a second: each reaches a whole room. What goes on is sent again.
 const TYPING_CHANGES: u32 = 20;
 
-/// Servers that were just connected and wait to be told of everybody. Further ones hear with the next repeat.
+/// Servers that were just connected and wait for typing and presence of everybody. Further ones get the next repeat.
 const GREETED: usize = 1024;
 
 /// The sender and reader of typing and presence between servers.
@@ -89,11 +89,11 @@ impl EphemeralEdus {
     }
 
     /// A peer says something of one of its users. Returns at once.
-    pub(in crate::peers) fn heard_datagram(&self, peer: &ServerName, datagram: Datagram) {
+    pub(in crate::peers) fn receive_datagram(&self, peer: &ServerName, datagram: Datagram) {
         let taken = match datagram {
-            Datagram::Typing(typing) => typing.user_id.server_name() == peer && self.heard_typing(&typing),
+            Datagram::Typing(typing) => typing.user_id.server_name() == peer && self.receive_typing(&typing),
             Datagram::Presence(presence) => {
-                presence.user_id.server_name() == peer && self.heard_presence(presence)
+                presence.user_id.server_name() == peer && self.receive_presence(presence)
             }
         };
         if !taken {
@@ -147,8 +147,8 @@ impl EphemeralEdus {
                 self.send_typing(&room, user_id, left);
             }
             Due::News(News::Presence(user_id, servers)) => {
-                if let Some(said) = self.presence_of(user_id) {
-                    servers.iter().for_each(|server| self.rpc.datagram(server, &said));
+                if let Some(edu) = self.presence_of(user_id) {
+                    servers.iter().for_each(|server| self.rpc.datagram(server, &edu));
                 }
             }
             Due::Typing => {
@@ -177,7 +177,7 @@ impl EphemeralEdus {
     /// Tells the servers of a room that a user types for so long, or has stopped.
     fn send_typing(&self, room: &Room, user_id: OwnedUserId, left: Option<Duration>) {
         let lifetime = left.map_or(Duration::ZERO, |left| left + TYPING_EVERY);
-        let said = Datagram::Typing(datagram::Typing {
+        let edu = Datagram::Typing(datagram::Typing {
             room_id: room.room_id.clone(),
             user_id,
             typing: left.is_some(),
@@ -188,7 +188,7 @@ impl EphemeralEdus {
         head.servers
             .keys()
             .filter(|server| *server != own)
-            .for_each(|server| self.rpc.datagram(server, &said));
+            .for_each(|server| self.rpc.datagram(server, &edu));
     }
 
     /// Tells peers of everybody who is present and shares a room with them that is not too large: one query, and the
@@ -198,14 +198,14 @@ impl EphemeralEdus {
         let members = self.presence.told_members();
         let near = self.store.rooms.own_users_near(names, members).await?;
         for (peer, users) in near {
-            let said: Vec<_> = users
+            let edu: Vec<_> = users
                 .into_iter()
                 .filter_map(|user_id| self.presence_of(user_id))
                 .collect();
             let rpc = Arc::clone(&self.rpc);
             tokio::spawn(async move {
-                for burst in said.chunks(BURST) {
-                    burst.iter().for_each(|said| rpc.datagram(&peer, said));
+                for burst in edu.chunks(BURST) {
+                    burst.iter().for_each(|edu| rpc.datagram(&peer, edu));
                     sleep(PAUSE).await;
                 }
             });
@@ -233,7 +233,7 @@ impl EphemeralEdus {
     }
 
     /// A room that is not in memory has nobody who is listening.
-    fn heard_typing(&self, typing: &datagram::Typing) -> bool {
+    fn receive_typing(&self, typing: &datagram::Typing) -> bool {
         let Some(room) = self.rooms.repository.cache().named(&typing.room_id) else {
             return true;
         };
@@ -247,7 +247,7 @@ impl EphemeralEdus {
         self.typing.set(&room, &typing.user_id, lifetime).is_ok()
     }
 
-    fn heard_presence(&self, presence: datagram::Presence) -> bool {
+    fn receive_presence(&self, presence: datagram::Presence) -> bool {
         let ago = presence.last_active_ago_ms.unwrap_or(0);
         let shown = Shown {
             state: match presence.presence {
@@ -264,7 +264,7 @@ impl EphemeralEdus {
         elsewhere.heard(user_id, shown, lifetime)
     }
 
-    /// Counts a change that a server tells of; false when it tells of too many.
+    /// Counts a change that a server sends; false when it sends too many.
     fn may_change(&self, peer: &ServerName) -> bool {
         let now = Instant::now();
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -285,7 +285,7 @@ impl EphemeralEdus {
     }
 }
 
-/// What there is to tell.
+/// What is to be sent.
 enum Due {
     /// Something has changed.
     News(News),

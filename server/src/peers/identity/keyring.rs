@@ -144,7 +144,7 @@ impl Keyring {
         Ok(())
     }
 
-    /// Judges a record and, if it is news, keeps it. The newest record of that server afterwards.
+    /// Checks a record and, if it is newer than the one held, stores it.
     ///
     /// # Errors
     /// [`NotKept`], or [`Refusal`] within it when the store fails.
@@ -153,7 +153,7 @@ impl Keyring {
             Ok(verified) => verified,
             Err(error) => return Ok(Err(NotKept::Invalid(error.to_string()))),
         };
-        if let Err(not_kept) = self.judge(&verified) {
+        if let Err(not_kept) = self.check(&verified) {
             return Ok(Err(not_kept));
         }
         if self.is_news(&verified) {
@@ -171,7 +171,7 @@ impl Keyring {
         Ok(Ok(()))
     }
 
-    fn judge(&self, record: &VerifiedRecord) -> Result<(), NotKept> {
+    fn check(&self, record: &VerifiedRecord) -> Result<(), NotKept> {
         match self.root_key(&record.name) {
             None => return Err(NotKept::Unproven(record.name.clone())),
             Some(key) if key != record.root_key => return Err(NotKept::KeyChanged(record.name.clone())),

@@ -32,10 +32,10 @@ const MOST_KEPT: usize = 10_000;
 /// Domains that are asked at the same time.
 const AT_ONCE: usize = 16;
 
-/// Domains that may be asked in a minute for those who connect from one place.
-const PER_PLACE: u32 = 20;
+/// Domains that may be asked in a minute for those who connect from one address.
+const PER_ADDRESS: u32 = 20;
 
-/// The time that [`PER_PLACE`] counts in.
+/// The time that [`PER_ADDRESS`] counts in.
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// What a domain says of itself.
@@ -79,12 +79,12 @@ pub(in crate::peers) struct WellKnown {
     web: HttpsClient,
     questions: Mutex<HashMap<OwnedServerName, Arc<Question>>>,
     permits: Semaphore,
-    places: Mutex<Places>,
+    by_address: Mutex<AddressCounts>,
 }
 
-/// Questions for each place in the present minute.
+/// Look-ups for the sake of each address in the present minute.
 #[derive(Debug)]
-struct Places {
+struct AddressCounts {
     since: Instant,
     counts: HashMap<IpAddr, u32>,
 }
@@ -95,16 +95,16 @@ impl WellKnown {
             web,
             questions: Mutex::default(),
             permits: Semaphore::new(AT_ONCE),
-            places: Mutex::new(Places {
+            by_address: Mutex::new(AddressCounts {
                 since: Instant::now(),
                 counts: HashMap::new(),
             }),
         }
     }
 
-    /// What a domain publishes. `place` is whom it is asked for, unless that is this server itself.
-    pub(in crate::peers) async fn ask(&self, name: &ServerName, place: Option<IpAddr>) -> Answer {
-        let question = self.question(name, place)?;
+    /// What a domain publishes. `address` is that of the peer for whose sake it is asked; none for this server itself.
+    pub(in crate::peers) async fn ask(&self, name: &ServerName, address: Option<IpAddr>) -> Answer {
+        let question = self.question(name, address)?;
         let (_, answer) = question
             .get_or_init(async || {
                 let _permit = self.permits.acquire().await;
@@ -116,7 +116,7 @@ impl WellKnown {
     }
 
     /// The question to a domain: one that is asked or answered already, else a new one.
-    fn question(&self, name: &ServerName, place: Option<IpAddr>) -> Result<Arc<Question>, LookUpError> {
+    fn question(&self, name: &ServerName, address: Option<IpAddr>) -> Result<Arc<Question>, LookUpError> {
         let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(question) = questions.get(name).filter(|question| is_fresh(question)) {
             return Ok(Arc::clone(question));
@@ -124,7 +124,7 @@ impl WellKnown {
         if questions.len() >= MOST_KEPT {
             questions.retain(|_, question| is_fresh(question));
         }
-        let may_ask = place.is_none_or(|place| self.places().count(place));
+        let may_ask = address.is_none_or(|address| self.by_address().count(address));
         if questions.len() >= MOST_KEPT || !may_ask {
             return Err(LookUpError::TooMany);
         }
@@ -133,8 +133,8 @@ impl WellKnown {
         Ok(question)
     }
 
-    fn places(&self) -> MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    fn by_address(&self) -> MutexGuard<'_, AddressCounts> {
+        self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn fetch(&self, name: &ServerName) -> Answer {
@@ -153,16 +153,16 @@ impl WellKnown {
     }
 }
 
-impl Places {
+impl AddressCounts {
     /// Counts one more question; false when it is one too many.
-    fn count(&mut self, place: IpAddr) -> bool {
+    fn count(&mut self, address: IpAddr) -> bool {
         if self.since.elapsed() >= MINUTE {
             self.since = Instant::now();
             self.counts.clear();
         }
-        let count = self.counts.entry(place).or_default();
+        let count = self.counts.entry(address).or_default();
         *count += 1;
-        *count <= PER_PLACE
+        *count <= PER_ADDRESS
     }
 }
 

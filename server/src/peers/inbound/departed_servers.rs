@@ -1,5 +1,5 @@
-//! Servers that go on in a room which they have left by this server's account, and do not know it: they were restored from
-//! a backup that is older than that. They are told how they went.
+//! Departed servers: they go on in a room which they have left by this server's account, because they were restored from an
+//! older backup. They are sent the events with which they left.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use crate::store::Store;
 use crate::store::rooms::StoredMembership;
 use crate::store::rooms::events::Direction;
 
-/// Most that are remembered until they are told; of the others it is noted again when they say something more.
+/// Most servers and rooms that are remembered; of the others it is noted again when they say something more.
 const MOST: usize = 1_000;
 
-/// Departed servers that are to be told so, with their rooms.
+/// Departed servers with their rooms, until they are sent how they left.
 #[derive(Debug)]
 pub(in crate::peers) struct DepartedServers {
     store: Arc<Store>,
@@ -45,7 +45,7 @@ impl DepartedServers {
         }
     }
 
-    /// Notes that a peer takes part in a room that it is not in, and has it told.
+    /// Notes that a peer takes part in a room that it is not in, and has its extremities sent.
     pub(in crate::peers) fn note(&self, peer: &ServerName, room: &Room) {
         self.add(peer, room);
         self.rpc.announce_extremities(peer);

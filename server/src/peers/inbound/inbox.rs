@@ -15,7 +15,7 @@ use crate::peers::backfill::gap_scheduler::{Before, GapQueue};
 use crate::rooms::ingest::Incoming;
 use crate::store::federation::inbox::InInbox;
 
-/// Bytes of events that are kept verified until their turn comes, two generations of as many: 4 MiB.
+/// Bytes of events that are kept verified until they are ingested, two generations of as many: 4 MiB.
 const VERIFIED_BYTES: usize = 4 * 1024 * 1024;
 
 /// Rows of one room that are handed over in memory and not looked at yet; the others are read from the database.
@@ -29,7 +29,7 @@ const HANDED_BYTES: usize = 4 * 1024 * 1024;
 pub(in crate::peers) struct Inbox {
     rooms: Mutex<HashMap<OwnedRoomId, RoomWork>>,
     handed_bytes: AtomicUsize,
-    /// Events that were verified when they came, by their rows; the others are verified when their turn comes.
+    /// Events that were verified when they came, by their rows; the others are verified when they are ingested.
     pub(in crate::peers) verified: Cache<i64, Arc<Event>>,
     since: Instant,
 }
@@ -38,8 +38,8 @@ pub(in crate::peers) struct Inbox {
 #[derive(Debug, Default)]
 pub(in crate::peers) struct RoomWork {
     pub(in crate::peers) work: Work,
-    filling: GapQueue,
-    came: Arc<Notify>,
+    gaps: GapQueue,
+    wakeup: Arc<Notify>,
     handed: VecDeque<Handed>,
     /// Whether the room may have other rows than those, which have to be read.
     pub(in crate::peers) reads: bool,
@@ -84,7 +84,7 @@ impl Inbox {
         let is_new = !rooms.contains_key(room_id);
         let room = rooms.entry(room_id.clone()).or_default();
         note(room);
-        room.came.notify_one();
+        room.wakeup.notify_one();
         is_new
     }
 
@@ -106,7 +106,7 @@ impl Inbox {
         let room = rooms.entry(room_id.clone()).or_default();
         room.handed.push_back(handed);
         room.work.arrived();
-        room.came.notify_one();
+        room.wakeup.notify_one();
         Some(is_new)
     }
 
@@ -157,21 +157,21 @@ impl Inbox {
         let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
         rooms
             .get_mut(room_id)
-            .is_some_and(|room| room.work.taken_up(row, peer) && room.filling.lacks(peer, incoming, row))
+            .is_some_and(|room| room.work.taken_up(row, peer) && room.gaps.lacks(peer, incoming, row))
     }
 
     /// The next gap of a room to fill, until [`Inbox::gap_ended`].
     pub(in crate::peers) fn next_gap(&self, room_id: &RoomId) -> Option<(OwnedServerName, Before)> {
         let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-        rooms.get_mut(room_id)?.filling.next()
+        rooms.get_mut(room_id)?.gaps.next()
     }
 
     /// The gap of a server in a room is not being filled any more: there may be more to do.
     pub(in crate::peers) fn gap_ended(&self, room_id: &RoomId, peer: &ServerName) {
         let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(room) = rooms.get_mut(room_id) {
-            room.filling.ended(peer);
-            room.came.notify_one();
+            room.gaps.ended(peer);
+            room.wakeup.notify_one();
         }
     }
 
@@ -182,17 +182,17 @@ impl Inbox {
         let room = rooms.get_mut(room_id)?;
         let todo = loop {
             match room.work.next(now) {
-                Next::Compare(peer, extremities) => room.filling.told(&peer, extremities),
+                Next::Compare(peer, extremities) => room.gaps.announced(&peer, extremities),
                 Next::Ingest => break Todo::Ingest,
                 Next::Wait(until) => break Todo::Wait(until.saturating_sub(now)),
-                Next::Rest if room.filling.is_idle() => {
+                Next::Rest if room.gaps.is_idle() => {
                     rooms.remove(room_id);
                     return None;
                 }
                 Next::Rest => break Todo::Wait(Duration::MAX),
             }
         };
-        Some((todo, Arc::clone(&room.came)))
+        Some((todo, Arc::clone(&room.wakeup)))
     }
 }
 

@@ -172,7 +172,7 @@ impl InboxWorker {
     fn spawn_worker(self: &Arc<Self>, room_id: OwnedRoomId) {
         let worker = Arc::clone(self);
         tokio::spawn(async move {
-            while let Some((todo, came)) = worker.inbox.next(&room_id) {
+            while let Some((todo, wakeup)) = worker.inbox.next(&room_id) {
                 worker.spawn_gap_fillers(&room_id);
                 match todo {
                     Todo::Ingest => {
@@ -182,7 +182,7 @@ impl InboxWorker {
                             worker.inbox.with_room(&room_id, RoomWork::has_stored);
                         }
                     }
-                    Todo::Wait(pause) => drop(tokio::time::timeout(pause, came.notified()).await),
+                    Todo::Wait(pause) => drop(tokio::time::timeout(pause, wakeup.notified()).await),
                 }
             }
         });
@@ -364,7 +364,7 @@ impl InboxWorker {
         Ok(())
     }
 
-    /// Begins to fill the gaps of a room whose turn it is.
+    /// Spawns a task for each gap of a room that may be filled now.
     pub(in crate::peers) fn spawn_gap_fillers(self: &Arc<Self>, room_id: &OwnedRoomId) {
         while let Some((peer, before)) = self.inbox.next_gap(room_id) {
             let (worker, room_id) = (Arc::clone(self), room_id.clone());
@@ -463,7 +463,7 @@ impl InboxWorker {
         }
     }
 
-    /// Tries later to fetch what could not be had, as long as the peer is there: one that comes back tells of it again.
+    /// Tries later to fetch what could not be had, as long as the peer is there: one that comes back announces it again.
     fn compare_again(
         self: &Arc<Self>,
         room_id: OwnedRoomId,

@@ -38,9 +38,9 @@ impl Ingestor {
         }
     }
 
-    /// Takes events into a room. A server that is found to be in it is told where it ends: what was sent while this server
+    /// Takes events into a room. A server that is found to be in it is sent the forward extremities: what was sent while this server
     /// did not know of it was not meant for it. Where that is this server, what it missed meanwhile is fetched. One that
-    /// says something and is not in it is told that it has left.
+    /// says something and is not in it is noted as departed.
     ///
     /// # Errors
     /// Those of [`Ingest::ingest`](crate::rooms::Ingest::ingest).
@@ -50,14 +50,14 @@ impl Ingestor {
         events: Vec<Incoming>,
     ) -> Result<Vec<Taken>, Refusal> {
         // What is filled beside the inbox may bring the same events.
-        let turn = self.rooms.ingest_locks.lock(&room.room_id).await;
+        let lock = self.rooms.ingest_locks.lock(&room.room_id).await;
         let known = Arc::clone(&room.head().servers);
         // By its log comes what a server has just said, also where that was fetched a moment before.
         let said = events
             .iter()
             .map(|incoming| incoming.inbox.map(|_| Arc::clone(&incoming.event)));
         let said: Vec<_> = said.collect();
-        let taken = self.rooms.ingest.ingest(&turn, room, events).await?;
+        let taken = self.rooms.ingest.ingest(&lock, room, events).await?;
         let head = room.head();
         for (event, taken) in said.iter().zip(&taken) {
             if let (Some(event), Some(outcome)) = (event, taken.outcome())

@@ -44,7 +44,7 @@ impl OutsideEvents {
     }
 
     /// Events for a room that this server is not in: what becomes of invitations and knocks, and of those who were banned
-    /// after they had left. Whoever goes on in a room that it has left by this server's account is told so.
+    /// after they had left. A server that goes on in a room that it has left by this server's account is noted as departed.
     pub(in crate::peers) async fn process(
         &self,
         room_id: &OwnedRoomId,
@@ -79,10 +79,10 @@ impl OutsideEvents {
             let ends = &*event.event_type == "m.room.member"
                 && matches!(Membership::of(&event), Some(Membership::Leave | Membership::Ban));
             if ends && self.is_believed(room_id, target, &row.server_name).await? {
-                let turn = self.rooms.ingest_locks.lock(room_id).await;
+                let lock = self.rooms.ingest_locks.lock(room_id).await;
                 self.rooms
                     .remote_memberships
-                    .store_membership(&turn, version, event, None)
+                    .store_membership(&lock, version, event, None)
                     .await?;
             }
         }

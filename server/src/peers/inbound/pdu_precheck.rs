@@ -1,4 +1,4 @@
-//! What a peer's log brings is sorted before it is stored: an event that is malformed, or that its server has not signed, is
+//! Checks of PDUs before they are stored in the inbox: one that is malformed, or that its server has not signed, is
 //! dropped here and takes no place in the inbox, where others of the room would wait behind it.
 
 use std::collections::HashMap;

@@ -1,5 +1,5 @@
-//! Servers whose events are dropped are heard slowly for a while: what they send costs checks and room, and the cores are
-//! those that serve everybody else.
+//! Throttling of servers whose events are dropped: their logs are read slowly for a while, since what they send costs checks
+//! and room, and the cores are those that serve everybody else.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -54,7 +54,7 @@ impl Invites {
     ///
     /// # Errors
     /// When the request contradicts itself or the rules, or names users of servers that this one does not speak with. The
-    /// room is made before users of other servers are invited: what becomes of that is told in the program's log alone.
+    /// room is made before users of other servers are invited: what becomes of that is in the program's log alone.
     pub async fn create_room(self: &Arc<Self>, request: NewRoomRequest) -> Result<Arc<Room>, Refusal> {
         let (creator, is_direct) = (request.creator.clone(), request.is_direct);
         let others = request.invite.iter().filter(|id| !self.identity.is_local(id));
@@ -158,8 +158,8 @@ impl Invites {
         let mut incoming = Incoming::live(signed);
         incoming.own = true;
         let taken = {
-            let turn = self.rooms.ingest_locks.lock(&room.room_id).await;
-            self.rooms.ingest.ingest(&turn, room, vec![incoming]).await?
+            let lock = self.rooms.ingest_locks.lock(&room.room_id).await;
+            self.rooms.ingest.ingest(&lock, room, vec![incoming]).await?
         };
         match taken.first().and_then(Taken::outcome) {
             Some(Outcome::Accepted) => {
@@ -222,10 +222,10 @@ impl Invites {
             .map_err(refused)?
             .is_none()
         {
-            let turn = self.rooms.ingest_locks.lock(&invite.room_id).await;
+            let lock = self.rooms.ingest_locks.lock(&invite.room_id).await;
             self.rooms
                 .remote_memberships
-                .store_membership(&turn, version, signed, Some(stripped(&invite.stripped_state)))
+                .store_membership(&lock, version, signed, Some(stripped(&invite.stripped_state)))
                 .await
                 .map_err(refused)?;
         }

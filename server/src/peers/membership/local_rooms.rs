@@ -60,7 +60,7 @@ impl LocalRooms {
         self.present(room_id).await
     }
 
-    /// A room of which a peer tells where it ends, once nobody of this server is on the way into it; none where that does not
+    /// A room of which a peer announces its forward extremities, once nobody of this server is on the way into it; none where that does not
     /// concern this server.
     pub(in crate::peers) async fn heeded(
         &self,

@@ -32,7 +32,7 @@ use crate::rooms::Rooms;
 use crate::rooms::ingest::{Incoming, JoinImport, Taken};
 use crate::store::Store;
 
-/// What to tell of two failures: what a server says that knows the room is worth more than that another one cannot be
+/// The failure to report of two: what a server says that knows the room is worth more than that another one cannot be
 /// reached.
 fn weightier(before: Refusal, now: Refusal) -> Refusal {
     match (&before, &now) {
@@ -291,8 +291,8 @@ impl RemoteMembership {
             join,
         };
         let arrived = async {
-            let turn = self.rooms.ingest_locks.lock(wish.room_id).await;
-            self.rooms.join_importer.import(&turn, arrival).await
+            let lock = self.rooms.ingest_locks.lock(wish.room_id).await;
+            self.rooms.join_importer.import(&lock, arrival).await
         };
         let room = arrived.await.inspect_err(|refusal| {
             if matches!(refusal, Refusal::Forbidden(_)) {
@@ -323,7 +323,7 @@ impl RemoteMembership {
         Ok(event)
     }
 
-    /// Lets a room that is here go on to a join, after its history up to it. False where it is to begin with the told state.
+    /// Lets a room that is here go on to a join, after its history up to it. False where it is to begin with the state that the server sent.
     async fn goes_on(self: &Arc<Self>, server: &ServerName, join: &Arc<Event>) -> Result<bool, Refusal> {
         let room = self.local.replica(&join.room_id).await?;
         let standing = |room: &Room| Standing::of(self.identity.name(), Some(&room.head().servers));
@@ -358,10 +358,10 @@ impl RemoteMembership {
     ) -> Result<(), Refusal> {
         let taken = {
             // The room's servers may be faster in telling of it.
-            let turn = self.rooms.ingest_locks.lock(&room.room_id).await;
+            let lock = self.rooms.ingest_locks.lock(&room.room_id).await;
             self.rooms
                 .ingest
-                .ingest(&turn, room, vec![incoming.clone()])
+                .ingest(&lock, room, vec![incoming.clone()])
                 .await?
         };
         match taken.into_iter().next() {
@@ -409,10 +409,10 @@ impl RemoteMembership {
         };
         let Admission { stripped_state, .. } = self.rpc.request(server, call).await?;
         let shown = (wish.membership == Membership::Knock).then(|| stripped(&stripped_state));
-        let turn = self.rooms.ingest_locks.lock(wish.room_id).await;
+        let lock = self.rooms.ingest_locks.lock(wish.room_id).await;
         self.rooms
             .remote_memberships
-            .store_membership(&turn, built.version, built.event, shown)
+            .store_membership(&lock, built.version, built.event, shown)
             .await
     }
 
@@ -435,10 +435,10 @@ impl RemoteMembership {
             links,
             version,
         )?;
-        let turn = self.rooms.ingest_locks.lock(wish.room_id).await;
+        let lock = self.rooms.ingest_locks.lock(wish.room_id).await;
         self.rooms
             .remote_memberships
-            .store_membership(&turn, version, Arc::new(event), None)
+            .store_membership(&lock, version, Arc::new(event), None)
             .await
     }
 }

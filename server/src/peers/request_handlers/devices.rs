@@ -16,11 +16,7 @@ use crate::store::encryption::one_time_keys::Claim;
 
 impl RequestHandlers {
     /// The devices and public keys of users. Those who share no room with the peer are left out, as if they did not exist.
-    pub(super) async fn give_devices(
-        &self,
-        peer: &ServerName,
-        call: Devices,
-    ) -> Result<DeviceLists, Refusal> {
+    pub(super) async fn devices(&self, peer: &ServerName, call: Devices) -> Result<DeviceLists, Refusal> {
         let users = self.users_near(peer, call.user_ids).await?;
         let users: Vec<_> = users.into_iter().collect();
         let lists = self.keys.for_peers(&users).await?;
@@ -30,7 +26,7 @@ impl RequestHandlers {
     }
 
     /// Hands out one-time keys, each once.
-    pub(super) async fn give_one_time_keys(
+    pub(super) async fn claim_keys(
         &self,
         peer: &ServerName,
         call: ClaimKeys,

@@ -1,4 +1,4 @@
-//! What this server tells of its rooms to those who are not in them: aliases, the directory, spaces.
+//! Aliases, the room directory and spaces, for servers that need not be in the rooms.
 
 use maru_protocol::wire::answer::{Refused, RefusedCode};
 use maru_protocol::wire::bounded::{Json, Text};
@@ -21,7 +21,7 @@ const LONGEST_PAGE: usize = 100;
 
 impl RequestHandlers {
     /// The room behind an alias of this server.
-    pub(super) async fn give_alias(&self, call: Alias) -> Result<AliasTarget, Refusal> {
+    pub(super) async fn alias(&self, call: Alias) -> Result<AliasTarget, Refusal> {
         if call.alias.server_name() != self.identity.name() {
             return Err(Refusal::not_found("the alias belongs to another server"));
         }
@@ -30,7 +30,7 @@ impl RequestHandlers {
     }
 
     /// A page of the directory.
-    pub(super) async fn give_public_rooms(&self, call: PublicRooms) -> Result<RoomList, Refusal> {
+    pub(super) async fn public_rooms(&self, call: PublicRooms) -> Result<RoomList, Refusal> {
         let from = call.since.as_deref().map(str::parse).transpose()?;
         let asked = DirectoryQuery {
             term: call.search.map(|search| search.to_string()),
@@ -64,7 +64,7 @@ impl RequestHandlers {
     }
 
     /// A space and those of its children that this server knows.
-    pub(super) async fn give_hierarchy(&self, peer: &ServerName, call: Hierarchy) -> Result<Space, Refused> {
+    pub(super) async fn hierarchy(&self, peer: &ServerName, call: Hierarchy) -> Result<Space, Refused> {
         let unknown = || Refused::new(RefusedCode::NotFound, "there is no such room for your server");
         let room = self.local.present(&call.room_id).await.map_err(refused)?;
         let room = room.ok_or_else(unknown)?;
@@ -116,7 +116,7 @@ impl RequestHandlers {
         })
     }
 
-    /// Whether a peer is told of a room as part of a tree.
+    /// Whether a peer may see a room as part of a space.
     async fn is_shown_to(&self, room: &Room, peer: &ServerName) -> Result<bool, Refusal> {
         Ok(self.rooms.repository.admits(room, peer).await?
             && self.rooms.previews.may_preview_from(room, peer).await?)

@@ -29,7 +29,7 @@ const MOST_NEAR: usize = 100;
 
 impl RequestHandlers {
     /// The events before some others, those included.
-    pub(super) async fn give_backfill(
+    pub(super) async fn backfill(
         &self,
         peer: &ServerName,
         call: Backfill,
@@ -41,12 +41,12 @@ impl RequestHandlers {
             .walk_back(&asked.room, call.from, &HashSet::new(), limit)
             .await
             .map_err(refused)?;
-        self.give_told(peer, &asked, events, parts).await?;
+        self.send_visible(peer, &asked, events, parts).await?;
         Finished::done::<Backfill>(Nothing {})
     }
 
     /// The ancestors of some events as far as others that the peer has.
-    pub(super) async fn give_missing_events(
+    pub(super) async fn missing_events(
         &self,
         peer: &ServerName,
         call: MissingEvents,
@@ -64,12 +64,12 @@ impl RequestHandlers {
             .walk_back(&asked.room, from.collect(), &stop, limit)
             .await
             .map_err(refused)?;
-        self.give_told(peer, &asked, events, parts).await?;
+        self.send_visible(peer, &asked, events, parts).await?;
         Finished::done::<MissingEvents>(Nothing {})
     }
 
     /// Single events of a room.
-    pub(super) async fn give_events(
+    pub(super) async fn events(
         &self,
         peer: &ServerName,
         call: Events,
@@ -78,13 +78,13 @@ impl RequestHandlers {
         let asked = self.room_for(peer, &call.room_id).await?;
         let mut bytes_left = MAX_ANSWER_BYTES;
         let events = self.events_within(&asked.room, &call.ids, &mut bytes_left).await;
-        self.give_told(peer, &asked, events.map_err(refused)?, parts)
+        self.send_visible(peer, &asked, events.map_err(refused)?, parts)
             .await?;
         Finished::done::<Events>(Nothing {})
     }
 
     /// The event nearest to a time.
-    pub(super) async fn give_nearest(&self, peer: &ServerName, call: Timestamp) -> Result<Nearest, Refused> {
+    pub(super) async fn timestamp(&self, peer: &ServerName, call: Timestamp) -> Result<Nearest, Refused> {
         let asked = self.room_for(peer, &call.room_id).await?;
         let direction = match call.direction {
             history::Direction::Forwards => Direction::Forward,
@@ -95,13 +95,13 @@ impl RequestHandlers {
             .timeline
             .near_time(&asked.room, call.ts, direction, MOST_NEAR);
         let near = near.await.map_err(refused)?;
-        let told = self
+        let visible = self
             .rooms
             .server_visibility
             .visible(&asked.room, peer, asked.audience, near)
             .await;
-        let told = told.map_err(refused)?;
-        let nearest = told.first().ok_or_else(|| {
+        let visible = visible.map_err(refused)?;
+        let nearest = visible.first().ok_or_else(|| {
             refused(Refusal::not_found(
                 "the room has no event at that time for your server",
             ))
@@ -112,20 +112,20 @@ impl RequestHandlers {
         })
     }
 
-    /// Hands out of some events what the peer may be told.
-    async fn give_told(
+    /// Sends those of some events that the peer may see.
+    async fn send_visible(
         &self,
         peer: &ServerName,
         asked: &Asked,
         events: Vec<Arc<StoredEvent>>,
         parts: &Parts,
     ) -> Result<(), Refused> {
-        let told = self
+        let visible = self
             .rooms
             .server_visibility
             .visible(&asked.room, peer, asked.audience, events)
             .await;
-        self.give(&told.map_err(refused)?, &mut BTreeSet::new(), parts)
+        self.send_events(&visible.map_err(refused)?, &mut BTreeSet::new(), parts)
             .await
     }
 

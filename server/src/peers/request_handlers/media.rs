@@ -18,7 +18,7 @@ const PIECE: usize = 256 * 1024;
 
 impl RequestHandlers {
     /// Hands out a file that was uploaded here.
-    pub(super) async fn give_media(&self, call: Media, parts: &Parts) -> Result<Finished, Refused> {
+    pub(super) async fn media(&self, call: Media, parts: &Parts) -> Result<Finished, Refused> {
         let own = self.identity.name();
         let opened = self.media.open(own, &call.media_id, Duration::ZERO).await;
         let mut opened = opened.map_err(refused)?;

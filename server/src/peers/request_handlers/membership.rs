@@ -123,7 +123,7 @@ impl RequestHandlers {
         })
     }
 
-    /// Takes the membership event of a user of a peer into the room, and tells what the peer needs to be in it.
+    /// Takes the membership event of a user of a peer into the room, and sends what the peer needs to be in it.
     pub(super) async fn send_membership(
         self: &Arc<Self>,
         peer: &ServerName,
@@ -137,11 +137,11 @@ impl RequestHandlers {
             .verify(&json, RoomFormat::of(&room))
             .map_err(invalid)?;
         let taken = {
-            let turn = self.rooms.ingest_locks.lock(&room.room_id).await;
+            let lock = self.rooms.ingest_locks.lock(&room.room_id).await;
             let incoming = vec![Incoming::live(Arc::clone(&event))];
             self.rooms
                 .ingest
-                .ingest(&turn, &room, incoming)
+                .ingest(&lock, &room, incoming)
                 .await
                 .map_err(refused)?
         };
@@ -166,7 +166,7 @@ impl RequestHandlers {
         };
         match visibility::Membership::of(&event) {
             Some(visibility::Membership::Join) => {
-                admission.state = self.give_room(&room, peer, &event, parts).await?;
+                admission.state = self.send_room(&room, peer, &event, parts).await?;
             }
             Some(visibility::Membership::Knock) => {
                 let shown = self.rooms.summaries.stripped_state(&room, &event.sender).await;
@@ -226,7 +226,7 @@ impl RequestHandlers {
 
     /// Hands out a whole room: the state before a join, with its auth chain and the records of its servers. Answers which
     /// events are the state.
-    async fn give_room(
+    async fn send_room(
         &self,
         room: &Room,
         peer: &ServerName,
@@ -240,7 +240,7 @@ impl RequestHandlers {
             None => None,
         };
         let head = room.head();
-        self.give_room_state(peer, &before.unwrap_or_default(), head.servers.keys(), parts)
+        self.send_room_state(peer, &before.unwrap_or_default(), head.servers.keys(), parts)
             .await
     }
 

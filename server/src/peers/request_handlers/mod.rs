@@ -1,6 +1,6 @@
-//! What other servers ask.
+//! Handlers of other servers' requests, one file per chapter of the protocol.
 //!
-//! Every answer first asks whether the peer may have it: [`RequestHandlers::room_for`] for what belongs to a room.
+//! Each first checks that the peer may have the answer: [`RequestHandlers::room_for`] for what belongs to a room.
 
 mod devices;
 mod directory;
@@ -131,38 +131,38 @@ impl RequestHandlers {
             Request::Invite(call) => {
                 Finished::done::<memberships::Invite>(self.invites.receive(peer, call).await?)
             }
-            Request::Backfill(call) => self.give_backfill(peer, call, &parts).await,
-            Request::MissingEvents(call) => self.give_missing_events(peer, call, &parts).await,
-            Request::Events(call) => self.give_events(peer, call, &parts).await,
-            Request::State(call) => self.give_state(peer, call, &parts).await,
+            Request::Backfill(call) => self.backfill(peer, call, &parts).await,
+            Request::MissingEvents(call) => self.missing_events(peer, call, &parts).await,
+            Request::Events(call) => self.events(peer, call, &parts).await,
+            Request::State(call) => self.state(peer, call, &parts).await,
             Request::Records(call) => {
-                self.give_records(call.servers.iter().map(AsRef::as_ref), &parts)
+                self.records(call.servers.iter().map(AsRef::as_ref), &parts)
                     .await?;
                 Finished::done::<Records>(Nothing {})
             }
-            Request::Timestamp(call) => Finished::done::<Timestamp>(self.give_nearest(peer, call).await?),
+            Request::Timestamp(call) => Finished::done::<Timestamp>(self.timestamp(peer, call).await?),
             Request::Alias(call) => {
-                let done = self.give_alias(call).await.map_err(refused)?;
+                let done = self.alias(call).await.map_err(refused)?;
                 Finished::done::<Alias>(done)
             }
             Request::Devices(call) => {
-                let done = self.give_devices(peer, call).await.map_err(refused)?;
+                let done = self.devices(peer, call).await.map_err(refused)?;
                 Finished::done::<Devices>(done)
             }
             Request::Profile(call) => {
-                let done = self.give_profile(call).await.map_err(refused)?;
+                let done = self.profile(call).await.map_err(refused)?;
                 Finished::done::<Profile>(done)
             }
             Request::ClaimKeys(call) => {
-                let done = self.give_one_time_keys(peer, call).await.map_err(refused)?;
+                let done = self.claim_keys(peer, call).await.map_err(refused)?;
                 Finished::done::<ClaimKeys>(done)
             }
             Request::PublicRooms(call) => {
-                let done = self.give_public_rooms(call).await.map_err(refused)?;
+                let done = self.public_rooms(call).await.map_err(refused)?;
                 Finished::done::<PublicRooms>(done)
             }
-            Request::Hierarchy(call) => Finished::done::<Hierarchy>(self.give_hierarchy(peer, call).await?),
-            Request::Media(call) => self.give_media(call, &parts).await,
+            Request::Hierarchy(call) => Finished::done::<Hierarchy>(self.hierarchy(peer, call).await?),
+            Request::Media(call) => self.media(call, &parts).await,
         }
     }
 
@@ -177,7 +177,7 @@ impl RequestHandlers {
         ))
     }
 
-    /// A room that a peer may be told of: it has or had a user there, and the room's server ACL does not keep it out.
+    /// A room that a peer may ask about: it has or had a user there, and the room's server ACL does not keep it out.
     async fn room_for(&self, peer: &ServerName, room_id: &RoomId) -> Result<Asked, Refused> {
         let unknown = || Refused::new(RefusedCode::NotFound, "your server is not in that room");
         let room = self.rooms.repository.room(room_id).await.map_err(|_| unknown())?;
@@ -194,7 +194,7 @@ impl RequestHandlers {
 
     /// Sends events in parts, each with the records of servers that were not sent before.
     /// `given` are those.
-    async fn give(
+    async fn send_events(
         &self,
         events: &[Arc<Event>],
         given: &mut BTreeSet<OwnedServerName>,
@@ -225,7 +225,7 @@ impl RequestHandlers {
         Ok(())
     }
 
-    async fn give_records<'n>(
+    async fn records<'n>(
         &self,
         names: impl Iterator<Item = &'n ServerName>,
         parts: &Parts,

@@ -8,7 +8,7 @@ use crate::refusal::Refusal;
 
 impl RequestHandlers {
     /// A user's profile, as anybody may read it.
-    pub(super) async fn give_profile(&self, call: Profile) -> Result<UserProfile, Refusal> {
+    pub(super) async fn profile(&self, call: Profile) -> Result<UserProfile, Refusal> {
         if !self.identity.is_local(&call.user_id) {
             return Err(Refusal::not_found("that user is of another server"));
         }

@@ -1,6 +1,6 @@
 //! The state before an event: whole with its auth chain, or as far as it differs from one that the peer knows.
 //!
-//! It may be large, so no more of it is in memory than the part that is being told. Its events are told in the order of
+//! It may be large, so no more of it is in memory than the part that is being sent. Its events are sent in the order of
 //! their local numbers: an event is numbered once those are here that allow it, so each comes after those.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -23,13 +23,13 @@ use crate::store::Store;
 use crate::store::rooms::event_sizes::Size;
 use crate::store::rooms::events::StoredEvent;
 
-/// States that are told at the same time.
+/// States that are sent at the same time.
 pub(in crate::peers) const STATES_IN_ALL: usize = 8;
 
-/// Those of them that one server is told; it waits for more.
+/// Those of them that go to one server; it waits for more.
 pub(in crate::peers) const STATES_OF_ONE: usize = 2;
 
-/// How long a state may take to be told: others wait to be told theirs.
+/// How long a state may take to be sent: others wait for theirs.
 const LONGEST: Duration = Duration::from_secs(600);
 
 /// Most servers whose records go before a state; those of the others go with their events.
@@ -40,44 +40,47 @@ pub(in crate::peers) type Change = (SlotHash, Option<EventNid>);
 
 impl RequestHandlers {
     /// The state before an event that the peer may see.
-    pub(super) async fn give_state(
+    pub(super) async fn state(
         &self,
         peer: &ServerName,
         call: state::State,
         parts: &Parts,
     ) -> Result<Finished, Refused> {
         let asked = self.room_for(peer, &call.room_id).await?;
-        let before = self.told_state_before(peer, &asked, &call.at).await;
+        let before = self.visible_state_before(peer, &asked, &call.at).await;
         let before = before
             .map_err(refused)?
             .ok_or_else(|| refused(Refusal::not_found("the room has no such event")))?;
-        let beside = match &call.beside {
-            Some(id) => self.told_state_before(peer, &asked, id).await.map_err(refused)?,
+        let reference = match &call.beside {
+            Some(id) => self
+                .visible_state_before(peer, &asked, id)
+                .await
+                .map_err(refused)?,
             None => None,
         };
         let telling = async {
             let _permit = self.state_permit(peer).await?;
-            if let Some(beside) = beside
-                && let Some(ids) = self.give_difference(&beside, &before, parts).await?
+            if let Some(reference) = reference
+                && let Some(ids) = self.send_difference(&reference, &before, parts).await?
             {
                 return Ok(ids);
             }
             Ok(StateIds {
-                state: self.give_whole(&before, std::iter::empty(), parts).await?,
+                state: self.send_state(&before, std::iter::empty(), parts).await?,
                 difference: None,
             })
         };
         Finished::done::<state::State>(in_time(telling).await?)
     }
 
-    /// Waits until a state may be told to a peer.
+    /// Waits until a state may be sent to a peer.
     async fn state_permit(&self, peer: &ServerName) -> Result<Permit<OwnedServerName>, Refused> {
         let permit = self.state_permits.acquire(peer.to_owned()).await;
         permit.map_err(|_| Refused::new(RefusedCode::LimitExceeded, "too many states at the same time"))
     }
 
-    /// A whole room: the state that somebody comes into, as [`give_whole`](Self::give_whole) sends it.
-    pub(super) async fn give_room_state(
+    /// A whole room: the state that somebody comes into, as [`send_state`](Self::send_state) sends it.
+    pub(super) async fn send_room_state(
         &self,
         peer: &ServerName,
         state: &State,
@@ -86,13 +89,13 @@ impl RequestHandlers {
     ) -> Result<Vec<OwnedEventId>, Refused> {
         in_time(async {
             let _permit = self.state_permit(peer).await?;
-            self.give_whole(state, servers, parts).await
+            self.send_state(state, servers, parts).await
         })
         .await
     }
 
-    /// The state before an event of a room, if the peer may be told of the event and the state is known.
-    async fn told_state_before(
+    /// The state before an event of a room, if the peer may see the event and the state is known.
+    async fn visible_state_before(
         &self,
         peer: &ServerName,
         Asked { room, audience }: &Asked,
@@ -118,7 +121,7 @@ impl RequestHandlers {
     /// The records of `servers` go first.
     ///
     /// Costs grow with the state, which is read twice; in memory only numbers and ids.
-    async fn give_whole(
+    async fn send_state(
         &self,
         state: &State,
         servers: impl Iterator<Item = &OwnedServerName>,
@@ -132,34 +135,34 @@ impl RequestHandlers {
         if nids.len() > MAX_STATE_IDS {
             return Err(too_large());
         }
-        let told = self.with_auth_chain(&nids).await.map_err(refused)?;
-        let told = told.ok_or_else(too_large)?;
+        let sizes = self.with_auth_chain(&nids).await.map_err(refused)?;
+        let sizes = sizes.ok_or_else(too_large)?;
         let first = Part {
-            extent: Some(extent(nids.len(), told.len().saturating_sub(nids.len()))),
+            extent: Some(extent(nids.len(), sizes.len().saturating_sub(nids.len()))),
             records: self.records_of(servers.take(MOST_SERVERS).map(AsRef::as_ref)),
             ..Part::default()
         };
         parts.send(first).await?;
-        self.give_stored(&told, parts).await?;
+        self.send_stored(&sizes, parts).await?;
         let ids = self.store.rooms.event_ids(&nids).await;
         ids.map_err(|error| refused(error.into()))
     }
 
     /// Sends the events in which a state differs from one that the peer knows. None where the whole is not much more.
-    async fn give_difference(
+    async fn send_difference(
         &self,
-        beside: &State,
+        reference: &State,
         state: &State,
         parts: &Parts,
     ) -> Result<Option<StateIds>, Refused> {
-        let changes = beside.changes_to(state);
+        let changes = reference.changes_to(state);
         let filled = state.entries().len();
         if changes.len() > filled / 2 {
             return Ok(None);
         }
         let there: Vec<_> = changes.iter().filter_map(|(_, event)| *event).collect();
         let emptied = changes.iter().filter(|(_, event)| event.is_none());
-        let gone: Vec<_> = emptied.filter_map(|(slot, _)| beside.get(slot)).collect();
+        let gone: Vec<_> = emptied.filter_map(|(slot, _)| reference.get(slot)).collect();
         let failed = |error: crate::store::StoreError| refused(error.into());
         let mut sizes = self.store.rooms.event_sizes(&there).await.map_err(failed)?;
         sizes.sort_by_key(|size| size.nid);
@@ -168,7 +171,7 @@ impl RequestHandlers {
             ..Part::default()
         };
         parts.send(first).await?;
-        self.give_stored(&sizes, parts).await?;
+        self.send_stored(&sizes, parts).await?;
         Ok(Some(StateIds {
             state: self.store.rooms.event_ids(&there).await.map_err(failed)?,
             difference: Some(Difference {
@@ -179,7 +182,7 @@ impl RequestHandlers {
     }
 
     /// Sends stored events in their order, with the records of their servers; no more than a part is read at a time.
-    async fn give_stored(&self, sizes: &[Size], parts: &Parts) -> Result<(), Refused> {
+    async fn send_stored(&self, sizes: &[Size], parts: &Parts) -> Result<(), Refused> {
         let mut given = BTreeSet::new();
         for sizes in by_parts(sizes) {
             let nids: Vec<_> = sizes.iter().map(|size| size.nid).collect();
@@ -187,7 +190,7 @@ impl RequestHandlers {
             let mut events = events.map_err(|error| refused(error.into()))?;
             let events: Vec<_> = nids.iter().filter_map(|nid| events.remove(nid)).collect();
             let events: Vec<_> = events.into_iter().map(|stored| stored.event.clone()).collect();
-            self.give(&events, &mut given, parts).await?;
+            self.send_events(&events, &mut given, parts).await?;
         }
         Ok(())
     }
@@ -199,7 +202,7 @@ impl RequestHandlers {
         Ok(around.map(|(after, back)| after.with(StateNid(0), back)))
     }
 
-    /// Events and everything that allows them, in the order of their numbers. None where that is more than may be told. A
+    /// Events and everything that allows them, in the order of their numbers. None where that is more than may be sent. A
     /// few queries for each generation, and one for each part.
     async fn with_auth_chain(&self, nids: &[EventNid]) -> Result<Option<Vec<Size>>, Refusal> {
         let most = nids.len() + MAX_AUTH_CHAIN;
@@ -248,8 +251,8 @@ pub(in crate::peers) async fn state_around(
 
 /// Tells a state, or gives up when that takes too long.
 async fn in_time<T>(telling: impl Future<Output = Result<T, Refused>>) -> Result<T, Refused> {
-    let told = timeout(LONGEST, telling).await;
-    told.unwrap_or_else(|_| Err(Refused::new(RefusedCode::Unavailable, "took too long")))
+    let sent = timeout(LONGEST, telling).await;
+    sent.unwrap_or_else(|_| Err(Refused::new(RefusedCode::Unavailable, "took too long")))
 }
 
 /// Events in parts of as many as an answer's part may hold, at least one each.
