@@ -1,4 +1,4 @@
-//! The one way by which a local event enters a room.
+//! The appender: the one way by which a local event enters a room.
 
 pub(super) mod event_builder;
 pub(super) mod push_evaluation;
@@ -26,7 +26,7 @@ use crate::store::StoreError;
 use crate::store::log::{Change, Pending, Record};
 use crate::store::rooms::NewRoom;
 use crate::store::rooms::events::StoredEvent;
-use event_builder::{EventBuilder, Known, NotAdded};
+use event_builder::{EventBuilder, LoadedState, NotAdded};
 
 /// How often building is tried on a head that keeps changing under it.
 const ATTEMPTS: usize = 16;
@@ -59,7 +59,7 @@ impl Appender {
         draft: Draft,
         effects: Effects<'_>,
     ) -> Result<Arc<StoredEvent>, Refusal> {
-        let mut known = Known::new();
+        let mut known = LoadedState::new();
         let verdict = self.push_evaluation.evaluate(room, &draft).await?;
         for _ in 0..ATTEMPTS {
             let permit = room.builds.acquire().await.map_err(Refusal::internal)?;
@@ -80,10 +80,10 @@ impl Appender {
 
     /// Builds an event on the newest head and forgets that head: for one that is stored only once somebody else agrees.
     pub(super) async fn build_unstored(&self, room: &Arc<Room>, mut draft: Draft) -> Result<Event, Refusal> {
-        let mut known = Known::new();
+        let mut known = LoadedState::new();
         draft.origin_server_ts = room.lock().stamp(draft.origin_server_ts);
         for _ in 0..ATTEMPTS {
-            // Built on what is durable: others can only judge by what they can be sent.
+            // Built on what is durable: others can only check it by what they can be sent.
             let head = room.head();
             self.load_needed(room, &head.state, &draft, &mut known).await?;
             let chain = EventBuilder {
@@ -109,7 +109,7 @@ impl Appender {
         room: &Room,
         state: &State,
         draft: &Draft,
-        known: &mut Known,
+        known: &mut LoadedState,
     ) -> Result<(), Refusal> {
         let (state_key, sender) = (draft.state_key.as_deref(), &draft.sender);
         let mut slots =
@@ -132,7 +132,7 @@ impl Appender {
         draft: &Draft,
         verdict: &Verdict,
         effects: Effects<'_>,
-        known: &mut Known,
+        known: &mut LoadedState,
     ) -> Result<Option<(Arc<StoredEvent>, Pending)>, Refusal> {
         let mut lock = room.lock();
         let mut draft = draft.clone();
@@ -173,7 +173,7 @@ impl Appender {
             .push_evaluation
             .evaluate_first_events(first.new_room.nid, &first.drafts)
             .await?;
-        let mut known = Known::new();
+        let mut known = LoadedState::new();
         let mut chain = EventBuilder {
             identity: &self.identity,
             version: first.version,

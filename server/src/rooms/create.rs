@@ -1,4 +1,4 @@
-//! Making a room (client-server API, "Creation").
+//! Creation of rooms (client-server API, "Creation").
 
 pub(super) mod initial_state;
 
@@ -134,7 +134,7 @@ pub struct RoomCreation {
 }
 
 impl RoomCreation {
-    /// Makes a room, with all its first events or not at all. Users of other servers are not invited yet.
+    /// Creates a room, with all its first events or not at all. Users of other servers are not invited yet.
     ///
     /// # Errors
     /// When the request contradicts itself or the rules, or the alias is taken.

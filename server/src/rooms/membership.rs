@@ -1,4 +1,4 @@
-//! Coming and going (client-server API, "Room membership").
+//! Memberships that local users change: join, leave, invite, kick, ban, knock (client-server API, "Room membership").
 
 pub(super) mod join_rules;
 pub(super) mod profile_propagation;
@@ -65,7 +65,7 @@ pub struct Memberships {
 }
 
 impl Memberships {
-    /// Brings a user into a room. Somebody who is there already stays.
+    /// Joins a user to a room. Nothing changes for one who is joined already.
     ///
     /// # Errors
     /// What the room's join rule says; [`Refusal::UnableToAuthoriseJoin`] when it depends on rooms that this server
@@ -120,10 +120,10 @@ impl Memberships {
         Ok(joined)
     }
 
-    /// Asks to be invited.
+    /// Knocks on a room for a user.
     ///
     /// # Errors
-    /// When the room does not take such wishes.
+    /// When the join rule allows no knocks.
     pub async fn knock(
         &self,
         room: &Arc<Room>,
@@ -147,7 +147,7 @@ impl Memberships {
         Ok(member_content(Membership::Knock, people.get(user_id), reason))
     }
 
-    /// Takes a user out of a room, or declines an invitation. Somebody who has left already has left.
+    /// Leaves a room, or declines an invitation. Nothing changes for one who has left already.
     ///
     /// # Errors
     /// [`Refusal::Forbidden`] for one who was never there, or is banned.
@@ -210,7 +210,7 @@ impl Memberships {
             .draft(room, sender, "m.room.member", Some(target.as_str()), content))
     }
 
-    /// Removes somebody from a room, or takes an invitation back.
+    /// Kicks a user from a room, or withdraws an invitation.
     ///
     /// # Errors
     /// What the rules say, or [`Refusal::Forbidden`] when the user is not there.
@@ -233,7 +233,7 @@ impl Memberships {
         self.set_member(room, sender, target, content).await.map(drop)
     }
 
-    /// Removes somebody and keeps them out.
+    /// Bans a user.
     ///
     /// # Errors
     /// What the rules say.
@@ -248,7 +248,7 @@ impl Memberships {
         self.set_member(room, sender, target, content).await.map(drop)
     }
 
-    /// Lets somebody who is banned come again.
+    /// Unbans a user.
     ///
     /// # Errors
     /// What the rules say, or [`Refusal::BadState`] when the user is not banned.

@@ -14,7 +14,7 @@
 //! | transaction ids | [`Transactions`] | `append/transactions.rs` |
 //! | whom does an event notify? | [`PushEvaluation`] (the rules are in `push`) | `append/push_evaluation.rs` |
 //! | what state may a client set? | [`StateSender`] | `append/send_state.rs` |
-//! | how does another server's event enter a room? | [`Ingest`] under an [`IngestLock`](ingest::IngestLock) | `ingest/` |
+//! | how does another server's event enter a room? | [`Ingest`] under an [`IngestLock`](ingest::IngestLock); [`Outliers`], [`JoinImporter`] | `ingest/` |
 //! | what is missing in a timeline? | [`TimelineGaps`] | `ingest/gaps.rs` |
 //! | join, leave, invite, kick, ban, knock | [`Memberships`] | `membership.rs` |
 //! | who may join a restricted room? | [`JoinRules`] | `membership/join_rules.rs` |

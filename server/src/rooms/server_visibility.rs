@@ -1,4 +1,4 @@
-//! What another server may be told of a room, by whatever way it is told: the one place that decides it
+//! Visibility of events to other servers, whichever way they are sent: the one place that decides it
 //! (`spec/federation.md`, "Requests"). The rule is that of users ([`may_see`]): a server sees what some user of it sees.
 
 use std::collections::{HashMap, HashSet};
@@ -17,9 +17,9 @@ use crate::rooms::{ErasedUsers, RoomRepository};
 use crate::store::Store;
 use crate::store::rooms::events::StoredEvent;
 
-/// What another server is to a room, by this server's account.
+/// Membership of another server in a room, as this server knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Audience {
+pub enum ServerMembership {
     /// It has a user in the room.
     Present,
     /// It had one, up to the event at this place.
@@ -27,7 +27,7 @@ pub enum Audience {
 }
 
 /// What a state holds in the slots that decide what a server sees.
-struct Held {
+struct ServerSlotContents {
     visibility: Option<EventNid>,
     members: Vec<Option<EventNid>>,
 }
@@ -41,7 +41,7 @@ pub struct ServerVisibility {
 }
 
 impl ServerVisibility {
-    /// What another server is to a room; none for one that never had a user in it, or none since this server is there.
+    /// Membership of another server in a room; none for one that never had a user in it, or none since this server is there.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -49,9 +49,9 @@ impl ServerVisibility {
         &self,
         room: &Room,
         server_name: &ServerName,
-    ) -> Result<Option<Audience>, Refusal> {
+    ) -> Result<Option<ServerMembership>, Refusal> {
         if room.head().servers.contains_key(server_name) {
-            return Ok(Some(Audience::Present));
+            return Ok(Some(ServerMembership::Present));
         }
         let Some(left) = self
             .store
@@ -62,10 +62,10 @@ impl ServerVisibility {
             return Ok(None);
         };
         let place = self.store.rooms.place_at(room.nid, left).await?;
-        Ok(Some(Audience::Departed(place)))
+        Ok(Some(ServerMembership::Departed(place)))
     }
 
-    /// Events as a server may be told them, in the same order. Of those that none of its users may see, one that is in the
+    /// The events that a server may see, in the same order. Of those that none of its users may see, one that is in the
     /// room gets the redacted form, since it needs them as links between others; one that has left gets nothing.
     ///
     /// Costs a query for the states where the room's history is shared; else it grows with the users of the server that
@@ -77,18 +77,19 @@ impl ServerVisibility {
         &self,
         room: &Room,
         server_name: &ServerName,
-        audience: Audience,
+        server_membership: ServerMembership,
         events: Vec<Arc<StoredEvent>>,
     ) -> Result<Vec<Arc<Event>>, Refusal> {
         let visibility = StateSlot::new("m.room.history_visibility", "").hash();
         let mut held = self.held_after(room, &events, visibility, &[]).await?;
-        let shared = audience == Audience::Present && self.all_shared(&events, &held).await?;
+        let shared =
+            server_membership == ServerMembership::Present && self.all_shared(&events, &held).await?;
         if shared {
-            let mut told: Vec<_> = events.iter().map(|stored| Arc::clone(&stored.event)).collect();
+            let mut visible: Vec<_> = events.iter().map(|stored| Arc::clone(&stored.event)).collect();
             self.erased
-                .redact_for_server(room, server_name, &mut told)
+                .redact_for_server(room, server_name, &mut visible)
                 .await?;
-            return Ok(told);
+            return Ok(visible);
         }
         let users = self.store.rooms.members_of_server(room.nid, server_name).await?;
         let slots: Vec<SlotHash> = users
@@ -109,13 +110,13 @@ impl ServerVisibility {
         };
         let sees = |stored: &StoredEvent| {
             let Some(held) = stored.state.and_then(|state| held.get(&state)) else {
-                // What hangs nowhere is state that allows other events.
-                return audience == Audience::Present;
+                // An outlier is state that allows other events.
+                return server_membership == ServerMembership::Present;
             };
-            let joined_later = match (audience, stored.place) {
-                (Audience::Present, _) => true,
-                (Audience::Departed(left), Some(place)) => place < left,
-                (Audience::Departed(_), None) => false,
+            let joined_later = match (server_membership, stored.place) {
+                (ServerMembership::Present, _) => true,
+                (ServerMembership::Departed(left), Some(place)) => place < left,
+                (ServerMembership::Departed(_), None) => false,
             };
             let mut visibility = Around::unchanged(visibility_of(held.visibility));
             if stored.event.is_state_at("m.room.history_visibility", "") {
@@ -137,27 +138,27 @@ impl ServerVisibility {
                 })
             })
         };
-        let mut told = Vec::with_capacity(events.len());
+        let mut visible = Vec::with_capacity(events.len());
         for stored in events {
             if sees(&stored) {
-                told.push(Arc::clone(&stored.event));
-            } else if audience == Audience::Present {
-                told.push(Arc::new(
+                visible.push(Arc::clone(&stored.event));
+            } else if server_membership == ServerMembership::Present {
+                visible.push(Arc::new(
                     redact(&stored.event, room.version).map_err(Refusal::internal)?,
                 ));
             }
         }
         self.erased
-            .redact_for_server(room, server_name, &mut told)
+            .redact_for_server(room, server_name, &mut visible)
             .await?;
-        Ok(told)
+        Ok(visible)
     }
 
     /// Whether everything among some events is for everybody who is in the room.
     async fn all_shared(
         &self,
         events: &[Arc<StoredEvent>],
-        held: &HashMap<StateNid, Held>,
+        held: &HashMap<StateNid, ServerSlotContents>,
     ) -> Result<bool, Refusal> {
         let changes = events
             .iter()
@@ -181,7 +182,7 @@ impl ServerVisibility {
     /// The events in those slots, and some more.
     async fn events_in(
         &self,
-        held: &HashMap<StateNid, Held>,
+        held: &HashMap<StateNid, ServerSlotContents>,
         more: impl Iterator<Item = EventNid>,
     ) -> Result<HashMap<EventNid, Arc<StoredEvent>>, Refusal> {
         let of_states = held
@@ -201,10 +202,10 @@ impl ServerVisibility {
         events: &[Arc<StoredEvent>],
         visibility: SlotHash,
         members: &[SlotHash],
-    ) -> Result<HashMap<StateNid, Held>, Refusal> {
+    ) -> Result<HashMap<StateNid, ServerSlotContents>, Refusal> {
         let states = self.repository.states_after(room, events).await?;
         let held = states.into_iter().map(|(nid, state)| {
-            let held = Held {
+            let held = ServerSlotContents {
                 visibility: state.get(&visibility),
                 members: members.iter().map(|slot| state.get(slot)).collect(),
             };

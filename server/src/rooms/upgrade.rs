@@ -1,4 +1,4 @@
-//! Replacing a room by one of another version (client-server API, "Room Upgrades").
+//! Upgrade of a room: its replacement by one of another version (client-server API, "Room Upgrades").
 
 pub(super) mod power_levels;
 pub(super) mod settings_carry_over;

@@ -1,4 +1,4 @@
-//! Who sees which events: the one way by which any reading path decides it (client-server API, "Room history
+//! Visibility of events to users: the one way by which every reading path decides it (client-server API, "Room history
 //! visibility"). The rule itself is [`may_see`]; here are the facts it asks for.
 
 use std::collections::{HashMap, HashSet};
@@ -14,7 +14,7 @@ use crate::push::{IGNORED_USERS, ignored_users};
 use crate::store::accounts::account_data::GLOBAL;
 
 use super::Room;
-use super::timeline::client_event_format::Seen;
+use super::timeline::client_event_format::VisibleEvent;
 use crate::refusal::Refusal;
 use crate::rooms::{ErasedUsers, RoomRepository};
 use crate::store::Store;
@@ -23,9 +23,9 @@ use crate::store::rooms::events::{Outcome, StoredEvent};
 /// Membership events of one user that are read at once while looking for the last join.
 const MEMBER_EVENTS: usize = 32;
 
-/// What a user is to a room, seen from now.
+/// Membership of a reader in a room, past ones included, seen from now.
 #[derive(Clone, Debug)]
-pub enum Standing {
+pub enum ReaderMembership {
     /// Joined.
     Member,
     /// Was joined once and is no longer.
@@ -39,7 +39,7 @@ pub enum Standing {
     Stranger,
 }
 
-impl Standing {
+impl ReaderMembership {
     /// Whether the user joined at any point after `place`.
     fn joined_after(&self, place: Place) -> bool {
         match self {
@@ -58,7 +58,7 @@ struct Slots {
 
 /// What those slots held at some state.
 #[derive(Clone, Copy)]
-struct Facts {
+struct SlotContents {
     visibility: Option<EventNid>,
     member: Option<EventNid>,
 }
@@ -72,18 +72,18 @@ pub struct Visibility {
 }
 
 impl Visibility {
-    /// What a user is to a room. Costs nothing for members; for others the room's membership events about the user,
+    /// Membership of a reader in a room. Costs nothing for members; for others the room's membership events about the user,
     /// back to the last join.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn membership_of(&self, user_id: &UserId, room: &Room) -> Result<Standing, Refusal> {
+    pub async fn membership_of(&self, user_id: &UserId, room: &Room) -> Result<ReaderMembership, Refusal> {
         if room.is_joined(user_id) {
-            return Ok(Standing::Member);
+            return Ok(ReaderMembership::Member);
         }
         let current = self.store.rooms.membership(room.nid, user_id).await?;
         if current.is_none_or(|current| current.forgotten) {
-            return Ok(Standing::Stranger);
+            return Ok(ReaderMembership::Stranger);
         }
         let mut below = Place(i64::MAX);
         let mut departure = None;
@@ -96,16 +96,18 @@ impl Visibility {
             for stored in &events {
                 if Membership::of(&stored.event) == Some(Membership::Join) {
                     return Ok(match (departure, stored.place) {
-                        (Some(departure), Some(joined_at)) => Standing::Departed { joined_at, departure },
+                        (Some(departure), Some(joined_at)) => {
+                            ReaderMembership::Departed { joined_at, departure }
+                        }
                         // The join is on its way into memory.
-                        _ => Standing::Member,
+                        _ => ReaderMembership::Member,
                     });
                 }
                 departure = Some(Arc::clone(stored));
             }
             match events.last().and_then(|stored| stored.place) {
                 Some(place) if events.len() == MEMBER_EVENTS => below = place,
-                _ => return Ok(Standing::Stranger),
+                _ => return Ok(ReaderMembership::Stranger),
             }
         }
     }
@@ -120,8 +122,8 @@ impl Visibility {
         room: &Room,
         events: Vec<Arc<StoredEvent>>,
     ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
-        let standing = self.membership_of(user_id, room).await?;
-        let seen = self.seen(user_id, room, &standing, events).await?;
+        let reader = self.membership_of(user_id, room).await?;
+        let seen = self.visible_events(user_id, room, &reader, events).await?;
         Ok(seen.into_iter().map(|seen| seen.stored).collect())
     }
 
@@ -149,18 +151,18 @@ impl Visibility {
         ))
     }
 
-    /// Like [`Visibility::visible`], for a standing that is known, and with the user's membership at each event. At most
+    /// Like [`Visibility::visible`], for a reader whose membership is known, and with the user's membership at each event. At most
     /// two queries, however many events; none when the room's state did not change among them.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn seen(
+    pub async fn visible_events(
         &self,
         user_id: &UserId,
         room: &Room,
-        standing: &Standing,
+        reader: &ReaderMembership,
         events: Vec<Arc<StoredEvent>>,
-    ) -> Result<Vec<Seen>, Refusal> {
+    ) -> Result<Vec<VisibleEvent>, Refusal> {
         let slots = Slots {
             visibility: StateSlot::new("m.room.history_visibility", "").hash(),
             member: StateSlot::new("m.room.member", user_id.as_str()).hash(),
@@ -200,7 +202,7 @@ impl Visibility {
             let mut sight = Sight {
                 visibility: Around::unchanged(visibility(after.visibility)),
                 membership: Around::unchanged(membership(after.member)),
-                joined_later: standing.joined_after(place),
+                joined_later: reader.joined_after(place),
             };
             if stored.event.is_state_at("m.room.history_visibility", "") {
                 sight.visibility.before = visibility(stored.replaces);
@@ -208,12 +210,12 @@ impl Visibility {
                 sight.membership.before = membership(stored.replaces);
             }
             let allowed = stored.outcome == Outcome::Accepted && may_see(sight);
-            allowed.then_some(Seen {
+            allowed.then_some(VisibleEvent {
                 stored,
                 membership: Some(sight.membership.after),
             })
         };
-        let mut seen: Vec<Seen> = events.into_iter().filter_map(see).collect();
+        let mut seen: Vec<VisibleEvent> = events.into_iter().filter_map(see).collect();
         self.erased.redact_for_user(user_id, room, &mut seen).await?;
         Ok(seen)
     }
@@ -224,8 +226,8 @@ impl Visibility {
         room: &Room,
         slots: &Slots,
         events: &[Arc<StoredEvent>],
-    ) -> Result<HashMap<StateNid, Facts>, Refusal> {
-        let read = |state: &State| Facts {
+    ) -> Result<HashMap<StateNid, SlotContents>, Refusal> {
+        let read = |state: &State| SlotContents {
             visibility: state.get(&slots.visibility),
             member: state.get(&slots.member),
         };

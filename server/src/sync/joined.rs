@@ -14,7 +14,7 @@ use super::window::JoinedWindow;
 use super::{Sync, Wish, ephemeral, members};
 use crate::accounts::Caller;
 use crate::live::RoomUnread;
-use crate::rooms::timeline::client_event_format::View;
+use crate::rooms::timeline::client_event_format::UnsignedData;
 use crate::store::rooms::events::StoredEvent;
 use crate::store::rooms::notifications::Unread;
 use crate::store::rooms::receipts::Receipt;
@@ -61,7 +61,7 @@ pub(super) fn write(
     sync: &Sync,
     caller: &Caller,
     wish: &Wish,
-    view: &View,
+    view: &UnsignedData,
     parts: &JoinedParts<'_>,
 ) {
     let joined = parts.joined;
@@ -150,7 +150,7 @@ fn is_news(parts: &JoinedParts<'_>, caller: &Caller) -> bool {
         || joined.receipts.iter().any(is_own)
 }
 
-fn write_timeline(out: &mut String, view: &View, joined: &JoinedWindow, events: &[Arc<StoredEvent>]) {
+fn write_timeline(out: &mut String, view: &UnsignedData, joined: &JoinedWindow, events: &[Arc<StoredEvent>]) {
     write_seen(out, view, events);
     let before = joined
         .timeline
@@ -164,7 +164,7 @@ fn write_timeline(out: &mut String, view: &View, joined: &JoinedWindow, events: 
 /// Appends `"events":[…]` as the view's reader sees them.
 pub(super) fn write_seen<'e>(
     out: &mut String,
-    view: &View,
+    view: &UnsignedData,
     events: impl IntoIterator<Item = &'e Arc<StoredEvent>>,
 ) {
     out.push_str("\"events\":[");

@@ -10,7 +10,7 @@ use super::Wish;
 use super::answer::{write_comma, write_name};
 use super::joined::write_seen;
 use super::window::LeftWindow;
-use crate::rooms::timeline::client_event_format::View;
+use crate::rooms::timeline::client_event_format::UnsignedData;
 use crate::store::rooms::events::StoredEvent;
 
 /// Appends `"<room id>":{…}`. Of a room that never let the user in, there is nothing to read further back.
@@ -18,7 +18,7 @@ pub(super) fn write(
     out: &mut String,
     left: &LeftWindow,
     state: &[Arc<StoredEvent>],
-    view: &View,
+    view: &UnsignedData,
     wish: &Wish,
 ) {
     write_comma(out);

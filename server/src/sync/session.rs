@@ -24,7 +24,7 @@ use crate::keys::RememberedCounts;
 use crate::live::Inbox;
 use crate::push::{IGNORED_USERS, ignored_users};
 use crate::refusal::Refusal;
-use crate::rooms::timeline::client_event_format::{Reader, Recency, View};
+use crate::rooms::timeline::client_event_format::{Reader, Recency, UnsignedData};
 use crate::store::accounts::account_data::GLOBAL;
 use crate::store::rooms::events::StoredEvent;
 
@@ -469,7 +469,7 @@ impl<'s> Session<'s> {
         Ok(self.sync.store.rooms.heroes(rooms, user_id, HEROES).await?)
     }
 
-    async fn view(&self, window: &Window, events: Vec<&Arc<StoredEvent>>) -> Result<View, Refusal> {
+    async fn view(&self, window: &Window, events: Vec<&Arc<StoredEvent>>) -> Result<UnsignedData, Refusal> {
         let reader = Reader {
             user_id: &self.caller.user_id,
             device_id: Some(&self.caller.device_id),
@@ -480,7 +480,7 @@ impl<'s> Session<'s> {
             Recency::Live
         };
         let rooms = &self.sync.rooms;
-        let mut view = rooms.client_events.view(reader, events, recency).await?;
+        let mut view = rooms.client_events.unsigned_data(reader, events, recency).await?;
         // What relates to an event stands after it, so a client that follows the room has it all unless something is left
         // out (client-server API, "Server behaviour" of aggregations).
         let joined = window.joined.values();

@@ -5,7 +5,7 @@ use http::header;
 use maru_protocol::canonical::write_text;
 
 use crate::accounts::Caller;
-use crate::rooms::timeline::client_event_format::{Reader, Seen, View};
+use crate::rooms::timeline::client_event_format::{Reader, UnsignedData, VisibleEvent};
 use crate::store::rooms::events::StoredEvent;
 
 /// A JSON object while its fields are appended, then an answer.
@@ -39,19 +39,24 @@ impl Written {
     }
 
     /// A field that is an event.
-    pub(in crate::http) fn event(&mut self, name: &str, view: &View, seen: &Seen) {
+    pub(in crate::http) fn event(&mut self, name: &str, view: &UnsignedData, seen: &VisibleEvent) {
         self.field(name);
         view.write(&mut self.0, &seen.stored, seen.membership, true);
     }
 
     /// A field that is a list of events.
-    pub(in crate::http) fn events(&mut self, name: &str, view: &View, seen: &[Seen]) {
+    pub(in crate::http) fn events(&mut self, name: &str, view: &UnsignedData, seen: &[VisibleEvent]) {
         self.field(name);
         view.write_list(&mut self.0, seen);
     }
 
     /// A field that is a list of state events.
-    pub(in crate::http) fn state(&mut self, name: &str, view: &View, events: &[std::sync::Arc<StoredEvent>]) {
+    pub(in crate::http) fn state(
+        &mut self,
+        name: &str,
+        view: &UnsignedData,
+        events: &[std::sync::Arc<StoredEvent>],
+    ) {
         self.field(name);
         write_state(&mut self.0, view, events);
     }
@@ -77,7 +82,11 @@ impl IntoResponse for Written {
 }
 
 /// Appends a JSON array of state events.
-pub(in crate::http) fn write_state(out: &mut String, view: &View, events: &[std::sync::Arc<StoredEvent>]) {
+pub(in crate::http) fn write_state(
+    out: &mut String,
+    view: &UnsignedData,
+    events: &[std::sync::Arc<StoredEvent>],
+) {
     out.push('[');
     for (at, stored) in events.iter().enumerate() {
         if at > 0 {

@@ -18,7 +18,7 @@ use crate::http::codec::raw_json::{Written, reader};
 use crate::http::router::{Endpoints, Routes};
 use crate::http::syncing::long_poll::wanted;
 use crate::refusal::Refusal;
-use crate::rooms::timeline::client_event_format::{Recency, Seen};
+use crate::rooms::timeline::client_event_format::{Recency, VisibleEvent};
 use crate::rooms::timeline::history::PageRequest;
 use crate::server::Server;
 use crate::store::rooms::events::Direction;
@@ -56,7 +56,7 @@ async fn messages(
     let view = server
         .rooms
         .client_events
-        .view(reader(&caller), events, Recency::Stored)
+        .unsigned_data(reader(&caller), events, Recency::Stored)
         .await?;
     let mut body = Written::new();
     body.text("start", &page.start.to_string());
@@ -98,7 +98,7 @@ async fn context(
     let view = server
         .rooms
         .client_events
-        .view(reader(&caller), events, Recency::Stored)
+        .unsigned_data(reader(&caller), events, Recency::Stored)
         .await?;
     let mut body = Written::new();
     body.text("start", &context.start.to_string());
@@ -122,7 +122,7 @@ async fn event(
         .room_to_read(&request.room_id)
         .await
         .map_err(missing)?;
-    let Seen { stored, membership } = server
+    let VisibleEvent { stored, membership } = server
         .peers
         .history
         .event(&caller.user_id, &room, &request.event_id)
@@ -130,7 +130,7 @@ async fn event(
     let view = server
         .rooms
         .client_events
-        .view(reader(&caller), [&stored], Recency::Stored)
+        .unsigned_data(reader(&caller), [&stored], Recency::Stored)
         .await?;
     let mut body = String::new();
     view.write(&mut body, &stored, membership, true);

@@ -123,7 +123,7 @@ async fn written(server: &Server, caller: &Caller, related: &Related) -> Result<
     let view = server
         .rooms
         .client_events
-        .view(reader(caller), events, Recency::Stored)
+        .unsigned_data(reader(caller), events, Recency::Stored)
         .await?;
     let mut body = Written::new();
     body.events("chunk", &view, &related.chunk);

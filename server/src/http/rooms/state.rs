@@ -54,7 +54,7 @@ async fn state(
     let view = server
         .rooms
         .client_events
-        .view(reader(&call.caller), &events, Recency::Live)
+        .unsigned_data(reader(&call.caller), &events, Recency::Live)
         .await?;
     let mut body = String::new();
     write_state(&mut body, &view, &events);
@@ -79,7 +79,7 @@ async fn state_event(
     let view = server
         .rooms
         .client_events
-        .view(reader(&caller), [&stored], Recency::Stored)
+        .unsigned_data(reader(&caller), [&stored], Recency::Stored)
         .await?;
     let mut body = String::new();
     view.write(&mut body, &stored, None, true);
@@ -108,7 +108,7 @@ async fn members(
     let view = server
         .rooms
         .client_events
-        .view(reader(&caller), &events, Recency::Live)
+        .unsigned_data(reader(&caller), &events, Recency::Live)
         .await?;
     let mut body = Written::new();
     body.state("chunk", &view, &events);

@@ -14,8 +14,8 @@ use crate::peers::rpc_client::RpcClient;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::Rooms;
-use crate::rooms::timeline::client_event_format::Seen;
-use crate::rooms::timeline::history::{Context, Page, PageRequest, Wanted};
+use crate::rooms::timeline::client_event_format::VisibleEvent;
+use crate::rooms::timeline::history::{EventContext, EventPredicate, PageRequest, TimelinePage};
 use crate::store::rooms::events::Direction;
 
 /// Most pages of the past that are fetched for one request.
@@ -60,7 +60,7 @@ impl FederatedHistory {
         user_id: &UserId,
         room: &Arc<Room>,
         request: PageRequest<'_>,
-    ) -> Result<Page, Refusal> {
+    ) -> Result<TimelinePage, Refusal> {
         let mut page = self
             .rooms
             .timeline
@@ -97,9 +97,9 @@ impl FederatedHistory {
         room: &Arc<Room>,
         event_id: &EventId,
         limit: usize,
-        wanted: Wanted<'_>,
+        wanted: EventPredicate<'_>,
         lazy_members: bool,
-    ) -> Result<Context, Refusal> {
+    ) -> Result<EventContext, Refusal> {
         self.event(user_id, room, event_id).await?;
         let deadline = Instant::now() + PATIENCE;
         let around = || {
@@ -123,7 +123,7 @@ impl FederatedHistory {
         user_id: &UserId,
         room: &Arc<Room>,
         event_id: &EventId,
-    ) -> Result<Seen, Refusal> {
+    ) -> Result<VisibleEvent, Refusal> {
         let missing = match self.rooms.timeline.visible_event(user_id, room, event_id).await {
             Err(Refusal::NotFound(missing)) => missing,
             found => return found,
@@ -147,7 +147,7 @@ impl FederatedHistory {
         room: &Arc<Room>,
         time_ms: u64,
         direction: Direction,
-    ) -> Result<Seen, Refusal> {
+    ) -> Result<VisibleEvent, Refusal> {
         let here = self
             .rooms
             .timeline

@@ -14,7 +14,7 @@ use crate::peers::inbound::verify::RoomFormat;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::Rooms;
-use crate::rooms::ingest::{Incoming, Taken};
+use crate::rooms::ingest::{Incoming, IngestResult};
 
 /// What a gap is filled for.
 struct Filling<'a> {
@@ -148,7 +148,7 @@ impl GapFiller {
         }
         let taken = self.ingestor.take_in(filling.room, vec![incoming]).await?;
         Ok(Some(match taken.into_iter().next() {
-            Some(Taken::Lacks {
+            Some(IngestResult::Lacks {
                 prev_events,
                 auth_events,
             }) => gap::Taken::Lacks {
@@ -156,7 +156,7 @@ impl GapFiller {
                 auth_events,
             },
             taken => {
-                filling.moved |= matches!(taken, Some(Taken::Stored(_)));
+                filling.moved |= matches!(taken, Some(IngestResult::Stored(_)));
                 gap::Taken::Settled
             }
         }))

@@ -31,7 +31,7 @@ use crate::peers::rpc_client::RpcClient;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::Rooms;
-use crate::rooms::ingest::{Incoming, Taken};
+use crate::rooms::ingest::{Incoming, IngestResult};
 use crate::store::Store;
 use crate::store::federation::inbox::InInbox;
 use crate::store::log::inbound_commit::Receiving;
@@ -271,15 +271,15 @@ impl InboxWorker {
         let taken = self.ingestor.take_in(room, events).await?;
         for ((peer, incoming), taken) in incoming.into_iter().zip(taken) {
             match taken {
-                Taken::Known(_) => {}
-                Taken::Stored(verdict) => {
+                IngestResult::Known(_) => {}
+                IngestResult::Stored(verdict) => {
                     if let Some(reason) = verdict.reason {
                         tracing::debug!(event = %incoming.event.id, outcome = ?verdict.outcome, %reason, "not accepted");
                     }
                 }
-                Taken::Broken(why) => self.drop_judged(&peer, &incoming, Dropped::Broken(why)).await?,
-                Taken::TooCostly => self.drop_judged(&peer, &incoming, Dropped::TooCostly).await?,
-                Taken::Lacks { .. } => {
+                IngestResult::Broken(why) => self.drop_judged(&peer, &incoming, Dropped::Broken(why)).await?,
+                IngestResult::TooCostly => self.drop_judged(&peer, &incoming, Dropped::TooCostly).await?,
+                IngestResult::Lacks { .. } => {
                     lacking.extend(incoming.inbox.map(|row| (peer, incoming.clone(), row)));
                 }
             }

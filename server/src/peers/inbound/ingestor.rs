@@ -11,7 +11,7 @@ use crate::peers::rpc_client::RpcClient;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::Rooms;
-use crate::rooms::ingest::{Incoming, Taken};
+use crate::rooms::ingest::{Incoming, IngestResult};
 
 /// The way of received events into a room, from the inbox and from gaps alike.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Ingestor {
         &self,
         room: &Arc<Room>,
         events: Vec<Incoming>,
-    ) -> Result<Vec<Taken>, Refusal> {
+    ) -> Result<Vec<IngestResult>, Refusal> {
         // What is filled beside the inbox may bring the same events.
         let lock = self.rooms.ingest_locks.lock(&room.room_id).await;
         let known = Arc::clone(&room.head().servers);

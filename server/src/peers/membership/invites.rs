@@ -24,7 +24,7 @@ use crate::peers::request_handlers::refused;
 use crate::peers::rpc_client::RpcClient;
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
-use crate::rooms::ingest::{Incoming, Taken};
+use crate::rooms::ingest::{Incoming, IngestResult};
 use crate::rooms::{NewRoomRequest, Room};
 
 /// Both ends of an invitation between servers.
@@ -161,7 +161,7 @@ impl Invites {
             let lock = self.rooms.ingest_locks.lock(&room.room_id).await;
             self.rooms.ingest.ingest(&lock, room, vec![incoming]).await?
         };
-        match taken.first().and_then(Taken::outcome) {
+        match taken.first().and_then(IngestResult::outcome) {
             Some(Outcome::Accepted) => {
                 self.rpc.wake_room(room);
                 Ok(())

@@ -29,7 +29,7 @@ use crate::peers::rpc_client::RpcClient;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::Rooms;
-use crate::rooms::ingest::{Incoming, JoinImport, Taken};
+use crate::rooms::ingest::{Incoming, IngestResult, JoinImport};
 use crate::store::Store;
 
 /// The failure to report of two: what a server says that knows the room is worth more than that another one cannot be
@@ -365,12 +365,12 @@ impl RemoteMembership {
                 .await?
         };
         match taken.into_iter().next() {
-            Some(Taken::Stored(verdict)) => {
+            Some(IngestResult::Stored(verdict)) => {
                 if let Some(denied) = verdict.reason {
                     return Err(Refusal::forbidden(denied.reason));
                 }
             }
-            Some(Taken::Lacks { .. }) => {
+            Some(IngestResult::Lacks { .. }) => {
                 let id = incoming.event.id.clone();
                 self.gap_filler.fill_before(room, server, incoming).await?;
                 if self

@@ -23,7 +23,7 @@ use crate::peers::inbound::verify::RoomFormat;
 use crate::peers::request_handlers::RequestHandlers;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
-use crate::rooms::ingest::{Incoming, Taken};
+use crate::rooms::ingest::{Incoming, IngestResult};
 
 fn invalid(why: impl std::fmt::Display) -> Refused {
     Refused::new(RefusedCode::Invalid, &why.to_string())
@@ -146,11 +146,11 @@ impl RequestHandlers {
                 .map_err(refused)?
         };
         match taken.into_iter().next() {
-            Some(Taken::Known(Outcome::Accepted)) => {}
-            Some(Taken::Known(_)) => {
+            Some(IngestResult::Known(Outcome::Accepted)) => {}
+            Some(IngestResult::Known(_)) => {
                 return Err(Refused::new(RefusedCode::Forbidden, "it was turned down before"));
             }
-            Some(Taken::Stored(verdict)) => {
+            Some(IngestResult::Stored(verdict)) => {
                 if let Some(denied) = verdict.reason {
                     return Err(Refused::new(RefusedCode::Forbidden, &denied.reason));
                 }

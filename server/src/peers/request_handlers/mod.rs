@@ -44,7 +44,7 @@ use crate::peers::rpc_client::RpcClient;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::Rooms;
-use crate::rooms::server_visibility::Audience;
+use crate::rooms::server_visibility::ServerMembership;
 use crate::store::Store;
 
 /// Bytes of events in one part of an answer.
@@ -53,7 +53,7 @@ const PART_BYTES: usize = 1 << 20;
 /// A room that a peer asks about, and what the peer is to it.
 struct Asked {
     room: Arc<Room>,
-    audience: Audience,
+    audience: ServerMembership,
 }
 
 /// Why a request is refused, in the words of the protocol.

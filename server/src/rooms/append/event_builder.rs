@@ -23,7 +23,7 @@ use crate::store::rooms::state::NewState;
 use crate::rooms::repository::members::membership_of;
 
 /// Events of the state that building needs, by local number.
-pub(in crate::rooms) type Known = HashMap<EventNid, Arc<StoredEvent>>;
+pub(in crate::rooms) type LoadedState = HashMap<EventNid, Arc<StoredEvent>>;
 
 /// Why an event was not added.
 pub(in crate::rooms) enum NotAdded {
@@ -46,7 +46,7 @@ pub(in crate::rooms) struct EventBuilder<'a> {
     pub(in crate::rooms) max_event_bytes: usize,
     /// The head after the events so far.
     pub(in crate::rooms) head: RoomHead,
-    pub(in crate::rooms) known: &'a mut Known,
+    pub(in crate::rooms) known: &'a mut LoadedState,
     /// What to store for them.
     pub(in crate::rooms) records: Vec<Record>,
 }

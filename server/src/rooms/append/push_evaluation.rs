@@ -1,4 +1,4 @@
-//! What push rules say of an event before it enters a room.
+//! Evaluation of push rules on an event before it enters a room: whom it notifies, and what counts as unread.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub struct PushEvaluation {
 }
 
 impl PushEvaluation {
-    /// Judges an event for the members of a room, by its committed state.
+    /// Evaluates push rules on an event for the members of its room, by the committed state.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -47,7 +47,7 @@ impl PushEvaluation {
         self.push.judge(&sent).await
     }
 
-    /// Judges the first events of a room, in which there is nobody yet but who is invited.
+    /// Evaluates push rules on the first events of a room, in which there is nobody yet but who is invited.
     ///
     /// # Errors
     /// When the database cannot be read.

@@ -1,5 +1,5 @@
-//! What state events of some types must say before this server sends them for a client. The rules of the room are
-//! checked apart from this; what comes from other servers is never held against these checks.
+//! State events that clients set, checked by their type before they are appended. The rules of the room are checked apart
+//! from this; events of other servers never pass these checks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

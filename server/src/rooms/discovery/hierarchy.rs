@@ -11,7 +11,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use crate::refusal::Refusal;
-use crate::rooms::server_visibility::Audience;
+use crate::rooms::server_visibility::ServerMembership;
 use crate::rooms::{JoinRules, Room, RoomRepository, ServerVisibility, Summaries};
 use crate::store::Store;
 use crate::store::rooms::events::StoredEvent;
@@ -159,7 +159,7 @@ impl RoomPreviews {
         if self.may_preview(room, None).await? {
             return Ok(true);
         }
-        if self.server_visibility.membership_of(room, server_name).await? == Some(Audience::Present) {
+        if self.server_visibility.membership_of(room, server_name).await? == Some(ServerMembership::Present) {
             return Ok(true);
         }
         let expected = self.store.rooms.members(room.nid, &["invite", "knock"]).await?;
@@ -211,7 +211,7 @@ fn rooms_of(rule: &Restricted) -> impl Iterator<Item = &RoomId> {
     })
 }
 
-/// A child as those outside are told of it.
+/// A child of a space in stripped form.
 fn tree_child(stored: &StoredEvent) -> Option<TreeChild> {
     let event = &stored.event;
     let stripped = json!({

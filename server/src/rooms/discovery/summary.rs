@@ -133,7 +133,7 @@ fn content<T: DeserializeOwned>(stored: Option<&Arc<StoredEvent>>) -> Option<T> 
     stored?.event.content_as().ok()
 }
 
-/// The rule as outsiders are told it. A rule that nobody knows lets nobody in.
+/// The join rule as a summary gives it. An unknown rule lets nobody in.
 fn join_rule(rule: &JoinRule) -> JoinRuleSummary {
     let opened_by = |allow: &[AllowRule]| {
         let rooms = allow.iter().filter_map(|rule| match rule {

@@ -1,11 +1,11 @@
-//! The past of a room, from before this server had it, and what is missing in between: the gaps of its timeline.
+//! Ingest of backfilled events: pages of the past that close or move a gap of the timeline.
 
 use std::sync::Arc;
 
 use maru_protocol::gap::timeline::{Filling, Moved};
 
 use super::live::Destination;
-use super::{Incoming, IngestLock, Taken};
+use super::{Incoming, IngestLock, IngestResult};
 use crate::observe::metrics;
 use crate::refusal::Refusal;
 use crate::rooms::{Ingest, Room};
@@ -13,7 +13,7 @@ use crate::store::log::{Change, Record};
 use crate::store::rooms::gaps::{Gap, GapChange};
 
 impl Ingest {
-    /// Takes in a page of backfilled events, oldest first, each with its state worked out from those before it. They are
+    /// Ingests a page of backfilled events, oldest first, each with its state worked out from those before it. They are
     /// placed right before the event after a gap, in the order in which they happened, and the gap moves before them, all in
     /// one change: a page that is cut off leaves the gap as it was. Answers whether any was new.
     ///
@@ -23,12 +23,12 @@ impl Ingest {
     /// When the database fails.
     pub async fn ingest_page(
         &self,
-        turn: &IngestLock,
+        ingest_lock: &IngestLock,
         room: &Arc<Room>,
         gap: &Gap,
         mut incoming: Vec<Incoming>,
     ) -> Result<bool, Refusal> {
-        turn.check(&room.room_id)?;
+        ingest_lock.check(&room.room_id)?;
         // Places count down from the gap, so room is made for all of them first and filled upwards.
         let mut filling = Filling::new(gap.before, &gap.missing, incoming.len());
         let mut facts = self.facts_about(room, &mut incoming).await?;
@@ -39,13 +39,13 @@ impl Ingest {
             let (result, _) = self
                 .ingest_one(room, incoming, &mut facts, &mut destination)
                 .await?;
-            filling.took(&event, matches!(result, Taken::Stored(_)));
+            filling.took(&event, matches!(result, IngestResult::Stored(_)));
             taken.push(result);
         }
         let missing = self.gaps.missing_of(filling.named(), &mut facts).await?;
         self.store_page(room, filling.moved(missing), page).await?;
         taken.iter().for_each(|taken| metrics::INGESTED.add(taken.name()));
-        Ok(taken.iter().any(|taken| matches!(taken, Taken::Stored(_))))
+        Ok(taken.iter().any(|taken| matches!(taken, IngestResult::Stored(_))))
     }
 
     /// Stores a page of the past and what is missing before it; the timeline may begin there now.

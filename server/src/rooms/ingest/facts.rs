@@ -1,4 +1,4 @@
-//! Loading what the rules ask for, in few queries.
+//! Loading of the facts that verdicts ask for, in few queries.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;

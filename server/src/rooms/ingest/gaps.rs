@@ -1,4 +1,4 @@
-//! What is missing right before events that are here: what gaps of the timeline stand for.
+//! Gaps of timelines: points before which events are missing, and which those are.
 
 use std::sync::Arc;
 

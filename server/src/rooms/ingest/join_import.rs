@@ -1,5 +1,5 @@
-//! A room comes to this server whole: its state, as told by a server that is in it, and the event by which a user of
-//! ours joins.
+//! Import of a whole room when a local user joins it through another server: the state that a resident server sent, and the
+//! join event.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -28,13 +28,13 @@ use crate::store::rooms::events::Notify;
 use crate::store::rooms::gaps::{Gap, GapChange};
 use crate::store::rooms::{Membership, RoomHead};
 
-/// Events of a told state of which only the slots are read, together.
+/// Events of a remote state of which only the slots are read, together.
 const PARTS_TOGETHER: usize = 1_000;
 
 /// Membership events that are read together, with their contents.
 const MEMBERS_TOGETHER: usize = 250;
 
-/// A room as a resident server tells it, with every event verified.
+/// A room as a resident server sent it, with every event verified.
 #[derive(Clone, Debug)]
 pub struct JoinImport {
     /// The room's version.
@@ -56,13 +56,14 @@ pub struct JoinImporter {
 }
 
 impl JoinImporter {
-    /// Takes the room of a turn in: verdicts on its auth chain and state, then the join and the head after it.
+    /// Imports the locked room: the verdict on the join by the state before it, then the head after it. A room that this
+    /// server was in before goes on where it was left. Costs grow with the members.
     ///
     /// # Errors
-    /// [`Refusal::Forbidden`] when the told state does not hold or does not allow the join.
-    pub async fn import(&self, turn: &IngestLock, arrival: JoinImport) -> Result<Arc<Room>, Refusal> {
-        let room_id = turn.room_id().clone();
-        let JoinImport { version, state, join } = arrival;
+    /// [`Refusal::Forbidden`] when the remote state is inconsistent or does not allow the join.
+    pub async fn import(&self, ingest_lock: &IngestLock, import: JoinImport) -> Result<Arc<Room>, Refusal> {
+        let room_id = ingest_lock.room_id().clone();
+        let JoinImport { version, state, join } = import;
         let nid = self.numbers.of_version(&room_id, version).await?;
         let (before, members) = self.remote_state(nid, &state).await?;
         let create = before.get(&StateSlot::new("m.room.create", "").hash());
@@ -94,7 +95,7 @@ impl JoinImporter {
             Some(here) if here.place.is_some() => {
                 return Err(Refusal::forbidden("the room does not let the user in any more"));
             }
-            // In a chain that was told it stands under this number; what the old head did not let in has a state already.
+            // In an auth chain that was sent it has this number; what the old head did not let in has a state already.
             Some(here) if here.state.is_none() => here.nid,
             _ => EventNid(self.store.log.next_nid()),
         };
@@ -132,7 +133,7 @@ impl JoinImporter {
                 "the room does not allow the join: {reason}"
             )));
         }
-        let told = self.remote_members(members, &join, empty_head(nid)).await?;
+        let remote = self.remote_members(members, &join, empty_head(nid)).await?;
         // What happened before the join, or since this server was last in the room, is missing.
         let place = match &known {
             Some(_) => old.last_place.next_stretch(),
@@ -153,7 +154,7 @@ impl JoinImporter {
             },
             last_place: place,
             depth: join.depth,
-            ..told.counted
+            ..remote.counted
         };
         let graph = Head::at(join.id.clone(), ingested.state_after.clone());
         (head.extremities, head.state) = (graph.extremities, graph.state);
@@ -166,7 +167,7 @@ impl JoinImporter {
             missing: join.prev_events.clone(),
         })));
         let _ = head.count_member(None, Some(&join));
-        let memberships = told.memberships.into_iter().chain(membership_of(&stored));
+        let memberships = remote.memberships.into_iter().chain(membership_of(&stored));
         let mut members = HashSet::new();
         for membership in memberships {
             if membership.membership == "join" {
@@ -198,7 +199,7 @@ impl JoinImporter {
         Ok(room)
     }
 
-    /// A told state, numbered, of events that this server keeps, and which of them are memberships. Events that were
+    /// A remote state, numbered, of events that are stored as outliers, and which of them are memberships. Events that were
     /// rejected are no state. None of them is held in memory: there may be many, and large ones.
     pub(in crate::rooms) async fn remote_state(
         &self,
@@ -224,29 +225,29 @@ impl JoinImporter {
         Ok((state, members))
     }
 
-    /// Counts the members of a told state, a few at a time, without the one whose join replaces what it says of them.
+    /// Counts the members of a remote state, a few at a time, without the one whose join replaces what it says of them.
     async fn remote_members(
         &self,
         members: Vec<EventNid>,
         join: &Event,
         counted: RoomHead,
     ) -> Result<Members, Refusal> {
-        let mut told = Members {
+        let mut remote = Members {
             counted,
             memberships: Vec::with_capacity(members.len()),
         };
         for members in members.chunks(MEMBERS_TOGETHER) {
             for stored in self.store.rooms.events_by_nid(members).await?.into_values() {
                 if stored.event.state_key != join.state_key {
-                    let _ = told.counted.count_member(None, Some(&stored.event));
-                    told.memberships.extend(membership_of(&stored));
+                    let _ = remote.counted.count_member(None, Some(&stored.event));
+                    remote.memberships.extend(membership_of(&stored));
                 }
             }
         }
-        Ok(told)
+        Ok(remote)
     }
 
-    /// The interests of a room that begins anew.
+    /// Destination intervals of a room that begins anew.
     async fn new_interests(
         &self,
         head: &RoomHead,
@@ -261,17 +262,17 @@ impl JoinImporter {
         }))
     }
 
-    /// A told state of a room that this server is in, numbered and ready to judge by: the state before an event whose
+    /// A remote state of a room that this server is in, numbered for a verdict: the state before an event whose
     /// previous events cannot be had.
     ///
     /// # Errors
-    /// When the told state does not hold.
+    /// When the remote state is inconsistent.
     pub async fn state_of(&self, room: i64, ids: &[OwnedEventId]) -> Result<State, Refusal> {
         Ok(self.remote_state(room, ids).await?.0)
     }
 }
 
-/// The members of a told state.
+/// Members of a remote state.
 struct Members {
     /// A head in which they are counted.
     counted: RoomHead,

@@ -1,4 +1,4 @@
-//! Events that a room goes on with.
+//! Ingest of live events: each gets a verdict on the room's newest head and moves it.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use maru_protocol::cursor::Place;
 use maru_protocol::ingest::{Facts, Outcome, Wanted};
 use maru_protocol::state::EventNid;
 
-use super::verdict::{Candidate, Changed, Judged, Spot, Written};
-use super::{Incoming, IngestLock, Taken, records};
+use super::verdict::{Candidate, ChangedState, Decision, Placement, VerdictRecords};
+use super::{Incoming, IngestLock, IngestResult, records};
 use crate::fair_semaphore::FairSemaphore;
 use crate::identity::Identity;
 use crate::observe::metrics;
@@ -23,7 +23,7 @@ use ruma::OwnedServerName;
 /// Rounds of loading that one event may need. The later ones load many generations of auth events each.
 const MOST_LOADS: u32 = 100;
 
-/// Times that a verdict that takes long is reached beside those who build on the room, before they wait for it.
+/// Attempts at a slow verdict beside those who build on the room, before they have to wait for it.
 const TRIES_BESIDE: u32 = 2;
 
 /// Where what an event writes goes.
@@ -44,7 +44,7 @@ impl Destination<'_> {
 }
 
 /// What one event became, and what has to be on disk for that.
-type Enqueued = (Taken, Option<Pending>);
+type Enqueued = (IngestResult, Option<Pending>);
 
 /// Ingest of received events that have a place in a timeline, live and backfilled.
 #[derive(Debug)]
@@ -60,18 +60,18 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Takes verified events into the room of a turn, each after those it names. Returns once everything that was stored is
-    /// on disk.
+    /// Ingests verified events into the locked room, each after those it names. Returns once everything that was stored is on
+    /// disk.
     ///
     /// # Errors
     /// When the database fails, or the room's head was lost to another failure: nothing is lost, offer them again.
     pub async fn ingest(
         &self,
-        turn: &IngestLock,
+        ingest_lock: &IngestLock,
         room: &Arc<Room>,
         mut incoming: Vec<Incoming>,
-    ) -> Result<Vec<Taken>, Refusal> {
-        turn.check(&room.room_id)?;
+    ) -> Result<Vec<IngestResult>, Refusal> {
+        ingest_lock.check(&room.room_id)?;
         let mut facts = self.facts_about(room, &mut incoming).await?;
         let mut taken = Vec::with_capacity(incoming.len());
         let mut pending = Vec::new();
@@ -81,7 +81,7 @@ impl Ingest {
                 .ingest_one(room, next, &mut facts, &mut Destination::Log)
                 .await?;
             pending.extend(change);
-            if result == Taken::TooCostly && incoming.len() > 1 {
+            if result == IngestResult::TooCostly && incoming.len() > 1 {
                 // Perhaps only with what those before it needed, which have to be on disk to be looked up.
                 all_stored(pending.drain(..)).await?;
                 (result, facts) = self.ingest_alone(room, &mut incoming[at..]).await?;
@@ -93,12 +93,12 @@ impl Ingest {
         Ok(taken)
     }
 
-    /// Takes in the first of some events by what it needs alone. Answers with what is known about the others.
+    /// Ingests the first of some events with the facts that it needs alone. Returns the facts about the others.
     async fn ingest_alone(
         &self,
         room: &Arc<Room>,
         incoming: &mut [Incoming],
-    ) -> Result<(Taken, Facts), Refusal> {
+    ) -> Result<(IngestResult, Facts), Refusal> {
         let (first, others) = incoming.split_at_mut(1);
         let mut facts = self.facts_about(room, first).await?;
         let first = first[0].clone();
@@ -109,7 +109,7 @@ impl Ingest {
         Ok((result, self.facts_about(room, others).await?))
     }
 
-    /// What is known about events, and what they name. Those whose redaction came before them are emptied.
+    /// Facts about events and those that they name. Events whose redaction came before them are emptied.
     pub(super) async fn facts_about(
         &self,
         room: &Arc<Room>,
@@ -135,6 +135,7 @@ impl Ingest {
         Ok(facts)
     }
 
+    /// Ingests one event: loads facts until they suffice for a verdict. What it writes goes to `destination`.
     pub(super) async fn ingest_one(
         &self,
         room: &Arc<Room>,
@@ -149,12 +150,12 @@ impl Ingest {
         }
         let candidate = self.candidate(room, incoming, facts, destination.place());
         let candidate = Arc::new(candidate.await?);
-        let mut changed = Changed::new();
+        let mut changed = ChangedState::new();
         for round in 0..MOST_LOADS {
             match self.try_once(&candidate, facts, &changed, destination).await? {
-                Looked::Done(enqueued) => return Ok(enqueued),
-                Looked::Load(wanted) if self.facts.is_too_costly(facts, &wanted) => break,
-                Looked::Load(wanted) => {
+                Attempt::Done(enqueued) => return Ok(enqueued),
+                Attempt::Load(wanted) if self.facts.is_too_costly(facts, &wanted) => break,
+                Attempt::Load(wanted) => {
                     // What the head's changes need is wanted as stored, the rest as facts.
                     let nids: Vec<_> = wanted.nids.iter().copied().collect();
                     changed.extend(self.repository.events(&nids).await?);
@@ -162,7 +163,7 @@ impl Ingest {
                 }
             }
         }
-        Ok((Taken::TooCostly, None))
+        Ok((IngestResult::TooCostly, None))
     }
 
     async fn candidate(
@@ -187,7 +188,7 @@ impl Ingest {
         Ok(Candidate {
             room: Arc::clone(room),
             incoming,
-            spot: Spot {
+            placement: Placement {
                 nid,
                 outlier,
                 place,
@@ -203,24 +204,24 @@ impl Ingest {
     fn already_known(&self, incoming: &Incoming, outcome: Outcome) -> Result<Enqueued, Refusal> {
         let change = incoming.inbox.map(|row| Change::from(Record::Ingested(row)));
         let change = change.map(|change| self.store.log.enqueue(change)).transpose()?;
-        Ok((Taken::Known(outcome), change))
+        Ok((IngestResult::Known(outcome), change))
     }
 
-    /// One try: under the room's lock where that takes moments, else on another thread and without it.
+    /// One attempt at a verdict: under the room's lock where that takes moments, else on another thread and without it.
     async fn try_once(
         &self,
         candidate: &Arc<Candidate>,
         facts: &mut Facts,
-        changed: &Changed,
+        changed: &ChangedState,
         destination: &mut Destination<'_>,
-    ) -> Result<Looked, Refusal> {
+    ) -> Result<Attempt, Refusal> {
         let room = &candidate.room;
         {
             let _permit = room.builds.acquire().await.map_err(Refusal::internal)?;
             let lock = room.lock();
             if !candidate.may_take_long(lock.head(), facts) {
-                let judged = candidate.judge(lock.head(), facts, changed);
-                return self.enqueue_decided(room, judged, lock, facts, destination);
+                let decision = candidate.decide(lock.head(), facts, changed);
+                return self.enqueue_decided(room, decision, lock, facts, destination);
             }
         }
         for attempt in 0..=TRIES_BESIDE {
@@ -232,24 +233,24 @@ impl Ingest {
             let _permits = room.builds.acquire_many(permits);
             let _permits = _permits.await.map_err(Refusal::internal)?;
             let head = room.newest();
-            let judged = self.decide_on_worker(candidate, &head, facts, changed).await?;
+            let decision = self.decide_on_worker(candidate, &head, facts, changed).await?;
             let lock = room.lock();
             if matches!(destination, Destination::Page(..)) || Arc::ptr_eq(lock.head(), &head) {
-                return self.enqueue_decided(room, judged, lock, facts, destination);
+                return self.enqueue_decided(room, decision, lock, facts, destination);
             }
         }
         Err(StoreError::StaleHead.into())
     }
 
-    /// Reaches a verdict that may take long on a thread of its own: few at a time, and the servers whose events need it take
-    /// turns.
+    /// The verdict of one that may take long, reached on a blocking thread: few at a time, shared fairly among the servers
+    /// whose events need it.
     async fn decide_on_worker(
         &self,
         candidate: &Arc<Candidate>,
         head: &Arc<RoomHead>,
         facts: &mut Facts,
-        changed: &Changed,
-    ) -> Result<Judged, Refusal> {
+        changed: &ChangedState,
+    ) -> Result<Decision, Refusal> {
         let whose = candidate.incoming.event.sender.server_name().to_owned();
         let permit = self.resolving.acquire(whose.clone()).await;
         let permit = permit.map_err(|_| Refusal::Unavailable(format!("too much of {whose} waits")))?;
@@ -258,29 +259,29 @@ impl Ingest {
         let aside = tokio::task::spawn_blocking(move || {
             // Held by the work itself: it goes on when nobody waits for it any more.
             let _permit = permit;
-            let judged = candidate.judge(&head, &mut known, &changed);
-            (judged, known)
+            let decision = candidate.decide(&head, &mut known, &changed);
+            (decision, known)
         });
-        let (judged, known) = aside.await.map_err(Refusal::internal)?;
+        let (decision, known) = aside.await.map_err(Refusal::internal)?;
         *facts = known;
-        Ok(judged)
+        Ok(decision)
     }
 
-    /// Hands over what an event writes. Nothing may wait here: the room is locked.
+    /// Enqueues the records of a decided event. Nothing may wait here: the room is locked.
     fn enqueue_decided(
         &self,
         room: &Room,
-        judged: Judged,
+        decision: Decision,
         lock: BuildLock<'_>,
         facts: &mut Facts,
         destination: &mut Destination<'_>,
-    ) -> Result<Looked, Refusal> {
-        let written = match judged {
-            Judged::Verdict(written) => *written,
-            Judged::Taken(taken) => return Ok(Looked::Done((taken, None))),
-            Judged::Load(wanted) => return Ok(Looked::Load(wanted)),
+    ) -> Result<Attempt, Refusal> {
+        let written = match decision {
+            Decision::Verdict(written) => *written,
+            Decision::NotStored(taken) => return Ok(Attempt::Done((taken, None))),
+            Decision::Load(wanted) => return Ok(Attempt::Load(wanted)),
         };
-        let Written {
+        let VerdictRecords {
             verdict,
             mut records,
             head,
@@ -314,7 +315,7 @@ impl Ingest {
         if pending.is_some() {
             lock.advance(Arc::new(head));
         }
-        Ok(Looked::Done((Taken::Stored(verdict), pending)))
+        Ok(Attempt::Done((IngestResult::Stored(verdict), pending)))
     }
 }
 
@@ -326,8 +327,8 @@ async fn all_stored(changes: impl IntoIterator<Item = Pending>) -> Result<(), Re
     Ok(())
 }
 
-/// What one try came to.
-enum Looked {
+/// Result of one attempt at a verdict.
+enum Attempt {
     Done(Enqueued),
     Load(Wanted),
 }

@@ -1,12 +1,13 @@
-//! Events of other servers enter a room: the rules judge them ([`maru_protocol::ingest`]), this stores the verdicts.
+//! Ingest of events of other servers: the rules decide ([`maru_protocol::ingest`]), this loads what they ask for and stores the
+//! outcomes.
 //!
 //! - [`live`]: events that move the room's head. [`backfill`]: older ones, which do not.
-//! - [`outliers`]: auth chains and told states, which hang nowhere.
+//! - [`outliers`]: events of auth chains and of other servers' states, which have no place in a timeline.
 //! - [`join_import`]: a whole room, when a user of this server joins it through another.
 //! - [`gaps`]: gaps of timelines, and what is missing in them.
 //! - [`facts`]: loading what the rules ask for. [`verdict`]: the verdict. [`records`]: what it writes.
 //! - [`redactions`]: what a received redaction takes away, now or later.
-//! - [`room_lock`]: without which nobody stores any of these.
+//! - [`room_lock`]: the lock of a room under which all of this is stored.
 
 mod backfill;
 pub(super) mod facts;
@@ -77,9 +78,9 @@ impl Incoming {
     }
 }
 
-/// What became of an incoming event.
+/// Outcome of the ingest of one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub enum IngestResult {
     /// It was here already, and had become this.
     Known(Outcome),
     /// It is on disk.
@@ -97,7 +98,7 @@ pub enum Taken {
     TooCostly,
 }
 
-impl Taken {
+impl IngestResult {
     /// What the event is to the room, now or since it came first; none where that is not known yet.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {

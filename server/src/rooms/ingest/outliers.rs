@@ -1,4 +1,4 @@
-//! Events that hang nowhere: auth chains, and states that a peer tells.
+//! Storage of outliers: events of auth chains and of other servers' states, without a place in a timeline.
 
 use std::sync::Arc;
 
@@ -29,14 +29,14 @@ pub struct Outliers {
 }
 
 impl Outliers {
-    /// Keeps verified events of an auth chain or a state, those that are named before those that name them. Events whose
-    /// auth events are neither here nor among them are left out.
+    /// Stores verified events of an auth chain or a state as outliers, each after its auth events. Events whose auth events are
+    /// neither here nor among them are left out.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn store_all(
         &self,
-        _turn: &IngestLock,
+        _lock: &IngestLock,
         room: i64,
         version: RoomVersion,
         events: Vec<Arc<Event>>,

@@ -1,5 +1,5 @@
-//! The turn at storing what other servers made in a room. An event may come by several ways at once (a log, a gap that is
-//! filled, a request); whoever looks whether it is here and stores it holds the turn meanwhile, or it would be stored twice.
+//! The ingest lock of a room. An event may come by several ways at once (a log, a gap that is filled, a request); whoever
+//! looks whether it is here and stores it holds the room's lock meanwhile, or it would be stored twice.
 
 use ruma::{OwnedRoomId, RoomId};
 
@@ -7,11 +7,11 @@ use crate::refusal::Refusal;
 use crate::rooms::room_locks::RoomLock;
 use crate::rooms::room_locks::RoomLocks;
 
-/// The turn at a room, until it is dropped: nothing is ingested without it.
+/// A held ingest lock of one room, released when dropped: nothing is ingested without it.
 #[derive(Debug)]
 pub struct IngestLock {
     room_id: OwnedRoomId,
-    _turn: RoomLock,
+    _lock: RoomLock,
 }
 
 /// Locks of rooms for storing received events.
@@ -21,11 +21,11 @@ pub struct IngestLocks {
 }
 
 impl IngestLocks {
-    /// Waits for the turn at storing received events in a room. Nobody else is waited for under it but the database.
+    /// Waits for the ingest lock of a room. Its holder waits for nobody but the database.
     pub async fn lock(&self, room_id: &RoomId) -> IngestLock {
         IngestLock {
             room_id: room_id.to_owned(),
-            _turn: self.locks.take(room_id).await,
+            _lock: self.locks.take(room_id).await,
         }
     }
 }
@@ -36,11 +36,11 @@ impl IngestLock {
         &self.room_id
     }
 
-    /// Refuses to go on in another room than this turn is at.
+    /// Refuses to go on in another room than the locked one.
     pub(super) fn check(&self, room_id: &RoomId) -> Result<(), Refusal> {
         match self.room_id == room_id {
             true => Ok(()),
-            false => Err(Refusal::internal("the turn is at another room")),
+            false => Err(Refusal::internal("the lock is of another room")),
         }
     }
 }

@@ -14,7 +14,7 @@ use maru_protocol::state::{EventNid, State, StateNid};
 use ruma::OwnedEventId;
 
 use super::redactions::Redacts;
-use super::{Incoming, Taken, records};
+use super::{Incoming, IngestResult, records};
 use crate::identity::Identity;
 use crate::observe::metrics;
 use crate::push::Verdict as PushVerdict;
@@ -25,11 +25,11 @@ use crate::store::rooms::RoomHead;
 use crate::store::rooms::events::{Redaction, StoredEvent};
 use crate::store::rooms::gaps::{Gap, GapChange};
 
-/// Where an event goes.
+/// Placement of an event: its local number, its place in the timeline, and what is missing before it.
 #[derive(Clone, Debug)]
-pub(super) struct Spot {
+pub(super) struct Placement {
     pub(super) nid: EventNid,
-    /// The number under which it hung nowhere until now.
+    /// Its number as an outlier, if it was one.
     pub(super) outlier: Option<EventNid>,
     /// Its place in the timeline; none for the end.
     pub(super) place: Option<Place>,
@@ -38,13 +38,13 @@ pub(super) struct Spot {
 }
 
 /// Events of the current state's changes, loaded as they are stored.
-pub(super) type Changed = HashMap<EventNid, Arc<StoredEvent>>;
+pub(super) type ChangedState = HashMap<EventNid, Arc<StoredEvent>>;
 
 /// An event before its verdict, with what had to be found out about it.
 pub(super) struct Candidate {
     pub(super) room: Arc<Room>,
     pub(super) incoming: Incoming,
-    pub(super) spot: Spot,
+    pub(super) placement: Placement,
     pub(super) push: PushVerdict,
     pub(super) redaction: Redacts,
     pub(super) identity: Arc<Identity>,
@@ -52,25 +52,25 @@ pub(super) struct Candidate {
     pub(super) store: Arc<Store>,
 }
 
-/// What a look at an event leads to.
-pub(super) enum Judged {
+/// What the facts at hand lead to.
+pub(super) enum Decision {
     /// Nothing is stored of it.
-    Taken(Taken),
+    NotStored(IngestResult),
     /// This is stored.
-    Verdict(Box<Written>),
+    Verdict(Box<VerdictRecords>),
     /// This has to be loaded first.
     Load(Wanted),
 }
 
-/// A verdict as it is written.
-pub(super) struct Written {
+/// A verdict and the records that store it.
+pub(super) struct VerdictRecords {
     pub(super) verdict: Verdict,
     /// All but the head.
     pub(super) records: Vec<Record>,
     /// The head after the event.
     pub(super) head: RoomHead,
     pub(super) stored: Arc<StoredEvent>,
-    /// What later events of the same batch are judged by.
+    /// The event as a fact for later events of the same batch.
     pub(super) known: Arc<Known>,
     /// States to be remembered.
     pub(super) new_states: Vec<State>,
@@ -99,11 +99,11 @@ impl Candidate {
     }
 
     /// One try, by a head of the room.
-    pub(super) fn judge(&self, head: &RoomHead, facts: &mut Facts, changed: &Changed) -> Judged {
-        let (incoming, spot, room) = (&self.incoming, &self.spot, &self.room);
+    pub(super) fn decide(&self, head: &RoomHead, facts: &mut Facts, changed: &ChangedState) -> Decision {
+        let (incoming, placement, room) = (&self.incoming, &self.placement, &self.room);
         let received = Received {
             event: Arc::clone(&incoming.event),
-            nid: spot.nid,
+            nid: placement.nid,
             before: incoming.before.clone(),
             backfilled: incoming.backfilled,
             accepted: incoming.accepted,
@@ -114,53 +114,59 @@ impl Candidate {
         };
         let mut number = || StateNid(self.store.log.next_nid());
         let begun = Instant::now();
-        let judged = ingest::ingest(&received, room.version, &graph, facts, &mut number);
+        let decision = ingest::ingest(&received, room.version, &graph, facts, &mut number);
         metrics::JUDGING_TIME.observe(begun.elapsed());
-        match judged {
-            Ok(Step::Load(wanted)) => Judged::Load(wanted),
+        match decision {
+            Ok(Step::Load(wanted)) => Decision::Load(wanted),
             Ok(Step::Lacks {
                 prev_events,
                 auth_events,
-            }) => Judged::Taken(Taken::Lacks {
+            }) => Decision::NotStored(IngestResult::Lacks {
                 prev_events,
                 auth_events,
             }),
-            Ok(Step::Done(ingested)) => self.written(head, *ingested, changed),
-            Err(error) => Judged::Taken(Taken::Broken(error.to_string())),
+            Ok(Step::Done(ingested)) => self.records_of(head, *ingested, changed),
+            Err(error) => Decision::NotStored(IngestResult::Broken(error.to_string())),
         }
     }
 
     /// What a verdict writes, unless events of what changes with it are missing.
-    fn written(&self, head: &RoomHead, ingested: Ingested, changed: &Changed) -> Judged {
-        let (incoming, spot, room) = (&self.incoming, &self.spot, &self.room);
-        let place = place_of(head, spot, &ingested);
-        let mut stored =
-            records::stored_event(&incoming.event, spot.nid, room.nid, place, &ingested, &self.push);
+    fn records_of(&self, head: &RoomHead, ingested: Ingested, changed: &ChangedState) -> Decision {
+        let (incoming, placement, room) = (&self.incoming, &self.placement, &self.room);
+        let place = place_of(head, placement, &ingested);
+        let mut stored = records::stored_event(
+            &incoming.event,
+            placement.nid,
+            room.nid,
+            place,
+            &ingested,
+            &self.push,
+        );
         stored.own = incoming.own;
         stored.redacted_by = incoming.redacted_by.clone();
         let stored = Arc::new(stored);
         let mut next = next_head(head, &ingested, place, &stored);
         let changes = records::changes(&head.state, &next.state);
         let mut known = changed.clone();
-        known.insert(spot.nid, Arc::clone(&stored));
+        known.insert(placement.nid, Arc::clone(&stored));
         let missing = records::numbers(&changes)
             .into_iter()
             .filter(|nid| !known.contains_key(nid));
         let missing: BTreeSet<EventNid> = missing.collect();
         if !missing.is_empty() {
-            return Judged::Load(Wanted {
+            return Decision::Load(Wanted {
                 nids: missing,
                 ..Wanted::default()
             });
         }
         let mut list: Vec<Record> = records::states(room.nid, &ingested.new_states).collect();
-        list.extend(spot.outlier.map(Record::Placed));
+        list.extend(placement.outlier.map(Record::Placed));
         list.push(Record::Event(Arc::clone(&stored)));
-        list.extend(place.filter(|_| !spot.missing.is_empty()).map(|before| {
+        list.extend(place.filter(|_| !placement.missing.is_empty()).map(|before| {
             Record::Gap(GapChange::Opened(Gap {
                 room: room.nid,
                 before,
-                missing: spot.missing.clone(),
+                missing: placement.missing.clone(),
             }))
         }));
         let own = self.identity.name();
@@ -177,7 +183,7 @@ impl Candidate {
         }
         list.extend(stored.redacted_by.as_ref().map(|by| {
             Record::Redaction(Redaction {
-                target: spot.nid,
+                target: placement.nid,
                 room: room.nid,
                 event: Arc::clone(&stored.event),
                 by: by.clone(),
@@ -186,11 +192,11 @@ impl Candidate {
         list.extend(incoming.inbox.map(Record::Ingested));
         let known = Arc::new(Known {
             event: Arc::clone(&incoming.event),
-            nid: spot.nid,
+            nid: placement.nid,
             outcome: ingested.verdict.outcome,
             state_after: After::State(ingested.state_after),
         });
-        Judged::Verdict(Box::new(Written {
+        Decision::Verdict(Box::new(VerdictRecords {
             verdict: ingested.verdict,
             records: list,
             head: next,
@@ -202,9 +208,9 @@ impl Candidate {
 }
 
 /// Where an event stands in the timeline: accepted ones where they were put, else at its end, after a gap if there is one.
-fn place_of(head: &RoomHead, spot: &Spot, ingested: &Ingested) -> Option<Place> {
-    let at_the_end = || next_place(head.last_place, !spot.missing.is_empty());
-    (ingested.verdict.outcome == Outcome::Accepted).then(|| spot.place.unwrap_or_else(at_the_end))
+fn place_of(head: &RoomHead, placement: &Placement, ingested: &Ingested) -> Option<Place> {
+    let at_the_end = || next_place(head.last_place, !placement.missing.is_empty());
+    (ingested.verdict.outcome == Outcome::Accepted).then(|| placement.place.unwrap_or_else(at_the_end))
 }
 
 fn next_head(head: &RoomHead, ingested: &Ingested, place: Option<Place>, stored: &StoredEvent) -> RoomHead {

@@ -20,8 +20,8 @@ pub struct JoinRules {
 }
 
 impl JoinRules {
-    /// Whether a user of another server may ask for a membership at all: so much is told without an event. What the event
-    /// says is judged by the room's rules when it comes.
+    /// Checks whether a user of another server may request a membership at all, before there is an event. The event itself is
+    /// checked by the room's rules when it comes.
     ///
     /// # Errors
     /// [`Refusal::Forbidden`] where the rules cannot allow it.
@@ -60,7 +60,7 @@ impl JoinRules {
         Err(Refusal::forbidden("the room's rules do not allow that"))
     }
 
-    /// Who vouches for somebody who joins a room because of membership in another; `None` where nobody has to.
+    /// The member who authorises a restricted join (`join_authorised_via_users_server`); `None` where nobody has to.
     pub(crate) async fn authoriser(
         &self,
         room: &Room,

@@ -1,4 +1,4 @@
-//! A user's name and picture in the user's rooms: member events repeat them, so a new profile is told to every room.
+//! Propagation of a user's name and picture: member events repeat them, so a new profile is sent to every room of the user.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::rooms::{Memberships, Room, RoomRepository};
 use crate::store::Store;
 use crate::store::rooms::events::StoredEvent;
 
-/// Rooms that are told at once.
+/// Rooms that a new profile is sent to at once.
 const ROOMS_AT_ONCE: usize = 64;
 
-/// How often it is told again because the profile changed meanwhile.
+/// How often it is sent again because the profile changed meanwhile.
 const ROUNDS: usize = 3;
 
 /// What is not carried over from the member event before: it belonged to that event.

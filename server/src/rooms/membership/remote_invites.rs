@@ -1,6 +1,6 @@
 //! Rooms that this server is not in and one of its users is asked into: invitations, their end, and knocks.
 //!
-//! The room's state is not here, so its rules cannot judge. What counts is that the event is signed by its sender's
+//! The room's state is not here, so its rules cannot be checked. What counts is that the event is signed by its sender's
 //! server, and what the user is shown is what that server says of the room.
 
 use std::sync::Arc;
@@ -35,14 +35,14 @@ pub struct RemoteMemberships {
 }
 
 impl RemoteMemberships {
-    /// Stores a membership of a local user in the room of a turn, which this server is not in. `stripped_state` is a JSON array of what
+    /// Stores a membership of a local user in the locked room, which this server is not in. `stripped_state` is a JSON array of what
     /// the user may know of the room.
     ///
     /// # Errors
     /// [`Refusal::NotFound`] when there is no such user here.
     pub async fn store_membership(
         &self,
-        turn: &IngestLock,
+        ingest_lock: &IngestLock,
         version: RoomVersion,
         event: Arc<Event>,
         stripped_state: Option<String>,
@@ -56,7 +56,7 @@ impl RemoteMemberships {
         if self.store.rooms.event(&event.id).await?.is_some() {
             return Ok(());
         }
-        let room = self.numbers.of_invite(turn.room_id(), version).await?;
+        let room = self.numbers.of_invite(ingest_lock.room_id(), version).await?;
         let nid = EventNid(self.store.log.next_nid());
         let own = self.identity.is_local(&event.sender);
         let mut stored = StoredEvent::new(event, nid, room, None, None);

@@ -1,4 +1,4 @@
-//! Bringing rooms and events from the database into memory.
+//! The repository of rooms and events: from memory, or loaded from the database into it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -231,7 +231,7 @@ impl RoomRepository {
         }
     }
 
-    /// The room with this id, for somebody who wants to read it: who may not is not told whether it exists.
+    /// The room with this id, for a reader: one who may not read it does not learn whether it exists.
     ///
     /// # Errors
     /// [`Refusal::Forbidden`] when this server does not know it.

@@ -9,7 +9,7 @@ use maru_protocol::canonical::write_text;
 use maru_protocol::cursor::Place;
 use ruma::{OwnedEventId, OwnedUserId, UserId};
 
-use super::client_event_format::{Reader, View};
+use super::client_event_format::{Reader, UnsignedData};
 use crate::refusal::Refusal;
 use crate::rooms::Visibility;
 use crate::store::Store;
@@ -39,7 +39,7 @@ impl Aggregations {
     /// When the database cannot be read.
     pub async fn bundle(
         &self,
-        view: &mut View,
+        view: &mut UnsignedData,
         reader: Reader<'_>,
         events: &[&Arc<StoredEvent>],
     ) -> Result<(), Refusal> {
@@ -70,7 +70,7 @@ impl Aggregations {
     /// [`Aggregations::bundle`] where it is known what relates to the events.
     pub(in crate::rooms) async fn bundle_counted(
         &self,
-        view: &mut View,
+        view: &mut UnsignedData,
         reader: Reader<'_>,
         events: &[&Arc<StoredEvent>],
         mut counts: Vec<RelationCount>,
@@ -225,7 +225,7 @@ fn has_new_content(edit: &StoredEvent) -> bool {
 }
 
 fn write_bundle(
-    view: &View,
+    view: &UnsignedData,
     thread: Option<&Thread>,
     edit: Option<&Arc<StoredEvent>>,
     references: Option<&Vec<OwnedEventId>>,
@@ -275,7 +275,7 @@ fn write_bundle(
 }
 
 /// The bundle of an event that has an edit and nothing else.
-fn write_edit(view: &View, edit: &StoredEvent) -> String {
+fn write_edit(view: &UnsignedData, edit: &StoredEvent) -> String {
     let mut out = String::from("{\"m.replace\":");
     view.write_child(&mut out, edit, None);
     out.push('}');

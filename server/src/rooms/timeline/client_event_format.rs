@@ -1,7 +1,7 @@
 //! Events as one reader's client sees them: the shared JSON with this reader's `unsigned` around it (client-server API,
 //! "Room event format" and "Aggregations of child events").
 //!
-//! [`ClientEventFormat::view`] looks up what a whole page of events needs in a constant number of queries; [`View::write`] then
+//! [`ClientEventFormat::unsigned_data`] looks up what a whole page of events needs in a constant number of queries; [`UnsignedData::write`] then
 //! writes each event without asking anybody.
 
 use std::collections::HashMap;
@@ -32,7 +32,7 @@ pub struct Reader<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recency {
     /// They have just become durable, or they are state: nothing relates to them, and who sent them knows by
-    /// [`View::sent_as`]. Costs no query, except for redactions and for a replaced state event that is not in memory.
+    /// [`UnsignedData::sent_as`]. Costs no query, except for redactions and for a replaced state event that is not in memory.
     Live,
     /// The reader is told of all that relates to them anyway: transaction ids are looked up, relations are not.
     Followed,
@@ -42,16 +42,16 @@ pub enum Recency {
 
 /// An event that its reader may see.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct VisibleEvent {
     /// The event.
     pub stored: Arc<StoredEvent>,
     /// The reader's membership at the event, changes by the event included; none where it is not told.
     pub membership: Option<Membership>,
 }
 
-/// What a page of events needs to be written for one reader.
+/// Data of a page of events that differs per reader, for `unsigned` and the form of redacted events.
 #[derive(Debug, Default)]
-pub struct View {
+pub struct UnsignedData {
     now_ms: u64,
     /// State events that events of the page replaced.
     replaced: HashMap<EventNid, Arc<StoredEvent>>,
@@ -78,16 +78,16 @@ impl ClientEventFormat {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn view<'e>(
+    pub async fn unsigned_data<'e>(
         &self,
         reader: Reader<'_>,
         events: impl IntoIterator<Item = &'e Arc<StoredEvent>> + Send,
         recency: Recency,
-    ) -> Result<View, Refusal> {
+    ) -> Result<UnsignedData, Refusal> {
         let events: Vec<_> = events.into_iter().collect();
-        let mut view = View {
+        let mut view = UnsignedData {
             now_ms: self.clock.now_ms(),
-            ..View::default()
+            ..UnsignedData::default()
         };
         let replaced: Vec<_> = events.iter().filter_map(|stored| stored.replaces).collect();
         view.replaced = self.repository.events(&replaced).await?;
@@ -152,7 +152,7 @@ impl ClientEventFormat {
     }
 }
 
-impl View {
+impl UnsignedData {
     /// The time that ages of events are counted to, in milliseconds since 1970.
     pub fn now_ms(&self) -> u64 {
         self.now_ms
@@ -191,7 +191,7 @@ impl View {
     }
 
     /// Appends a JSON array of events with their room id.
-    pub fn write_list<'s>(&self, out: &mut String, seen: impl IntoIterator<Item = &'s Seen>) {
+    pub fn write_list<'s>(&self, out: &mut String, seen: impl IntoIterator<Item = &'s VisibleEvent>) {
         out.push('[');
         for (at, seen) in seen.into_iter().enumerate() {
             if at > 0 {

@@ -1,6 +1,6 @@
 //! Users who left for good and had their messages erased (client-server API, "Deactivating an account"): whoever comes
 //! into a room afterwards, a user or a server, gets the redacted form of what they said. Who could read it before still
-//! can. State stays as it is, or the room would change. Nobody else is told: other servers go on with what they have.
+//! can. State stays as it is, or the room would change. Other servers are not told: they go on with what they have.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -10,7 +10,7 @@ use maru_protocol::event::{Event, redact};
 use maru_protocol::visibility::Membership;
 use ruma::{OwnedUserId, ServerName, UserId};
 
-use super::client_event_format::Seen;
+use super::client_event_format::VisibleEvent;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::store::Store;
@@ -66,9 +66,9 @@ impl ErasedUsers {
         &self,
         reader: &UserId,
         room: &Room,
-        seen: &mut [Seen],
+        seen: &mut [VisibleEvent],
     ) -> Result<(), Refusal> {
-        let was_there = |seen: &Seen| seen.membership == Some(Membership::Join);
+        let was_there = |seen: &VisibleEvent| seen.membership == Some(Membership::Join);
         let mut concerned = seen
             .iter()
             .filter(|seen| !was_there(seen) && self.at(&seen.stored.event).is_some());
@@ -91,9 +91,9 @@ impl ErasedUsers {
         &self,
         room: &Room,
         server_name: &ServerName,
-        told: &mut [Arc<Event>],
+        events: &mut [Arc<Event>],
     ) -> Result<(), Refusal> {
-        if !told.iter().any(|event| self.at(event).is_some()) {
+        if !events.iter().any(|event| self.at(event).is_some()) {
             return Ok(());
         }
         let since = self
@@ -101,7 +101,7 @@ impl ErasedUsers {
             .federation
             .first_interest(room.nid, server_name)
             .await?;
-        for event in told {
+        for event in events {
             let came_before = |at: Position| since.is_some_and(|since| since <= at);
             if self.at(event).is_some_and(|at| !came_before(at)) {
                 *event = Arc::new(redact(event, room.version).map_err(Refusal::internal)?);

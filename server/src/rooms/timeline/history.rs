@@ -8,9 +8,9 @@ use maru_protocol::cursor::{PageToken, Place};
 use maru_protocol::event::Event;
 use ruma::{EventId, OwnedUserId, UserId};
 
-use super::client_event_format::Seen;
+use super::client_event_format::VisibleEvent;
 use crate::refusal::Refusal;
-use crate::rooms::visibility::Standing;
+use crate::rooms::visibility::ReaderMembership;
 use crate::rooms::{Room, RoomRepository, StateReader, TimelineGaps, Visibility};
 use crate::store::Store;
 use crate::store::rooms::events::{Direction, StoredEvent};
@@ -25,8 +25,8 @@ const MOST_LOOKED_AT: usize = 10_000;
 /// Events read at once while a filter leaves out most of them.
 const READ_AT_ONCE: usize = 500;
 
-/// Says which events a reader wants.
-pub type Wanted<'a> = &'a (dyn Fn(&Event) -> bool + Send + Sync);
+/// Decides which events a reader wants.
+pub type EventPredicate<'a> = &'a (dyn Fn(&Event) -> bool + Send + Sync);
 
 /// Which part of a timeline is asked for.
 #[derive(Clone)]
@@ -40,7 +40,7 @@ pub struct PageRequest<'a> {
     /// How many events, [`MOST_EVENTS`] at most.
     pub limit: usize,
     /// Which events.
-    pub wanted: Wanted<'a>,
+    pub wanted: EventPredicate<'a>,
     /// Whether the page comes with the membership events of its senders.
     pub lazy_members: bool,
     /// The gap that is passed over, since nobody fills it, as the place after it. Any other ends a page going backward.
@@ -49,7 +49,7 @@ pub struct PageRequest<'a> {
 
 /// A part of a timeline.
 #[derive(Debug)]
-pub struct Page {
+pub struct TimelinePage {
     /// Where it starts.
     pub start: PageToken,
     /// Where to go on; none where history ends.
@@ -57,14 +57,14 @@ pub struct Page {
     /// The gap in the timeline that ended the page before it was full.
     pub gap: Option<Gap>,
     /// The events, in the direction of reading.
-    pub chunk: Vec<Seen>,
+    pub chunk: Vec<VisibleEvent>,
     /// The membership events of the senders, if asked for.
     pub state: Vec<Arc<StoredEvent>>,
 }
 
-impl Page {
+impl TimelinePage {
     /// Adds the page after it in the direction of reading.
-    pub fn go_on_with(&mut self, next: Page) {
+    pub fn go_on_with(&mut self, next: TimelinePage) {
         self.end = next.end;
         self.gap = next.gap;
         self.chunk.extend(next.chunk);
@@ -79,13 +79,13 @@ impl Page {
 
 /// An event and what stands around it.
 #[derive(Debug)]
-pub struct Context {
+pub struct EventContext {
     /// The event.
-    pub event: Seen,
+    pub event: VisibleEvent,
     /// Events before it, newest first.
-    pub before: Vec<Seen>,
+    pub before: Vec<VisibleEvent>,
     /// Events after it, oldest first.
-    pub after: Vec<Seen>,
+    pub after: Vec<VisibleEvent>,
     /// The gap in the timeline that ended `before`.
     pub gap: Option<Gap>,
     /// Where to go on backwards.
@@ -97,10 +97,10 @@ pub struct Context {
 }
 
 /// Somebody who may read a room's timeline, and how far.
-pub(in crate::rooms) struct Walker<'a> {
+pub(in crate::rooms) struct TimelineScan<'a> {
     user_id: &'a UserId,
     room: &'a Room,
-    standing: Standing,
+    reader: ReaderMembership,
     /// The first and the last place that there is.
     first: Place,
     last: Place,
@@ -108,19 +108,19 @@ pub(in crate::rooms) struct Walker<'a> {
     end: Place,
 }
 
-/// A stretch to walk along, from one boundary between events to another.
-pub(in crate::rooms) struct Stretch<'a> {
+/// A range to scan, from one boundary between events to another.
+pub(in crate::rooms) struct ScanRange<'a> {
     pub(in crate::rooms) from: Place,
     pub(in crate::rooms) to: Option<Place>,
     pub(in crate::rooms) direction: Direction,
     pub(in crate::rooms) limit: usize,
-    pub(in crate::rooms) wanted: Wanted<'a>,
+    pub(in crate::rooms) wanted: EventPredicate<'a>,
 }
 
 /// What was found on the way.
-pub(in crate::rooms) struct Walked {
+pub(in crate::rooms) struct ScanResult {
     /// In the direction of walking.
-    pub(in crate::rooms) found: Vec<Seen>,
+    pub(in crate::rooms) found: Vec<VisibleEvent>,
     /// The boundary that was reached, as the place before it.
     boundary: Place,
     /// Whether there may be more beyond it.
@@ -148,19 +148,19 @@ impl TimelineReader {
         user_id: &UserId,
         room: &Room,
         request: PageRequest<'_>,
-    ) -> Result<Page, Refusal> {
+    ) -> Result<TimelinePage, Refusal> {
         let _whole = room.past.read().await;
-        let walker = self.walker(user_id, room).await?;
+        let scan = self.scan_for(user_id, room).await?;
         let start = match (request.from, request.direction) {
             (Some(token), _) => self.repository.boundary(room, token).await?,
-            (None, Direction::Backward) => walker.end,
-            (None, Direction::Forward) => Place(walker.first.0.saturating_sub(1)),
+            (None, Direction::Backward) => scan.end,
+            (None, Direction::Forward) => Place(scan.first.0.saturating_sub(1)),
         };
         let to = match request.to {
             Some(token) => Some(self.repository.boundary(room, token).await?),
             None => None,
         };
-        let stretch = |to| Stretch {
+        let range = |to| ScanRange {
             from: start,
             to,
             direction: request.direction,
@@ -168,33 +168,33 @@ impl TimelineReader {
             wanted: request.wanted,
         };
         // Most pages reach no gap, so the events are not kept waiting for it.
-        let (gap, mut walked) = match request.direction {
+        let (gap, mut scanned) = match request.direction {
             Direction::Backward => {
                 let gap = self.gap_before(room, start, request.passing);
-                tokio::try_join!(gap, self.walk(&walker, stretch(to)))?
+                tokio::try_join!(gap, self.scan(&scan, range(to)))?
             }
-            Direction::Forward => (None, self.walk(&walker, stretch(to)).await?),
+            Direction::Forward => (None, self.scan(&scan, range(to)).await?),
         };
         // Where the reader wants to stop comes first.
         let gap = gap.filter(|gap| to.is_none_or(|to| to < gap.before));
-        if let Some(end) = gap.as_ref().map(before).filter(|end| walked.boundary < *end) {
-            walked = self.walk(&walker, stretch(Some(end))).await?;
+        if let Some(end) = gap.as_ref().map(before).filter(|end| scanned.boundary < *end) {
+            scanned = self.scan(&scan, range(Some(end))).await?;
         }
         let state = if request.lazy_members {
-            self.senders_at_newest(room, &walked.found).await?
+            self.senders_at_newest(room, &scanned.found).await?
         } else {
             Vec::new()
         };
-        let gap = gap.filter(|_| !walked.more);
+        let gap = gap.filter(|_| !scanned.more);
         let end = match &gap {
             Some(gap) => Some(before(gap)),
-            None => walked.more.then_some(walked.boundary),
+            None => scanned.more.then_some(scanned.boundary),
         };
-        Ok(Page {
+        Ok(TimelinePage {
             start: PageToken::Place(start),
             end: end.map(PageToken::Place),
             gap,
-            chunk: walked.found,
+            chunk: scanned.found,
             state,
         })
     }
@@ -209,40 +209,40 @@ impl TimelineReader {
         room: &Room,
         event_id: &EventId,
         limit: usize,
-        wanted: Wanted<'_>,
+        wanted: EventPredicate<'_>,
         lazy_members: bool,
-    ) -> Result<Context, Refusal> {
+    ) -> Result<EventContext, Refusal> {
         let _whole = room.past.read().await;
         let event = self.visible_event(user_id, room, event_id).await?;
         let place = event.stored.place.unwrap_or(Place::FIRST_LIVE);
-        let walker = self.walker(user_id, room).await?;
+        let scan = self.scan_for(user_id, room).await?;
         let limit = limit.min(MOST_EVENTS);
         let gap = self.gaps.gap_back_from(room, place).await?;
-        let backward = Stretch {
+        let backward = ScanRange {
             from: Place(place.0.saturating_sub(1)),
             to: gap.as_ref().map(before),
             direction: Direction::Backward,
             limit: limit / 2,
             wanted,
         };
-        let forward = Stretch {
+        let forward = ScanRange {
             from: place,
             to: None,
             direction: Direction::Forward,
             limit: limit - limit / 2,
             wanted,
         };
-        let earlier = self.walk(&walker, backward).await?;
-        let after = self.walk(&walker, forward).await?;
+        let earlier = self.scan(&scan, backward).await?;
+        let after = self.scan(&scan, forward).await?;
         let state = if lazy_members {
             let around = earlier.found.iter().chain([&event]).chain(&after.found);
-            let around: Vec<Seen> = around.cloned().collect();
+            let around: Vec<VisibleEvent> = around.cloned().collect();
             self.senders_at_newest(room, &around).await?
         } else {
             let newest = after.found.last().unwrap_or(&event);
             self.state_reader.whole_state(room, newest.stored.state).await?
         };
-        Ok(Context {
+        Ok(EventContext {
             event,
             gap: gap.filter(|_| !earlier.more),
             before: earlier.found,
@@ -258,7 +258,7 @@ impl TimelineReader {
     /// # Errors
     /// When the database cannot be read.
     pub async fn may_read(&self, user_id: &UserId, room: &Room) -> Result<bool, Refusal> {
-        match self.walker(user_id, room).await {
+        match self.scan_for(user_id, room).await {
             Ok(_) => Ok(true),
             Err(Refusal::Forbidden(_)) => Ok(false),
             Err(refusal) => Err(refusal),
@@ -274,7 +274,7 @@ impl TimelineReader {
         user_id: &UserId,
         room: &Room,
         event_id: &EventId,
-    ) -> Result<Seen, Refusal> {
+    ) -> Result<VisibleEvent, Refusal> {
         let missing = || Refusal::not_found("there is no such event, or you may not see it");
         let stored = self
             .store
@@ -283,10 +283,10 @@ impl TimelineReader {
             .await?
             .filter(|stored| stored.room == room.nid);
         let stored = stored.ok_or_else(missing)?;
-        let standing = self.visibility.membership_of(user_id, room).await?;
+        let reader = self.visibility.membership_of(user_id, room).await?;
         let mut seen = self
             .visibility
-            .seen(user_id, room, &standing, vec![stored])
+            .visible_events(user_id, room, &reader, vec![stored])
             .await?;
         seen.pop().ok_or_else(missing)
     }
@@ -304,98 +304,102 @@ impl TimelineReader {
         self.gaps.gap_back_from(room, below).await
     }
 
-    pub(in crate::rooms) async fn walker<'a>(
+    pub(in crate::rooms) async fn scan_for<'a>(
         &self,
         user_id: &'a UserId,
         room: &'a Room,
-    ) -> Result<Walker<'a>, Refusal> {
-        let standing = self.visibility.membership_of(user_id, room).await?;
+    ) -> Result<TimelineScan<'a>, Refusal> {
+        let reader = self.visibility.membership_of(user_id, room).await?;
         let head = room.head();
         let mut end = head.last_place;
-        if !matches!(standing, Standing::Member) && !self.repository.is_world_readable(room).await? {
-            match &standing {
-                Standing::Departed { departure, .. } => end = departure.place.unwrap_or(end),
+        if !matches!(reader, ReaderMembership::Member) && !self.repository.is_world_readable(room).await? {
+            match &reader {
+                ReaderMembership::Departed { departure, .. } => end = departure.place.unwrap_or(end),
                 _ => return Err(Refusal::forbidden("you are not in this room")),
             }
         }
-        Ok(Walker {
+        Ok(TimelineScan {
             user_id,
             room,
-            standing,
+            reader,
             first: head.first_place,
             last: head.last_place,
             end,
         })
     }
 
-    /// Walks along a timeline until enough is found, history ends, or enough was looked at.
-    pub(in crate::rooms) async fn walk(
+    /// Scans a timeline until enough is found, history ends, or enough was looked at.
+    pub(in crate::rooms) async fn scan(
         &self,
-        walker: &Walker<'_>,
-        stretch: Stretch<'_>,
-    ) -> Result<Walked, Refusal> {
-        let mut walked = Walked {
+        scan: &TimelineScan<'_>,
+        range: ScanRange<'_>,
+    ) -> Result<ScanResult, Refusal> {
+        let mut scanned = ScanResult {
             found: Vec::new(),
-            boundary: stretch.from,
+            boundary: range.from,
             more: true,
         };
-        let (mut looked_at, mut read_at_once) = (0, stretch.limit);
+        let (mut looked_at, mut read_at_once) = (0, range.limit);
         let mut ignored = None;
-        while walked.found.len() < stretch.limit && looked_at < MOST_LOOKED_AT {
-            let from = Place(walked.boundary.0.saturating_add(1));
+        while scanned.found.len() < range.limit && looked_at < MOST_LOOKED_AT {
+            let from = Place(scanned.boundary.0.saturating_add(1));
             let batch = self
                 .store
                 .rooms
-                .timeline(walker.room.nid, from, stretch.direction, read_at_once);
+                .timeline(scan.room.nid, from, range.direction, read_at_once);
             let mut batch = match ignored {
                 Some(_) => batch.await?,
                 None => {
                     let (batch, read) = tokio::try_join!(
                         async { Ok(batch.await?) },
-                        self.visibility.ignored_by(walker.user_id)
+                        self.visibility.ignored_by(scan.user_id)
                     )?;
                     ignored = Some(read);
                     batch
                 }
             };
-            walked.more = batch.len() == read_at_once;
+            scanned.more = batch.len() == read_at_once;
             looked_at += batch.len();
             read_at_once = READ_AT_ONCE;
-            batch.retain(|stored| stretch.contains(stored));
-            let Some(beyond) = batch.last().map(|stored| stretch.boundary_beyond(stored)) else {
-                walked.more = false;
+            batch.retain(|stored| range.contains(stored));
+            let Some(beyond) = batch.last().map(|stored| range.boundary_beyond(stored)) else {
+                scanned.more = false;
                 break;
             };
             let seen = self
                 .visibility
-                .seen(walker.user_id, walker.room, &walker.standing, batch)
+                .visible_events(scan.user_id, scan.room, &scan.reader, batch)
                 .await?;
-            walked.boundary = beyond;
+            scanned.boundary = beyond;
             for seen in seen {
                 let is_ignored = ignored
                     .as_ref()
                     .is_some_and(|ignored| leaves_out(ignored, &seen.stored));
-                if is_ignored || !(stretch.wanted)(&seen.stored.event) {
+                if is_ignored || !(range.wanted)(&seen.stored.event) {
                     continue;
                 }
-                let beyond = stretch.boundary_beyond(&seen.stored);
-                walked.found.push(seen);
-                if walked.found.len() == stretch.limit {
-                    walked.more = true;
-                    walked.boundary = beyond;
+                let beyond = range.boundary_beyond(&seen.stored);
+                scanned.found.push(seen);
+                if scanned.found.len() == range.limit {
+                    scanned.more = true;
+                    scanned.boundary = beyond;
                     break;
                 }
             }
         }
-        walked.more &= match stretch.direction {
-            Direction::Backward => walked.boundary >= walker.first,
-            Direction::Forward => walked.boundary < walker.last,
+        scanned.more &= match range.direction {
+            Direction::Backward => scanned.boundary >= scan.first,
+            Direction::Forward => scanned.boundary < scan.last,
         };
-        Ok(walked)
+        Ok(scanned)
     }
 
     /// The membership events of the senders of some events, as they were at the newest of these.
-    async fn senders_at_newest(&self, room: &Room, seen: &[Seen]) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
+    async fn senders_at_newest(
+        &self,
+        room: &Room,
+        seen: &[VisibleEvent],
+    ) -> Result<Vec<Arc<StoredEvent>>, Refusal> {
         let Some(newest) = seen.iter().max_by_key(|seen| seen.stored.place) else {
             return Ok(Vec::new());
         };
@@ -419,7 +423,7 @@ fn leaves_out(ignored: &HashSet<OwnedUserId>, stored: &StoredEvent) -> bool {
     !stored.event.is_state() && ignored.contains(&stored.event.sender)
 }
 
-impl Stretch<'_> {
+impl ScanRange<'_> {
     fn contains(&self, stored: &StoredEvent) -> bool {
         match (self.to, stored.place, self.direction) {
             (Some(to), Some(place), Direction::Backward) => place > to,

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use maru_protocol::cursor::{PageToken, Place};
 use ruma::{EventId, UserId};
 
-use super::client_event_format::Seen;
+use super::client_event_format::VisibleEvent;
 use super::history::MOST_EVENTS;
 use crate::refusal::Refusal;
 use crate::rooms::{Room, TimelineReader};
@@ -41,7 +41,7 @@ pub struct RelationsRequest<'a> {
 #[derive(Debug)]
 pub struct Related {
     /// The events.
-    pub chunk: Vec<Seen>,
+    pub chunk: Vec<VisibleEvent>,
     /// Where to go on, if there is more.
     pub next: Option<PageToken>,
 }
@@ -94,9 +94,12 @@ impl TimelineReader {
             next = next.filter(|_| events.last().is_some_and(|last| is_within(last)));
             events.retain(|stored| is_within(stored));
         }
-        let standing = self.visibility.membership_of(user_id, room).await?;
+        let reader = self.visibility.membership_of(user_id, room).await?;
         Ok(Related {
-            chunk: self.visibility.seen(user_id, room, &standing, events).await?,
+            chunk: self
+                .visibility
+                .visible_events(user_id, room, &reader, events)
+                .await?,
             next: next.map(PageToken::Place),
         })
     }
@@ -132,9 +135,12 @@ impl TimelineReader {
             .map(|thread| (&thread.root, thread.latest))
             .collect();
         roots.sort_by_key(|stored| std::cmp::Reverse(latest.get(&stored.event.id).copied()));
-        let standing = self.visibility.membership_of(user_id, room).await?;
+        let reader = self.visibility.membership_of(user_id, room).await?;
         Ok(Related {
-            chunk: self.visibility.seen(user_id, room, &standing, roots).await?,
+            chunk: self
+                .visibility
+                .visible_events(user_id, room, &reader, roots)
+                .await?,
             next,
         })
     }

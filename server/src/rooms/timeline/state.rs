@@ -14,7 +14,7 @@ use ruma::{OwnedUserId, UserId};
 use serde::Deserialize;
 
 use crate::refusal::Refusal;
-use crate::rooms::visibility::Standing;
+use crate::rooms::visibility::ReaderMembership;
 use crate::rooms::{Room, RoomRepository, Visibility};
 use crate::store::Store;
 use crate::store::rooms::events::{Direction, StoredEvent};
@@ -44,12 +44,14 @@ impl StateReader {
     /// [`Refusal::Forbidden`] to those who may read none.
     pub async fn readable_state(&self, user_id: &UserId, room: &Room) -> Result<State, Refusal> {
         match self.visibility.membership_of(user_id, room).await? {
-            Standing::Member => Ok(room.head().state.clone()),
-            Standing::Departed { departure, .. } => self.repository.state_after(room, departure.state).await,
-            Standing::Stranger if self.repository.is_world_readable(room).await? => {
+            ReaderMembership::Member => Ok(room.head().state.clone()),
+            ReaderMembership::Departed { departure, .. } => {
+                self.repository.state_after(room, departure.state).await
+            }
+            ReaderMembership::Stranger if self.repository.is_world_readable(room).await? => {
                 Ok(room.head().state.clone())
             }
-            Standing::Stranger => Err(Refusal::forbidden("you are not in this room")),
+            ReaderMembership::Stranger => Err(Refusal::forbidden("you are not in this room")),
         }
     }
 
@@ -174,7 +176,7 @@ impl StateReader {
         };
         // Whoever has left reads nothing that came after.
         match self.visibility.membership_of(user_id, room).await? {
-            Standing::Departed { departure, .. } if departure.place < at.place => Ok(readable),
+            ReaderMembership::Departed { departure, .. } if departure.place < at.place => Ok(readable),
             _ => self.repository.state_after(room, at.state).await,
         }
     }

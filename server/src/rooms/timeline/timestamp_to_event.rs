@@ -6,8 +6,8 @@ use maru_protocol::cursor::Place;
 use maru_protocol::event::Event;
 use ruma::UserId;
 
-use super::client_event_format::Seen;
-use super::history::Stretch;
+use super::client_event_format::VisibleEvent;
+use super::history::ScanRange;
 use crate::refusal::Refusal;
 use crate::rooms::{Room, TimelineReader};
 use crate::store::rooms::events::{Direction, StoredEvent};
@@ -24,20 +24,20 @@ impl TimelineReader {
         room: &Room,
         time_ms: u64,
         direction: Direction,
-    ) -> Result<Seen, Refusal> {
-        let walker = self.walker(user_id, room).await?;
+    ) -> Result<VisibleEvent, Refusal> {
+        let scan = self.scan_for(user_id, room).await?;
         let boundary = self.boundary_at_time(room, time_ms, direction).await?;
         let is_due = |event: &Event| is_due(event, time_ms, direction);
-        let stretch = Stretch {
+        let range = ScanRange {
             from: boundary,
             to: None,
             direction,
             limit: 1,
             wanted: &is_due,
         };
-        let mut walked = self.walk(&walker, stretch).await?;
+        let mut scanned = self.scan(&scan, range).await?;
         let none = || Refusal::not_found("there is no event at that time that you may see");
-        walked.found.pop().ok_or_else(none)
+        scanned.found.pop().ok_or_else(none)
     }
 
     /// Up to `limit` events of a room next to a time, nearest first, whoever may see them.
