@@ -79,18 +79,18 @@ impl Server {
         identity: Identity,
         clock: Clock,
     ) -> Result<Arc<Self>, StoreError> {
-        let readers = Arc::new(CommitListeners::default());
-        let (table, notifier) = (Arc::clone(&readers.table), Arc::clone(&readers.notifier));
-        let own_rules = Arc::clone(&readers.own_rules);
-        let destinations = Arc::clone(&readers.destinations);
-        let tail = Arc::clone(&readers.tail);
-        let awaited = Arc::clone(&readers.awaited);
+        let listeners = Arc::new(CommitListeners::default());
+        let (table, notifier) = (Arc::clone(&listeners.room_cache), Arc::clone(&listeners.notifier));
+        let own_rules = Arc::clone(&listeners.custom_rules);
+        let destinations = Arc::clone(&listeners.peer_wakeups);
+        let tail = Arc::clone(&listeners.recent_events);
+        let awaited = Arc::clone(&listeners.event_waiters);
         let limits = config.limits.clone();
         let commit = CommitLimits {
             changes: limits.commit_changes,
             bytes: limits.commit_bytes,
         };
-        let store = Store::open(&database, LogId(rand::random()), commit, readers).await?;
+        let store = Store::open(&database, LogId(rand::random()), commit, listeners).await?;
         notifier.start_at(store.log.position(), clock.now_ms());
         let (identity, clock) = (Arc::new(identity), Arc::new(clock));
         let push = Push::open(Arc::clone(&store), own_rules).await?;
@@ -114,14 +114,14 @@ impl Server {
         };
         let account_data = ClientData::new(
             Arc::clone(&store),
-            Arc::clone(&rooms),
+            Arc::clone(&rooms.repository),
             Arc::clone(&push),
             account_data_quota,
         );
         let receipts = Receipts::new(
             Arc::clone(&clock),
             Arc::clone(&store),
-            Arc::clone(&rooms),
+            Arc::clone(&rooms.repository),
             awaited,
         );
         let receipts = Arc::new(receipts);

@@ -10,7 +10,7 @@ use ruma::{RoomId, UserId};
 
 use crate::push::{IGNORED_USERS, Push};
 use crate::refusal::Refusal;
-use crate::rooms::{Room, Rooms};
+use crate::rooms::{Room, RoomRepository};
 use crate::store::Store;
 pub use crate::store::accounts::account_data::Quota;
 use crate::store::accounts::account_data::{AccountData, GLOBAL, Written};
@@ -28,7 +28,7 @@ const CONTENT_BYTES: usize = 512 * 1024;
 #[derive(Debug)]
 pub struct ClientData {
     store: Arc<Store>,
-    rooms: Arc<Rooms>,
+    rooms: Arc<RoomRepository>,
     push: Arc<Push>,
     /// What one user may have.
     quota: Quota,
@@ -37,7 +37,7 @@ pub struct ClientData {
 impl ClientData {
     /// Account data over a store, so much of each user.
     #[must_use]
-    pub fn new(store: Arc<Store>, rooms: Arc<Rooms>, push: Arc<Push>, quota: Quota) -> Self {
+    pub fn new(store: Arc<Store>, rooms: Arc<RoomRepository>, push: Arc<Push>, quota: Quota) -> Self {
         Self {
             store,
             rooms,
@@ -124,7 +124,7 @@ impl ClientData {
 
     /// A room that the user is or was in, or is asked into; of other rooms there is nothing to keep.
     async fn room(&self, user_id: &UserId, room_id: &RoomId) -> Result<Arc<Room>, Refusal> {
-        let room = self.rooms.repository.room(room_id).await?;
+        let room = self.rooms.room(room_id).await?;
         if room.is_joined(user_id) || self.store.rooms.membership(room.nid, user_id).await?.is_some() {
             return Ok(room);
         }

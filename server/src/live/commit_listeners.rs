@@ -14,26 +14,26 @@ use crate::rooms::RoomCache;
 use crate::store::log::{CommitReader, Committed, Record};
 use crate::store::rooms::events::StoredEvent;
 
-/// The in-memory readers of the log.
+/// Everything in memory that follows the log.
 #[derive(Debug, Default)]
 pub struct CommitListeners {
     /// Rooms and events in memory.
-    pub table: Arc<RoomCache>,
+    pub room_cache: Arc<RoomCache>,
     /// Who is listening.
     pub notifier: Arc<Notifier>,
     /// Who has push rules of their own.
-    pub own_rules: Arc<CustomRules>,
+    pub custom_rules: Arc<CustomRules>,
     /// Other servers that have something to come.
-    pub destinations: Arc<PeerWakeups>,
+    pub peer_wakeups: Arc<PeerWakeups>,
     /// The newest events of this server.
-    pub tail: Arc<RecentEvents>,
+    pub recent_events: Arc<RecentEvents>,
     /// Events that receipts wait for.
-    pub awaited: Arc<EventWaiters>,
+    pub event_waiters: Arc<EventWaiters>,
 }
 
 impl CommitReader for CommitListeners {
     fn committed(&self, batch: &[Committed]) {
-        self.tail.committed(batch);
+        self.recent_events.committed(batch);
         let mut delivering = self.notifier.delivering();
         for committed in batch {
             self.hand_out(committed, &mut delivering);
@@ -51,28 +51,28 @@ impl CommitListeners {
     fn apply(&self, record: &Record) {
         match record {
             Record::Event(stored) => {
-                self.table.commit_event(stored);
+                self.room_cache.commit_event(stored);
                 if stored.place.is_some() {
-                    self.awaited.committed(&stored.event.id);
+                    self.event_waiters.committed(&stored.event.id);
                 }
             }
-            Record::Placed(_) => self.table.commit_place(),
-            Record::Redaction(redaction) => self.table.redact(redaction),
+            Record::Placed(_) => self.room_cache.commit_place(),
+            Record::Redaction(redaction) => self.room_cache.redact(redaction),
             Record::Head(head) => {
-                if let Some(room) = self.table.get(head.room) {
+                if let Some(room) = self.room_cache.get(head.room) {
                     room.commit_head(head);
                 }
             }
             Record::Membership(membership) => {
-                if let Some(room) = self.table.get(membership.room) {
+                if let Some(room) = self.room_cache.get(membership.room) {
                     room.commit_membership(membership);
                 }
                 let is_joined = membership.membership == "join";
-                self.own_rules
+                self.custom_rules
                     .commit_membership(membership.room, &membership.user_id, is_joined);
             }
             Record::AccountData(data) if [PUSH_RULES, IGNORED_USERS].contains(&&*data.data_type) => {
-                self.own_rules.commit_rules(&data.user_id);
+                self.custom_rules.commit_rules(&data.user_id);
             }
             _ => {}
         }
@@ -82,25 +82,25 @@ impl CommitListeners {
     fn send_on(&self, record: &Record) {
         match record {
             Record::Event(stored) if stored.own && stored.place.is_some() => {
-                let Some(room) = self.table.get(stored.room) else {
+                let Some(room) = self.room_cache.get(stored.room) else {
                     return;
                 };
                 let head = room.head();
                 if head.servers.len() > 1 {
-                    self.destinations.add(head.servers.keys().map(AsRef::as_ref));
+                    self.peer_wakeups.add(head.servers.keys().map(AsRef::as_ref));
                 }
             }
             Record::Interest(interest) => {
-                self.destinations.add(std::iter::once(&*interest.server_name));
+                self.peer_wakeups.add(std::iter::once(&*interest.server_name));
             }
             Record::Receipt(receipt) if receipt.own && receipt.receipt_type == "m.read" => {
-                if let Some(room) = self.table.get(receipt.room) {
-                    self.destinations
+                if let Some(room) = self.room_cache.get(receipt.room) {
+                    self.peer_wakeups
                         .add(room.head().servers.keys().map(AsRef::as_ref));
                 }
             }
-            Record::DeviceList(change) => self.destinations.add(change.servers.iter().map(AsRef::as_ref)),
-            Record::PeerMessage(message) => self.destinations.add(std::iter::once(&*message.server_name)),
+            Record::DeviceList(change) => self.peer_wakeups.add(change.servers.iter().map(AsRef::as_ref)),
+            Record::PeerMessage(message) => self.peer_wakeups.add(std::iter::once(&*message.server_name)),
             _ => {}
         }
     }
@@ -114,8 +114,8 @@ impl CommitListeners {
         // Of a room that this server is not in, or no longer, its users hear through their own memberships alone, by
         // events that have no place in a timeline.
         if let Record::Membership(membership) = &committed.record
-            && let Some(stored) = self.table.events.get(&membership.event)
-            && (stored.place.is_none() || self.table.get(membership.room).is_none())
+            && let Some(stored) = self.room_cache.events.get(&membership.event)
+            && (stored.place.is_none() || self.room_cache.get(membership.room).is_none())
         {
             delivering.give(&membership.user_id, position, &Item::Event(stored));
         }
@@ -153,13 +153,15 @@ impl CommitListeners {
     }
 
     fn to_members(&self, room: i64, each: impl FnMut(&UserId)) {
-        if let Some(room) = self.table.get(room) {
+        if let Some(room) = self.room_cache.get(room) {
             room.for_each_member(each);
         }
     }
 
     fn is_member(&self, room: i64, user_id: &UserId) -> bool {
-        self.table.get(room).is_some_and(|room| room.is_joined(user_id))
+        self.room_cache
+            .get(room)
+            .is_some_and(|room| room.is_joined(user_id))
     }
 }
 

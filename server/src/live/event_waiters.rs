@@ -1,4 +1,4 @@
-//! Events that something waits for: told of as soon as they have a place in their room's timeline.
+//! Waiters for events: notified when an event gets a place in its room's timeline.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,7 +1,12 @@
-//! Live delivery: hands what has just become durable to whoever is listening.
+//! Live delivery: what has just become durable goes to whoever is listening.
 //!
-//! It is an optimisation of reading the log, never a second truth: an [`Inbox`] that overflows or is gone costs its
+//! It is an optimisation of reading the log, never a second truth: an [`UserInbox`] that overflows or is gone costs its
 //! user a read of the database and nothing else.
+//!
+//! - [`commit_listeners`]: what happens after a commit, in order. [`notifier`]: wakes sessions, hands out ephemeral changes.
+//! - [`user_stream_cache`]: the newest records of a listening user. [`unread`]: the user's unread counts with them.
+//! - [`recent_events_cache`]: the newest local events for peers. [`peer_wakeups`]: which peers have something to come.
+//! - [`event_waiters`]: receipts that wait for their event. [`changes`]: ephemeral changes by counter.
 
 mod changes;
 mod commit_listeners;
@@ -18,4 +23,4 @@ pub use notifier::{Notifier, Passing};
 pub use peer_wakeups::PeerWakeups;
 pub use recent_events_cache::{NewForPeer, RecentEvents};
 pub use unread::RoomUnread;
-pub use user_stream_cache::{Delivery, Fresh, Inbox, Item};
+pub use user_stream_cache::{Delivery, Fresh, Item, UserInbox};

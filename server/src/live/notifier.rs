@@ -9,7 +9,7 @@ use ruma::{OwnedUserId, UserId};
 use tokio::sync::Notify;
 
 use super::changes::Changes;
-use super::user_stream_cache::{Inbox, Item};
+use super::user_stream_cache::{Item, UserInbox};
 
 /// An inbox without sessions is kept this long, for the next poll, in milliseconds.
 const KEEP_INBOX_MS: u64 = 120_000;
@@ -20,29 +20,29 @@ const CHANGES: usize = 100_000;
 /// The inboxes of all users who are listening, and how far the log has been handed out.
 #[derive(Debug, Default)]
 pub struct Notifier {
-    inboxes: RwLock<HashMap<OwnedUserId, Arc<Inbox>>>,
+    inboxes: RwLock<HashMap<OwnedUserId, Arc<UserInbox>>>,
     position: AtomicI64,
     /// Wakes who waits for the position to move.
     moved: Notify,
     ephemeral: AtomicU64,
-    /// Held while inboxes are told of one change of what lives in memory only, so that each has its own counter, and
+    /// Held while inboxes learn of one change of what lives in memory only, so that each has its own counter, and
     /// the counter moves past a change only after all inboxes know of it.
-    told: Mutex<Told>,
+    ephemeral_state: Mutex<EphemeralState>,
     stopping: AtomicBool,
 }
 
-/// When what lives in memory only changed last.
+/// Newest changes of ephemeral data: typing and presence.
 #[derive(Debug)]
-struct Told {
+struct EphemeralState {
     typing: Changes<i64>,
     presence: Changes<OwnedUserId>,
     /// The counter of the newest change; 0 if nothing has changed since the server started.
     newest: u64,
-    /// Whatever was told up to this counter is void.
+    /// Whatever was sent up to this counter is void.
     void: u64,
 }
 
-impl Default for Told {
+impl Default for EphemeralState {
     fn default() -> Self {
         Self {
             typing: Changes::new(CHANGES),
@@ -66,7 +66,7 @@ pub struct Passing {
 
 impl Notifier {
     /// The inbox of a user; a new one is complete from the present position on.
-    pub fn open(&self, user_id: &UserId) -> Arc<Inbox> {
+    pub fn open(&self, user_id: &UserId) -> Arc<UserInbox> {
         if let Some(inbox) = self.get(user_id) {
             return inbox;
         }
@@ -74,11 +74,11 @@ impl Notifier {
         // A batch is handed out under the read lock from its first record to the new position, so the position read
         // here is one that no half-delivered batch stands behind.
         let floor = self.position();
-        let ephemeral_floor = self.told().newest;
+        let ephemeral_floor = self.ephemeral_state().newest;
         Arc::clone(
             inboxes
                 .entry(user_id.to_owned())
-                .or_insert_with(|| Arc::new(Inbox::new(user_id.to_owned(), floor, ephemeral_floor))),
+                .or_insert_with(|| Arc::new(UserInbox::new(user_id.to_owned(), floor, ephemeral_floor))),
         )
     }
 
@@ -109,7 +109,7 @@ impl Notifier {
     }
 
     /// The inbox of a user who is listening.
-    pub fn get(&self, user_id: &UserId) -> Option<Arc<Inbox>> {
+    pub fn get(&self, user_id: &UserId) -> Option<Arc<UserInbox>> {
         self.inboxes
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -167,13 +167,13 @@ impl Notifier {
 
     /// Tells users that the typing users of a room changed.
     pub fn typing_changed<'u>(&self, room: i64, users: impl IntoIterator<Item = &'u UserId>) {
-        let noted = |told: &mut Told, counter| told.typing.note(room, counter);
+        let noted = |state: &mut EphemeralState, counter| state.typing.note(room, counter);
         self.tell(users, noted, |inbox, counter| inbox.typing_changed(room, counter));
     }
 
     /// Tells users that somebody's presence changed.
     pub fn presence_changed<'u>(&self, who: &UserId, users: impl IntoIterator<Item = &'u UserId>) {
-        let noted = |told: &mut Told, counter| told.presence.note(who.to_owned(), counter);
+        let noted = |state: &mut EphemeralState, counter| state.presence.note(who.to_owned(), counter);
         self.tell(users, noted, |inbox, counter| {
             inbox.presence_changed(who.to_owned(), counter)
         });
@@ -181,22 +181,22 @@ impl Notifier {
 
     /// What changed of what lives in memory only after a counter, for all users. Costs grow with that.
     pub fn passing_after(&self, ephemeral: u64) -> Passing {
-        let told = self.told();
+        let state = self.ephemeral_state();
         Passing {
-            typing: told.typing.after(ephemeral).copied().collect(),
-            presence: told.presence.after(ephemeral).cloned().collect(),
-            anything: ephemeral < told.void,
+            typing: state.typing.after(ephemeral).copied().collect(),
+            presence: state.presence.after(ephemeral).cloned().collect(),
+            anything: ephemeral < state.void,
         }
     }
 
-    /// Voids what was told of typing and presence until now: each device is told all of it once more, however it is
+    /// Voids what was sent of typing and presence until now: each device is sent all of it once more, however it is
     /// now. The inboxes of those who listen, who are to be woken.
-    pub fn void_passing(&self) -> Vec<Arc<Inbox>> {
+    pub fn void_passing(&self) -> Vec<Arc<UserInbox>> {
         let inboxes = self.inboxes.read().unwrap_or_else(PoisonError::into_inner);
-        let mut told = self.told();
+        let mut state = self.ephemeral_state();
         let counter = self.ephemeral.load(Ordering::Acquire) + 1;
         inboxes.values().for_each(|inbox| inbox.void_passing(counter));
-        (told.newest, told.void) = (counter, counter);
+        (state.newest, state.void) = (counter, counter);
         self.ephemeral.store(counter, Ordering::Release);
         inboxes.values().cloned().collect()
     }
@@ -204,26 +204,28 @@ impl Notifier {
     fn tell<'u>(
         &self,
         users: impl IntoIterator<Item = &'u UserId>,
-        noted: impl Fn(&mut Told, u64),
-        note: impl Fn(&Inbox, u64),
+        noted: impl Fn(&mut EphemeralState, u64),
+        note: impl Fn(&UserInbox, u64),
     ) {
         let inboxes = self.inboxes.read().unwrap_or_else(PoisonError::into_inner);
-        let mut told = self.told();
+        let mut state = self.ephemeral_state();
         let counter = self.ephemeral.load(Ordering::Acquire) + 1;
         let listening: Vec<_> = users
             .into_iter()
             .filter_map(|user_id| inboxes.get(user_id))
             .collect();
         listening.iter().for_each(|inbox| note(inbox, counter));
-        noted(&mut told, counter);
-        told.newest = counter;
+        noted(&mut state, counter);
+        state.newest = counter;
         self.ephemeral.store(counter, Ordering::Release);
-        drop(told);
+        drop(state);
         listening.iter().for_each(|inbox| inbox.wake());
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ephemeral_state(&self) -> MutexGuard<'_, EphemeralState> {
+        self.ephemeral_state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts to hand out a batch.
@@ -240,8 +242,8 @@ impl Notifier {
 /// A batch being handed out. No inbox is opened meanwhile.
 pub(super) struct Delivering<'h> {
     notifier: &'h Notifier,
-    inboxes: RwLockReadGuard<'h, HashMap<OwnedUserId, Arc<Inbox>>>,
-    touched: Vec<Arc<Inbox>>,
+    inboxes: RwLockReadGuard<'h, HashMap<OwnedUserId, Arc<UserInbox>>>,
+    touched: Vec<Arc<UserInbox>>,
 }
 
 impl Delivering<'_> {
@@ -284,7 +286,7 @@ mod tests {
         let alice = user_id!("@alice:example.org");
         let inbox = notifier.open(alice);
         let telling = AtomicI64::new(2);
-        let mut told = HashSet::new();
+        let mut delivered = HashSet::new();
         std::thread::scope(|scope| {
             for first in [0, ROOMS] {
                 let (notifier, telling) = (&notifier, &telling);
@@ -300,14 +302,14 @@ mod tests {
                 let is_over = telling.load(Ordering::SeqCst) == 0;
                 let now = notifier.ephemeral();
                 let fresh = inbox.after(Position::START, since, Position::START, now);
-                told.extend(fresh.unwrap_or_default().typing);
+                delivered.extend(fresh.unwrap_or_default().typing);
                 since = now;
                 if is_over {
                     break;
                 }
             }
         });
-        assert_eq!(told.len(), 2 * usize::from(ROOMS));
+        assert_eq!(delivered.len(), 2 * usize::from(ROOMS));
         assert_eq!(notifier.ephemeral(), 2 * u64::from(ROOMS));
     }
 
@@ -318,8 +320,9 @@ mod tests {
         notifier.start_at(Position(7), 1_000);
         let since = notifier.ephemeral();
         // Nothing has changed since the start: that is all there is to know.
-        let reaches =
-            |inbox: &Inbox, since| !inbox.has_after(Position(7), since, Position(7), notifier.ephemeral());
+        let reaches = |inbox: &UserInbox, since| {
+            !inbox.has_after(Position(7), since, Position(7), notifier.ephemeral())
+        };
         assert!(reaches(&notifier.open(alice), since - 1));
         notifier.typing_changed(1, [alice]);
         assert!(!reaches(&notifier.open(alice), since));

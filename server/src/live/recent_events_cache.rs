@@ -40,12 +40,12 @@ struct Newest {
     until: Position,
     /// Counts the changes of intervals.
     changes: u64,
-    peers: HashMap<OwnedServerName, Known>,
+    peers: HashMap<OwnedServerName, KnownIntervals>,
 }
 
 /// What is known of a peer's intervals.
 #[derive(Debug, Default)]
-struct Known {
+struct KnownIntervals {
     /// The last time one of them changed.
     changed: Position,
     /// Since when it is in a room, or that it is not.

@@ -72,7 +72,7 @@ impl Fresh {
     }
 }
 
-/// When somebody began to count in the database: see [`Inbox::remember_unread`].
+/// When somebody began to count in the database: see [`UserInbox::remember_unread`].
 #[derive(Clone, Copy, Debug)]
 pub struct CountingSince {
     unread_lost: u64,
@@ -98,18 +98,18 @@ struct Contents {
 
 /// The inbox of one user, shared by all the user's sessions.
 #[derive(Debug)]
-pub struct Inbox {
+pub struct UserInbox {
     user_id: OwnedUserId,
     contents: Mutex<Contents>,
     changed: Notify,
-    /// How often the sessions were told to look at their tokens again.
+    /// How often the sessions had to look at their tokens again.
     recalls: AtomicU64,
     sessions: AtomicI64,
     /// When a session last used it, in milliseconds since 1970.
     used_at: AtomicU64,
 }
 
-impl Inbox {
+impl UserInbox {
     /// An inbox that is complete from `floor` on, and of what lives in memory only from `ephemeral_floor` on.
     pub(super) fn new(user_id: OwnedUserId, floor: Position, ephemeral_floor: u64) -> Self {
         Self {
@@ -162,7 +162,7 @@ impl Inbox {
         Some(fresh)
     }
 
-    /// Whether [`Inbox::after`] has something to show, or cannot tell.
+    /// Whether [`UserInbox::after`] has something to show, or cannot tell.
     pub fn has_after(
         &self,
         since: Position,
@@ -181,7 +181,7 @@ impl Inbox {
             || contents.latest_ephemeral > since_ephemeral && ephemeral > since_ephemeral
     }
 
-    /// Completes at the next delivery. Make it before looking at [`Inbox::after`], so that nothing falls between.
+    /// Completes at the next delivery. Make it before looking at [`UserInbox::after`], so that nothing falls between.
     pub fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
@@ -315,7 +315,7 @@ impl Inbox {
         self.wake();
     }
 
-    /// How often the sessions have been told to look at their tokens again.
+    /// How often the sessions had to look at their tokens again.
     pub fn recalls(&self) -> u64 {
         self.recalls.load(Ordering::SeqCst)
     }
@@ -394,7 +394,7 @@ mod tests {
     #[test]
     fn counts_from_before_a_receipt_are_not_remembered() {
         let (alice, bob) = (user_id!("@alice:example.org"), user_id!("@bob:example.org"));
-        let inbox = Inbox::new(alice.to_owned(), Position::START, 0);
+        let inbox = UserInbox::new(alice.to_owned(), Position::START, 0);
         let since = inbox.begin_counting();
         inbox.deliver(Position(1), receipt_of(alice));
         inbox.remember_unread(ROOM, unread(3), since);
@@ -412,7 +412,7 @@ mod tests {
     #[test]
     fn counts_are_not_remembered_without_all_that_came_meanwhile() {
         let (alice, bob) = (user_id!("@alice:example.org"), user_id!("@bob:example.org"));
-        let inbox = Inbox::new(alice.to_owned(), Position::START, 0);
+        let inbox = UserInbox::new(alice.to_owned(), Position::START, 0);
         let since = inbox.begin_counting();
         for position in (1..).take(DELIVERIES + 1) {
             inbox.deliver(Position(position), receipt_of(bob));

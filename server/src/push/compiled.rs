@@ -222,7 +222,7 @@ impl Compiled {
 
     /// What the rules say of an event. The user's own rules are asked as long as `steps` last; those that would take more
     /// are passed over, and the predefined ones hold.
-    pub(super) fn judge(&self, scene: &mut Scene<'_>, steps: &mut Steps) -> Notify {
+    pub(super) fn evaluate(&self, scene: &mut Scene<'_>, steps: &mut Steps) -> Notify {
         let mut without_limit = Steps::without_limit();
         for rule in &self.rules {
             let steps = if rule.own { &mut *steps } else { &mut without_limit };
@@ -328,7 +328,7 @@ mod tests {
             let most = compiled.most_steps(100_000);
             for given in [0, 1_000, 2_000_000, most] {
                 let mut steps = Steps::new(given);
-                let outcome = compiled.judge(&mut Scene::new(&event, 9, &HashSet::new()), &mut steps);
+                let outcome = compiled.evaluate(&mut Scene::new(&event, 9, &HashSet::new()), &mut steps);
                 assert_eq!(outcome, Notify::Notify, "by the predefined rule for messages");
                 assert!(steps.taken() <= given);
                 assert_eq!(

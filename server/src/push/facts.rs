@@ -1,4 +1,4 @@
-//! What the predefined rules look at in an event, and what they say: judged without going through the rules one by one,
+//! What the predefined rules look at in an event, and what they say: evaluated without going through the rules one by one,
 //! because that is done for every message.
 
 use maru_protocol::event::Draft;
@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 
 use crate::store::rooms::events::Notify;
 
-/// The part of an event that the predefined rules look at.
+/// Properties of an event that the predefined rules look at.
 #[derive(Clone, Debug, Default)]
-pub struct Facts {
+pub struct EventProperties {
     event_type: String,
     state_key: Option<String>,
     is_notice: bool,
@@ -56,7 +56,7 @@ fn lenient<'de, T: serde::de::DeserializeOwned, D: Deserializer<'de>>(
     Ok(serde_json::from_str(raw.get()).ok())
 }
 
-impl Facts {
+impl EventProperties {
     /// The facts of an event that is about to be sent.
     #[must_use]
     pub fn of(draft: &Draft) -> Self {

@@ -1,6 +1,6 @@
 //! Push rules: what counts as unread, and for whom it is highlighted.
 //!
-//! Every event is judged once, before it is stored: by the predefined rules for a member who is not mentioned, and
+//! Every event is evaluated once, before it is stored: by the predefined rules for a member who is not mentioned, and
 //! beside that one by one for those to whom the answer may differ, who are the mentioned, the invited, and the members
 //! with rules of their own or who ignore somebody. A message in a room without such members costs a few microseconds, however many members
 //! there are; each member with own rules adds the matching of those rules, up to a number of steps (`limits`). Much work
@@ -24,7 +24,7 @@ use ruma::{OwnedUserId, ServerName, UserId};
 use compiled::{Compiled, Scene, event_of};
 pub use custom_rules::CustomRules;
 use custom_rules::Own;
-pub use facts::Facts;
+pub use facts::EventProperties;
 pub use ignored::{IGNORED_USERS, ignored_users};
 use limits::{STEPS_AT_ONCE, Steps};
 pub use rules::{PUSH_RULES, find};
@@ -35,8 +35,8 @@ use crate::store::accounts::account_data::GLOBAL;
 use crate::store::rooms::events::Notify;
 use crate::store::{Store, StoreError};
 
-/// Events that make much work and are judged at once; of one sender or other server, one.
-const JUDGED_AT_ONCE: usize = 2;
+/// Events that make much work and are evaluated at once; of one sender or other server, one.
+const EVALUATED_AT_ONCE: usize = 2;
 
 /// Everything that push rules need to work.
 #[derive(Debug)]
@@ -44,29 +44,29 @@ pub struct Push {
     store: Arc<Store>,
     own: Arc<CustomRules>,
     /// By who sends: a user of this server, or another server.
-    judging: FairSemaphore<String>,
+    evaluating: FairSemaphore<String>,
 }
 
-/// What push rules say of an event.
+/// Outcome of push rules for one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct PushOutcome {
     /// To everybody else.
     pub to_others: Notify,
     /// To those to whom they say something else.
     pub exceptions: Vec<(OwnedUserId, Notify)>,
 }
 
-/// An event to be judged, and the room it is sent to.
+/// An event whose push rules are evaluated, and the room it is sent to.
 pub struct Sent<'a> {
     /// The event.
     pub draft: &'a Draft,
-    /// Its facts.
-    pub facts: &'a Facts,
+    /// Its properties that the predefined rules look at.
+    pub facts: &'a EventProperties,
     /// The room (rooms.nid).
     pub room: i64,
     /// Joined members.
     pub joined: u64,
-    /// This server: other servers judge for their own users.
+    /// This server: other servers evaluate rules for their own users.
     pub server_name: &'a ServerName,
     /// Whether a user is joined.
     pub is_joined: &'a (dyn Fn(&UserId) -> bool + Sync),
@@ -97,21 +97,21 @@ impl Push {
         Ok(Self {
             store,
             own,
-            judging: FairSemaphore::new(JUDGED_AT_ONCE, 1, usize::MAX),
+            evaluating: FairSemaphore::new(EVALUATED_AT_ONCE, 1, usize::MAX),
         })
     }
 
-    /// Whether judging an event may ask for the sender's power.
+    /// Whether evaluating an event may ask for the sender's power.
     #[must_use]
-    pub fn needs_power(&self, facts: &Facts, room: i64) -> bool {
+    pub fn needs_power(&self, facts: &EventProperties, room: i64) -> bool {
         facts.mentions_room || self.own.any_in(room)
     }
 
-    /// Judges an event for everybody in its room, and for whom it invites.
+    /// Evaluates an event for everybody in its room, and for whom it invites.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn judge(&self, sent: &Sent<'_>) -> Result<Verdict, Refusal> {
+    pub async fn evaluate(&self, sent: &Sent<'_>) -> Result<PushOutcome, Refusal> {
         let facts = sent.facts;
         let to_others = facts.to_everybody(facts.mentions_room && (sent.may_notify)("room"));
         let mut exceptions = Vec::new();
@@ -138,7 +138,7 @@ impl Push {
         exceptions.retain(|(user_id, outcome)| *outcome != to_others && user_id != sender);
         exceptions.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         exceptions.dedup_by(|(one, _), (other, _)| one == other);
-        Ok(Verdict {
+        Ok(PushOutcome {
             to_others,
             exceptions,
         })
@@ -188,7 +188,11 @@ impl Push {
             server_name if server_name == sent.server_name => sender.to_string(),
             server_name => server_name.to_string(),
         };
-        let permit = self.judging.acquire(spender).await.map_err(Refusal::internal)?;
+        let permit = self
+            .evaluating
+            .acquire(spender)
+            .await
+            .map_err(Refusal::internal)?;
         let (draft, joined) = (sent.draft.clone(), sent.joined);
         let asked = tokio::task::spawn_blocking(move || {
             let _permit = permit;
@@ -273,11 +277,11 @@ fn ask(
     let event = event_of(draft);
     let mut scene = Scene::new(&event, joined, allowed);
     let share = Steps::share(rules.len());
-    let judge = |(user_id, own): (OwnedUserId, Arc<Own>)| {
-        let outcome = own.rules.judge(&mut scene, &mut Steps::new(share));
+    let evaluate = |(user_id, own): (OwnedUserId, Arc<Own>)| {
+        let outcome = own.rules.evaluate(&mut scene, &mut Steps::new(share));
         (user_id, outcome)
     };
-    rules.into_iter().map(judge).collect()
+    rules.into_iter().map(evaluate).collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The quick judgement of the predefined rules against the rules themselves, as the library knows them.
+//! The quick evaluation of the predefined rules against the rules themselves, as the library knows them.
 
 use futures_util::FutureExt;
 use maru_protocol::canonical::Content;
@@ -9,7 +9,7 @@ use ruma::{OwnedUserId, UInt, UserId, owned_room_id, owned_user_id, user_id};
 use serde_json::{Value, json};
 
 use super::compiled::{Compiled, Scene, event_of};
-use super::facts::Facts;
+use super::facts::EventProperties;
 use super::limits::Steps;
 use crate::store::rooms::events::Notify;
 
@@ -31,7 +31,7 @@ fn draft(event_type: &str, state_key: Option<&str>, content: &Value) -> Draft {
 fn by_rules(compiled: &Compiled, draft: &Draft, members: u64, allowed: &[&str]) -> Notify {
     let event = event_of(draft);
     let allowed = allowed.iter().map(ToString::to_string).collect();
-    compiled.judge(
+    compiled.evaluate(
         &mut Scene::new(&event, members, &allowed),
         &mut Steps::new(Steps::share(1)),
     )
@@ -99,7 +99,7 @@ fn the_quick_way_and_the_rules_say_the_same() {
     let compiled = Compiled::new(&rules);
     for draft in events() {
         for members in [2, 3] {
-            let facts = Facts::of(&draft);
+            let facts = EventProperties::of(&draft);
             let expected = by_library(&rules, &me, &draft, members);
             let quick = if facts.invites().as_ref() == Some(&me) {
                 facts.to_invited()
@@ -110,8 +110,8 @@ fn the_quick_way_and_the_rules_say_the_same() {
             };
             assert_eq!(quick, expected, "quickly: {draft:?}");
             // Without power levels the library lets nobody notify the whole room.
-            let judged = by_rules(&compiled, &draft, members, &[]);
-            assert_eq!(judged, expected, "by the rules: {draft:?}");
+            let evaluated = by_rules(&compiled, &draft, members, &[]);
+            assert_eq!(evaluated, expected, "by the rules: {draft:?}");
         }
     }
 }
@@ -119,7 +119,7 @@ fn the_quick_way_and_the_rules_say_the_same() {
 #[test]
 fn who_may_can_notify_the_whole_room() {
     let draft = draft("m.room.message", None, &json!({ "m.mentions": { "room": true } }));
-    let facts = Facts::of(&draft);
+    let facts = EventProperties::of(&draft);
     assert_eq!(facts.to_everybody(true), Notify::Highlight);
     assert_eq!(facts.to_everybody(false), Notify::Notify);
     let compiled = Compiled::new(&Ruleset::server_default(user_id!("@me:example.org")));
@@ -131,7 +131,7 @@ fn who_may_can_notify_the_whole_room() {
 fn rules_of_ones_own_are_obeyed() {
     use ruma::push::{Action, NewConditionalPushRule, NewPatternedPushRule, NewPushRule, NewSimplePushRule};
     let me = user_id!("@me:example.org");
-    let judge = |rules: &Ruleset, draft: &Draft| by_rules(&Compiled::new(rules), draft, 9, &[]);
+    let evaluate = |rules: &Ruleset, draft: &Draft| by_rules(&Compiled::new(rules), draft, 9, &[]);
     let hello = draft(
         "m.room.message",
         None,
@@ -140,16 +140,16 @@ fn rules_of_ones_own_are_obeyed() {
     let mut rules = Ruleset::server_default(me);
     let muted = NewSimplePushRule::new(owned_room_id!("!room:example.org"), vec![]);
     rules.insert(NewPushRule::Room(muted), None, None).unwrap();
-    assert_eq!(judge(&rules, &hello), Notify::Nothing);
+    assert_eq!(evaluate(&rules, &hello), Notify::Nothing);
     let highlight = serde_json::from_value(json!({ "set_tweak": "highlight" })).unwrap();
     let cake = NewPatternedPushRule::new("cake".into(), "cake".into(), vec![Action::Notify, highlight]);
     rules.insert(NewPushRule::Content(cake), None, None).unwrap();
-    assert_eq!(judge(&rules, &hello), Notify::Highlight);
+    assert_eq!(evaluate(&rules, &hello), Notify::Highlight);
     let silence = NewConditionalPushRule::new("silence".into(), vec![], vec![]);
     rules.insert(NewPushRule::Override(silence), None, None).unwrap();
-    assert_eq!(judge(&rules, &hello), Notify::Nothing);
+    assert_eq!(evaluate(&rules, &hello), Notify::Nothing);
     rules
         .set_enabled(ruma::push::RuleKind::Override, "silence", false)
         .unwrap();
-    assert_eq!(judge(&rules, &hello), Notify::Highlight);
+    assert_eq!(evaluate(&rules, &hello), Notify::Highlight);
 }

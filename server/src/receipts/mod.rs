@@ -12,7 +12,7 @@ use ruma::{EventId, OwnedEventId, RoomId, UserId};
 use crate::clock::Clock;
 use crate::live::EventWaiters;
 use crate::refusal::Refusal;
-use crate::rooms::{Room, Rooms};
+use crate::rooms::{Room, RoomRepository};
 use crate::store::Store;
 use crate::store::accounts::account_data::AccountData;
 use crate::store::log::{Change, Record};
@@ -79,14 +79,19 @@ pub enum Mark {
 pub struct Receipts {
     clock: Arc<Clock>,
     store: Arc<Store>,
-    rooms: Arc<Rooms>,
+    rooms: Arc<RoomRepository>,
     awaited: Arc<EventWaiters>,
 }
 
 impl Receipts {
     /// Receipts over a store; `awaited` hears of its commits.
     #[must_use]
-    pub fn new(clock: Arc<Clock>, store: Arc<Store>, rooms: Arc<Rooms>, awaited: Arc<EventWaiters>) -> Self {
+    pub fn new(
+        clock: Arc<Clock>,
+        store: Arc<Store>,
+        rooms: Arc<RoomRepository>,
+        awaited: Arc<EventWaiters>,
+    ) -> Self {
         Self {
             clock,
             store,
@@ -106,7 +111,7 @@ impl Receipts {
         room_id: &RoomId,
         marks: Vec<(Mark, OwnedEventId)>,
     ) -> Result<(), Refusal> {
-        let room = self.rooms.repository.room(room_id).await?;
+        let room = self.rooms.room(room_id).await?;
         if !room.is_joined(user_id) {
             return Err(Refusal::forbidden("you are not in this room"));
         }

@@ -18,7 +18,7 @@ use super::Room;
 use super::create::{FirstEvents, empty_head};
 use crate::clock::Clock;
 use crate::identity::Identity;
-use crate::push::Verdict;
+use crate::push::PushOutcome;
 use crate::refusal::Refusal;
 use crate::rooms::{PushEvaluation, RoomRepository, Transactions};
 use crate::store::Store;
@@ -130,7 +130,7 @@ impl Appender {
         &self,
         room: &Arc<Room>,
         draft: &Draft,
-        verdict: &Verdict,
+        verdict: &PushOutcome,
         effects: Effects<'_>,
         known: &mut LoadedState,
     ) -> Result<Option<(Arc<StoredEvent>, Pending)>, Refusal> {

@@ -1,20 +1,20 @@
-//! The answer's JSON, written once from pieces that are text already (client-server API, `GET /sync`, 200 response).
+//! The JSON of a sync response, written once from pieces that are text already (client-server API, `GET /sync`, 200 response).
 
 use std::fmt::Write as _;
 
 use maru_protocol::cursor::SinceToken;
 use serde::Serialize;
 
-/// An answer to a device.
+/// The response of one sync.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct SyncResponse {
     /// The device's next cursor.
     pub next_batch: SinceToken,
     /// The text of a JSON object, the cursor included.
     pub json: String,
 }
 
-/// An answer being written: a JSON object whose last brace is missing.
+/// A response being written: a JSON object whose last brace is missing.
 pub(super) struct Draft {
     next_batch: SinceToken,
     /// Members are appended here, each with a comma before it.
@@ -43,9 +43,9 @@ impl Draft {
     }
 
     /// The whole answer.
-    pub(super) fn finish(mut self) -> Answer {
+    pub(super) fn finish(mut self) -> SyncResponse {
         self.out.push('}');
-        Answer {
+        SyncResponse {
             next_batch: self.next_batch,
             json: self.out,
         }

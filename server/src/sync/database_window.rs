@@ -11,7 +11,7 @@ use ruma::OwnedUserId;
 use super::memory_window::last_of_each_slot;
 use super::shown::Shown;
 use super::window::{JoinedWindow, LeftWindow, Window};
-use super::{Sync, Wish, presence, to_device};
+use super::{Sync, SyncRequest, presence, to_device};
 use crate::accounts::Caller;
 use crate::live::Passing;
 use crate::refusal::Refusal;
@@ -34,7 +34,7 @@ pub(super) async fn window(
     since: Option<Position>,
     until: Position,
     passing: &Passing,
-    wish: &Wish,
+    wish: &SyncRequest,
     ignored: &HashSet<OwnedUserId>,
 ) -> Result<Window, Refusal> {
     let (memberships, until) = memberships_now(sync, caller, until).await?;
@@ -66,7 +66,7 @@ pub(super) async fn window(
                 window.joined.insert(membership.membership.room, joined);
             }
             "invite" | "knock" if is_new => window.outside.push(membership.clone()),
-            // A device that was away while the user left and forgot a room is told once that it is gone.
+            // A device that was away while the user left and forgot a room learns once that it is gone.
             "leave" | "ban" if since.is_some() && is_new => left.push(membership.clone()),
             "leave" | "ban" if since.is_none() && wish.filter.include_leave && !membership.forgotten => {
                 left.push(membership.clone());
@@ -187,7 +187,7 @@ async fn fill_joined(
             first: None,
             last: head.last_place,
         });
-        // What happened in a gap is in the state after it alone, so the device is told the room as if it were new.
+        // What happened in a gap is in the state after it alone, so the device is sent the room as if it were new.
         joined.entire |= stretch
             .first
             .is_some_and(|first| first.begins_stretch() || first.next_stretch() <= stretch.last);

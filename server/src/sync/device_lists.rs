@@ -10,7 +10,7 @@ use super::{Sync, members};
 use crate::accounts::Caller;
 use crate::refusal::Refusal;
 
-/// What a device is told of other users' devices.
+/// Users whose device lists changed, and those with whom no room is shared any more.
 #[derive(Debug, Default)]
 pub struct DeviceLists {
     /// Users whose devices or keys changed, or who now share a room with the caller.

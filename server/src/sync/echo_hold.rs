@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::accounts::Caller;
-use crate::live::{Inbox, Notifier};
+use crate::live::{Notifier, UserInbox};
 
 /// The longest that a device is held back by one request.
 const LONGEST: Duration = Duration::from_secs(2);
@@ -76,7 +76,7 @@ impl Unanswered {
 
     /// Waits until a device was answered all that it sent before a position: at most as long as it is held back. What
     /// wakes its user's inbox has it look again.
-    pub(super) async fn answered_before(&self, caller: &Caller, position: Position, inbox: &Inbox) {
+    pub(super) async fn answered_before(&self, caller: &Caller, position: Position, inbox: &UserInbox) {
         loop {
             let changed = inbox.changed();
             tokio::pin!(changed);

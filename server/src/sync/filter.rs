@@ -19,9 +19,9 @@ const KNOWN_FILTERS: usize = 1_000;
 /// Longest name of a filter that is kept, in bytes.
 const LONGEST_NAME: usize = 1_024;
 
-/// Which events of one kind are wanted. `None` wants all.
+/// Filter of one kind of events (client-server API, "Filtering"). `None` lets all pass.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub struct EventFilter {
     /// Event types, `*` standing for any characters.
     pub types: Option<Vec<String>>,
     /// Event types that are not wanted.
@@ -44,19 +44,19 @@ pub struct Wanted {
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Presence of other users.
-    pub presence: Wanted,
+    pub presence: EventFilter,
     /// Global account data.
-    pub account_data: Wanted,
+    pub account_data: EventFilter,
     /// Rooms, as a whole.
-    pub rooms: Wanted,
+    pub rooms: EventFilter,
     /// Timelines.
-    pub timeline: Wanted,
+    pub timeline: EventFilter,
     /// State beside the timeline.
-    pub state: Wanted,
+    pub state: EventFilter,
     /// Typing and receipts.
-    pub ephemeral: Wanted,
+    pub ephemeral: EventFilter,
     /// Account data of rooms.
-    pub room_account_data: Wanted,
+    pub room_account_data: EventFilter,
     /// Whether rooms that were left are part of a first sync.
     pub include_leave: bool,
     /// Whether only the members who speak in the timeline are sent.
@@ -116,7 +116,7 @@ impl Filter {
     }
 }
 
-impl Wanted {
+impl EventFilter {
     /// Whether nothing is left out.
     #[must_use]
     pub fn is_everything(&self) -> bool {

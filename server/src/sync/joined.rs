@@ -11,7 +11,7 @@ use serde_json::json;
 use super::answer::{account_data, open, write_comma, write_events, write_json, write_name};
 use super::timeline_cache::SharedTimeline;
 use super::window::JoinedWindow;
-use super::{Sync, Wish, ephemeral, members};
+use super::{Sync, SyncRequest, ephemeral, members};
 use crate::accounts::Caller;
 use crate::live::RoomUnread;
 use crate::rooms::timeline::client_event_format::UnsignedData;
@@ -29,7 +29,7 @@ pub(super) struct JoinedParts<'p> {
     pub(super) timeline: &'p Timeline,
     /// The unread counts.
     pub(super) unread: Option<&'p RoomUnread>,
-    /// The first other members, for a room without a name; none when they need not be told.
+    /// The first other members, for a room without a name; none when they need not be sent.
     pub(super) heroes: Option<&'p [OwnedUserId]>,
     /// Who is typing, when that changed.
     pub(super) typing: Option<Vec<OwnedUserId>>,
@@ -39,7 +39,7 @@ pub(super) struct JoinedParts<'p> {
 
 /// A timeline that is to be written.
 pub(super) enum Timeline {
-    /// As others have been told it.
+    /// As it was written for another device.
     SharedTimeline(Arc<SharedTimeline>),
     /// For this reader, who sees these events of it; and whether others see them in the same way.
     Own(Vec<Arc<StoredEvent>>, bool),
@@ -60,7 +60,7 @@ pub(super) fn write(
     out: &mut String,
     sync: &Sync,
     caller: &Caller,
-    wish: &Wish,
+    wish: &SyncRequest,
     view: &UnsignedData,
     parts: &JoinedParts<'_>,
 ) {
@@ -74,13 +74,13 @@ pub(super) fn write(
     write_text(out, joined.room.room_id.as_str());
     out.push_str(":{\"timeline\":{");
     match parts.timeline {
-        Timeline::SharedTimeline(told) => out.push_str(&told.text),
+        Timeline::SharedTimeline(shared) => out.push_str(&shared.text),
         Timeline::Own(events, is_for_all) => {
             let begin = out.len();
             write_timeline(out, view, joined, events);
             if *is_for_all {
                 let text = out.get(begin..).unwrap_or_default();
-                sync.told.keep(joined, view.now_ms(), text);
+                sync.timelines.keep(joined, view.now_ms(), text);
             }
         }
     }
@@ -116,7 +116,7 @@ pub(super) fn write(
 }
 
 /// Receipts and typing that the device wants to hear of, as events.
-fn notices(parts: &JoinedParts<'_>, caller: &Caller, wish: &Wish) -> Vec<String> {
+fn notices(parts: &JoinedParts<'_>, caller: &Caller, wish: &SyncRequest) -> Vec<String> {
     let joined = parts.joined;
     let wants = |kind| wish.filter.ephemeral.wants(kind, None);
     let receipts = ephemeral::receipts(&joined.receipts, &caller.user_id).filter(|_| wants("m.receipt"));
@@ -129,7 +129,7 @@ fn notices(parts: &JoinedParts<'_>, caller: &Caller, wish: &Wish) -> Vec<String>
 }
 
 /// Account data of the room that the device wants to hear of, as events.
-fn room_data(joined: &JoinedWindow, wish: &Wish) -> Vec<String> {
+fn room_data(joined: &JoinedWindow, wish: &SyncRequest) -> Vec<String> {
     let data = joined.account_data.iter();
     let wanted = data.filter(|data| wish.filter.room_account_data.wants(&data.data_type, None));
     wanted
@@ -137,8 +137,8 @@ fn room_data(joined: &JoinedWindow, wish: &Wish) -> Vec<String> {
         .collect()
 }
 
-/// Whether a room is told though nobody types or reads there. That the counts of unread events have moved with events
-/// that the device does not want to hear of is not told for itself.
+/// Whether a room is in the response though nobody types or reads there. That the counts of unread events have moved with events
+/// that the device does not want to hear of is no reason by itself.
 fn is_news(parts: &JoinedParts<'_>, caller: &Caller) -> bool {
     let joined = parts.joined;
     let is_own = |receipt: &Receipt| receipt.user_id == caller.user_id;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use maru_protocol::canonical::write_text;
 use maru_protocol::cursor::{PageToken, Place};
 
-use super::Wish;
+use super::SyncRequest;
 use super::answer::{write_comma, write_name};
 use super::joined::write_seen;
 use super::window::LeftWindow;
@@ -19,7 +19,7 @@ pub(super) fn write(
     left: &LeftWindow,
     state: &[Arc<StoredEvent>],
     view: &UnsignedData,
-    wish: &Wish,
+    wish: &SyncRequest,
 ) {
     write_comma(out);
     write_text(out, left.room_id.as_str());

@@ -1,9 +1,16 @@
-//! Sync: what a device has not seen yet.
+//! Sync: the response of a device's next `/sync`, which holds what it has not seen yet.
 //!
-//! One loop serves the long-poll and the WebSocket. It looks at the user's [`Inbox`](crate::live::Inbox) first: while
+//! One loop serves the long-poll and the WebSocket. It looks at the user's [`UserInbox`](crate::live::UserInbox) first: while
 //! that reaches back to the device's cursor, nothing is read from the database. Otherwise, or when the user's own
 //! memberships changed, the window between the cursor and now is gathered from the database. Both ways fill the same
-//! [`window::Window`], and each kind of data in the answer has its own file.
+//! [`window::Window`], and each kind of data in the response has its own file.
+//!
+//! - [`session`]: the loop of one device. [`window`]: what is new between two positions; [`memory_window`] fills it from
+//!   memory, [`database_window`] from the database.
+//! - [`joined`], [`left`], [`stripped`]: rooms by the user's membership. [`state`], [`lazy_members`], [`members`]: their state.
+//! - [`unread`]: unread counts. [`ephemeral`], [`presence`], [`device_lists`], [`to_device`]: the other kinds of data.
+//! - [`filter`], [`shown`]: filters, and what they leave. [`timeline_cache`]: timelines written once for many devices.
+//! - [`echo_hold`]: the sender's own device waits for the answer to its request. [`answer`]: the JSON.
 
 mod answer;
 mod database_window;
@@ -32,10 +39,10 @@ use std::sync::Arc;
 
 use maru_protocol::cursor::{Position, SinceToken};
 
-pub use answer::Answer;
+pub use answer::SyncResponse;
 pub use device_lists::DeviceLists;
 pub use echo_hold::Sending;
-pub use filter::{Filter, KnownFilters, Wanted};
+pub use filter::{EventFilter, Filter, KnownFilters};
 pub use session::Session;
 
 use crate::accounts::Caller;
@@ -65,7 +72,7 @@ pub struct Sync {
     nothing_kept: to_device::NothingKept,
     lazily_loaded: lazy_members::LazyMembers,
     unanswered: Arc<echo_hold::Unanswered>,
-    told: timeline_cache::TimelineCache,
+    timelines: timeline_cache::TimelineCache,
     /// Filters of devices that listen.
     pub filters: KnownFilters,
 }
@@ -119,9 +126,9 @@ impl StatePart {
     }
 }
 
-/// How a device wants to be told.
+/// Request of a device for a sync: its filter, and the form of the response.
 #[derive(Clone, Debug, Default)]
-pub struct Wish {
+pub struct SyncRequest {
     /// What it wants to hear of.
     pub filter: Arc<Filter>,
     /// Whether to send whole states although there is a cursor.
@@ -149,7 +156,7 @@ impl Sync {
             nothing_kept: to_device::NothingKept::new(DEVICES),
             lazily_loaded: lazy_members::LazyMembers::new(DEVICES),
             unanswered: Arc::default(),
-            told: timeline_cache::TimelineCache::new(),
+            timelines: timeline_cache::TimelineCache::new(),
             filters: KnownFilters::default(),
         }
     }
@@ -157,7 +164,7 @@ impl Sync {
     /// A session of a device that has seen everything up to `since` (`None`: nothing). A cursor of another log, or one
     /// that is ahead of this log, is gone: the session starts over.
     #[must_use]
-    pub fn session(&self, caller: Caller, since: Option<SinceToken>, wish: Wish) -> Session<'_> {
+    pub fn session(&self, caller: Caller, since: Option<SinceToken>, wish: SyncRequest) -> Session<'_> {
         let since = since.filter(|since| !self.is_gone(since));
         Session::new(self, caller, since, wish)
     }
@@ -196,7 +203,7 @@ impl Sync {
             Some(since),
             to.position.min(self.notifier.position()),
             &Passing::default(),
-            &Wish::default(),
+            &SyncRequest::default(),
             &HashSet::new(),
         )
         .await?;

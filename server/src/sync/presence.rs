@@ -1,16 +1,16 @@
-//! The presence that a device is told (client-server API, "Presence").
+//! Presence in a sync response (client-server API, "Presence").
 
 use std::collections::HashSet;
 
 use ruma::{OwnedUserId, UserId};
 
 use super::window::{JoinedWindow, Window};
-use super::{Sync, Wish, members};
+use super::{Sync, SyncRequest, members};
 use crate::accounts::Caller;
 use crate::live::Passing;
 use crate::store::rooms::StoredMembership;
 
-/// The presence of members of larger rooms is not told when the room is, nor that of those who come into one.
+/// The presence of members of larger rooms is not sent when the room is, nor that of those who join one.
 const MEMBERS: usize = 200;
 
 /// Those whose presence may have changed and is told to the caller: of the caller, and of the members of the caller's
@@ -47,7 +47,7 @@ pub(super) fn of_those_met(
 /// Presence events of users whose presence is news, of those who have come into a room, and of all who are in a room that
 /// is new to the device. Of the latter only of those who have been here: a client takes the others to be offline, but
 /// it may have been told otherwise of those of the former whom the server has forgotten since.
-pub(super) fn events(sync: &Sync, wish: &Wish, window: &Window) -> Vec<String> {
+pub(super) fn events(sync: &Sync, wish: &SyncRequest, window: &Window) -> Vec<String> {
     let mut users: HashSet<OwnedUserId> = window.presence.iter().cloned().collect();
     let is_small = |joined: &&JoinedWindow| joined.room.member_count() <= MEMBERS;
     for joined in window.joined.values().filter(is_small) {
@@ -71,11 +71,11 @@ pub(super) fn events(sync: &Sync, wish: &Wish, window: &Window) -> Vec<String> {
         .iter()
         .filter(|user_id| filter.wants("m.presence", Some(user_id.as_str())));
     let known = sync.presence.presence_of(wanted.map(|user_id| &**user_id));
-    let told: HashSet<&OwnedUserId> = known.iter().map(|(user_id, _)| user_id).collect();
+    let reported: HashSet<&OwnedUserId> = known.iter().map(|(user_id, _)| user_id).collect();
     let forgotten = window
         .presence
         .iter()
-        .filter(|user_id| !told.contains(user_id) && filter.wants("m.presence", Some(user_id.as_str())));
+        .filter(|user_id| !reported.contains(user_id) && filter.wants("m.presence", Some(user_id.as_str())));
     let offline = || serde_json::json!({ "presence": "offline" });
     let forgotten: Vec<_> = forgotten.map(|user_id| (user_id.clone(), offline())).collect();
     let event = |(sender, content)| {

@@ -8,7 +8,9 @@ use maru_protocol::cursor::{Position, SinceToken};
 use ruma::OwnedUserId;
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::{Answer, Draft, account_data, open, write_comma, write_events, write_json, write_name};
+use super::answer::{
+    Draft, SyncResponse, account_data, open, write_comma, write_events, write_json, write_name,
+};
 use super::deadline::before;
 use super::joined::{JoinedParts, Timeline};
 use super::lazy_members::GivenMembers;
@@ -16,12 +18,12 @@ use super::shown::Shown;
 use super::state::Asking;
 use super::window::{JoinedWindow, Window};
 use super::{
-    Sync, Wish, database_window, device_lists, joined, left, members, memory_window, presence, stripped,
-    unread,
+    Sync, SyncRequest, database_window, device_lists, joined, left, members, memory_window, presence,
+    stripped, unread,
 };
 use crate::accounts::Caller;
 use crate::keys::RememberedCounts;
-use crate::live::Inbox;
+use crate::live::UserInbox;
 use crate::push::{IGNORED_USERS, ignored_users};
 use crate::refusal::Refusal;
 use crate::rooms::timeline::client_event_format::{Reader, Recency, UnsignedData};
@@ -36,14 +38,14 @@ const HEROES: usize = 5;
 pub struct Session<'s> {
     sync: &'s Sync,
     caller: Caller,
-    wish: Wish,
+    wish: SyncRequest,
     /// What has been looked through.
     since: Option<SinceToken>,
     /// What the device has: the cursor that it came with, or that of the last answer.
     has: Option<Position>,
     /// The members that the device has been given, if it loads them lazily.
     given: Option<GivenMembers>,
-    inbox: Arc<Inbox>,
+    inbox: Arc<UserInbox>,
     /// Users whose messages are not shown (`m.ignored_user_list`).
     ignored: Arc<HashSet<OwnedUserId>>,
     /// The device's keys on the server.
@@ -59,7 +61,7 @@ impl Drop for Session<'_> {
 }
 
 impl<'s> Session<'s> {
-    pub(super) fn new(sync: &'s Sync, caller: Caller, since: Option<SinceToken>, wish: Wish) -> Self {
+    pub(super) fn new(sync: &'s Sync, caller: Caller, since: Option<SinceToken>, wish: SyncRequest) -> Self {
         let inbox = sync.notifier.open(&caller.user_id);
         inbox.session_started();
         let recalls = inbox.recalls();
@@ -95,7 +97,7 @@ impl<'s> Session<'s> {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn next(&mut self, deadline: Instant) -> Result<Option<Answer>, Refusal> {
+    pub async fn next(&mut self, deadline: Instant) -> Result<Option<SyncResponse>, Refusal> {
         // Boxed, since a waiting device must not hold the memory of an answer being written.
         if let Some(answer) = Box::pin(self.look()).await? {
             return Ok(Some(answer));
@@ -134,7 +136,7 @@ impl<'s> Session<'s> {
                 Some(hold) => drop(Box::pin(timeout_at(hold.until, changed)).await),
             }
         }
-        // What the server says before it stops is still told.
+        // What the server says before it stops is still delivered.
         !self.is_stopping() || self.has_news()
     }
 
@@ -182,7 +184,7 @@ impl<'s> Session<'s> {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn look(&mut self) -> Result<Option<Answer>, Refusal> {
+    pub async fn look(&mut self) -> Result<Option<SyncResponse>, Refusal> {
         let mut now = self.now();
         self.ignored = self.ignored_users().await?;
         let window = match self.since {
@@ -427,8 +429,8 @@ impl<'s> Session<'s> {
             && filter.is_everything()
             && self.ignored.is_empty()
             && !sent_here();
-        if is_for_all && let Some(told) = self.sync.told.get(joined, now_ms) {
-            return Timeline::SharedTimeline(told);
+        if is_for_all && let Some(shared) = self.sync.timelines.get(joined, now_ms) {
+            return Timeline::SharedTimeline(shared);
         }
         Timeline::Own(joined.timeline.clone(), is_for_all)
     }

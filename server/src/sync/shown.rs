@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ruma::OwnedUserId;
 
-use super::filter::Wanted;
+use super::filter::EventFilter;
 use super::memory_window::last_of_each_slot;
 use super::window::JoinedWindow;
 use crate::store::rooms::events::StoredEvent;
@@ -15,7 +15,7 @@ use crate::store::rooms::events::StoredEvent;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shown<'a> {
     /// The filter of timelines.
-    pub(super) wanted: &'a Wanted,
+    pub(super) wanted: &'a EventFilter,
     /// Users whose messages are not shown.
     pub(super) ignored: &'a HashSet<OwnedUserId>,
 }

@@ -14,7 +14,7 @@ use ruma::UserId;
 use super::lazy_members::GivenMembers;
 use super::memory_window::last_of_each_slot;
 use super::window::JoinedWindow;
-use super::{Sync, Wish, members};
+use super::{Sync, SyncRequest, members};
 use crate::accounts::Caller;
 use crate::refusal::Refusal;
 use crate::store::rooms::events::StoredEvent;
@@ -28,7 +28,7 @@ const LOAD_WHOLE: usize = 256;
 pub(super) struct Asking<'a> {
     pub(super) sync: &'a Sync,
     pub(super) caller: &'a Caller,
-    pub(super) wish: &'a Wish,
+    pub(super) wish: &'a SyncRequest,
     /// What the device has been given, if it loads members lazily.
     pub(super) given: Option<&'a GivenMembers>,
     /// The cursor that the answer takes the device to.
@@ -36,7 +36,7 @@ pub(super) struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// The state events to send, by room. With `whole` the device is told whole states.
+    /// The state events to send, by room. With `whole`, whole states.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -46,7 +46,7 @@ impl Asking<'_> {
         whole: bool,
     ) -> Result<HashMap<i64, Vec<Arc<StoredEvent>>>, Refusal> {
         let mut needed: HashMap<i64, Vec<EventNid>> = HashMap::new();
-        let mut told: HashMap<i64, Vec<Arc<StoredEvent>>> = HashMap::new();
+        let mut to_send: HashMap<i64, Vec<Arc<StoredEvent>>> = HashMap::new();
         for joined in rooms {
             let nid = joined.room.nid;
             if joined.entire || whole {
@@ -55,7 +55,7 @@ impl Asking<'_> {
                 // What changed after that and is not shown in the timeline.
                 let mut beyond = joined.skipped_state.clone();
                 beyond.retain(|stored| stored.place > edge);
-                told.insert(nid, beyond);
+                to_send.insert(nid, beyond);
             } else {
                 let mut events = joined.skipped_state.clone();
                 if self.wish.state.is_after() {
@@ -72,7 +72,7 @@ impl Asking<'_> {
                 if let Some(given) = self.given.filter(|_| joined.end.is_none()) {
                     needed.insert(nid, self.speakers(given, joined, &events));
                 }
-                told.insert(nid, events);
+                to_send.insert(nid, events);
             }
         }
         let all: Vec<EventNid> = needed.values().flatten().copied().collect();
@@ -85,18 +85,18 @@ impl Asking<'_> {
                 .iter()
                 .filter_map(|event| loaded.get(event).cloned())
                 .collect();
-            let told = told.entry(nid).or_default();
+            let to_send = to_send.entry(nid).or_default();
             if whole.is_empty() {
                 continue;
             }
-            whole.append(told);
-            *told = last_of_each_slot(whole);
+            whole.append(to_send);
+            *to_send = last_of_each_slot(whole);
         }
-        for events in told.values_mut() {
+        for events in to_send.values_mut() {
             events.retain(|stored| self.wish.filter.state.wants_event(&stored.event));
         }
-        told.retain(|_, events| !events.is_empty());
-        Ok(told)
+        to_send.retain(|_, events| !events.is_empty());
+        Ok(to_send)
     }
 
     /// The state before or after a window's timeline, and the place of the newest event whose change may be in it. Where
@@ -154,13 +154,13 @@ impl Asking<'_> {
         &self,
         given: &GivenMembers,
         joined: &JoinedWindow,
-        told: &[Arc<StoredEvent>],
+        to_send: &[Arc<StoredEvent>],
     ) -> Vec<EventNid> {
         let mut members = self.member_events(joined, &joined.room.head().state, joined.limited);
         if !self.wish.state.is_after() {
             members = self.before_timeline(joined, members);
         }
-        let here: HashSet<EventNid> = told
+        let here: HashSet<EventNid> = to_send
             .iter()
             .chain(&joined.timeline)
             .map(|stored| stored.nid)

@@ -1,6 +1,6 @@
 //! Timelines of rooms in which something has just happened, written once for all who listen.
 //!
-//! A commit wakes every member of its room, and most of them are told the very same events. The first one to answer
+//! A commit wakes every member of its room, and most of them get the very same events. The first one to answer
 //! leaves the text here; the others take it. Only what differs from reader to reader is written for each.
 
 use std::sync::Arc;
@@ -16,10 +16,10 @@ const ROOMS: usize = 256;
 /// Longest timeline that is kept, in bytes.
 const LONGEST: usize = 64 * 1024;
 
-/// For how long it is told to others, in milliseconds: it says how old its events are.
-const TOLD_FOR_MS: u64 = 1000;
+/// Lifetime of a shared timeline, in milliseconds: it says how old its events are.
+const SHARED_FOR_MS: u64 = 1000;
 
-/// A timeline as everybody is told it who may see all of it, sent none of it, and lacks nothing before it.
+/// A timeline as it is for every device whose user may see all of it and sent none of it, and that lacks nothing before it.
 #[derive(Debug)]
 pub(super) struct SharedTimeline {
     events: Range,
@@ -55,24 +55,24 @@ impl TimelineCache {
         Self(Cache::new(ROOMS))
     }
 
-    /// The timeline of a window, if somebody has been told it a moment ago.
+    /// The timeline of a window, if it was written for another device a moment ago.
     pub(super) fn get(&self, joined: &JoinedWindow, now_ms: u64) -> Option<Arc<SharedTimeline>> {
         let events = Range::of(joined)?;
-        let told = self.0.get(&joined.room.nid)?;
-        let is_fresh = now_ms.saturating_sub(told.written_at_ms) <= TOLD_FOR_MS;
-        (told.events == events && is_fresh).then_some(told)
+        let shared = self.0.get(&joined.room.nid)?;
+        let is_fresh = now_ms.saturating_sub(shared.written_at_ms) <= SHARED_FOR_MS;
+        (shared.events == events && is_fresh).then_some(shared)
     }
 
-    /// Keeps a timeline that the next listener is going to be told.
+    /// Keeps a timeline that the next listener is going to be shared.
     pub(super) fn keep(&self, joined: &JoinedWindow, now_ms: u64, text: &str) {
         let Some(events) = Range::of(joined).filter(|_| text.len() <= LONGEST) else {
             return;
         };
-        let told = SharedTimeline {
+        let shared = SharedTimeline {
             events,
             written_at_ms: now_ms,
             text: text.to_owned(),
         };
-        self.0.insert(joined.room.nid, Arc::new(told));
+        self.0.insert(joined.room.nid, Arc::new(shared));
     }
 }

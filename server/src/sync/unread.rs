@@ -7,7 +7,7 @@ use ruma::UserId;
 
 use super::Sync;
 use super::window::JoinedWindow;
-use crate::live::{Inbox, RoomUnread};
+use crate::live::{RoomUnread, UserInbox};
 use crate::refusal::Refusal;
 use crate::store::rooms::notifications::ReadUpTo;
 
@@ -15,7 +15,7 @@ use crate::store::rooms::notifications::ReadUpTo;
 pub(super) async fn counts<'w>(
     sync: &Sync,
     user_id: &UserId,
-    inbox: &Inbox,
+    inbox: &UserInbox,
     rooms: impl Iterator<Item = &'w JoinedWindow> + Send,
 ) -> Result<HashMap<i64, RoomUnread>, Refusal> {
     let mut counts = HashMap::new();

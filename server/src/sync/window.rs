@@ -107,7 +107,7 @@ pub(super) struct LeftWindow {
     pub(super) room_id: OwnedRoomId,
     /// What the user may know of it; none for one whom it never let in.
     pub(super) seen: Option<JoinedWindow>,
-    /// The event that ended it, for a room of which no more is told.
+    /// The event that ended it, for a room of which no more is sent.
     pub(super) leave: Arc<StoredEvent>,
 }
 

@@ -74,7 +74,7 @@ async fn memory_says_what_the_log_says(engine: Engine, seed: u64) {
     let (data, readers) = (Data::new(engine), Arc::new(CommitListeners::default()));
     let reader = Arc::clone(&readers) as Arc<dyn CommitReader>;
     let store = Store::open(&data.database(), LogId([1; 16]), CommitLimits::default(), reader).await;
-    let (store, tail, mut chance) = (store.unwrap(), &readers.tail, Chance(seed));
+    let (store, tail, mut chance) = (store.unwrap(), &readers.recent_events, Chance(seed));
     let peers: Vec<OwnedServerName> = ["near.example", "far.example"]
         .map(|name| name.try_into().unwrap())
         .into();

@@ -17,7 +17,7 @@ use crate::http::codec::extractors::{Call, PresentedToken};
 use crate::http::router::{Endpoints, Routes};
 use crate::refusal::Refusal;
 use crate::server::Server;
-use crate::sync::{Answer, Filter, Session, StatePart, Wanted, Wish};
+use crate::sync::{EventFilter, Filter, Session, StatePart, SyncRequest, SyncResponse};
 
 /// Longest wait for something new.
 const LONGEST_WAIT: Duration = Duration::from_secs(90);
@@ -77,7 +77,7 @@ impl<'s> Poll<'s> {
     }
 
     /// Answers, as soon as there is something to say or the time is over.
-    async fn answer(&mut self, server: &Server) -> Result<Answer, ApiError> {
+    async fn answer(&mut self, server: &Server) -> Result<SyncResponse, ApiError> {
         loop {
             // The device may have been logged out while it waited.
             self.session.heed_recalls();
@@ -101,7 +101,7 @@ pub(in crate::http) async fn wish(
     caller: &Caller,
     request: &sync_events::Request,
     query: Option<&str>,
-) -> Result<Wish, Refusal> {
+) -> Result<SyncRequest, Refusal> {
     let filter = match &request.filter {
         None => Filter::everything(),
         Some(asked) => {
@@ -122,7 +122,7 @@ pub(in crate::http) async fn wish(
         (false, true) => StatePart::AfterUnstable,
         (false, false) => StatePart::Before,
     };
-    Ok(Wish {
+    Ok(SyncRequest {
         filter,
         full_state: request.full_state,
         state,
@@ -170,12 +170,12 @@ fn filter(definition: &FilterDefinition) -> Result<Filter, Refusal> {
     if definition.event_format == EventFormat::Federation {
         return Err(Refusal::invalid("events are given in the client format only"));
     }
-    let plain = |filter: &ruma::api::client::filter::Filter| Wanted {
+    let plain = |filter: &ruma::api::client::filter::Filter| EventFilter {
         types: filter.types.clone(),
         not_types: filter.not_types.clone(),
         senders: filter.senders.as_deref().map(names),
         not_senders: names(&filter.not_senders),
-        ..Wanted::default()
+        ..EventFilter::default()
     };
     let room = &definition.room;
     let lazy = [&room.state.lazy_load_options, &room.timeline.lazy_load_options];
@@ -190,10 +190,10 @@ fn filter(definition: &FilterDefinition) -> Result<Filter, Refusal> {
     Ok(Filter {
         presence: plain(&definition.presence),
         account_data: plain(&definition.account_data),
-        rooms: Wanted {
+        rooms: EventFilter {
             rooms: room.rooms.as_deref().map(names),
             not_rooms: names(&room.not_rooms),
-            ..Wanted::default()
+            ..EventFilter::default()
         },
         timeline: wanted(&room.timeline),
         state: wanted(&room.state),
@@ -206,9 +206,9 @@ fn filter(definition: &FilterDefinition) -> Result<Filter, Refusal> {
     })
 }
 
-pub(in crate::http) fn wanted(filter: &RoomEventFilter) -> Wanted {
+pub(in crate::http) fn wanted(filter: &RoomEventFilter) -> EventFilter {
     use ruma::api::client::filter::UrlFilter;
-    Wanted {
+    EventFilter {
         types: filter.types.clone(),
         not_types: filter.not_types.clone(),
         senders: filter.senders.as_deref().map(names),

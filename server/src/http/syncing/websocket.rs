@@ -22,7 +22,7 @@ use crate::http::codec::error::{ApiError, plain};
 use crate::http::router::Routes;
 use crate::refusal::Refusal;
 use crate::server::Server;
-use crate::sync::{Session, Wish};
+use crate::sync::{Session, SyncRequest};
 use crate::token_hash::TokenHash;
 
 /// The path of the WebSocket sync.
@@ -160,7 +160,7 @@ impl Connection {
         mut socket: Box<WebSocket>,
         caller: Caller,
         since: Option<SinceToken>,
-        wish: Box<Wish>,
+        wish: Box<SyncRequest>,
     ) {
         let server = Arc::clone(&self.server);
         let mut session = server.sync.session(caller, since, *wish);

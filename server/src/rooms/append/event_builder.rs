@@ -12,7 +12,7 @@ use maru_protocol::state::{EventNid, StateNid};
 use maru_protocol::version::RoomVersion;
 
 use crate::identity::Identity;
-use crate::push::Verdict;
+use crate::push::PushOutcome;
 use crate::refusal::Refusal;
 use crate::store::log::Record;
 use crate::store::rooms::RoomHead;
@@ -57,7 +57,7 @@ impl EventBuilder<'_> {
         &mut self,
         draft: Draft,
         nid: EventNid,
-        verdict: &Verdict,
+        verdict: &PushOutcome,
     ) -> Result<Arc<StoredEvent>, NotAdded> {
         let event = self.build(draft)?;
         Ok(self.accept(event, nid, verdict))
@@ -125,7 +125,7 @@ impl EventBuilder<'_> {
         self.known.get(&nid).map(|stored| Arc::clone(&stored.event))
     }
 
-    fn accept(&mut self, event: Event, nid: EventNid, verdict: &Verdict) -> Arc<StoredEvent> {
+    fn accept(&mut self, event: Event, nid: EventNid, verdict: &PushOutcome) -> Arc<StoredEvent> {
         let place = Place(self.head.last_place.0 + 1);
         let (mut replaces, mut interest) = (None, None);
         if let Some(slot) = StateSlot::of(&event) {

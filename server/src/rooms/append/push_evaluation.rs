@@ -6,7 +6,7 @@ use maru_protocol::event::Draft;
 
 use crate::identity::Identity;
 use crate::push::Push;
-use crate::push::{Facts, Sent, Verdict};
+use crate::push::{EventProperties, PushOutcome, Sent};
 use crate::refusal::Refusal;
 use crate::rooms::{Room, RoomRepository};
 
@@ -23,8 +23,12 @@ impl PushEvaluation {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub(in crate::rooms) async fn evaluate(&self, room: &Room, draft: &Draft) -> Result<Verdict, Refusal> {
-        let facts = Facts::of(draft);
+    pub(in crate::rooms) async fn evaluate(
+        &self,
+        room: &Room,
+        draft: &Draft,
+    ) -> Result<PushOutcome, Refusal> {
+        let facts = EventProperties::of(draft);
         let levels = if self.push.needs_power(&facts, room.nid) {
             Some(self.repository.power_levels(room).await?)
         } else {
@@ -44,7 +48,7 @@ impl PushEvaluation {
             is_joined: &|user_id| room.is_joined(user_id),
             may_notify: &may_notify,
         };
-        self.push.judge(&sent).await
+        self.push.evaluate(&sent).await
     }
 
     /// Evaluates push rules on the first events of a room, in which there is nobody yet but who is invited.
@@ -55,10 +59,10 @@ impl PushEvaluation {
         &self,
         room: i64,
         drafts: &[Draft],
-    ) -> Result<Vec<Verdict>, Refusal> {
+    ) -> Result<Vec<PushOutcome>, Refusal> {
         let mut verdicts = Vec::with_capacity(drafts.len());
         for draft in drafts {
-            let facts = Facts::of(draft);
+            let facts = EventProperties::of(draft);
             let sent = Sent {
                 draft,
                 facts: &facts,
@@ -68,7 +72,7 @@ impl PushEvaluation {
                 is_joined: &|_| false,
                 may_notify: &|_| false,
             };
-            verdicts.push(self.push.judge(&sent).await?);
+            verdicts.push(self.push.evaluate(&sent).await?);
         }
         Ok(verdicts)
     }

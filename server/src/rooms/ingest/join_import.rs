@@ -8,7 +8,7 @@ use maru_protocol::auth::{SlotHash, StateSlot};
 use maru_protocol::cursor::Place;
 use maru_protocol::destinations;
 use maru_protocol::event::Event;
-use maru_protocol::ingest::{self, Facts, Head, Outcome, Received, Step};
+use maru_protocol::ingest::{self, Facts, Head, Ingested, Outcome, Received, Step};
 use maru_protocol::limits;
 use maru_protocol::state::{EventNid, State, StateNid};
 use maru_protocol::version::RoomVersion;
@@ -16,7 +16,7 @@ use ruma::OwnedEventId;
 
 use super::{IngestLock, records};
 use crate::identity::Identity;
-use crate::push::Verdict as PushVerdict;
+use crate::push::PushOutcome;
 use crate::refusal::Refusal;
 use crate::rooms::create::empty_head;
 use crate::rooms::repository::members::membership_of;
@@ -66,16 +66,7 @@ impl JoinImporter {
         let JoinImport { version, state, join } = import;
         let nid = self.numbers.of_version(&room_id, version).await?;
         let (before, members) = self.remote_state(nid, &state).await?;
-        let create = before.get(&StateSlot::new("m.room.create", "").hash());
-        let create = match create {
-            Some(create) => self.repository.events(&[create]).await?.remove(&create),
-            None => None,
-        };
-        let create = create.ok_or_else(|| Refusal::forbidden("the told state has no create event"))?;
-        if RoomVersion::of_room(&create.event.content) != Some(version) {
-            return Err(Refusal::forbidden("the room is of another version than was said"));
-        }
-        let max_event_bytes = limits::max_event_bytes(&create.event.content);
+        let max_event_bytes = self.max_event_bytes(&before, version).await?;
         // A room that this server was in before goes on where it was left.
         let known = self.repository.room_by_nid(nid).await?;
         if known
@@ -99,7 +90,6 @@ impl JoinImporter {
             Some(here) if here.state.is_none() => here.nid,
             _ => EventNid(self.store.log.next_nid()),
         };
-        let mut facts = Facts::default();
         let received = Received {
             event: Arc::clone(&join),
             nid: nid_of_join,
@@ -108,38 +98,14 @@ impl JoinImporter {
             backfilled: true,
             accepted: true,
         };
-        let ingested = loop {
-            let mut number = || StateNid(self.store.log.next_nid());
-            match ingest::ingest(&received, version, &Head::default(), &mut facts, &mut number) {
-                Ok(Step::Load(wanted)) if self.facts.is_too_costly(&facts, &wanted) => {
-                    return Err(Refusal::forbidden(
-                        "the verdict on the join needs too many events",
-                    ));
-                }
-                Ok(Step::Load(wanted)) => self.facts.load(&mut facts, wanted).await?,
-                Ok(Step::Done(ingested)) => break ingested,
-                Ok(Step::Lacks { .. }) => {
-                    return Err(Refusal::forbidden("the told auth chain of the join is not whole"));
-                }
-                Err(error) => return Err(Refusal::internal(error)),
-            }
-        };
-        if ingested.verdict.outcome != Outcome::Accepted {
-            let reason = ingested
-                .verdict
-                .reason
-                .map_or_else(String::new, |denied| denied.reason);
-            return Err(Refusal::forbidden(format!(
-                "the room does not allow the join: {reason}"
-            )));
-        }
+        let ingested = self.decide_join(&received, version).await?;
         let remote = self.remote_members(members, &join, empty_head(nid)).await?;
         // What happened before the join, or since this server was last in the room, is missing.
         let place = match &known {
             Some(_) => old.last_place.next_stretch(),
             None => Place::FIRST_LIVE,
         };
-        let nothing = PushVerdict {
+        let nothing = PushOutcome {
             to_others: Notify::Nothing,
             exceptions: Vec::new(),
         };
@@ -183,20 +149,80 @@ impl JoinImporter {
             let room = Room::new(room_id, version, max_event_bytes, head, members);
             return Ok(self.repository.cache().insert(room));
         };
+        self.advance(&room, &old, list, head).await?;
+        self.repository.cache().events.insert(stored.nid, stored);
+        Ok(room)
+    }
+
+    /// The largest event of a room, in bytes, by the create event of a remote state.
+    async fn max_event_bytes(&self, before: &State, version: RoomVersion) -> Result<usize, Refusal> {
+        let create = before.get(&StateSlot::new("m.room.create", "").hash());
+        let create = match create {
+            Some(create) => self.repository.events(&[create]).await?.remove(&create),
+            None => None,
+        };
+        let create = create.ok_or_else(|| Refusal::forbidden("the told state has no create event"))?;
+        if RoomVersion::of_room(&create.event.content) != Some(version) {
+            return Err(Refusal::forbidden("the room is of another version than was said"));
+        }
+        Ok(limits::max_event_bytes(&create.event.content))
+    }
+
+    /// The verdict on the join, by the state before it alone.
+    async fn decide_join(&self, received: &Received, version: RoomVersion) -> Result<Ingested, Refusal> {
+        let mut facts = Facts::default();
+        let ingested = loop {
+            let mut number = || StateNid(self.store.log.next_nid());
+            match ingest::ingest(received, version, &Head::default(), &mut facts, &mut number) {
+                Ok(Step::Load(wanted)) if self.facts.is_too_costly(&facts, &wanted) => {
+                    return Err(Refusal::forbidden(
+                        "the verdict on the join needs too many events",
+                    ));
+                }
+                Ok(Step::Load(wanted)) => self.facts.load(&mut facts, wanted).await?,
+                Ok(Step::Done(ingested)) => break ingested,
+                Ok(Step::Lacks { .. }) => {
+                    return Err(Refusal::forbidden("the told auth chain of the join is not whole"));
+                }
+                Err(error) => return Err(Refusal::internal(error)),
+            }
+        };
+        if ingested.verdict.outcome != Outcome::Accepted {
+            let reason = ingested
+                .verdict
+                .reason
+                .map_or_else(String::new, |denied| denied.reason);
+            return Err(Refusal::forbidden(format!(
+                "the room does not allow the join: {reason}"
+            )));
+        }
+        Ok(*ingested)
+    }
+
+    /// Stores the join in a room that this server was in before, unless its head has moved meanwhile.
+    async fn advance(
+        &self,
+        room: &Room,
+        old: &Arc<RoomHead>,
+        records: Vec<Record>,
+        head: RoomHead,
+    ) -> Result<(), Refusal> {
         let pending = {
             let lock = room.lock();
-            if !Arc::ptr_eq(lock.head(), &old) {
+            if !Arc::ptr_eq(lock.head(), old) {
                 return Err(Refusal::Unavailable(
                     "the room has changed meanwhile, try again".into(),
                 ));
             }
-            let pending = self.store.log.enqueue(Change::new(list).on_head(lock.ticket()))?;
+            let pending = self
+                .store
+                .log
+                .enqueue(Change::new(records).on_head(lock.ticket()))?;
             lock.advance(Arc::new(head));
             pending
         };
         pending.wait().await?;
-        self.repository.cache().events.insert(stored.nid, stored);
-        Ok(room)
+        Ok(())
     }
 
     /// A remote state, numbered, of events that are stored as outliers, and which of them are memberships. Events that were

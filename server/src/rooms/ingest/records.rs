@@ -9,7 +9,7 @@ use maru_protocol::event::{Draft, Event};
 use maru_protocol::ingest::{Facts, Ingested, Outcome};
 use maru_protocol::state::{EventNid, State};
 
-use crate::push::Verdict as PushVerdict;
+use crate::push::PushOutcome;
 use crate::rooms::append::relation;
 use crate::rooms::repository::members::membership_of;
 use crate::store::log::Record;
@@ -25,7 +25,7 @@ pub(super) fn stored_event(
     room: i64,
     place: Option<Place>,
     ingested: &Ingested,
-    push: &PushVerdict,
+    push: &PushOutcome,
 ) -> StoredEvent {
     let state = ingested.state_after.nid();
     let mut stored = StoredEvent::new(Arc::clone(event), nid, room, place, state);
@@ -50,7 +50,7 @@ pub(super) fn states(room: i64, states: &[State]) -> impl Iterator<Item = Record
 }
 
 /// What push rules say of an event to those to whom they say something else than to the others.
-pub(super) fn notifications(stored: &StoredEvent, push: &PushVerdict) -> Vec<Record> {
+pub(super) fn notifications(stored: &StoredEvent, push: &PushOutcome) -> Vec<Record> {
     let Some(place) = stored
         .place
         .filter(|place| stored.outcome == Outcome::Accepted && place.is_live())

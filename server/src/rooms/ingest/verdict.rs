@@ -17,7 +17,7 @@ use super::redactions::Redacts;
 use super::{Incoming, IngestResult, records};
 use crate::identity::Identity;
 use crate::observe::metrics;
-use crate::push::Verdict as PushVerdict;
+use crate::push::PushOutcome;
 use crate::rooms::Room;
 use crate::store::Store;
 use crate::store::log::Record;
@@ -45,7 +45,7 @@ pub(super) struct Candidate {
     pub(super) room: Arc<Room>,
     pub(super) incoming: Incoming,
     pub(super) placement: Placement,
-    pub(super) push: PushVerdict,
+    pub(super) push: PushOutcome,
     pub(super) redaction: Redacts,
     pub(super) identity: Arc<Identity>,
     /// Gives numbers to new states.
