@@ -158,7 +158,7 @@ impl Server {
         let media = Arc::new(Media::new(
             Arc::clone(&identity),
             Arc::clone(&clock),
-            Arc::clone(&store),
+            Arc::clone(&store.media),
             &config.data,
             limits.upload_bytes,
             limits.uploads_per_user_bytes,

@@ -136,7 +136,11 @@ impl Presence {
         limits: PresenceLimits,
     ) -> Arc<Self> {
         let (changes, changed) = mpsc::channel(UNPUBLISHED);
-        let elsewhere = RemotePresence::start(Arc::clone(&store), Arc::clone(&notifier), limits.told_members);
+        let elsewhere = RemotePresence::start(
+            Arc::clone(&store.rooms),
+            Arc::clone(&notifier),
+            limits.told_members,
+        );
         let presence = Arc::new(Self {
             clock,
             store,

@@ -13,7 +13,7 @@ use tokio::time::{Instant, interval, sleep};
 use super::presence::Shown;
 use crate::live::Notifier;
 use crate::refusal::Refusal;
-use crate::store::Store;
+use crate::store::rooms::RoomTables;
 
 /// Users of one server whose presence is kept.
 const USERS_OF_SERVER: usize = 10_000;
@@ -36,7 +36,7 @@ const TOGETHER: usize = 500;
 /// Who is present elsewhere.
 #[derive(Debug)]
 pub struct RemotePresence {
-    store: Arc<Store>,
+    rooms: Arc<RoomTables>,
     notifier: Arc<Notifier>,
     /// Changes are told to members of rooms of at most this size.
     told_members: usize,
@@ -55,10 +55,10 @@ struct People {
 
 impl RemotePresence {
     /// Nobody is present. Must be called inside the runtime: it starts the task.
-    pub(super) fn start(store: Arc<Store>, notifier: Arc<Notifier>, told_members: usize) -> Arc<Self> {
+    pub(super) fn start(rooms: Arc<RoomTables>, notifier: Arc<Notifier>, told_members: usize) -> Arc<Self> {
         let changed = Arc::new(Notify::new());
         let elsewhere = Arc::new(Self {
-            store,
+            rooms,
             notifier,
             told_members,
             people: Mutex::default(),
@@ -149,11 +149,7 @@ impl RemotePresence {
         let changed: Vec<String> = changed.iter().map(ToString::to_string).collect();
         for users in changed.chunks(TOGETHER) {
             let members = i64::try_from(self.told_members).unwrap_or(i64::MAX);
-            let sharing = self
-                .store
-                .rooms
-                .own_users_sharing(users.to_vec(), members)
-                .await?;
+            let sharing = self.rooms.own_users_sharing(users.to_vec(), members).await?;
             for (user_id, tell) in sharing {
                 self.notifier
                     .presence_changed(&user_id, tell.iter().map(|user_id| &**user_id));

@@ -136,7 +136,7 @@ impl Media {
         loop {
             let mut uploaded = std::pin::pin!(self.uploaded.notified());
             uploaded.as_mut().enable();
-            let stored = self.store.media.media(server_name.as_str(), media_id).await?;
+            let stored = self.tables.media(server_name.as_str(), media_id).await?;
             let stored = stored.ok_or_else(unknown)?;
             if stored.size.is_some() {
                 return Ok(stored);

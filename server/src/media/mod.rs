@@ -26,7 +26,7 @@ use crate::clock::Clock;
 use crate::fair_semaphore::FairSemaphore;
 use crate::identity::Identity;
 use crate::refusal::Refusal;
-use crate::store::Store;
+use crate::store::media::MediaTables;
 use files::Files;
 use remote::{Elsewhere, Passing};
 use uploads_in_progress::Underway;
@@ -45,7 +45,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 pub struct Media {
     identity: Arc<Identity>,
     clock: Arc<Clock>,
-    store: Arc<Store>,
+    tables: Arc<MediaTables>,
     files: Files,
     /// Largest upload, in bytes.
     largest: u64,
@@ -81,7 +81,7 @@ impl Media {
     pub fn new(
         identity: Arc<Identity>,
         clock: Arc<Clock>,
-        store: Arc<Store>,
+        tables: Arc<MediaTables>,
         data: &Path,
         largest: u64,
         quota: u64,
@@ -90,7 +90,7 @@ impl Media {
         Self {
             identity,
             clock,
-            store,
+            tables,
             files: Files::new(data),
             largest,
             quota,

@@ -124,7 +124,7 @@ impl Media {
 
     /// Media that are kept here.
     async fn kept(&self, server_name: &ServerName, media_id: &str) -> Result<Option<Content>, Refusal> {
-        let Some(cached) = self.store.media.cached_media(server_name, media_id).await? else {
+        let Some(cached) = self.tables.cached_media(server_name, media_id).await? else {
             return Ok(None);
         };
         let hash = address_hash(server_name, media_id);
@@ -135,10 +135,7 @@ impl Media {
         }
         let now = self.now();
         if now.saturating_sub(cached.used_at) > USE_NOTED_AFTER {
-            self.store
-                .media
-                .use_cached_media(server_name, media_id, now)
-                .await?;
+            self.tables.use_cached_media(server_name, media_id, now).await?;
         }
         Ok(Some(Content {
             path,
@@ -218,18 +215,16 @@ impl Media {
         let Elsewhere { kept, budget, .. } = &self.elsewhere;
         let size = cached.size;
         let all = kept
-            .get_or_try_init(async || self.store.media.cached_media_bytes().await.map(AtomicU64::new))
+            .get_or_try_init(async || self.tables.cached_media_bytes().await.map(AtomicU64::new))
             .await?;
-        self.store
-            .media
+        self.tables
             .keep_cached_media(server_name, media_id, cached)
             .await?;
         if all.fetch_add(size, Ordering::Relaxed) + size <= *budget {
             return Ok(());
         }
         let gone = self
-            .store
-            .media
+            .tables
             .drop_cached_media(*budget / 100 * FILLED_AFTER)
             .await?;
         for (server_name, media_id) in gone {
@@ -237,7 +232,7 @@ impl Media {
                 .remove_cached(&address_hash(&server_name, &media_id))
                 .await;
         }
-        all.store(self.store.media.cached_media_bytes().await?, Ordering::Relaxed);
+        all.store(self.tables.cached_media_bytes().await?, Ordering::Relaxed);
         Ok(())
     }
 }

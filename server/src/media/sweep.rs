@@ -43,7 +43,7 @@ impl Media {
 
     /// Removes the file of a content that nothing refers to. To be called by who has the turn at it.
     pub(super) async fn remove_unless_noted(&self, sha256: &[u8; 32]) -> Result<(), Refusal> {
-        if !self.store.media.has_content(sha256).await? {
+        if !self.tables.has_content(sha256).await? {
             self.files.remove_content(sha256).await;
         }
         self.files.noted(Unnoted::Content(*sha256)).await;

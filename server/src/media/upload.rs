@@ -63,8 +63,7 @@ impl Media {
         let forgotten = i64::try_from(now.saturating_sub(CREATED_MS)).unwrap_or(0);
         let name = self.identity.name().as_str();
         let created = self
-            .store
-            .media
+            .tables
             .create_media(name, &media_id, user_id, self.now(), forgotten, CREATED_PER_USER)
             .await?;
         if !created {
@@ -89,7 +88,7 @@ impl Media {
         content: impl Stream<Item = Result<Bytes, E>> + Unpin + Send,
     ) -> Result<(), Refusal> {
         self.check_own(server_name, media_id)?;
-        let stored = self.store.media.media(server_name.as_str(), media_id).await?;
+        let stored = self.tables.media(server_name.as_str(), media_id).await?;
         let stored = stored.ok_or_else(unknown)?;
         if stored.user_id.as_deref() != Some(user_id) {
             return Err(Refusal::forbidden("this address was made for somebody else"));
@@ -116,9 +115,7 @@ impl Media {
         if about.size.is_some_and(|size| size > largest) {
             return Err(too_large());
         }
-        let left = self
-            .quota
-            .saturating_sub(self.store.media.media_bytes(user_id).await?);
+        let left = self.quota.saturating_sub(self.tables.media_bytes(user_id).await?);
         if about.size.is_some_and(|size| size > left) {
             return Err(self.over_quota());
         }
@@ -163,7 +160,7 @@ impl Media {
             .await
             .map_err(files::refusal)?;
         let name = self.identity.name().as_str();
-        let put = self.store.media.put_media(name, media, self.quota).await;
+        let put = self.tables.put_media(name, media, self.quota).await;
         if matches!(put, Ok(Put::Stored)) {
             self.files.noted(unnoted).await;
             return Ok(());

@@ -133,8 +133,12 @@ async fn an_answer_of_another_length_is_void() {
     let server = TestServer::start().await;
     let parts = server.parts();
     for (length, good) in [(9, false), (11, false), (0, false), (10, true)] {
-        let (identity, clock, store) = (parts.identity.clone(), parts.clock.clone(), parts.store.clone());
-        let media = Media::new(identity, clock, store, server.data().folder(), 1000, 1000, 1000);
+        let (identity, clock, tables) = (
+            parts.identity.clone(),
+            parts.clock.clone(),
+            parts.store.media.clone(),
+        );
+        let media = Media::new(identity, clock, tables, server.data().folder(), 1000, 1000, 1000);
         let liar: Arc<dyn OtherServers> = Arc::new(Liar(length));
         media.reach_others_by(Arc::downgrade(&liar));
         let name = <&ServerName>::try_from("a.example").unwrap();

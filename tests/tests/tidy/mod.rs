@@ -7,4 +7,4 @@ mod limits;
 mod order;
 mod pages;
 mod paths;
-mod source;
+pub(crate) mod source;

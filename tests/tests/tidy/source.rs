@@ -4,16 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// One file of Rust.
-pub(super) struct Source {
+pub(crate) struct Source {
     /// Its path from the top of the repository.
-    pub(super) path: String,
-    pub(super) text: String,
+    pub(crate) path: String,
+    pub(crate) text: String,
 }
 
 impl Source {
     /// Its lines of code with their numbers: without comments and items for tests, and each `use` of several paths as
     /// one line a path.
-    pub(super) fn code(&self) -> Vec<(usize, String)> {
+    pub(crate) fn code(&self) -> Vec<(usize, String)> {
         let mut code = Vec::new();
         let mut lines = self
             .lines()
@@ -38,7 +38,7 @@ impl Source {
 
     /// Its lines with their numbers, without the items under `#[cfg(test)]`. An item ends as rustfmt ends it: with a
     /// line of its own indentation that closes it.
-    pub(super) fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
         // The indentation of the item that is left out.
         let mut skipped = None;
         let lines = self.text.lines().enumerate();
@@ -61,7 +61,7 @@ impl Source {
     }
 
     /// The comment at its top.
-    pub(super) fn header(&self) -> String {
+    pub(crate) fn header(&self) -> String {
         let lines = self.text.lines().take_while(|line| line.starts_with("//!"));
         lines.collect::<Vec<_>>().join(" ")
     }
@@ -138,12 +138,12 @@ fn the_rules_see_what_follows_a_test_and_every_path_of_a_group() {
 }
 
 /// The top of the repository.
-pub(super) fn top() -> PathBuf {
+pub(crate) fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
 /// All Rust below a folder of the repository.
-pub(super) fn rust(folder: &str) -> Vec<Source> {
+pub(crate) fn rust(folder: &str) -> Vec<Source> {
     let mut found = Vec::new();
     collect(&top().join(folder), &mut found);
     assert!(!found.is_empty(), "there is nothing in {folder}");
@@ -168,7 +168,7 @@ fn collect(folder: &Path, found: &mut Vec<Source>) {
 }
 
 /// Whether a line names something as a whole word, or the beginning of a path.
-pub(super) fn names(line: &str, name: &str) -> bool {
+pub(crate) fn names(line: &str, name: &str) -> bool {
     let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
     line.match_indices(name).any(|(at, _)| {
         let before = line[..at].chars().next_back();
@@ -178,6 +178,6 @@ pub(super) fn names(line: &str, name: &str) -> bool {
 }
 
 /// Fails with all findings at once.
-pub(super) fn report(findings: &[String]) {
+pub(crate) fn report(findings: &[String]) {
     assert!(findings.is_empty(), "\n{}", findings.join("\n"));
 }

@@ -1,10 +1,11 @@
 //! The statements of the store, read from its sources: a statement that is added there is held by these tests, too.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+
+use crate::tidy::source::rust;
 
 /// The files that make them; those of the schema and of single-row bulk inserts are made of parts and not read.
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../server/src/store");
+const FOLDER: &str = "server/src/store";
 
 /// Words that a statement begins with.
 const VERBS: [&str; 5] = ["SELECT ", "INSERT ", "UPDATE ", "DELETE ", "WITH "];
@@ -27,15 +28,12 @@ enum Token {
 
 /// All statements.
 pub(super) fn all() -> Vec<Statement> {
-    let mut files = Vec::new();
-    collect(Path::new(FOLDER), &mut files);
-    files.sort();
-    let read: Vec<(String, Vec<Token>)> = files
-        .iter()
-        .map(|path| {
-            let name = path.strip_prefix(FOLDER).unwrap().to_string_lossy().into_owned();
-            let text = std::fs::read_to_string(path).unwrap();
-            (name, tokens(text.split("#[cfg(test)]").next().unwrap()))
+    let read: Vec<(String, Vec<Token>)> = rust(FOLDER)
+        .into_iter()
+        .map(|source| {
+            let lines: Vec<_> = source.lines().map(|(_, line)| line).collect();
+            let tokens = tokens(&lines);
+            (source.path, tokens)
         })
         .collect();
     let mut macros = HashMap::new();
@@ -72,24 +70,10 @@ pub(super) fn all() -> Vec<Statement> {
     all
 }
 
-/// All files of Rust below a folder.
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-}
-
 /// Splits Rust as finely as needed here. Comments are left out.
-fn tokens(text: &str) -> Vec<Token> {
-    let code: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .collect();
+fn tokens(lines: &[&str]) -> Vec<Token> {
+    let is_comment = |line: &&&str| line.trim_start().starts_with("//");
+    let code: Vec<&str> = lines.iter().filter(|line| !is_comment(line)).copied().collect();
     let code = code.join("\n");
     let mut rest = code.chars().peekable();
     let mut tokens = Vec::new();
