@@ -8,6 +8,7 @@ for_both_engines!(
     answers_in_threads_are_counted_of_old_rows,
     what_waits_is_counted_of_old_rows,
     what_users_keep_is_counted_of_old_rows,
+    what_each_user_sent_last_is_found_in_old_rows,
 );
 
 /// Reads the migrations in order, as this engine spells them.
@@ -108,6 +109,47 @@ async fn what_waits_is_counted_of_old_rows(engine: Engine) {
         "server_name = 'y' AND who = '@b:x' AND messages = 1 AND bytes = 2",
     ];
     holds(&log, "peer_waiting", &for_peers).await;
+}
+
+async fn what_each_user_sent_last_is_found_in_old_rows(engine: Engine) {
+    // Number, sender, type, state key, thread, outcome, place, whether this server made it.
+    let events = [
+        (1, "@a:x", "m.room.message", "NULL", "NULL", 0, "1", 1),
+        (2, "@a:x", "m.room.topic", "''", "NULL", 0, "2", 1),
+        (3, "@b:x", "m.room.message", "NULL", "NULL", 0, "3", 1),
+        // A change of one's own name, a thread, rejected, not in the timeline, of another server.
+        (4, "@a:x", "m.room.member", "'@a:x'", "NULL", 0, "4", 1),
+        (5, "@a:x", "m.room.message", "NULL", "'$e1'", 0, "5", 1),
+        (6, "@a:x", "m.room.message", "NULL", "NULL", 2, "6", 1),
+        (7, "@a:x", "m.room.message", "NULL", "NULL", 0, "NULL", 1),
+        (8, "@c:y", "m.room.message", "NULL", "NULL", 0, "8", 0),
+        // Somebody else's membership is something sent.
+        (9, "@b:x", "m.room.member", "'@a:x'", "NULL", 0, "9", 1),
+    ];
+    type Row = (
+        i64,
+        &'static str,
+        &'static str,
+        &'static str,
+        &'static str,
+        i64,
+        &'static str,
+        i64,
+    );
+    let insert = |(nid, sender, kind, state_key, thread, outcome, place, own): Row| {
+        format!(
+            "INSERT INTO events (nid, event_id, room, position, place, type, state_key, sender, origin_server_ts, outcome, \
+             notify, thread, json, own) VALUES ({nid}, '$e{nid}', 1, {nid}, {place}, '{kind}', {state_key}, '{sender}', 0, \
+             {outcome}, 0, {thread}, '{{}}', {own});"
+        )
+    };
+    let rows: String = events.into_iter().map(insert).collect();
+    let log = upgraded(engine, 10, &rows).await;
+    let sent = [
+        "room = 1 AND user_id = '@a:x' AND place = 2",
+        "room = 1 AND user_id = '@b:x' AND place = 9",
+    ];
+    holds(&log, "last_sent", &sent).await;
 }
 
 async fn what_users_keep_is_counted_of_old_rows(engine: Engine) {

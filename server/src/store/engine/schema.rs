@@ -19,7 +19,7 @@ const MIGRATIONS: &[&str] = &[
 ];
 
 /// The oldest program (by the schema version it was made for) that can use a database of the newest version.
-const READABLE_BY: i64 = 10;
+const READABLE_BY: i64 = 11;
 
 /// The schema version that this program makes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
