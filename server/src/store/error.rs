@@ -82,6 +82,8 @@ impl From<sqlx::Error> for StoreError {
                 Some(code) if code.parse::<i32>().is_ok_and(|c| c & 0xff == 10) => Self::Unavailable(text),
                 // PostgreSQL: shutting down, crashed, starting up, connection failures.
                 Some(code) if code.starts_with("57P") || code.starts_with("08") => Self::Unavailable(text),
+                // PostgreSQL: another transaction stood in the way, by a deadlock or for too long; a session was given up.
+                Some("40001" | "40P01" | "55P03" | "25P03") => Self::Unavailable(text),
                 _ => Self::Program(text),
             },
             sqlx::Error::Io(_)

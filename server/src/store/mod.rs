@@ -95,7 +95,8 @@ impl Store {
         let mut connection = own.take().ok_or(StoreError::Busy)?;
         engine::schema::migrate(&mut connection).await?;
         own.put(connection);
-        let log = Arc::new(Log::open(own, fresh_log_id, limits, readers).await?);
+        let unlogged = log::unlogged::Unlogged::new(&address);
+        let log = Arc::new(Log::open(own, unlogged, fresh_log_id, limits, readers).await?);
         let readers = address.readers(READERS);
         Ok(Arc::new(Self {
             rooms: Arc::new(RoomTables::new(readers.clone(), Arc::clone(&log))),

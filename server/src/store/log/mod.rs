@@ -9,11 +9,13 @@
 //! | `change.rs` | kinds of records, and changes made of them |
 //! | `writer.rs`, `writer_queue.rs` | the one task that commits, and what waits for it |
 //! | `apply.rs` | a batch of records put into the tables |
+//! | `unlogged.rs` | transactions beside the log |
 //! | `inbound_commit.rs` | what peers sent, in one commit with what deals with it |
 
 mod apply;
 mod change;
 pub mod inbound_commit;
+pub(super) mod unlogged;
 pub(super) mod writer;
 mod writer_queue;
 
@@ -53,6 +55,7 @@ impl Default for CommitLimits {
 pub struct Log {
     id: LogId,
     writer: writer::Writer,
+    unlogged: unlogged::Unlogged,
     numbers: AtomicI64,
     waiting: inbound_commit::Waiting,
     peer_logs: inbound_commit::PeerLogs,
@@ -66,6 +69,7 @@ impl Log {
     /// When the database does not answer.
     pub(super) async fn open(
         mut own: OwnConnection,
+        unlogged: unlogged::Unlogged,
         fresh: LogId,
         limits: CommitLimits,
         readers: Arc<dyn CommitReader>,
@@ -77,6 +81,7 @@ impl Log {
         Ok(Self {
             id,
             writer: writer::Writer::start(own, position, limits, readers),
+            unlogged,
             numbers: AtomicI64::new(highest + 1),
             waiting: inbound_commit::Waiting::default(),
             peer_logs: inbound_commit::PeerLogs::default(),
@@ -149,8 +154,32 @@ impl Log {
             .map_err(|_| StoreError::Unavailable("the writer has stopped".into()))
     }
 
+    /// Runs work in a transaction that writes no record and takes no position, and so never waits for the log's turn on
+    /// PostgreSQL. Nothing of it is stored when it fails, but for [`StoreError::Unavailable`]: then it is not known, and
+    /// what the work did must do no harm when it is done again (ids, fencing numbers).
+    #[allow(dead_code, reason = "jobs, leases and readers are kept by it, and come next")]
+    pub(super) async fn transact_unlogged<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'t> FnOnce(&'t mut unlogged::UnloggedTransaction) -> BoxFuture<'t, Result<T, StoreError>>
+            + Send
+            + 'static,
+    {
+        let (result, taken) = oneshot::channel();
+        let task: unlogged::Task = Box::new(move |transaction| {
+            Box::pin(async move {
+                let _ = result.send(work(transaction).await?);
+                Ok(())
+            })
+        });
+        self.unlogged.run(&self.writer, task).await?;
+        let nothing = |_| StoreError::Unavailable("the writer has stopped".into());
+        taken.await.map_err(nothing)
+    }
+
     /// Waits for everything queued to be stored, then stops the writer. Later appends are refused.
     pub(super) async fn close(&self) {
+        self.unlogged.close().await;
         self.writer.close().await;
     }
 }

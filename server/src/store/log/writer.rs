@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::apply;
+use super::unlogged::InTurn;
 use super::writer_queue::{Job, Queue};
 use super::{Change, CommitReader, Committed, Pending, Record, place_records};
 use crate::observe::metrics;
@@ -143,6 +144,12 @@ impl Writer {
         Pending(pending).wait().await
     }
 
+    /// Has a transaction beside the log run in its turn.
+    pub(in crate::store) fn run_unlogged(&self, transaction: InTurn) -> Result<(), StoreError> {
+        let job = Job::Unlogged(transaction);
+        self.jobs.try_send(job).map_err(|error| refused(&error))
+    }
+
     pub(in crate::store) async fn close(&self) {
         let (closed, wait) = oneshot::channel();
         if self.jobs.send(Job::Close(closed)).await.is_ok() {
@@ -181,6 +188,12 @@ impl State {
         while self.queue.fill(self.limits.changes).await {
             match self.queue.waiting.pop_front() {
                 Some(Job::Task(task, answer)) => self.perform(task, answer).await,
+                Some(Job::Unlogged(transaction)) => {
+                    let connection = self.connected().await;
+                    if let Some(connection) = transaction.perform(connection).await {
+                        self.connection.put(connection);
+                    }
+                }
                 Some(Job::Close(closed)) => {
                     if let Some(connection) = self.connection.take() {
                         let _ = connection.close().await;

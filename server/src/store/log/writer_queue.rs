@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::unlogged::InTurn;
 use super::writer::{Answer, Task};
 use super::{Change, HeadTicket};
 use crate::observe::metrics;
@@ -18,6 +19,8 @@ pub(in crate::store) enum Job {
     Change(Change, Answer),
     /// Does something in a transaction of its own.
     Task(Task, Answer),
+    /// Does something beside the log.
+    Unlogged(InTurn),
     /// Closes the database.
     Close(oneshot::Sender<()>),
 }
@@ -92,6 +95,7 @@ impl Queue {
     }
 
     fn refuse_one(&mut self, job: Job) {
+        let why = || StoreError::Unavailable("the outcome of a commit before this is unknown".into());
         let answer = match job {
             Job::Change(change, answer) => {
                 self.bytes.fetch_sub(change.bytes(), Ordering::Relaxed);
@@ -102,11 +106,11 @@ impl Queue {
                 answer
             }
             Job::Task(_, answer) => answer,
+            Job::Unlogged(transaction) => return transaction.refuse(why()),
             Job::Close(_) => return self.waiting.push_back(job),
         };
         metrics::CHANGES_FAILED.add(1);
-        let why = "the outcome of a commit before this is unknown";
-        let _ = answer.send(Err(StoreError::Unavailable(why.into())));
+        let _ = answer.send(Err(why()));
     }
 
     /// Accepts jobs again once the outcome is known. What has been built in the meantime was built on heads as they were
