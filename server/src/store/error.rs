@@ -17,6 +17,12 @@ pub enum StoreError {
     /// The batch that this change was built on was not stored; build it again.
     #[error("the room's head has changed, try again")]
     StaleHead,
+    /// What a holder of this lease did was not stored: it was given back or taken since, or its run is over.
+    #[error("the lease {0} is not held any more")]
+    LeaseLost(String),
+    /// What this reader of the log did was not stored: its cursor stands elsewhere by now, or it is paused.
+    #[error("the cursor of {0} has moved or is paused")]
+    CursorMoved(String),
     /// The writer's queue is full.
     #[error("the server is busy, try again")]
     Busy,

@@ -12,6 +12,8 @@
 //! | `encryption/` | tables of end-to-end encryption: keys, messages to devices |
 //! | `federation/` | tables of federation: the inbox, what peers are to be sent, who peers are |
 //! | `media/` | tables of media |
+//! | `nodes/` | tables of the processes that share the database, and of what one of them does alone |
+//! | `readers/` | tables of what follows the log by itself |
 //! | `engine/`, `engine.rs` | connections, statements and rows of both engines; migrations (`engine/schema.rs`) |
 //! | `waiting_quota.rs` | how much may wait for a receiver, by sender |
 //! | `backup.rs` | copies of the database |
@@ -26,6 +28,8 @@ mod error;
 pub mod federation;
 pub mod log;
 pub mod media;
+pub mod nodes;
+pub mod readers;
 pub mod rooms;
 pub mod waiting_quota;
 
@@ -43,6 +47,8 @@ use federation::FederationTables;
 pub use log::CommitLimits;
 use log::Log;
 use media::MediaTables;
+use nodes::NodeTables;
+use readers::ReaderTables;
 use rooms::RoomTables;
 
 /// How many connections read at once.
@@ -72,7 +78,11 @@ pub struct Store {
     pub federation: Arc<FederationTables>,
     /// Tables of media.
     pub media: Arc<MediaTables>,
-    readers: Readers,
+    /// Tables of nodes.
+    pub nodes: Arc<NodeTables>,
+    /// Tables of readers of the log.
+    pub readers: Arc<ReaderTables>,
+    pool: Readers,
 }
 
 impl Store {
@@ -104,8 +114,10 @@ impl Store {
             encryption: Arc::new(EncryptionTables::new(readers.clone(), Arc::clone(&log))),
             federation: Arc::new(FederationTables::new(readers.clone(), Arc::clone(&log))),
             media: Arc::new(MediaTables::new(readers.clone(), Arc::clone(&log))),
+            nodes: Arc::new(NodeTables::new(readers.clone(), Arc::clone(&log))),
+            readers: Arc::new(ReaderTables::new(readers.clone(), Arc::clone(&log))),
             log,
-            readers,
+            pool: readers,
         }))
     }
 
@@ -126,12 +138,12 @@ impl Store {
     /// # Errors
     /// When it does not.
     pub async fn ready(&self) -> Result<(), StoreError> {
-        query("SELECT one FROM log").all(&self.readers).await.map(drop)
+        query("SELECT one FROM log").all(&self.pool).await.map(drop)
     }
 
     /// Waits for everything queued to be stored, then closes. Later appends are refused.
     pub async fn close(&self) {
         self.log.close().await;
-        self.readers.close().await;
+        self.pool.close().await;
     }
 }

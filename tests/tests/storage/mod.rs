@@ -7,6 +7,8 @@ mod for_peers;
 mod isolation;
 mod logs;
 mod migrations;
+mod nodes;
+mod readers;
 mod receiving;
 mod story;
 mod tail;

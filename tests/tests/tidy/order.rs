@@ -18,6 +18,7 @@ const ORDER: &[&[&str]] = &[
     ],
     &["observe", "https_client"],
     &["store"],
+    &["nodes"],
     &["refusal"],
     &["push"],
     &["rooms"],

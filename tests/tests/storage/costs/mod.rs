@@ -124,6 +124,7 @@ fn is_for(engine: Engine, sql: &str) -> bool {
             "json_agg",
             "information_schema",
             "pg_try_advisory_lock",
+            "FOR SHARE",
             "unnest(",
         ],
         Engine::Postgres => &[

@@ -85,6 +85,7 @@ const BY_STATEMENT: &[(&str, usize, Value)] = &[
     ("d.position > $2 AND d.position <= $3", 3, Int(8)),
     ("log_id = $1", 1, Text("l")),
     ("(one, log_id, position)", 1, Text("l")),
+    ("records = records + $5", 5, Int(1)),
 ];
 
 /// What is compared with a column.
@@ -117,11 +118,14 @@ fn of(column: &str) -> Value {
         "relation" => Text("m.thread"),
         "json" => Text("{1}"),
         "outcome" => Int(2),
-        "room" | "nid" | "filter_id" | "published" | "admin" | "own" | "credentials" | "version"
-        | "readable_by" => Int(1),
+        "name" => Text("reader1"),
+        "run" | "shard" | "fencing" | "paused" | "draining" | "load" | "failures" | "beat" | "room"
+        | "nid" | "filter_id" | "published" | "admin" | "own" | "credentials" | "version" | "readable_by" => {
+            Int(1)
+        }
         "position" | "place" | "used_at" | "last_seen_at" | "from_position" | "to_position"
         | "created_at" | "expires_at" | "size" | "bytes" | "items" | "uses_allowed" | "sequence"
-        | "joined" | "erased_at" => Int(5),
+        | "joined" | "erased_at" | "records" | "updated_at" | "set_aside_at" => Int(5),
         _ => Text("x"),
     }
 }
@@ -139,6 +143,7 @@ fn set_of(column: &str) -> Value {
         "server_name" => Texts(&["s1", "s2"]),
         "who" => Texts(&["", "@u1"]),
         "membership" => Texts(&["join", "invite"]),
+        "name" => Texts(&["lease1", "lease2"]),
         "message_id" => Texts(&["m1", "m2"]),
         "target_user_id" => Texts(&["@u1"]),
         _ => panic!("say what a set of {column} is"),

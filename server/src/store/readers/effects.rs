@@ -1,0 +1,50 @@
+//! What a reader does in the transaction that moves its cursor.
+
+use std::fmt;
+
+use futures_util::future::BoxFuture;
+
+use crate::store::StoreError;
+use crate::store::engine::Connection;
+use crate::store::log::Record;
+
+/// Statements of a reader's page.
+pub(super) type Statements =
+    Box<dyn for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<(), StoreError>> + Send>;
+
+/// What is stored together with a cursor: all of it, or the cursor stays where it is.
+#[derive(Default)]
+pub struct Effects {
+    pub(super) records: Vec<Record>,
+    pub(super) statements: Vec<Statements>,
+}
+
+impl Effects {
+    /// Nothing: there was nothing to do, or it was done elsewhere in a way that a second time does not change.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Records of the log.
+    #[must_use]
+    pub fn records(records: Vec<Record>) -> Self {
+        Self {
+            records,
+            statements: Vec::new(),
+        }
+    }
+
+    /// Whether there is nothing to store.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.records.is_empty() && self.statements.is_empty()
+    }
+}
+
+impl fmt::Debug for Effects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (records, statements) = (self.records.len(), self.statements.len());
+        write!(f, "Effects({records} records, {statements} statements)")
+    }
+}
