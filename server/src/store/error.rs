@@ -23,6 +23,9 @@ pub enum StoreError {
     /// What this reader of the log did was not stored: its cursor stands elsewhere by now, or it is paused.
     #[error("the cursor of {0} has moved or is paused")]
     CursorMoved(String),
+    /// The job of this effect is not held any more: another run has it, or it is finished.
+    #[error("the job is not held any more")]
+    JobLost,
     /// The writer's queue is full.
     #[error("the server is busy, try again")]
     Busy,

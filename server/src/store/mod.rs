@@ -14,6 +14,7 @@
 //! | `media/` | tables of media |
 //! | `nodes/` | tables of the processes that share the database, and of what one of them does alone |
 //! | `readers/` | tables of what follows the log by itself |
+//! | `jobs/` | tables of durable jobs |
 //! | `engine/`, `engine.rs` | connections, statements and rows of both engines; migrations (`engine/schema.rs`) |
 //! | `waiting_quota.rs` | how much may wait for a receiver, by sender |
 //! | `backup.rs` | copies of the database |
@@ -26,6 +27,7 @@ pub mod encryption;
 mod engine;
 mod error;
 pub mod federation;
+pub mod jobs;
 pub mod log;
 pub mod media;
 pub mod nodes;
@@ -44,6 +46,7 @@ pub use engine::schema::VERSION as SCHEMA_VERSION;
 use engine::{Address, Readers, query};
 pub use error::StoreError;
 use federation::FederationTables;
+use jobs::JobTables;
 pub use log::CommitLimits;
 use log::Log;
 use media::MediaTables;
@@ -82,6 +85,8 @@ pub struct Store {
     pub nodes: Arc<NodeTables>,
     /// Tables of readers of the log.
     pub readers: Arc<ReaderTables>,
+    /// Tables of jobs.
+    pub jobs: Arc<JobTables>,
     pool: Readers,
 }
 
@@ -116,6 +121,7 @@ impl Store {
             media: Arc::new(MediaTables::new(readers.clone(), Arc::clone(&log))),
             nodes: Arc::new(NodeTables::new(readers.clone(), Arc::clone(&log))),
             readers: Arc::new(ReaderTables::new(readers.clone(), Arc::clone(&log))),
+            jobs: Arc::new(JobTables::new(readers.clone(), Arc::clone(&log))),
             log,
             pool: readers,
         }))

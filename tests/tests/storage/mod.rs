@@ -5,6 +5,7 @@ mod costs;
 mod engines;
 mod for_peers;
 mod isolation;
+mod jobs;
 mod logs;
 mod migrations;
 mod nodes;

@@ -23,7 +23,9 @@ did it, visibly, and never taken from somebody else. A test holds this page agai
 const NO_LIMITS: &[&str] = &[
     "ADMIN",
     "BIT_STRING",
+    "CLAIM_LOCK",
     "CUT",
+    "DAY_MS",
     "FORMAT",
     "GENERALIZED_TIME",
     "GLOBAL",
@@ -38,6 +40,7 @@ const NO_LIMITS: &[&str] = &[
     "OVERHEAD",
     "PROTOCOL_VIOLATED",
     "READABLE_BY",
+    "RUN_ENDED",
     "SEQUENCE",
     "SESSION_LOCK",
     "SET",

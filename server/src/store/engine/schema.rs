@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0011_unread.sql"),
     include_str!("../../../migrations/0012_nodes.sql"),
     include_str!("../../../migrations/0013_readers.sql"),
+    include_str!("../../../migrations/0014_jobs.sql"),
 ];
 
 /// The oldest program (by the schema version it was made for) that can use a database of the newest version.

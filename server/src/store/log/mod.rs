@@ -157,7 +157,6 @@ impl Log {
     /// Runs work in a transaction that writes no record and takes no position, and so never waits for the log's turn on
     /// PostgreSQL. Nothing of it is stored when it fails, but for [`StoreError::Unavailable`]: then it is not known, and
     /// what the work did must do no harm when it is done again (ids, fencing numbers).
-    #[allow(dead_code, reason = "jobs, leases and readers are kept by it, and come next")]
     pub(super) async fn transact_unlogged<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,

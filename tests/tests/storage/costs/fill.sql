@@ -61,3 +61,7 @@ INSERT INTO nodes SELECT 'node' || n, n, n, NULL, NULL, 0, 'v', 0 FROM numbers W
 INSERT INTO leases SELECT 'lease' || n, n, 1 FROM numbers WHERE n <= 20;
 INSERT INTO readers SELECT 'reader' || n, 0, n, 0, 0, NULL, n, n FROM numbers WHERE n <= 20;
 INSERT INTO readers_set_aside SELECT 'reader1', 0, n, 'event', 'why', n FROM numbers WHERE n <= 20;
+INSERT INTO jobs SELECT n, 'k1', 'key' || n, 'd' || {group}, n, CASE WHEN n <= 20 THEN 1 WHEN n % 10 = 9 THEN 3 ELSE 0 END, n % 2, 1, 1, CASE WHEN n <= 20 THEN n END, '{}', n, NULL FROM numbers;
+INSERT INTO job_attempts_0 SELECT {group}, n, 'k1', n, n, n, 0, NULL FROM numbers;
+INSERT INTO job_attempts_1 SELECT {group}, n, 'k1', n, n, n, 0, NULL FROM numbers;
+INSERT INTO job_attempts_2 SELECT {group}, n, 'k1', n, n, n, 0, NULL FROM numbers;

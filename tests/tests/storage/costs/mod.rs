@@ -101,13 +101,16 @@ const GROWING_ON_POSTGRES: &[(&str, &str)] = &[(
      window here is the whole log",
 )];
 
-/// What a restore does, which goes through whole tables, and what belongs to the session of a whole database.
+/// What a restore does, and what drops attempts of jobs, which go through whole tables; and what belongs to the session of a whole database.
 const NOT_RUN: &[&str] = &[
     "SELECT CASE WHEN pg_try_advisory_lock($1) THEN 1::bigint ELSE 0::bigint END",
     "SELECT CASE WHEN pg_terminate_backend(pid) THEN 1::bigint ELSE 0::bigint END FROM pg_stat_activity \
      WHERE pid = $1 AND (EXTRACT(EPOCH FROM backend_start) * 1000000)::bigint = $2",
     "SELECT pid::bigint, (EXTRACT(EPOCH FROM backend_start) * 1000000)::bigint FROM pg_stat_activity \
      WHERE pid = pg_backend_pid()",
+    "DELETE FROM job_attempts_0",
+    "DELETE FROM job_attempts_1",
+    "DELETE FROM job_attempts_2",
     "DELETE FROM one_time_keys",
     "DELETE FROM peer_waiting",
     "INSERT INTO peer_waiting (server_name, who, messages, bytes) \
@@ -125,6 +128,8 @@ fn is_for(engine: Engine, sql: &str) -> bool {
             "information_schema",
             "pg_try_advisory_lock",
             "FOR SHARE",
+            "pg_advisory_xact_lock",
+            "FOR UPDATE",
             "unnest(",
         ],
         Engine::Postgres => &[

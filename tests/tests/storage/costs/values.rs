@@ -84,6 +84,11 @@ const BY_STATEMENT: &[(&str, usize, Value)] = &[
     ("d.position > $2 AND d.position <= $3", 2, Int(3)),
     ("d.position > $2 AND d.position <= $3", 3, Int(8)),
     ("log_id = $1", 1, Text("l")),
+    ("WITH RECURSIVE heads", 1, Text("")),
+    ("WITH RECURSIVE heads", 2, Text("")),
+    ("AS place", 1, Text(r#"[["k1","d1"]]"#)),
+    ("AS item", 1, Text(r#"[[30,0,5,0,null]]"#)),
+    ("pg_advisory_xact_lock", 1, Int(1)),
     ("(one, log_id, position)", 1, Text("l")),
     ("records = records + $5", 5, Int(1)),
 ];
@@ -117,15 +122,16 @@ fn of(column: &str) -> Value {
         "membership" => Text("join"),
         "relation" => Text("m.thread"),
         "json" => Text("{1}"),
+        "kind" => Text("k1"),
+        "destination" => Text("d1"),
         "outcome" => Int(2),
         "name" => Text("reader1"),
-        "run" | "shard" | "fencing" | "paused" | "draining" | "load" | "failures" | "beat" | "room"
-        | "nid" | "filter_id" | "published" | "admin" | "own" | "credentials" | "version" | "readable_by" => {
-            Int(1)
-        }
+        "id" | "job" | "run" | "shard" | "fencing" | "paused" | "draining" | "load" | "failures" | "beat"
+        | "room" | "nid" | "filter_id" | "published" | "admin" | "own" | "credentials" | "version"
+        | "readable_by" => Int(1),
         "position" | "place" | "used_at" | "last_seen_at" | "from_position" | "to_position"
         | "created_at" | "expires_at" | "size" | "bytes" | "items" | "uses_allowed" | "sequence"
-        | "joined" | "erased_at" | "records" | "updated_at" | "set_aside_at" => Int(5),
+        | "joined" | "erased_at" | "due_at" | "records" | "updated_at" | "set_aside_at" => Int(5),
         _ => Text("x"),
     }
 }
@@ -135,6 +141,9 @@ fn set_of(column: &str) -> Value {
     match column {
         "nid" | "position" => Ints(&[1, 2, 3, 4, 5]),
         "room" => Ints(&[1, 2, 3]),
+        "id" => Ints(&[21, 22, 23]),
+        "run" => Ints(&[1, 2]),
+        "kind" => Texts(&["k1"]),
         "user_id" | "sender" => Texts(&["@u1", "@u2", "@u3"]),
         "room_id" => Texts(&["!r1:x", "!r2:x"]),
         "event_id" | "relates_to" | "root" => Texts(&["$e1", "$e2", "$e3"]),
