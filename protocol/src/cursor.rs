@@ -7,6 +7,7 @@
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// The random id of one database's log. It changes on restore, which makes older cursors void.
@@ -23,7 +24,7 @@ pub struct Position(pub i64);
 /// down from 0. Where a live event comes and those before it cannot be had, a new stretch of the timeline
 /// begins with it, so far on that what is missing can be backfilled in the same way, counting down from
 /// there. So the order of places is the order of the timeline, whatever comes when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Place(pub i64);
 
 impl Position {

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use ruma::{OwnedServerName, ServerName, UserId};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
 use crate::ingest::Outcome;
@@ -18,7 +18,7 @@ use crate::ingest::Outcome;
 pub type Census = BTreeMap<OwnedServerName, u64>;
 
 /// How a server's interest in a room changes with an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Interested {
     /// From this event on.
     From,

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use crate::config::Database as Engine;
 use crate::data_folder::{DataFolder, DataFolderError, Keys};
 use crate::live::CommitListeners;
-use crate::store::{CommitLimits, Database, Store, StoreError, backup as copies};
+use crate::store::{Access, CommitLimits, Database, Store, StoreError, backup as copies};
 
 /// The manifest's file.
 const MANIFEST: &str = "manifest.json";
@@ -180,6 +180,7 @@ pub async fn restore(from: &Path, data: &Path, engine: &Engine) -> Result<Manife
     let new_log = LogId(rand::random());
     let store = Store::open(
         &database,
+        Access::Alone,
         new_log,
         CommitLimits::default(),
         Arc::new(CommitListeners::default()),
@@ -338,6 +339,7 @@ mod tests {
         let id = LogId(rand::random());
         let store = Store::open(
             &database,
+            Access::Alone,
             id,
             CommitLimits::default(),
             Arc::new(CommitListeners::default()),
@@ -385,6 +387,7 @@ mod tests {
         let id = LogId(rand::random());
         let store = Store::open(
             &database,
+            Access::Alone,
             id,
             CommitLimits::default(),
             Arc::new(CommitListeners::default()),

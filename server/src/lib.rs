@@ -18,6 +18,7 @@ pub mod keys;
 pub mod limits;
 pub mod live;
 pub mod media;
+pub mod node_name;
 pub mod nodes;
 pub mod observe;
 pub mod peers;

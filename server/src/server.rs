@@ -14,14 +14,15 @@ use crate::ephemeral::{EduSender, Presence, PresenceLimits, Typing};
 use crate::identity::Identity;
 use crate::keys::Keys;
 use crate::limits::Budgets;
-use crate::live::{CommitListeners, Notifier};
+use crate::live::{CommitListeners, NodeFollower, Notifier};
 use crate::media::Media;
 use crate::peers::{self, PeerSettings, Peers};
 use crate::push::Push;
 use crate::receipts::Receipts;
 use crate::refusal::Refusal;
 use crate::rooms::{self, Rooms};
-use crate::store::{CommitLimits, Database, Store, StoreError};
+use crate::store::log::CommitReader;
+use crate::store::{Access, CommitLimits, Database, Store, StoreError};
 use crate::sync::{Sources, Sync};
 
 /// How often what has gathered in memory is stored or dropped.
@@ -85,12 +86,14 @@ impl Server {
         let destinations = Arc::clone(&listeners.peer_wakeups);
         let tail = Arc::clone(&listeners.recent_events);
         let awaited = Arc::clone(&listeners.event_waiters);
+        let access = Access::Node(config.node_name.clone());
         let limits = config.limits.clone();
         let commit = CommitLimits {
             changes: limits.commit_changes,
             bytes: limits.commit_bytes,
         };
-        let store = Store::open(&database, LogId(rand::random()), commit, listeners).await?;
+        let reader = Arc::clone(&listeners) as Arc<dyn CommitReader>;
+        let store = Store::open(&database, access, LogId(rand::random()), commit, reader).await?;
         notifier.start_at(store.log.position(), clock.now_ms());
         let (identity, clock) = (Arc::new(identity), Arc::new(clock));
         let push = Push::open(Arc::clone(&store), own_rules).await?;
@@ -107,6 +110,8 @@ impl Server {
             verdict_events: config.federation.verdict_events,
         };
         let rooms = Arc::new(Rooms::new(&foundations, room_limits));
+        let follower = NodeFollower::new(listeners, &rooms.repository);
+        store.log.follow(Arc::new(follower)).await?;
         rooms.erased.load().await.map_err(unopened)?;
         let account_data_quota = Quota {
             items: limits.account_data_items.into(),

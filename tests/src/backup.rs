@@ -1,5 +1,7 @@
 //! Backups of servers that are shut down, made and restored as an admin does.
 
+use std::sync::Arc;
+
 use maru::config::Database;
 use tempfile::TempDir;
 
@@ -17,12 +19,12 @@ impl Backup {
     /// Backs up the data of a server that is shut down.
     pub(crate) async fn of(data: &Data) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let engine = configured(data.postgres.as_ref());
+        let engine = configured(data.postgres.as_deref());
         let made = maru::backup::back_up(data.folder(), &engine, None, folder.path());
         made.await.unwrap();
         Self {
             folder,
-            postgres: data.postgres.as_ref().map(OwnDatabase::copy),
+            postgres: data.postgres.as_deref().map(OwnDatabase::copy),
         }
     }
 
@@ -34,7 +36,7 @@ impl Backup {
         restored.await.unwrap();
         Data {
             folder,
-            postgres: self.postgres,
+            postgres: self.postgres.map(Arc::new),
         }
     }
 }

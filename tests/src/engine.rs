@@ -1,6 +1,7 @@
 //! The two database engines, and the data that a server under test leaves behind.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Row};
@@ -22,7 +23,7 @@ pub enum Engine {
 #[derive(Debug)]
 pub struct Data {
     pub(crate) folder: TempDir,
-    pub(crate) postgres: Option<OwnDatabase>,
+    pub(crate) postgres: Option<Arc<OwnDatabase>>,
 }
 
 impl Data {
@@ -49,7 +50,7 @@ impl Data {
     pub fn on_cluster(cluster: &Cluster) -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
-            postgres: Some(OwnDatabase::create(cluster)),
+            postgres: Some(Arc::new(OwnDatabase::create(cluster))),
         }
     }
 
@@ -63,9 +64,25 @@ impl Data {
         database.go_through(relay.address());
         let data = Self {
             folder: tempfile::tempdir().unwrap(),
-            postgres: Some(database),
+            postgres: Some(Arc::new(database)),
         };
         (data, relay)
+    }
+
+    /// The data of another node on the same database: a folder of its own, with the same keys.
+    ///
+    /// # Panics
+    /// When the keys cannot be copied.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for key in ["root.key", "signing.key", "tls.key"] {
+            std::fs::copy(self.folder().join(key), folder.path().join(key)).unwrap();
+        }
+        Self {
+            folder,
+            postgres: self.postgres.clone(),
+        }
     }
 
     /// The data folder.
@@ -95,7 +112,7 @@ impl Data {
     /// The value of `--database`.
     #[must_use]
     pub fn database_flag(&self) -> &str {
-        self.postgres.as_ref().map_or("sqlite", OwnDatabase::url)
+        self.postgres.as_ref().map_or("sqlite", |database| database.url())
     }
 
     /// Asks the database itself, past the server, for one number.

@@ -12,6 +12,7 @@ use maru::http::transport::listener::{Listener, ListenerOptions};
 use maru::identity::Identity;
 use maru::rooms::Room;
 use maru::server::Server;
+use maru::store::StoreError;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -102,7 +103,36 @@ impl TestServer {
         Box::pin(Self::open(config, data, Clock::System)).await
     }
 
+    /// Another node of this homeserver, on the same PostgreSQL database.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_node(&self, name: &str) -> Self {
+        self.try_start_node(name).await.unwrap()
+    }
+
+    /// The same, or why it does not start.
+    ///
+    /// # Errors
+    /// What opening the database met.
+    ///
+    /// # Panics
+    /// When `name` is no name of a node.
+    pub async fn try_start_node(&self, name: &str) -> Result<Self, StoreError> {
+        let data = self.data.beside();
+        let config = Config {
+            data: data.folder().to_owned(),
+            node_name: name.parse().unwrap(),
+            ..self.config.clone()
+        };
+        Box::pin(Self::try_open(config, data, Clock::System)).await
+    }
+
     async fn open(config: Config, data: Data, clock: Clock) -> Self {
+        Self::try_open(config, data, clock).await.unwrap()
+    }
+
+    async fn try_open(config: Config, data: Data, clock: Clock) -> Result<Self, StoreError> {
         // What servers say is shown where it is asked for.
         if std::env::var("RUST_LOG").is_ok() {
             maru::observe::logging::init(&maru::config::Config::default().log);
@@ -112,15 +142,14 @@ impl TestServer {
             server_name: keys.server_name(config.server_name.as_deref()).unwrap(),
             signing_key: keys.signing,
         };
-        let opened = Server::open(config.clone(), data.database(), identity, clock).await;
-        let server = opened.unwrap();
-        Self {
+        let server = Server::open(config.clone(), data.database(), identity, clock).await?;
+        Ok(Self {
             api: Api::InProcess(maru::http::router(Arc::clone(&server))),
             server,
             config,
             data,
             federation: OnceLock::new(),
-        }
+        })
     }
 
     /// Stops the server in order.

@@ -10,5 +10,6 @@ mod faults;
 mod federation;
 mod flows;
 mod garbage;
+mod nodes;
 mod storage;
 mod tidy;

@@ -114,6 +114,9 @@ struct Flags {
     /// `sqlite` or a postgres:// URL [default: sqlite]
     #[arg(long, global = true, value_name = "URL")]
     database: Option<String>,
+    /// Name of this process among those that serve one homeserver [default: main]
+    #[arg(long, global = true, value_name = "NAME")]
+    node_name: Option<String>,
     /// Who may register: open, token or closed [default: closed]
     #[arg(long, global = true, value_name = "WHO")]
     registration: Option<String>,
@@ -131,6 +134,7 @@ impl Flags {
             ("federation_listen", self.federation_listen),
             ("metrics_listen", self.metrics_listen),
             ("database", self.database),
+            ("node_name", self.node_name),
             ("registration", self.registration),
             ("rate_limits", self.rate_limits),
         ];

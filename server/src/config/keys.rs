@@ -9,6 +9,7 @@ use ruma::OwnedServerName;
 
 use super::{AddressRange, BaseUrl, ConfiguredPeers, Database, LogFormat, LogLevel, Registration};
 use crate::limits::{Budget, Rate, Rates};
+use crate::node_name::NodeName;
 
 /// User names by which somebody would be taken for the server, its admin, or a bridge to elsewhere.
 const RESERVED_NAMES: [&str; 22] = [
@@ -51,6 +52,8 @@ section! {
         metrics_listen: Option<SocketAddr> = None;
         /// `sqlite` for the embedded database in the data folder, or a `postgres://` URL.
         database: Database = Database::Sqlite;
+        /// Name of this process among those that serve this homeserver on one PostgreSQL database.
+        node_name: NodeName = NodeName::default();
         /// Who may register: `open` (anybody), `token` (who has a registration token), `closed` (nobody but the one-time admin token of the first start).
         registration: Registration = Registration::Closed;
         /// User names that only admins may have, since others would take their owner for the server or its admin; `*` at the end stands for any rest, and punctuation does not count.

@@ -4,13 +4,14 @@
 use super::{Config, Loaded, Node};
 
 /// The keys that `maru serve` also takes as flags.
-pub const FLAGS: [&str; 8] = [
+pub const FLAGS: [&str; 9] = [
     "data",
     "server_name",
     "listen",
     "federation_listen",
     "metrics_listen",
     "database",
+    "node_name",
     "registration",
     "rate_limits",
 ];

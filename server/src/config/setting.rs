@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::node_name::{BadNodeName, NodeName};
+
 /// A type that a configuration key can have.
 ///
 /// Every value can be written as text, because every key is also an environment variable.
@@ -74,6 +76,16 @@ impl Setting for String {
 
     fn show(&self) -> Option<toml::Value> {
         Some(toml::Value::String(self.clone()))
+    }
+}
+
+impl Setting for NodeName {
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|error: BadNodeName| error.to_string())
+    }
+
+    fn show(&self) -> Option<toml::Value> {
+        Some(toml::Value::String(self.to_string()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use maru_protocol::cursor::Place;
+use maru_protocol::cursor::{Place, Position};
 use ruma::UserId;
 
 use super::notifier::Delivering;
@@ -33,23 +33,29 @@ pub struct CommitListeners {
 
 impl CommitReader for CommitListeners {
     fn committed(&self, batch: &[Committed]) {
-        self.recent_events.committed(batch);
-        let mut delivering = self.notifier.delivering();
-        for committed in batch {
-            self.hand_out(committed, &mut delivering);
-            self.apply(&committed.record);
-            self.send_on(&committed.record);
-        }
         if let Some(last) = batch.last() {
-            delivering.finish(last.position);
+            self.show(batch, last.position, || ());
         }
     }
 }
 
 impl CommitListeners {
+    /// Shows records to whoever they concern, in order. `then` is called before sessions read up to `end`.
+    pub(super) fn show(&self, records: &[Committed], end: Position, then: impl FnOnce()) {
+        self.recent_events.committed(records);
+        let mut delivering = self.notifier.delivering();
+        for committed in records {
+            self.hand_out(committed, &mut delivering);
+            self.apply(committed);
+            self.send_on(&committed.record);
+        }
+        then();
+        delivering.finish(end);
+    }
+
     /// Moves what is in memory to where the database is.
-    fn apply(&self, record: &Record) {
-        match record {
+    fn apply(&self, committed: &Committed) {
+        match &committed.record {
             Record::Event(stored) => {
                 self.room_cache.commit_event(stored);
                 if stored.place.is_some() {
@@ -60,7 +66,7 @@ impl CommitListeners {
             Record::Redaction(redaction) => self.room_cache.redact(redaction),
             Record::Head(head) => {
                 if let Some(room) = self.room_cache.get(head.room) {
-                    room.commit_head(head);
+                    room.commit_head(head, committed.position);
                 }
             }
             Record::Membership(membership) => {

@@ -38,6 +38,11 @@ pub static REQUESTS: Requests = Requests::new();
 pub static COMMITS: Counter = Counter::new("maru_commits_total", "Commits of the log.");
 /// Records stored by commits of the log.
 pub static RECORDS: Counter = Counter::new("maru_records_total", "Records stored in the log.");
+/// Records that other nodes have stored.
+pub static RECORDS_FOLLOWED: Counter = Counter::new(
+    "maru_follower_records_total",
+    "Records that other nodes have stored in the log.",
+);
 /// Changes that were refused by the database.
 pub static CHANGES_FAILED: Counter =
     Counter::new("maru_changes_failed_total", "Changes that could not be stored.");
@@ -100,6 +105,7 @@ pub static ALL: &[&(dyn Metric + Sync)] = &[
     &REQUESTS,
     &COMMITS,
     &RECORDS,
+    &RECORDS_FOLLOWED,
     &CHANGES_FAILED,
     &COMMIT_TIME,
     &TO_DEVICE_REFUSED,

@@ -5,7 +5,7 @@ pub(super) mod initial_state;
 use std::sync::Arc;
 
 use maru_protocol::canonical::Content;
-use maru_protocol::cursor::Place;
+use maru_protocol::cursor::{Place, Position};
 use maru_protocol::event::Draft;
 use maru_protocol::limits;
 use maru_protocol::state::State;
@@ -120,6 +120,7 @@ pub(super) fn empty_head(room: i64) -> RoomHead {
         depth: 0,
         joined: 0,
         invited: 0,
+        position: Position::START,
     }
 }
 

@@ -1,6 +1,9 @@
 //! Why the database did not do something.
 
+use maru_protocol::cursor::Position;
 use thiserror::Error;
+
+use crate::node_name::NodeName;
 
 /// What went wrong in the database.
 #[derive(Clone, Debug, Error)]
@@ -29,6 +32,9 @@ pub enum StoreError {
     /// The writer's queue is full.
     #[error("the server is busy, try again")]
     Busy,
+    /// A reader of the log comes back too late: what came after this position has been dropped from the journal.
+    #[error("the journal does not reach back to position {}", .0.0)]
+    JournalDropped(Position),
     /// A text with a NUL character: PostgreSQL holds none, so neither engine is asked.
     #[error("a text contains a NUL character")]
     Nul,
@@ -51,6 +57,9 @@ pub enum StoreError {
     /// Another process uses this database.
     #[error("the database is in use by another process")]
     InUse,
+    /// A node of this name uses this database.
+    #[error("a node named `{0}` uses this database: give this one a `node_name` of its own")]
+    NodeInUse(NodeName),
     /// The database refused a statement, or this program made a wrong one.
     #[error("the database refused a statement: {0}")]
     Program(String),
@@ -62,7 +71,12 @@ impl StoreError {
     pub fn is_temporary(&self) -> bool {
         matches!(
             self,
-            Self::Full(_) | Self::Unavailable(_) | Self::StaleHead | Self::Busy | Self::InUse
+            Self::Full(_)
+                | Self::Unavailable(_)
+                | Self::StaleHead
+                | Self::Busy
+                | Self::InUse
+                | Self::NodeInUse(_)
         )
     }
 

@@ -43,6 +43,7 @@ use maru_protocol::cursor::LogId;
 use accounts::AccountTables;
 use encryption::EncryptionTables;
 pub use engine::schema::VERSION as SCHEMA_VERSION;
+pub use engine::writer_connection::Access;
 use engine::{Address, Readers, query};
 pub use error::StoreError;
 use federation::FederationTables;
@@ -92,12 +93,13 @@ pub struct Store {
 
 impl Store {
     /// Opens the database, brings its schema up to date and starts the writer. `fresh_log_id` is used when the
-    /// database is new; `readers` hears of every commit, in order, before the writers' answers.
+    /// database is new; `readers` hears of every commit of this process, in order, before the writers' answers.
     ///
     /// # Errors
-    /// [`StoreError::InUse`], [`StoreError::Newer`], or what opening met.
+    /// [`StoreError::InUse`], [`StoreError::NodeInUse`], [`StoreError::Newer`], or what opening met.
     pub async fn open(
         database: &Database,
+        access: Access,
         fresh_log_id: LogId,
         limits: CommitLimits,
         readers: Arc<dyn log::CommitReader>,
@@ -106,13 +108,20 @@ impl Store {
             Database::Sqlite(path) => Address::sqlite(path),
             Database::Postgres(url) => Address::postgres(url)?,
         };
-        let mut own = engine::writer_connection::OwnConnection::open(address.clone()).await?;
+        let mut own = engine::writer_connection::OwnConnection::open(address.clone(), access).await?;
         let mut connection = own.take().ok_or(StoreError::Busy)?;
-        engine::schema::migrate(&mut connection).await?;
+        let schema = engine::writer_connection::migrating(
+            &mut connection,
+            engine::schema::is_pending,
+            engine::schema::migrate,
+        );
+        schema.await?;
         own.put(connection);
         let unlogged = log::unlogged::Unlogged::new(&address);
-        let log = Arc::new(Log::open(own, unlogged, fresh_log_id, limits, readers).await?);
+        let commit_reader = readers;
         let readers = address.readers(READERS);
+        let journal = log::Journal::new(readers.clone());
+        let log = Arc::new(Log::open(own, unlogged, fresh_log_id, limits, commit_reader, journal).await?);
         Ok(Arc::new(Self {
             rooms: Arc::new(RoomTables::new(readers.clone(), Arc::clone(&log))),
             accounts: Arc::new(AccountTables::new(readers.clone(), Arc::clone(&log))),
@@ -136,7 +145,8 @@ impl Store {
         readers: Arc<dyn log::CommitReader>,
     ) -> Result<Arc<Self>, StoreError> {
         let database = Database::Sqlite(folder.join("maru.db"));
-        Self::open(&database, LogId([7; 16]), CommitLimits::default(), readers).await
+        let (access, limits) = (Access::Alone, CommitLimits::default());
+        Self::open(&database, access, LogId([7; 16]), limits, readers).await
     }
 
     /// Whether the database answers.

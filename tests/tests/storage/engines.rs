@@ -118,6 +118,7 @@ async fn a_second_process_is_refused_on_postgres() {
     let database = first.data.database();
     let again = maru::store::Store::open(
         &database,
+        maru::store::Access::Alone,
         maru_protocol::LogId([1; 16]),
         maru::store::CommitLimits::default(),
         first.heard.clone(),

@@ -6,7 +6,7 @@ use maru::store::accounts::account_data::AccountData;
 use maru::store::log::{Change, CommitReader, Committed};
 use maru::store::rooms::events::{Direction, StoredEvent};
 use maru::store::rooms::receipts::Receipt;
-use maru::store::{CommitLimits, Store, StoreError};
+use maru::store::{Access, CommitLimits, Store, StoreError};
 use maru_protocol::cursor::{LogId, Place, Position};
 use maru_protocol::state::{State, StateNid};
 use maru_tests::model::{Model, NewChange, NotStored};
@@ -77,7 +77,7 @@ impl Real {
         let fresh = LogId(rand::random());
         let limits = CommitLimits::default();
         let reader = Arc::clone(&heard) as Arc<dyn CommitReader>;
-        let store = Store::open(&data.database(), fresh, limits, reader).await?;
+        let store = Store::open(&data.database(), Access::Alone, fresh, limits, reader).await?;
         Ok(Self { data, store, heard })
     }
 

@@ -9,7 +9,7 @@ use maru::store::rooms::state::NewState;
 use maru::store::rooms::{Membership, NewRoom, RoomHead};
 use maru_protocol::Content;
 use maru_protocol::auth::StateSlot;
-use maru_protocol::cursor::Place;
+use maru_protocol::cursor::{Place, Position};
 use maru_protocol::event::{Draft, Links, build};
 use maru_protocol::ingest::Extremity;
 use maru_protocol::key::{KeyId, SecretKey, SigningKey};
@@ -184,6 +184,7 @@ impl Room {
             depth: self.places.unsigned_abs(),
             joined: 0,
             invited: 0,
+            position: Position::START,
         }));
         let change = NewChange {
             records,

@@ -7,7 +7,7 @@ use maru::live::CommitListeners;
 use maru::store::federation::destination_intervals::Interest;
 use maru::store::log::{Change, CommitReader, Record};
 use maru::store::rooms::events::{Redaction, StoredEvent};
-use maru::store::{CommitLimits, Store};
+use maru::store::{Access, CommitLimits, Store};
 use maru_protocol::cursor::LogId;
 use maru_protocol::destinations::Interested;
 use maru_tests::chance::Chance;
@@ -73,7 +73,14 @@ fn ids(events: &[Arc<StoredEvent>]) -> Vec<&EventId> {
 async fn memory_says_what_the_log_says(engine: Engine, seed: u64) {
     let (data, readers) = (Data::new(engine), Arc::new(CommitListeners::default()));
     let reader = Arc::clone(&readers) as Arc<dyn CommitReader>;
-    let store = Store::open(&data.database(), LogId([1; 16]), CommitLimits::default(), reader).await;
+    let store = Store::open(
+        &data.database(),
+        Access::Alone,
+        LogId([1; 16]),
+        CommitLimits::default(),
+        reader,
+    )
+    .await;
     let (store, tail, mut chance) = (store.unwrap(), &readers.recent_events, Chance(seed));
     let peers: Vec<OwnedServerName> = ["near.example", "far.example"]
         .map(|name| name.try_into().unwrap())

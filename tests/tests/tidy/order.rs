@@ -6,7 +6,7 @@ use super::source::{report, rust};
 
 /// The order of `spec/architecture.md`: a module uses only those to its left.
 const ORDER: &[&[&str]] = &[
-    &["clock"],
+    &["clock", "node_name"],
     &["limits"],
     &[
         "cache",

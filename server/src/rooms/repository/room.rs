@@ -1,11 +1,12 @@
 //! One room in memory: its newest head for builders, its committed head for everybody else, and its members.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use maru_protocol::cursor::Position;
 use maru_protocol::version::RoomVersion;
-use ruma::{OwnedRoomId, OwnedUserId, UserId};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
 use tokio::sync::Semaphore;
 
 use crate::store::log::HeadTicket;
@@ -174,9 +175,49 @@ impl Room {
         self.members.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Takes over a head that has become durable.
-    pub(crate) fn commit_head(&self, head: &RoomHead) {
-        *self.committed.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(head.clone());
+    /// Takes over a head that has become durable at a position.
+    pub(crate) fn commit_head(&self, head: &RoomHead, position: Position) {
+        let head = RoomHead {
+            position,
+            ..head.clone()
+        };
+        *self.committed.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(head);
+    }
+
+    /// Takes over a head that another node has made durable, as it was read from the database. What has been built here on
+    /// the head before is built again.
+    pub(crate) fn follow_head(&self, head: RoomHead) {
+        let mut committed = self.committed.write().unwrap_or_else(PoisonError::into_inner);
+        if head.position > committed.position {
+            let servers = Arc::clone(&committed.servers);
+            *committed = Arc::new(RoomHead { servers, ..head });
+            self.generation.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Counts the servers of the head again, after memberships that another node has made durable have been taken over.
+    /// Costs grow with the members.
+    pub(crate) fn follow_members(&self) {
+        let servers = self.count_servers();
+        let mut committed = self.committed.write().unwrap_or_else(PoisonError::into_inner);
+        let head = (**committed).clone();
+        *committed = Arc::new(RoomHead { servers, ..head });
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Takes over head and members as they were read from the database after this room was.
+    pub(in crate::rooms) fn read_again(&self, head: RoomHead, members: HashSet<OwnedUserId>) {
+        if head.position > self.head().position {
+            *self.members.write().unwrap_or_else(PoisonError::into_inner) = members;
+            self.follow_head(head);
+            self.follow_members();
+        }
+    }
+
+    /// Notes when another node has made an event of this server in the room: those that are made here are later.
+    pub(crate) fn note_made(&self, at_ms: u64) {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.last_made = newest.last_made.max(at_ms);
     }
 
     /// Takes over a membership that has become durable.
@@ -187,5 +228,15 @@ impl Room {
         } else {
             members.remove(&membership.user_id);
         }
+    }
+
+    /// How many joined users each server has.
+    fn count_servers(&self) -> Arc<BTreeMap<OwnedServerName, u64>> {
+        let mut servers = BTreeMap::new();
+        self.for_each_member(|user_id| match servers.get_mut(user_id.server_name()) {
+            Some(count) => *count += 1,
+            None => drop(servers.insert(user_id.server_name().to_owned(), 1)),
+        });
+        Arc::new(servers)
     }
 }

@@ -37,6 +37,7 @@ pub struct RoomCache {
     /// Events by their id, only as they are on disk.
     pub(in crate::rooms) by_id: Cache<OwnedEventId, Arc<StoredEvent>>,
     rewritten: AtomicU64,
+    followed: AtomicU64,
 }
 
 /// The rooms in memory, by number; and their numbers by id.
@@ -55,6 +56,7 @@ impl Default for RoomCache {
             events: Cache::weighing(EVENT_BYTES, weigh),
             by_id: Cache::weighing(NAMED_BYTES, weigh),
             rewritten: AtomicU64::new(0),
+            followed: AtomicU64::new(0),
         }
     }
 }
@@ -101,6 +103,17 @@ impl RoomCache {
     /// afterwards.
     pub(in crate::rooms) fn rewritten(&self) -> u64 {
         self.rewritten.load(Ordering::Acquire)
+    }
+
+    /// How often other nodes' commits have been followed: who reads a room from the database and keeps it must see the same
+    /// number afterwards.
+    pub(in crate::rooms) fn followed(&self) -> u64 {
+        self.followed.load(Ordering::SeqCst)
+    }
+
+    /// Other nodes' commits are about to be followed in the rooms that are here by now.
+    pub(in crate::rooms) fn follow(&self) {
+        self.followed.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Takes over an event that has become durable. Of those by id, the ones that a room goes on with are asked for next.

@@ -28,6 +28,15 @@ pub struct RoomRepository {
     pub(in crate::rooms) loading: tokio::sync::Mutex<()>,
 }
 
+/// Rooms in which another node has committed something.
+#[derive(Debug)]
+pub struct FollowedRooms {
+    /// By their local numbers.
+    pub rooms: HashMap<i64, Arc<Room>>,
+    /// Their committed heads, as they are in the database.
+    pub heads: Vec<RoomHead>,
+}
+
 impl RoomRepository {
     /// Rooms over a store; `cache` is the one that hears of the store's commits.
     pub(in crate::rooms) fn new(store: Arc<Store>, cache: Arc<RoomCache>) -> Self {
@@ -108,6 +117,7 @@ impl RoomRepository {
         if missing.is_empty() {
             return Ok(loaded);
         }
+        let followed = self.cache.followed();
         let rooms = self.store.rooms.rooms_by_nid(missing.clone()).await?;
         let heads = self.store.rooms.room_heads(missing.clone()).await?;
         let last_made = self.store.federation.last_made(missing.clone()).await?;
@@ -129,7 +139,38 @@ impl RoomRepository {
             let room = self.cache.insert(room);
             loaded.insert(room.nid, room);
         }
+        if self.cache.followed() != followed {
+            // Another node may have moved one of them after it was read, and before it was in memory to hear of it.
+            self.read_again(&loaded).await?;
+        }
         Ok(loaded)
+    }
+
+    async fn read_again(&self, rooms: &HashMap<i64, Arc<Room>>) -> Result<(), Refusal> {
+        let nids: Vec<i64> = rooms.keys().copied().collect();
+        let heads = self.store.rooms.room_heads(nids.clone()).await?;
+        let mut members = self.store.rooms.joined_members(nids).await?;
+        for head in heads {
+            if let Some(room) = rooms.get(&head.room) {
+                room.read_again(head, members.remove(&room.nid).unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
+
+    /// Rooms in which another node has committed something, all in memory; and their heads as it has left them, for
+    /// [`Room::follow_head`].
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn rooms_to_follow(&self, nids: &[i64]) -> Result<FollowedRooms, Refusal> {
+        self.cache.follow();
+        let rooms = self.rooms_by_nid(nids).await?;
+        let heads = match nids.is_empty() {
+            true => Vec::new(),
+            false => self.store.rooms.room_heads(nids.to_vec()).await?,
+        };
+        Ok(FollowedRooms { rooms, heads })
     }
 
     /// Events by their local numbers, from memory or in one query.

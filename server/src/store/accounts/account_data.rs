@@ -3,6 +3,7 @@
 
 use maru_protocol::cursor::Position;
 use ruma::{OwnedUserId, UserId};
+use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
 use crate::store::accounts::AccountTables;
@@ -14,7 +15,7 @@ use crate::store::log::writer::Transaction;
 pub const GLOBAL: i64 = 0;
 
 /// One piece of a user's account data.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountData {
     /// Whose it is.
     pub user_id: OwnedUserId,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use maru_protocol::cursor::Position;
 use ruma::{OwnedServerName, OwnedUserId, UserId};
+use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
 use crate::store::encryption::EncryptionTables;
@@ -14,7 +15,7 @@ use crate::store::log::Record;
 use crate::store::waiting_quota::{EVERYBODY, Queue, Shares, Waiting, counted};
 
 /// A message to one device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToDevice {
     /// Whose device.
     pub user_id: OwnedUserId,

@@ -19,13 +19,26 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0012_nodes.sql"),
     include_str!("../../../migrations/0013_readers.sql"),
     include_str!("../../../migrations/0014_jobs.sql"),
+    include_str!("../../../migrations/0015_commits.sql"),
 ];
 
 /// The oldest program (by the schema version it was made for) that can use a database of the newest version.
-const READABLE_BY: i64 = 11;
+const READABLE_BY: i64 = 15;
 
 /// The schema version that this program makes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// Whether the database is not of this program's version yet.
+pub(in crate::store) async fn is_pending(connection: &mut Connection) -> Result<bool, StoreError> {
+    let tables = "SELECT COUNT(*) FROM information_schema.tables \
+                  WHERE table_name = 'schema' AND table_schema = current_schema()";
+    let row = query(tables).optional(&mut *connection).await?;
+    if row.map_or(Ok(0), |row| row.get::<i64>(0))? == 0 {
+        return Ok(true);
+    }
+    let row = query("SELECT version FROM schema").optional(connection).await?;
+    Ok(row.map_or(Ok(0), |row| row.get::<i64>(0))? < VERSION)
+}
 
 /// Brings the database up to this program's version, each migration in its own transaction.
 ///

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use maru_protocol::cursor::Position;
 use maru_protocol::destinations::Interested;
 use ruma::{OwnedRoomId, OwnedServerName, ServerName};
+use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
 use crate::store::engine::{Connection, Row, query};
@@ -20,7 +21,7 @@ use crate::store::rooms::events::{SELECT, StoredEvent, read_all, select_events};
 const WINDOW: i64 = 2_048;
 
 /// A change of a server's interest in a room, at the event before it in the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interest {
     /// The room (rooms.nid).
     pub room: i64,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use maru_protocol::cursor::Position;
 use ruma::{OwnedServerName, OwnedUserId, ServerName};
+use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
 use crate::store::encryption::to_device::Sent;
@@ -15,7 +16,7 @@ use crate::store::log::writer::Transaction;
 use crate::store::waiting_quota::{EVERYBODY, Queue, Shares, Waiting, counted};
 
 /// A message to a device of another server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerMessage {
     /// The peer.
     pub server_name: OwnedServerName,

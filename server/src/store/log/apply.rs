@@ -3,7 +3,6 @@
 //! Where a batch holds several records for one row (a room's head, a user's receipt), the last one wins.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::Hash;
 
 use super::{Committed, Record};
 use crate::store::StoreError;
@@ -14,15 +13,6 @@ use crate::store::federation::{destination_intervals, inbox, peer_messages};
 use crate::store::rooms::{
     aliases, events, gaps, heads, memberships, notifications, receipts, room, shared_rooms, state, threads,
 };
-
-/// Keeps the last item of each key, in order of first appearance of no importance.
-fn last_of_each<'a, K: Hash + Eq, T>(items: impl IntoIterator<Item = (K, &'a T)>) -> Vec<&'a T> {
-    items
-        .into_iter()
-        .collect::<HashMap<_, _>>()
-        .into_values()
-        .collect()
-}
 
 /// The records of one kind, with their positions.
 macro_rules! pick {
@@ -70,9 +60,11 @@ pub(super) async fn apply(connection: &mut Connection, batch: &[Committed]) -> R
     if !early.is_empty() {
         events::store_early_redactions(connection, early).await?;
     }
-    let heads = last_of_each(pick!(batch, Record::Head).map(|(_, head)| (head.room, head)));
+    let heads: HashMap<_, _> = pick!(batch, Record::Head)
+        .map(|(position, head)| (head.room, (position, head)))
+        .collect();
     if !heads.is_empty() {
-        heads::store(connection, heads).await?;
+        heads::store(connection, heads.into_values().collect()).await?;
     }
     memberships::store(connection, pick!(batch, Record::Membership)).await?;
     let transactions: Vec<_> = pick!(batch, Record::Transaction).collect();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use maru_protocol::state::EventNid;
+use serde::{Deserialize, Serialize};
 
 use crate::store::accounts::account_data::AccountData;
 use crate::store::encryption::to_device::ToDevice;
@@ -69,7 +70,7 @@ pub enum Record {
 }
 
 /// A user's devices or keys changed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeviceListChange {
     /// Whose.
     pub user_id: ruma::OwnedUserId,

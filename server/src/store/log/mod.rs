@@ -7,14 +7,22 @@
 //! | file | what |
 //! |---|---|
 //! | `change.rs` | kinds of records, and changes made of them |
-//! | `writer.rs`, `writer_queue.rs` | the one task that commits, and what waits for it |
+//! | `writer.rs`, `writer_queue.rs`, `group_commit.rs` | the one task that commits, what waits for it, what it does |
+//! | `turn.rs` | one transaction: its turn among nodes, its positions, its commit |
 //! | `apply.rs` | a batch of records put into the tables |
 //! | `unlogged.rs` | transactions beside the log |
+//! | `journal.rs` | what each commit held, for who follows the log |
+//! | `listener.rs`, `follower.rs` | when to look for other nodes' commits, and who is shown them |
 //! | `inbound_commit.rs` | what peers sent, in one commit with what deals with it |
 
 mod apply;
 mod change;
+mod follower;
+mod group_commit;
 pub mod inbound_commit;
+mod journal;
+mod listener;
+mod turn;
 pub(super) mod unlogged;
 pub(super) mod writer;
 mod writer_queue;
@@ -22,15 +30,22 @@ mod writer_queue;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt};
 use maru_protocol::cursor::{LogId, Position};
 use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::StoreError;
 use super::engine::writer_connection::OwnConnection;
 use super::engine::{Connection, query};
 
 pub use change::{Change, DeviceListChange, HeadTicket, Record};
+pub use follower::Follower;
+pub(super) use journal::Journal;
+pub use journal::{LogPage, PageLimits};
+
+/// Local numbers of a block, as a power of two: a million million.
+const NUMBER_BLOCK_BITS: u32 = 40;
 
 /// Bounds of a shared commit (`spec/limits.md`).
 #[derive(Clone, Copy, Debug)]
@@ -57,8 +72,11 @@ pub struct Log {
     writer: writer::Writer,
     unlogged: unlogged::Unlogged,
     numbers: AtomicI64,
+    journal: Journal,
     waiting: inbound_commit::Waiting,
     peer_logs: inbound_commit::PeerLogs,
+    /// Hears of other nodes' commits, where there may be other nodes.
+    listening: Option<AbortOnDropHandle<()>>,
 }
 
 impl Log {
@@ -73,16 +91,26 @@ impl Log {
         fresh: LogId,
         limits: CommitLimits,
         readers: Arc<dyn CommitReader>,
+        journal: Journal,
     ) -> Result<Self, StoreError> {
         let mut connection = own.take().ok_or(StoreError::Busy)?;
         let (id, position) = read_or_start(&mut connection, fresh).await?;
-        let highest = highest_number(&mut connection).await?;
+        let first = first_number(&mut connection).await?;
         own.put(connection);
+        let postgres = own.postgres();
+        let writer = writer::Writer::start(own, position, limits, readers, journal.clone());
+        let listening = postgres.map(|options| {
+            let (hint, committed) = writer.hints();
+            let position = move || Position(committed.load(Ordering::Acquire));
+            AbortOnDropHandle::new(tokio::spawn(listener::listen(options, hint, position)))
+        });
         Ok(Self {
             id,
-            writer: writer::Writer::start(own, position, limits, readers),
+            writer,
+            listening,
             unlogged,
-            numbers: AtomicI64::new(highest + 1),
+            numbers: AtomicI64::new(first),
+            journal,
             waiting: inbound_commit::Waiting::default(),
             peer_logs: inbound_commit::PeerLogs::default(),
         })
@@ -103,6 +131,40 @@ impl Log {
     /// After this position there is nothing for peers but events.
     pub(super) fn newest_for_peers(&self) -> Position {
         self.writer.newest_for_peers()
+    }
+
+    /// What the log holds after a position, in order and within limits: see [`PageLimits`]. Costs grow with the limits.
+    ///
+    /// # Errors
+    /// [`StoreError::JournalDropped`] when the journal does not reach back that far; otherwise when the database cannot be
+    /// read.
+    pub async fn after(&self, position: Position, limits: PageLimits) -> Result<LogPage, StoreError> {
+        self.journal.after(position, limits).await
+    }
+
+    /// Drops up to `most` commits from the journal, the oldest first, that are older than a time (milliseconds since 1970) and
+    /// not after a position: what all have read who follow the log. How many.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn drop_journal(&self, before_ms: i64, read: Position, most: i64) -> Result<u64, StoreError> {
+        self.transact(move |transaction| Journal::drop_before(transaction, before_ms, read, most).boxed())
+            .await
+    }
+
+    /// Has the writer look soon for what other nodes have committed: somebody says that the log has reached a position.
+    pub fn hint(&self, position: Position) {
+        if position > self.position() {
+            self.writer.hint();
+        }
+    }
+
+    /// From now on, `follower` hears of what other nodes commit. What they committed before is not shown to anybody.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn follow(&self, follower: Arc<dyn Follower>) -> Result<(), StoreError> {
+        self.writer.follow(follower).await
     }
 
     /// A local number for a new room, event, state or row of the inbox. Numbers of changes that were not stored stay unused.
@@ -179,8 +241,26 @@ impl Log {
     /// Waits for everything queued to be stored, then stops the writer. Later appends are refused.
     pub(super) async fn close(&self) {
         self.unlogged.close().await;
+        if let Some(listening) = &self.listening {
+            listening.abort();
+        }
         self.writer.close().await;
     }
+}
+
+/// The first local number that this process may give. Several of them give numbers at once on PostgreSQL, each from a block
+/// of its own: a process never needs more than a block, and there are more blocks than a server is ever started.
+async fn first_number(connection: &mut Connection) -> Result<i64, StoreError> {
+    if connection.is_sqlite() {
+        return Ok(highest_number(connection).await? + 1);
+    }
+    let block =
+        query("UPDATE log SET number_blocks = number_blocks + 1 WHERE one = 1 RETURNING number_blocks");
+    let block = block.optional(connection).await?;
+    let block: i64 = block
+        .ok_or_else(|| StoreError::corrupt("log", "no row"))?
+        .get(0)?;
+    Ok(block << NUMBER_BLOCK_BITS)
 }
 
 /// The highest local number in use.

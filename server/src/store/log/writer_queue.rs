@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::follower::Follower;
 use super::unlogged::InTurn;
 use super::writer::{Answer, Task};
 use super::{Change, HeadTicket};
@@ -21,6 +22,8 @@ pub(in crate::store) enum Job {
     Task(Task, Answer),
     /// Does something beside the log.
     Unlogged(InTurn),
+    /// Has somebody hear of other nodes' commits.
+    Follow(Arc<dyn Follower>),
     /// Closes the database.
     Close(oneshot::Sender<()>),
 }
@@ -107,7 +110,7 @@ impl Queue {
             }
             Job::Task(_, answer) => answer,
             Job::Unlogged(transaction) => return transaction.refuse(why()),
-            Job::Close(_) => return self.waiting.push_back(job),
+            Job::Close(_) | Job::Follow(_) => return self.waiting.push_back(job),
         };
         metrics::CHANGES_FAILED.add(1);
         let _ = answer.send(Err(why()));

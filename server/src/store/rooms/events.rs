@@ -2,7 +2,7 @@
 //!
 //! Over 500 lines, because every read of whole events shares one row shape and its columns are listed once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -13,13 +13,15 @@ use maru_protocol::state::{EventNid, StateNid};
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId};
 
 use super::threads;
+use serde::{Deserialize, Serialize};
+
 use crate::store::StoreError;
 use crate::store::engine::row_packing;
-use crate::store::engine::{Connection, Insert, Kind, Query, Row, query};
+use crate::store::engine::{Connection, Insert, Kind, Query, Readers, Row, query};
 use crate::store::rooms::RoomTables;
 
 /// What push rules say of an event to somebody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Notify {
     /// Nothing.
     Nothing = 0,
@@ -418,6 +420,52 @@ async fn side_by_side(
     Ok(parts.into_iter().flatten().collect())
 }
 
+/// Events by their local numbers.
+pub(in crate::store) async fn by_nid(
+    readers: &Readers,
+    nids: &[EventNid],
+) -> Result<HashMap<EventNid, Arc<StoredEvent>>, StoreError> {
+    let parts = nids.chunks(row_packing::ROWS).map(|part| {
+        let part: Vec<i64> = part.iter().map(|nid| nid.0).collect();
+        read_packed(
+            readers,
+            query(select_events!("WHERE events.nid = ANY($1)")).bind(part),
+        )
+    });
+    let events = side_by_side(parts.collect()).await?;
+    Ok(events.into_iter().map(|stored| (stored.nid, stored)).collect())
+}
+
+async fn read_packed(readers: &Readers, query: Query) -> Result<Vec<Arc<StoredEvent>>, StoreError> {
+    read_all(&query.packed(EVENT_COLUMNS, readers).await?)
+}
+
+/// The transaction ids that were used from one position to another, both included.
+pub(in crate::store) async fn transactions_between(
+    readers: &Readers,
+    from: Position,
+    to: Position,
+) -> Result<BTreeMap<Position, NewTransaction>, StoreError> {
+    let rows = query(
+        "SELECT position, user_id, device_id, scope, transaction_id, event_id, used_at FROM transactions \
+         WHERE position >= $1 AND position <= $2",
+    );
+    let bad = |error: ruma::IdParseError| StoreError::corrupt("transactions", error);
+    let read = |row: &Row| {
+        let transaction = NewTransaction {
+            user_id: row.get::<String>(1)?.try_into().map_err(bad)?,
+            device_id: row.get(2)?,
+            scope: row.get(3)?,
+            transaction_id: row.get(4)?,
+            event_id: row.get::<String>(5)?.try_into().map_err(bad)?,
+            used_at: u64::try_from(row.get::<i64>(6)?).unwrap_or(0),
+        };
+        Ok((Position(row.get(0)?), transaction))
+    };
+    let rows = rows.bind(from.0).bind(to.0).all(readers).await?;
+    rows.iter().map(read).collect()
+}
+
 impl RoomTables {
     /// An event by its id.
     ///
@@ -492,16 +540,11 @@ impl RoomTables {
         &self,
         nids: &[EventNid],
     ) -> Result<HashMap<EventNid, Arc<StoredEvent>>, StoreError> {
-        let parts = nids.chunks(row_packing::ROWS).map(|part| {
-            let part: Vec<i64> = part.iter().map(|nid| nid.0).collect();
-            self.read_events(query(select_events!("WHERE events.nid = ANY($1)")).bind(part))
-        });
-        let events = side_by_side(parts.collect()).await?;
-        Ok(events.into_iter().map(|stored| (stored.nid, stored)).collect())
+        by_nid(&self.readers, nids).await
     }
 
     async fn read_events(&self, query: Query) -> Result<Vec<Arc<StoredEvent>>, StoreError> {
-        read_all(&query.packed(EVENT_COLUMNS, &self.readers).await?)
+        read_packed(&self.readers, query).await
     }
 
     /// Up to `limit` accepted timeline events of a room, next to a place: those below `from` going backward, those

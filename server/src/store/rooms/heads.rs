@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use maru_protocol::cursor::Place;
+use maru_protocol::cursor::{Place, Position};
 use maru_protocol::ingest::Extremity;
 use maru_protocol::state::{State, StateNid};
 use ruma::{OwnedEventId, OwnedServerName};
@@ -33,6 +33,8 @@ pub struct RoomHead {
     pub joined: u64,
     /// How many users are invited.
     pub invited: u64,
+    /// When it was stored; the log's beginning while it is not durable. Of two heads of a room the later is the newer.
+    pub position: Position,
 }
 
 static UPSERT: Insert = Insert {
@@ -46,10 +48,12 @@ static UPSERT: Insert = Insert {
         ("depth", Kind::Int),
         ("joined", Kind::Int),
         ("invited", Kind::Int),
+        ("position", Kind::Int),
     ],
     on_conflict: "ON CONFLICT (room) DO UPDATE SET extremities = excluded.extremities, state = excluded.state, \
                   first_place = excluded.first_place, last_place = excluded.last_place, depth = excluded.depth, \
-                  joined = excluded.joined, invited = excluded.invited",
+                  joined = excluded.joined, invited = excluded.invited, \
+                  position = excluded.position",
 };
 
 fn number(value: u64) -> i64 {
@@ -63,9 +67,9 @@ fn extremity_ids(head: &RoomHead) -> Result<String, StoreError> {
 
 pub(in crate::store) async fn store(
     connection: &mut Connection,
-    heads: Vec<&RoomHead>,
+    heads: Vec<(i64, &RoomHead)>,
 ) -> Result<(), StoreError> {
-    let row = |head: &RoomHead| {
+    let row = |(position, head): (i64, &RoomHead)| {
         Ok(vec![
             head.room.into(),
             extremity_ids(head)?.into(),
@@ -75,6 +79,7 @@ pub(in crate::store) async fn store(
             number(head.depth).into(),
             number(head.joined).into(),
             number(head.invited).into(),
+            position.into(),
         ])
     };
     let rows: Result<_, StoreError> = heads.into_iter().map(row).collect();
@@ -121,6 +126,7 @@ fn read_head(
         depth: count(5)?,
         joined: count(6)?,
         invited: count(7)?,
+        position: Position(row.get(8)?),
     })
 }
 
@@ -139,7 +145,7 @@ impl RoomTables {
     /// When the database cannot be read.
     pub async fn room_heads(&self, rooms: Vec<i64>) -> Result<Vec<RoomHead>, StoreError> {
         let rows = query(
-            "SELECT room, extremities, state, first_place, last_place, depth, joined, invited \
+            "SELECT room, extremities, state, first_place, last_place, depth, joined, invited, position \
              FROM room_heads WHERE room = ANY($1)",
         );
         let rows = rows.bind(rooms).all(&self.readers).await?;

@@ -5,13 +5,14 @@ use std::collections::{HashMap, HashSet};
 use maru_protocol::cursor::Position;
 use maru_protocol::state::EventNid;
 use ruma::{OwnedRoomId, OwnedUserId, ServerName, UserId};
+use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
 use crate::store::engine::{Connection, Insert, Kind, Row, Value, query};
 use crate::store::rooms::RoomTables;
 
 /// A membership in a room's current state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Membership {
     /// The room (rooms.nid).
     pub room: i64,

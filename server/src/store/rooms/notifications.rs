@@ -7,6 +7,8 @@ use maru_protocol::cursor::Place;
 use ruma::{OwnedUserId, UserId};
 
 use super::events::{Notify, Outcome, StoredEvent};
+use serde::{Deserialize, Serialize};
+
 use crate::store::StoreError;
 use crate::store::engine::{Connection, Insert, Kind, Row, query};
 use crate::store::rooms::RoomTables;
@@ -76,7 +78,7 @@ const POSTGRES_THREADS: &str = in_threads!(
 );
 
 /// What one user's push rules say of an event, where that differs from the event's default.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewNotification {
     /// Whose rules.
     pub user_id: OwnedUserId,

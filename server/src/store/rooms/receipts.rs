@@ -2,6 +2,7 @@
 
 use maru_protocol::cursor::{Place, Position};
 use ruma::{OwnedEventId, OwnedUserId, UserId};
+use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
 use crate::store::engine::{Connection, Insert, Kind, Row, query};
@@ -9,7 +10,7 @@ use crate::store::log::Record;
 use crate::store::rooms::RoomTables;
 
 /// How far somebody has read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     /// The room (rooms.nid).
     pub room: i64,

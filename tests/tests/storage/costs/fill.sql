@@ -1,7 +1,8 @@
 -- Rows for every table that grows. `numbers` holds 1 to as many as there are to be. {group} says whose a row is, {first} is
 -- the first number of that group, {blob} the type of bytes.
 INSERT INTO rooms SELECT n, '!r' || n || ':x', '11', CASE WHEN n <= 3 THEN 1 ELSE 0 END, n FROM numbers;
-INSERT INTO room_heads SELECT n, '[]', n, 1, n, n, 3, 0 FROM numbers;
+INSERT INTO room_heads SELECT n, '[]', n, 1, n, n, 3, 0, n FROM numbers;
+INSERT INTO commits SELECT n, n, n, n, CAST('' AS {blob}) FROM numbers;
 INSERT INTO events (nid, event_id, room, position, place, type, state_key, sender, origin_server_ts, state, replaces, outcome, notify, thread, relates_to, relation, redacted_by, json, own)
  SELECT n, '$e' || n, {group}, n, n, CASE WHEN n % 10 = 0 THEN 'm.room.member' ELSE 'm.room.message' END,
  CASE WHEN n % 10 = 0 THEN '@u1' END, '@u' || {group}, n, n, NULL, 0, 1,

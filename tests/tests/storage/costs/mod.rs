@@ -104,6 +104,12 @@ const GROWING_ON_POSTGRES: &[(&str, &str)] = &[(
 /// What a restore does, and what drops attempts of jobs, which go through whole tables; and what belongs to the session of a whole database.
 const NOT_RUN: &[&str] = &[
     "SELECT CASE WHEN pg_try_advisory_lock($1) THEN 1::bigint ELSE 0::bigint END",
+    "WITH announced AS (SELECT pg_notify('maru_log', ($1::bigint)::text)) \
+     INSERT INTO commits (position, first, commit_id, committed_at, entries) \
+     SELECT $1::bigint, $2, $3, $4, $5 FROM announced",
+    "SELECT CASE WHEN pg_try_advisory_lock_shared($1) THEN 1::bigint ELSE 0::bigint END",
+    "SELECT 1 FROM (SELECT pg_advisory_lock($1)) AS locked",
+    "SELECT 1 FROM (SELECT pg_advisory_unlock($1)) AS unlocked",
     "SELECT CASE WHEN pg_terminate_backend(pid) THEN 1::bigint ELSE 0::bigint END FROM pg_stat_activity \
      WHERE pid = $1 AND (EXTRACT(EPOCH FROM backend_start) * 1000000)::bigint = $2",
     "SELECT pid::bigint, (EXTRACT(EPOCH FROM backend_start) * 1000000)::bigint FROM pg_stat_activity \
@@ -130,6 +136,9 @@ fn is_for(engine: Engine, sql: &str) -> bool {
             "FOR SHARE",
             "pg_advisory_xact_lock",
             "FOR UPDATE",
+            "pg_advisory_lock",
+            "pg_advisory_unlock",
+            "pg_notify",
             "unnest(",
         ],
         Engine::Postgres => &[

@@ -55,6 +55,8 @@ const BY_STATEMENT: &[(&str, usize, Value)] = &[
     ("'', position, $4 FROM log", 3, Text("new")),
     ("'', position, $4 FROM log", 4, Int(1)),
     ("'', position, $4 FROM log", 5, Text("sendToDevice")),
+    ("SET position = position + $1", 1, Int(1)),
+    ("SELECT MAX(oldest.position)", 2, Int(5)),
     // Nothing is new.
     ("d.position > $2 AND (d.user_id = $1", 2, Int(LARGE)),
     ("newer > $1", 1, Int(-1)),
@@ -130,8 +132,10 @@ fn of(column: &str) -> Value {
         | "room" | "nid" | "filter_id" | "published" | "admin" | "own" | "credentials" | "version"
         | "readable_by" => Int(1),
         "position" | "place" | "used_at" | "last_seen_at" | "from_position" | "to_position"
-        | "created_at" | "expires_at" | "size" | "bytes" | "items" | "uses_allowed" | "sequence"
-        | "joined" | "erased_at" | "due_at" | "records" | "updated_at" | "set_aside_at" => Int(5),
+        | "created_at" | "committed_at" | "first" | "commit_id" | "expires_at" | "size" | "bytes"
+        | "items" | "uses_allowed" | "sequence" | "joined" | "erased_at" | "due_at" | "records"
+        | "updated_at" | "set_aside_at" => Int(5),
+        "entries" => Bytes(b"x"),
         _ => Text("x"),
     }
 }
