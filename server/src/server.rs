@@ -4,18 +4,21 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use maru_protocol::cursor::LogId;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use thiserror::Error;
 use tokio::time::MissedTickBehavior;
 
 use crate::account_data::{ClientData, Quota};
 use crate::accounts::{AccountRules, Accounts};
 use crate::clock::Clock;
-use crate::config::{Config, Limits};
+use crate::config::{self, Config, Limits, MediaStorage};
 use crate::ephemeral::{EduSender, Presence, PresenceLimits, Typing};
 use crate::identity::Identity;
 use crate::keys::Keys;
 use crate::limits::Budgets;
 use crate::live::{CommitListeners, NodeFollower, Notifier};
-use crate::media::Media;
+use crate::media::{BucketSettings, Media, MediaLimits, Storage};
 use crate::peers::{self, PeerSettings, Peers};
 use crate::push::Push;
 use crate::receipts::Receipts;
@@ -27,6 +30,17 @@ use crate::sync::{Sources, Sync};
 
 /// How often what has gathered in memory is stored or dropped.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
+
+/// Why a server cannot be opened.
+#[derive(Clone, Debug, Error)]
+pub enum OpenError {
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Database(#[from] StoreError),
+    /// The storage of media cannot be used.
+    #[error("{0} (`media.storage`)")]
+    MediaStorage(String),
+}
 
 /// A running server's parts. Handlers name only those they use.
 #[derive(Debug)]
@@ -73,13 +87,16 @@ impl Server {
     /// Opens the database and builds everything on it. Nothing listens yet.
     ///
     /// # Errors
-    /// When the database cannot be opened.
+    /// When the database or the storage of media cannot be opened.
     pub async fn open(
         config: Config,
         database: Database,
         identity: Identity,
         clock: Clock,
-    ) -> Result<Arc<Self>, StoreError> {
+    ) -> Result<Arc<Self>, OpenError> {
+        let storage = media_storage(&config).await.map_err(OpenError::MediaStorage)?;
+        let cleared = storage.clear_spool().await;
+        cleared.map_err(|refusal| OpenError::MediaStorage(refusal.in_full()))?;
         let listeners = Arc::new(CommitListeners::default());
         let (table, notifier) = (Arc::clone(&listeners.room_cache), Arc::clone(&listeners.notifier));
         let own_rules = Arc::clone(&listeners.custom_rules);
@@ -164,10 +181,12 @@ impl Server {
             Arc::clone(&identity),
             Arc::clone(&clock),
             Arc::clone(&store.media),
-            &config.data,
-            limits.upload_bytes,
-            limits.uploads_per_user_bytes,
-            config.federation.media_cache_bytes,
+            storage,
+            MediaLimits {
+                largest: limits.upload_bytes,
+                of_user: limits.uploads_per_user_bytes,
+                cached: config.federation.media_cache_bytes,
+            },
         ));
         let parts = peers::Parts {
             rooms: Arc::clone(&rooms),
@@ -232,6 +251,49 @@ impl Server {
         self.accounts.flush_last_seen().await;
         self.store.close().await;
     }
+}
+
+/// The configured storage of media, which was tried where it is a bucket.
+///
+/// # Errors
+/// What does not work, as a sentence for the admin.
+pub async fn media_storage(config: &Config) -> Result<Storage, String> {
+    match config.media.storage {
+        MediaStorage::Disk => Ok(Storage::on_disk(&config.data)),
+        MediaStorage::S3 => Storage::in_bucket(&config.data, bucket_settings(&config.media)?).await,
+    }
+}
+
+fn bucket_settings(media: &config::Media) -> Result<BucketSettings, String> {
+    let secret_key = match (&media.secret_key, &media.secret_key_file) {
+        (None, Some(file)) => std::fs::read_to_string(file)
+            .map_err(|error| {
+                format!(
+                    "cannot read {} (`media.secret_key_file`): {error}",
+                    file.display()
+                )
+            })?
+            .trim()
+            .to_owned(),
+        (key, _) => key
+            .as_ref()
+            .map(|key| key.expose().to_owned())
+            .unwrap_or_default(),
+    };
+    let authorities = media.authorities.as_deref().map_or(Ok(Vec::new()), |file| {
+        let certificates = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
+        certificates.map_err(|error| format!("cannot read {} (`media.authorities`): {error}", file.display()))
+    })?;
+    Ok(BucketSettings {
+        endpoint: media.endpoint.as_ref().map(|url| url.as_str().to_owned()),
+        bucket: media.bucket.clone().unwrap_or_default(),
+        region: media.region.clone(),
+        prefix: media.prefix.clone().unwrap_or_default(),
+        path_style: media.path_style,
+        access_key: media.access_key.clone().unwrap_or_default(),
+        secret_key,
+        authorities,
+    })
 }
 
 fn peer_settings(config: &Config) -> PeerSettings {

@@ -11,8 +11,7 @@ use maru::data_folder::Keys;
 use maru::http::transport::listener::{Listener, ListenerOptions};
 use maru::identity::Identity;
 use maru::rooms::Room;
-use maru::server::Server;
-use maru::store::StoreError;
+use maru::server::{OpenError, Server};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -118,7 +117,7 @@ impl TestServer {
     ///
     /// # Panics
     /// When `name` is no name of a node.
-    pub async fn try_start_node(&self, name: &str) -> Result<Self, StoreError> {
+    pub async fn try_start_node(&self, name: &str) -> Result<Self, OpenError> {
         let data = self.data.beside();
         let config = Config {
             data: data.folder().to_owned(),
@@ -132,7 +131,7 @@ impl TestServer {
         Self::try_open(config, data, clock).await.unwrap()
     }
 
-    async fn try_open(config: Config, data: Data, clock: Clock) -> Result<Self, StoreError> {
+    async fn try_open(config: Config, data: Data, clock: Clock) -> Result<Self, OpenError> {
         // What servers say is shown where it is asked for.
         if std::env::var("RUST_LOG").is_ok() {
             maru::observe::logging::init(&maru::config::Config::default().log);

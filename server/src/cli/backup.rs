@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{Failure, Flags};
 use crate::backup;
+use crate::config::MediaStorage;
 
 pub(super) async fn back_up(into: &Path, flags: Flags) -> Result<(), Failure> {
     let config = flags.load()?.config;
@@ -19,6 +20,9 @@ pub(super) async fn back_up(into: &Path, flags: Flags) -> Result<(), Failure> {
         say!(
             "the database is not in the backup: run pg_dump, and run it first, so that no media are missing"
         );
+    }
+    if config.media.storage == MediaStorage::S3 {
+        say!("media in the bucket are not in the backup: copy the bucket, after the database");
     }
     Ok(())
 }

@@ -10,10 +10,11 @@ use maru_federation::quic::BoundSocket;
 
 use super::{Failure, Flags};
 use crate::admin::{self, AdminCommand, AdminReply, PeerCommand};
-use crate::config::Config;
+use crate::config::{Config, MediaStorage};
 use crate::data_folder::{DataFolder, Keys};
 use crate::http::transport::tls::{Certificates, TlsFiles};
 use crate::observe::process;
+use crate::server;
 use crate::store::SCHEMA_VERSION;
 use crate::store::backup::schema_version;
 
@@ -43,6 +44,7 @@ pub(super) async fn run(flags: Flags) -> Result<(), Failure> {
         ("keys", keys(config)),
         ("server", in_use(&config.data)),
         ("database", database(config).await),
+        ("media", media(config).await),
         ("clock", clock(&config.data)),
         ("durable writes", durable_writes(&config.data)),
         ("free space", free_space(&config.data)),
@@ -169,6 +171,15 @@ async fn database(config: &Config) -> Finding {
             config.database
         )),
     }
+}
+
+/// Where media lie; a bucket is tried.
+async fn media(config: &Config) -> Finding {
+    server::media_storage(config).await?;
+    Ok(match &config.media.bucket {
+        Some(bucket) if config.media.storage == MediaStorage::S3 => format!("bucket {bucket}"),
+        _ => "in the data folder".to_owned(),
+    })
 }
 
 /// A clock that went back makes new events older than stored ones.

@@ -32,7 +32,7 @@ use crate::config::{self, Config, ConfigError, Loaded, Sources};
 use crate::data_folder::{DataFolder, DataFolderError};
 use crate::http::transport::tls::TlsError;
 use crate::identity::Identity;
-use crate::server::Server;
+use crate::server::{OpenError, Server};
 use crate::store::{Database, StoreError};
 
 /// A homeserver for one organisation: chat over the Matrix client API.
@@ -222,9 +222,11 @@ async fn open_server(folder: &DataFolder, config: &Config) -> Result<Arc<Server>
         signing_key: keys.signing.clone(),
     };
     let failed = |error| Failure::Database(config.database.clone(), error);
-    let server = Server::open(config.clone(), database(config), identity, Clock::System)
-        .await
-        .map_err(failed)?;
+    let server = Server::open(config.clone(), database(config), identity, Clock::System);
+    let server = server.await.map_err(|error| match error {
+        OpenError::Database(error) => failed(error),
+        error @ OpenError::MediaStorage(_) => Failure::Other(error.to_string()),
+    })?;
     let user = server
         .store
         .accounts

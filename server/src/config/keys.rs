@@ -7,7 +7,9 @@ use super::section::section;
 use maru_protocol::record::Address;
 use ruma::OwnedServerName;
 
-use super::{AddressRange, BaseUrl, ConfiguredPeers, Database, LogFormat, LogLevel, Registration};
+use super::{
+    AddressRange, BaseUrl, ConfiguredPeers, Database, LogFormat, LogLevel, MediaStorage, Registration, Secret,
+};
 use crate::limits::{Budget, Rate, Rates};
 use crate::node_name::NodeName;
 
@@ -66,6 +68,8 @@ section! {
         trusted_proxies: Vec<AddressRange> = Vec::new();
         /// Certificates of the client API.
         tls: Tls = Tls::default();
+        /// Where uploaded files lie.
+        media: Media = Media::default();
         /// Sizes and counts.
         limits: Limits = Limits::default();
         /// Rates.
@@ -86,6 +90,32 @@ section! {
         certificate: Option<PathBuf> = None;
         /// Private key of the certificate in PEM.
         private_key: Option<PathBuf> = None;
+    }
+}
+
+section! {
+    /// Where uploaded files, their thumbnails and copies of other homeservers' files lie.
+    pub struct Media {
+        /// `disk` for the data folder, or `s3` for a bucket of storage that speaks the S3 protocol, which several nodes share.
+        storage: MediaStorage = MediaStorage::Disk;
+        /// Address of the storage, such as `https://s3.example.org`. Unset: Amazon's, by the region.
+        endpoint: Option<BaseUrl> = None;
+        /// Name of the bucket, which must be there.
+        bucket: Option<String> = None;
+        /// Region of the bucket.
+        region: String = "us-east-1".to_owned();
+        /// What all names in the bucket begin with, so that it can hold other things too.
+        prefix: Option<String> = None;
+        /// Whether the bucket is named in the path of an address, as storages of one's own have it, and not in the host's name.
+        path_style: bool = true;
+        /// Access key of the storage.
+        access_key: Option<String> = None;
+        /// Secret key of the storage. Never shown; better kept in a variable or a file than here.
+        secret_key: Option<Secret> = None;
+        /// File that holds the secret key, instead of `secret_key`.
+        secret_key_file: Option<PathBuf> = None;
+        /// Certificates in PEM of the authorities that the storage's certificate may be of. Unset: those of the web.
+        authorities: Option<PathBuf> = None;
     }
 }
 

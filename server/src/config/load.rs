@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use maru_protocol::record::MAX_ADDRESSES;
 use maru_protocol::wire::limits::MAX_FRAME_BYTES;
 
-use super::{Config, Node};
+use super::{Config, Media, MediaStorage, Node};
 
 /// Everything that can give a key a value, besides its default.
 #[derive(Clone, Debug, Default)]
@@ -234,6 +234,7 @@ impl Config {
             (None, Some(_)) => Err(("tls.private_key", "tls.certificate must be set too".to_owned()))?,
             _ => {}
         }
+        self.media.check()?;
         if self.federation.addresses.len() > MAX_ADDRESSES {
             let cause = format!("{MAX_ADDRESSES} addresses fit into a server record");
             Err(("federation.addresses", cause))?;
@@ -273,6 +274,31 @@ impl Config {
             Some((key, _)) => Err((key, "must be at least 1".to_owned())),
             None => Ok(()),
         }
+    }
+}
+
+impl Media {
+    /// Checks that a bucket can be found and entered, where media are to lie in one.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.storage == MediaStorage::Disk {
+            return Ok(());
+        }
+        let missing = [
+            ("media.bucket", self.bucket.is_none()),
+            ("media.access_key", self.access_key.is_none()),
+            (
+                "media.secret_key",
+                self.secret_key.is_none() && self.secret_key_file.is_none(),
+            ),
+        ];
+        if let Some((key, _)) = missing.into_iter().find(|(_, missing)| *missing) {
+            return Err((key, "must be set where media.storage is s3".to_owned()));
+        }
+        if self.secret_key.is_some() && self.secret_key_file.is_some() {
+            let cause = "media.secret_key is set too, and one of them is enough".to_owned();
+            return Err(("media.secret_key_file", cause));
+        }
+        Ok(())
     }
 }
 
@@ -392,6 +418,12 @@ mod tests {
         assert!(found.contains("`limits.connections`"), "{found}");
         let found = error("[rates.messages_per_user]\nper_second = 0", &[], &[]);
         assert!(found.contains("greater than 0"), "{found}");
+        let found = error(
+            "[media]\nstorage = \"s3\"\nbucket = \"b\"\naccess_key = \"a\"",
+            &[],
+            &[],
+        );
+        assert!(found.contains("`media.secret_key`"), "{found}");
         let found = error("limits = 3", &[], &[]);
         assert!(found.contains("unknown key `limits`"), "{found}");
     }

@@ -12,9 +12,9 @@ mod setting;
 mod values;
 
 pub use crate::limits::{Rate, Rates};
-pub use keys::{Config, Federation, Limits, Log, Presence, Tls};
+pub use keys::{Config, Federation, Limits, Log, Media, Presence, Tls};
 pub use load::{ConfigError, Loaded, Source, Sources, load};
 pub use peers::{ConfiguredPeer, ConfiguredPeers, PeerAddress};
 pub use section::{Key, Node, Value};
 pub use setting::Setting;
-pub use values::{AddressRange, BaseUrl, Database, LogFormat, LogLevel, Registration};
+pub use values::{AddressRange, BaseUrl, Database, LogFormat, LogLevel, MediaStorage, Registration, Secret};

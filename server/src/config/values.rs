@@ -66,6 +66,43 @@ words! {
     }
 }
 
+words! {
+    /// Where media lie.
+    pub enum MediaStorage {
+        /// In the data folder.
+        Disk = "disk",
+        /// In a bucket of storage that speaks the S3 protocol.
+        S3 = "s3",
+    }
+}
+
+/// Text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Setting for Secret {
+    fn read(text: &str) -> Result<Self, String> {
+        String::read(text).map(Self)
+    }
+
+    fn show(&self) -> Option<toml::Value> {
+        Some(toml::Value::String("***".to_owned()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
 /// Which database holds everything but media and keys.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Database {

@@ -1,6 +1,6 @@
 //! Media (client-server API, "Content repository"). Downloads need a token; the old paths without one are not served.
 
-use std::io::SeekFrom;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +18,6 @@ use ruma::api::client::media::{
 };
 use ruma::http_headers::{ContentDisposition, ContentDispositionType};
 use ruma::{MilliSecondsSinceUnixEpoch, UInt};
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
-use tokio_util::io::ReaderStream;
 
 use super::codec::error::{ApiError, plain};
 use super::codec::extractors::{Answer, Call, Reply};
@@ -34,9 +31,6 @@ use crate::server::Server;
 /// What a shown document may do: nothing.
 const SANDBOX: &str = "sandbox; default-src 'none'; script-src 'none'; plugin-types application/pdf; \
                        style-src 'unsafe-inline'; object-src 'self';";
-
-/// Bytes that a download reads at once.
-const PIECE: usize = 64 * 1024;
 
 #[expect(deprecated, reason = "clients still ask for the limit where it used to be")]
 pub(super) fn routes() -> Routes {
@@ -145,7 +139,7 @@ async fn thumbnail(
         )
         .await?;
     let (headers, size) = (describe(&opened)?, opened.size);
-    Ok((headers, stream(opened.file, size)).into_response())
+    Ok((headers, stream(opened, 0..size).await?).into_response())
 }
 
 async fn config(
@@ -166,7 +160,7 @@ async fn config_v3(
 }
 
 /// A content, or the part of it that is asked for. Content never changes, so its id is its version too.
-async fn answer_part(mut opened: Opened, asked: &HeaderMap, media_id: &str) -> Result<Response, ApiError> {
+async fn answer_part(opened: Opened, asked: &HeaderMap, media_id: &str) -> Result<Response, ApiError> {
     let etag = format!("\"{media_id}\"");
     let size = opened.size;
     let (status, bytes) = match Part::asked(asked, size, &etag) {
@@ -187,15 +181,13 @@ async fn answer_part(mut opened: Opened, asked: &HeaderMap, media_id: &str) -> R
     if status == StatusCode::PARTIAL_CONTENT {
         let range = format!("bytes {}-{}/{size}", bytes.start, bytes.end - 1);
         headers.insert(header::CONTENT_RANGE, value(&range)?);
-        let from = SeekFrom::Start(bytes.start);
-        opened.file.seek(from).await.map_err(Refusal::internal)?;
     }
-    Ok((status, headers, stream(opened.file, bytes.end - bytes.start)).into_response())
+    Ok((status, headers, stream(opened, bytes).await?).into_response())
 }
 
-/// The next `length` bytes of a file, read as they are sent.
-fn stream(file: File, length: u64) -> Body {
-    Body::from_stream(ReaderStream::with_capacity(file.take(length), PIECE))
+/// Bytes of a content, read as they are sent.
+async fn stream(opened: Opened, bytes: Range<u64>) -> Result<Body, Refusal> {
+    Ok(Body::from_stream(opened.read(bytes).await?))
 }
 
 fn value(text: &str) -> Result<HeaderValue, Refusal> {

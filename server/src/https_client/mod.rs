@@ -1,10 +1,12 @@
-//! Fetching small documents from web servers that strangers name.
+//! Being a client of web servers: small documents from those that strangers name, and (`storage_connector.rs`) the object
+//! storage that the admin names.
 //!
 //! Whoever may choose where a server sends a request reaches what only that server can reach. So the [`Resolver`] gives
 //! public addresses only, the connection goes to the very address that was judged, a redirect to another host is not
 //! followed, and time and size are bounded.
 
 mod resolver;
+mod storage_connector;
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use resolver::{PublicOnly, Resolver};
+pub use storage_connector::StorageConnector;
 
 /// Time for a document, redirects included.
 const TIME: Duration = Duration::from_secs(10);

@@ -1,14 +1,15 @@
-//! Downloads: streamed from disk.
+//! Downloads: streamed from the storage.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use ruma::ServerName;
-use tokio::fs::File;
 use tokio::time::{Instant, timeout_at};
 
 use super::media_type::MediaType;
+use super::storage::{ObjectName, Pieces, Readable};
 use super::upload::clean_name;
-use super::{Content, LONGEST_WAIT, Media, check_id, files, unknown};
+use super::{Content, LONGEST_WAIT, Media, Source, check_id, storage, unknown};
 use crate::refusal::Refusal;
 use crate::store::media::StoredMedia;
 
@@ -42,17 +43,19 @@ const SAFE_TO_SHOW: [&str; 26] = [
     "audio/x-flac",
 ];
 
+/// How long somebody who waits for an upload waits before the database is asked again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// A content, open for reading.
 #[derive(Debug)]
 pub struct Opened {
-    /// The file.
-    pub file: File,
     /// Its size in bytes.
     pub size: u64,
     /// Its media type: one, as every reader reads it.
     pub content_type: String,
     /// The name that it is saved under.
     pub file_name: Option<String>,
+    pub(super) content: Readable,
 }
 
 impl Opened {
@@ -65,27 +68,19 @@ impl Opened {
         }
     }
 
+    /// Some of its bytes, read as they are taken.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`], or when the storage cannot be read.
+    pub async fn read(self, bytes: Range<u64>) -> Result<Pieces, Refusal> {
+        self.content.read(bytes).await
+    }
+
     /// Whether a browser may show it by itself.
     #[must_use]
     pub fn is_safe_to_show(&self) -> bool {
         MediaType::parse(&self.content_type)
             .is_some_and(|media_type| SAFE_TO_SHOW.iter().any(|safe| media_type.is(safe)))
-    }
-}
-
-impl Content {
-    /// Opens it for reading. An open file is read to its end even when its name is gone.
-    pub(super) async fn open(self) -> Result<Opened, Refusal> {
-        let file = File::open(&self.path).await.map_err(files::refusal)?;
-        Ok(Opened {
-            file,
-            size: self.size,
-            content_type: self
-                .content_type
-                .filter(|text| MediaType::parse(text).is_some())
-                .unwrap_or_else(|| "application/octet-stream".to_owned()),
-            file_name: self.file_name,
-        })
     }
 }
 
@@ -100,7 +95,28 @@ impl Media {
         media_id: &str,
         wait: Duration,
     ) -> Result<Opened, Refusal> {
-        self.content(server_name, media_id, wait).await?.open().await
+        let content = self.content(server_name, media_id, wait).await?;
+        self.open_content(content).await
+    }
+
+    /// Opens a content for reading.
+    pub(super) async fn open_content(&self, content: Content) -> Result<Opened, Refusal> {
+        let readable = match &content.source {
+            Source::Kept(object) => self.storage.open(object).await?,
+            Source::Passing(passing) => {
+                let file = tokio::fs::File::open(passing.path()).await;
+                Readable::File(file.map_err(storage::refusal)?)
+            }
+        };
+        Ok(Opened {
+            content: readable,
+            size: content.size,
+            content_type: content
+                .content_type
+                .filter(|text| MediaType::parse(text).is_some())
+                .unwrap_or_else(|| "application/octet-stream".to_owned()),
+            file_name: content.file_name,
+        })
     }
 
     /// A content of this server or of another one.
@@ -116,12 +132,11 @@ impl Media {
         }
         let stored = self.find(server_name, media_id, wait).await?;
         Ok(Content {
-            path: self.files.content(&stored.sha256),
-            thumbnails: self.files.thumbnails(&stored.sha256),
+            source: Source::Kept(ObjectName::content(&stored.sha256)),
+            thumbnails: ObjectName::thumbnails(&stored.sha256),
             size: stored.size.unwrap_or(0),
             content_type: stored.content_type,
             file_name: stored.file_name,
-            passing: None,
         })
     }
 
@@ -141,8 +156,12 @@ impl Media {
             if stored.size.is_some() {
                 return Ok(stored);
             }
-            let waited = timeout_at(deadline, uploaded).await;
-            waited.map_err(|_| Refusal::NotYetUploaded)?;
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(Refusal::NotYetUploaded);
+            }
+            // Another node may take the upload, which nobody hears of here.
+            let _ = timeout_at(deadline.min(now + LOOK_AGAIN), uploaded).await;
         }
     }
 }

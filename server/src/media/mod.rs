@@ -1,16 +1,16 @@
 //! Media: what users upload and download (client-server API, "Content repository"). What is known of them lies in the
-//! database, their content in files that are written once and never changed.
+//! database, their content in objects that are written once and never changed: in the data folder, or in a bucket that
+//! several nodes share ([`storage`]).
 
 mod download;
-mod files;
 mod media_type;
 mod remote;
+mod storage;
 mod sweep;
 mod thumbnail;
 mod upload;
 mod uploads_in_progress;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 
 pub use download::Opened;
 pub use remote::{Fetched, OtherServers};
+pub use storage::{BucketSettings, Pieces, Storage};
 pub use thumbnail::ThumbnailSize;
 pub use upload::About;
 
@@ -27,8 +28,8 @@ use crate::fair_semaphore::FairSemaphore;
 use crate::identity::Identity;
 use crate::refusal::Refusal;
 use crate::store::media::MediaTables;
-use files::Files;
 use remote::{Elsewhere, Passing};
+use storage::ObjectName;
 use uploads_in_progress::Underway;
 
 /// Thumbnails that are made at once: each holds a decoded picture in memory. Of one user one is made at a time.
@@ -46,66 +47,74 @@ pub struct Media {
     identity: Arc<Identity>,
     clock: Arc<Clock>,
     tables: Arc<MediaTables>,
-    files: Files,
-    /// Largest upload, in bytes.
-    largest: u64,
-    /// All uploads of one user together, in bytes.
-    quota: u64,
+    storage: Storage,
+    limits: MediaLimits,
     elsewhere: Elsewhere,
     /// Tells those who wait that an upload is complete.
     uploaded: Notify,
     thumbnails: FairSemaphore<OwnedUserId>,
     underway: Arc<Underway>,
-    /// One turn for each content at a time: it is noted, or its file goes.
-    settling: FairSemaphore<[u8; 32]>,
 }
 
-/// A content on this disk.
+/// How much media may be, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct MediaLimits {
+    /// The largest upload, and the largest file of another server.
+    pub largest: u64,
+    /// All uploads of one user together.
+    pub of_user: u64,
+    /// Files of other servers that are kept.
+    pub cached: u64,
+}
+
+/// A content that is here.
 #[derive(Clone, Debug)]
 struct Content {
-    path: PathBuf,
-    /// What the files of its thumbnails are called, before their sizes.
-    thumbnails: PathBuf,
+    source: Source,
+    /// What its thumbnails are called, before their sizes.
+    thumbnails: ObjectName,
     /// In bytes.
     size: u64,
     content_type: Option<String>,
     file_name: Option<String>,
-    /// Held for as long as the file is used, where it is not kept.
-    passing: Option<Arc<Passing>>,
+}
+
+/// Where a content is read.
+#[derive(Clone, Debug)]
+enum Source {
+    /// In the storage.
+    Kept(ObjectName),
+    /// In a file that is held for as long as it is used, and not kept.
+    Passing(Arc<Passing>),
 }
 
 impl Media {
-    /// Media in the data folder `data`, of at most `largest` bytes each and `quota` bytes of one user. Of those of other
-    /// servers at most `cache` bytes are kept. Folders are made when they are first needed.
+    /// Media in a storage.
     #[must_use]
     pub fn new(
         identity: Arc<Identity>,
         clock: Arc<Clock>,
         tables: Arc<MediaTables>,
-        data: &Path,
-        largest: u64,
-        quota: u64,
-        cache: u64,
+        storage: Storage,
+        limits: MediaLimits,
     ) -> Self {
         Self {
             identity,
             clock,
             tables,
-            files: Files::new(data),
-            largest,
-            quota,
-            elsewhere: Elsewhere::new(cache),
+            storage,
+            limits,
+            elsewhere: Elsewhere::default(),
             uploaded: Notify::new(),
             thumbnails: FairSemaphore::new(THUMBNAILS_AT_ONCE, 1, THUMBNAILS_WAITING),
             underway: Arc::default(),
-            settling: FairSemaphore::new(usize::MAX, 1, usize::MAX),
         }
     }
 
     /// Largest upload, in bytes.
     #[must_use]
     pub fn largest(&self) -> u64 {
-        self.largest
+        self.limits.largest
     }
 
     /// Refuses media of other servers, which are not uploaded here, and ids that no server gives.

@@ -1,11 +1,11 @@
 //! Media of other servers: fetched when somebody asks for them, kept while there is room, the longest unused going first.
 //!
-//! A fetch is streamed to disk and shown when it is complete: an answer with fewer or more bytes than it announced is
+//! A fetch is streamed to the spool and shown when it is complete: an answer with fewer or more bytes than it announced is
 //! void. Those who ask for one file at the same time share one fetch.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use bytes::Bytes;
@@ -16,10 +16,9 @@ use ruma::{OwnedServerName, ServerName};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, Semaphore};
 
-use super::files;
-use super::files::{Complete, Unnoted};
+use super::storage::{Arrival, Complete, ObjectName};
 use super::upload::{clean_name, clean_type};
-use super::{Content, Media, unknown};
+use super::{Content, Media, Source, storage, unknown};
 use crate::refusal::Refusal;
 use crate::store::media::remote_cache::CachedMedia;
 
@@ -58,10 +57,6 @@ pub struct Fetched {
 #[derive(Debug)]
 pub(super) struct Elsewhere {
     road: OnceLock<Weak<dyn OtherServers>>,
-    /// Bytes that may be kept.
-    budget: u64,
-    /// Bytes that are kept; read from the database when it is first needed.
-    kept: OnceCell<AtomicU64>,
     fetches: Mutex<HashMap<(OwnedServerName, String), Arc<Fetch>>>,
     permits: Semaphore,
 }
@@ -71,27 +66,39 @@ type Fetch = OnceCell<Result<Content, Refusal>>;
 
 /// A file that goes when nobody uses it any more: there is no room to keep it.
 #[derive(Debug)]
-pub(super) struct Passing(#[expect(dead_code, reason = "held for as long as it is used")] Complete);
+pub(super) struct Passing(Complete);
 
-impl Elsewhere {
-    pub(super) fn new(budget: u64) -> Self {
+impl Passing {
+    /// Where it is for as long as this value lives.
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Default for Elsewhere {
+    fn default() -> Self {
         Self {
             road: OnceLock::new(),
-            budget,
-            kept: OnceCell::new(),
             fetches: Mutex::default(),
             permits: Semaphore::new(FETCHES_AT_ONCE),
         }
     }
+}
 
+impl Elsewhere {
     fn fetches(&self) -> MutexGuard<'_, HashMap<(OwnedServerName, String), Arc<Fetch>>> {
         self.fetches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What the files of media of another server are named by.
+/// What objects of media of another server are named by.
 fn address_hash(server_name: &ServerName, media_id: &str) -> [u8; 32] {
     Sha256::digest(format!("{server_name}/{media_id}")).into()
+}
+
+/// The path of the object of a file of another server.
+fn object_of(server_name: &ServerName, media_id: &str) -> String {
+    ObjectName::cached(&address_hash(server_name, media_id)).path()
 }
 
 impl Media {
@@ -128,9 +135,9 @@ impl Media {
             return Ok(None);
         };
         let hash = address_hash(server_name, media_id);
-        let path = self.files.cached(&hash);
+        let object = ObjectName::cached(&hash);
         // A backup does not hold what can be fetched again.
-        if !tokio::fs::try_exists(&path).await.map_err(files::refusal)? {
+        if !self.storage.has(&object).await? {
             return Ok(None);
         }
         let now = self.now();
@@ -138,12 +145,11 @@ impl Media {
             self.tables.use_cached_media(server_name, media_id, now).await?;
         }
         Ok(Some(Content {
-            path,
-            thumbnails: self.files.cached_thumbnails(&hash),
+            source: Source::Kept(object),
+            thumbnails: ObjectName::cached_thumbnails(&hash),
             size: cached.size,
             content_type: cached.content_type,
             file_name: cached.file_name,
-            passing: None,
         }))
     }
 
@@ -157,83 +163,86 @@ impl Media {
             .await
             .map_err(Refusal::internal)?;
         let fetched = road.fetch(server_name, media_id).await?;
-        if fetched.length > self.largest {
+        let largest = self.limits.largest;
+        if fetched.length > largest {
             return Err(Refusal::TooLarge(format!(
-                "the file has more than {} bytes",
-                self.largest
+                "the file has more than {largest} bytes"
             )));
         }
         let hash = address_hash(server_name, media_id);
-        let path = self.files.cached(&hash);
-        let mut file = self.files.begin().await.map_err(files::refusal)?;
+        let mut file = self.storage.begin().await?;
         let mut content = fetched.content;
         while let Some(bytes) = content.next().await {
             let bytes = bytes?;
             if file.size() + bytes.len() as u64 > fetched.length {
                 return Err(void(server_name));
             }
-            file.write(bytes).await.map_err(files::refusal)?;
+            file.write(bytes).await.map_err(storage::refusal)?;
         }
         if file.size() != fetched.length {
             return Err(void(server_name));
         }
-        let file = file.complete().await.map_err(files::refusal)?;
+        let file = file.complete().await.map_err(storage::refusal)?;
         let cached = CachedMedia {
             content_type: fetched.content_type.and_then(clean_type),
             file_name: fetched.file_name.as_deref().and_then(clean_name),
             size: fetched.length,
             used_at: self.now(),
         };
-        let mut content = Content {
-            thumbnails: self.files.cached_thumbnails(&hash),
-            size: cached.size,
-            content_type: cached.content_type.clone(),
-            file_name: cached.file_name.clone(),
-            passing: None,
-            path,
-        };
-        if cached.size <= self.elsewhere.budget / 100 * FILLED_AFTER {
-            let unnoted = Unnoted::Cached(hash);
-            self.files.mark(unnoted).await.map_err(files::refusal)?;
-            file.name(content.path.clone()).await.map_err(files::refusal)?;
-            self.keep(server_name, media_id, cached).await?;
-            self.files.noted(unnoted).await;
+        let about = cached.clone();
+        let source = if cached.size <= self.filled_after() {
+            let object = self.begin_arrival(&Arrival::Cached(hash)).await?;
+            self.storage.keep(file, &object).await?;
+            self.note_kept(server_name, media_id, cached, &object).await?;
+            Source::Kept(object)
         } else {
-            content.path = file.path().unwrap_or_default();
-            content.passing = Some(Arc::new(Passing(file)));
-        }
-        Ok(content)
+            Source::Passing(Arc::new(Passing(file)))
+        };
+        Ok(Content {
+            source,
+            thumbnails: ObjectName::cached_thumbnails(&hash),
+            size: about.size,
+            content_type: about.content_type,
+            file_name: about.file_name,
+        })
     }
 
     /// Notes a file as kept, and lets the longest unused go where there are too many bytes.
-    async fn keep(
+    async fn note_kept(
         &self,
         server_name: &ServerName,
         media_id: &str,
         cached: CachedMedia,
+        object: &ObjectName,
     ) -> Result<(), Refusal> {
-        let Elsewhere { kept, budget, .. } = &self.elsewhere;
-        let size = cached.size;
-        let all = kept
-            .get_or_try_init(async || self.tables.cached_media_bytes().await.map(AtomicU64::new))
+        let kept = self
+            .tables
+            .keep_cached_media(server_name, media_id, cached, &object.path())
             .await?;
-        self.tables
-            .keep_cached_media(server_name, media_id, cached)
-            .await?;
-        if all.fetch_add(size, Ordering::Relaxed) + size <= *budget {
+        if kept <= self.limits.cached {
             return Ok(());
         }
         let gone = self
             .tables
-            .drop_cached_media(*budget / 100 * FILLED_AFTER)
+            .drop_cached_media(self.filled_after(), object_of, self.now())
             .await?;
-        for (server_name, media_id) in gone {
-            self.files
-                .remove_cached(&address_hash(&server_name, &media_id))
-                .await;
+        let gone = gone
+            .iter()
+            .map(|(server, id)| Arrival::Cached(address_hash(server, id)));
+        let gone: Vec<Arrival> = gone.collect();
+        let objects = gone.iter().flat_map(Arrival::objects).collect();
+        if let Err(refusal) = self.storage.remove(objects).await {
+            // They are marked as leaving, and looked after again later.
+            tracing::warn!(%refusal, "files of other servers were not removed");
+            return Ok(());
         }
-        all.store(self.tables.cached_media_bytes().await?, Ordering::Relaxed);
-        Ok(())
+        let paths = gone.iter().map(|gone| gone.object().path()).collect();
+        Ok(self.tables.removed(paths).await?)
+    }
+
+    /// Bytes of the files of other servers that are left when there were too many.
+    fn filled_after(&self) -> u64 {
+        self.limits.cached / 100 * FILLED_AFTER
     }
 }
 

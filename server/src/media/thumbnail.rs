@@ -2,6 +2,7 @@
 
 use std::io::{BufReader, Cursor};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,9 +10,9 @@ use image::codecs::jpeg::JpegEncoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, imageops};
 use ruma::{ServerName, UserId};
-use tokio::fs::File;
 
-use super::{Media, Opened, files};
+use super::storage::{Begun, ObjectName, begin_file};
+use super::{Media, Opened, Source, storage};
 use crate::refusal::Refusal;
 
 /// Pictures with more pixels are not decoded.
@@ -103,61 +104,76 @@ impl Media {
     ) -> Result<Opened, Refusal> {
         let content = self.content(server_name, media_id, wait).await?;
         let size = size.nearest();
-        let path = files::sized(&content.thumbnails, &size.name());
-        if let Ok(file) = File::open(&path).await {
-            return opened(file).await;
+        let name = content.thumbnails.sized(&size.name());
+        if let Some(made) = self.storage.begin_reading(&name).await? {
+            return Ok(opened(made));
         }
         let permit = self.thumbnails.acquire(user_id.to_owned()).await;
         let permit = permit.map_err(|_| Refusal::LimitExceeded {
             retry_after: Duration::from_secs(2),
         })?;
-        if let Ok(file) = File::open(&path).await {
-            return opened(file).await;
+        if let Some(made) = self.storage.begin_reading(&name).await? {
+            return Ok(opened(made));
         }
-        let source = content.path.clone();
-        let made = tokio::task::spawn_blocking(move || {
-            // Held until the work is done, even when nobody waits for it any more.
-            let _permit = permit;
-            make(&source, size)
-        });
-        let made = made.await;
-        match made.map_err(Refusal::internal)?? {
-            None => content.open().await,
-            // Nobody would remove it with the picture.
-            Some(bytes) if content.passing.is_some() => self.open_once(bytes).await,
-            Some(bytes) => {
-                let mut file = self.files.begin().await.map_err(files::refusal)?;
-                file.write(bytes).await.map_err(files::refusal)?;
-                let file = file.complete().await.map_err(files::refusal)?;
-                file.name(path.clone()).await.map_err(files::refusal)?;
-                opened(File::open(&path).await.map_err(files::refusal)?).await
+        let made = match &content.source {
+            Source::Passing(passing) => {
+                let passing = Arc::clone(passing);
+                tokio::task::spawn_blocking(move || {
+                    // Held until the work is done, even when nobody waits for it any more.
+                    let _permit = permit;
+                    make(passing.path(), size)
+                })
             }
+            Source::Kept(object) => {
+                let picture = self.storage.local_copy(object).await?;
+                tokio::task::spawn_blocking(move || {
+                    let _permit = permit;
+                    make(picture.path(), size)
+                })
+            }
+        };
+        let bytes = match made.await.map_err(Refusal::internal)?? {
+            None => return self.open_content(content).await,
+            Some(bytes) => bytes,
+        };
+        match content.source {
+            // Nobody would remove it with the picture.
+            Source::Passing(_) => self.open_once(bytes).await,
+            Source::Kept(_) => self.keep_thumbnail(bytes, &name).await,
         }
     }
-}
 
-impl Media {
+    /// Makes a thumbnail an object.
+    async fn keep_thumbnail(&self, bytes: Bytes, name: &ObjectName) -> Result<Opened, Refusal> {
+        let mut file = self.storage.begin().await?;
+        file.write(bytes).await.map_err(storage::refusal)?;
+        let file = file.complete().await.map_err(storage::refusal)?;
+        self.storage.keep(file, name).await?;
+        let made = self.storage.begin_reading(name).await?;
+        made.map(opened).ok_or_else(super::unknown)
+    }
+
     /// Writes a thumbnail to a file that goes when it has been read.
     async fn open_once(&self, bytes: Bytes) -> Result<Opened, Refusal> {
-        let mut file = self.files.begin().await.map_err(files::refusal)?;
-        file.write(bytes).await.map_err(files::refusal)?;
-        opened(file.reopen().await.map_err(files::refusal)?).await
+        let mut file = self.storage.begin().await?;
+        file.write(bytes).await.map_err(storage::refusal)?;
+        let file = file.reopen().await.map_err(storage::refusal)?;
+        begin_file(file).await.map(opened)
     }
 }
 
-/// A thumbnail's file. Its first bytes tell what it is: thumbnails are PNG or JPEG.
-async fn opened(mut file: File) -> Result<Opened, Refusal> {
-    use tokio::io::{AsyncReadExt, AsyncSeekExt};
-    let size = file.metadata().await.map_err(files::refusal)?.len();
-    let first = file.read_u8().await.map_err(files::refusal)?;
-    file.rewind().await.map_err(files::refusal)?;
-    let content_type = if first == 0xff { "image/jpeg" } else { "image/png" };
-    Ok(Opened {
-        file,
-        size,
+/// A thumbnail. Its first byte tells what it is: thumbnails are PNG or JPEG.
+fn opened(begun: Begun) -> Opened {
+    let (content_type, ending) = match begun.first {
+        0xff => ("image/jpeg", ".jpg"),
+        _ => ("image/png", ".png"),
+    };
+    Opened {
+        content: begun.content,
+        size: begun.size,
         content_type: content_type.to_owned(),
-        file_name: Some("thumbnail".to_owned() + if first == 0xff { ".jpg" } else { ".png" }),
-    })
+        file_name: Some("thumbnail".to_owned() + ending),
+    }
 }
 
 /// Decodes, shrinks and encodes; none when the picture is small enough as it is.
@@ -166,10 +182,10 @@ fn make(source: &Path, size: ThumbnailSize) -> Result<Option<Bytes>, Refusal> {
         image::ImageError::Limits(_) => too_large(),
         error => Refusal::invalid(format!("this is no picture that this server can read: {error}")),
     };
-    let file = std::fs::File::open(source).map_err(files::refusal)?;
+    let file = std::fs::File::open(source).map_err(storage::refusal)?;
     let reader = ImageReader::new(BufReader::new(file))
         .with_guessed_format()
-        .map_err(files::refusal)?;
+        .map_err(storage::refusal)?;
     let format = reader.format();
     let mut reader = reader;
     let mut limits = Limits::default();

@@ -1,4 +1,4 @@
-//! Uploads: streamed to disk, never held in memory.
+//! Uploads: streamed to the spool, never held in memory, and made objects when they are complete.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use ruma::{OwnedMxcUri, ServerName, UserId};
 
-use super::files::{self, Complete, Unnoted, new_media_id};
-use super::{Media, unknown};
+use super::storage::{self, Arrival, Complete, new_media_id};
+use super::{Media, ObjectName, unknown};
 use crate::refusal::Refusal;
 use crate::store::media::{NewMedia, Put};
 
@@ -110,16 +110,17 @@ impl Media {
         mut content: impl Stream<Item = Result<Bytes, E>> + Unpin + Send,
     ) -> Result<(), Refusal> {
         let mut underway = self.underway.begin(user_id, media_id)?;
-        let largest = self.largest;
+        let largest = self.limits.largest;
         let too_large = || Refusal::TooLarge(format!("an upload has at most {largest} bytes"));
         if about.size.is_some_and(|size| size > largest) {
             return Err(too_large());
         }
-        let left = self.quota.saturating_sub(self.tables.media_bytes(user_id).await?);
+        let used = self.tables.media_bytes(user_id).await?;
+        let left = self.limits.of_user.saturating_sub(used);
         if about.size.is_some_and(|size| size > left) {
             return Err(self.over_quota());
         }
-        let mut file = self.files.begin().await.map_err(files::refusal)?;
+        let mut file = self.storage.begin().await?;
         loop {
             let next = tokio::time::timeout(LONGEST_PAUSE, content.next()).await;
             let Some(bytes) = next.map_err(|_| broken_off("it paused for too long"))? else {
@@ -132,9 +133,9 @@ impl Media {
             if !underway.bring(bytes.len() as u64, left) {
                 return Err(self.over_quota());
             }
-            file.write(bytes).await.map_err(files::refusal)?;
+            file.write(bytes).await.map_err(storage::refusal)?;
         }
-        let file = file.complete().await.map_err(files::refusal)?;
+        let file = file.complete().await.map_err(storage::refusal)?;
         let media = NewMedia {
             media_id: media_id.to_owned(),
             user_id: user_id.to_owned(),
@@ -149,32 +150,46 @@ impl Media {
         Ok(())
     }
 
-    /// Gives a complete content its name and notes it. Where it is not noted, its file goes, unless another upload of the
-    /// same content was. What is cut off on the way is found by [`Media::sweep`].
+    /// Makes a complete content an object and notes it. Where it is not noted, the object goes, unless other media have the
+    /// same content or are about to. What is cut off on the way is found by [`Media::sweep`].
     async fn settle(&self, file: Complete, media: NewMedia) -> Result<(), Refusal> {
-        let sha256 = media.sha256;
-        let _turn = self.settling.acquire(sha256).await.map_err(Refusal::internal)?;
-        let unnoted = Unnoted::Content(sha256);
-        self.files.mark(unnoted).await.map_err(files::refusal)?;
-        file.name(self.files.content(&sha256))
-            .await
-            .map_err(files::refusal)?;
+        let arrival = Arrival::Content(media.sha256);
+        let object = self.begin_arrival(&arrival).await?;
+        self.storage.keep(file, &object).await?;
         let name = self.identity.name().as_str();
-        let put = self.tables.put_media(name, media, self.quota).await;
-        if matches!(put, Ok(Put::Stored)) {
-            self.files.noted(unnoted).await;
-            return Ok(());
+        let quota = self.limits.of_user;
+        let put = self.tables.put_media(name, media, &object.path(), quota).await;
+        // When the database does not say, the object stays for now: something may refer to it.
+        let refused = match put? {
+            Put::Stored => return Ok(()),
+            Put::HasContent => Refusal::CannotOverwriteMedia,
+            Put::OverQuota => self.over_quota(),
+        };
+        let path = object.path();
+        let goes = self.tables.give_up_arrival(&path, arrival.sha256(), self.now());
+        if goes.await? {
+            self.remove(&arrival).await?;
         }
-        // When the database does not say, the file stays for now: something may refer to it.
-        let _ = self.remove_unless_noted(&sha256).await;
-        match put? {
-            Put::HasContent => Err(Refusal::CannotOverwriteMedia),
-            _ => Err(self.over_quota()),
+        Err(refused)
+    }
+
+    /// Notes that an object is about to get its name; the name.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`] while it is being removed.
+    pub(super) async fn begin_arrival(&self, arrival: &Arrival) -> Result<ObjectName, Refusal> {
+        let object = arrival.object();
+        match self.tables.begin_arrival(&object.path(), self.now()).await? {
+            true => Ok(object),
+            false => Err(Refusal::Unavailable(format!(
+                "{} is just being removed",
+                object.path()
+            ))),
         }
     }
 
     fn over_quota(&self) -> Refusal {
-        let quota = self.quota;
+        let quota = self.limits.of_user;
         Refusal::forbidden(format!("all your uploads together have at most {quota} bytes"))
     }
 

@@ -94,6 +94,12 @@ pub static JUDGING_TIME: Histogram = Histogram::new(
     "Time to judge an event of another homeserver, state resolution included.",
 );
 
+/// Requests to the object storage of media that failed, for all that they were tried again.
+pub static MEDIA_STORAGE_FAILED: Counter = Counter::new(
+    "maru_media_storage_failed_total",
+    "Requests to the object storage of media that failed.",
+);
+
 /// Every metric but those of the process and of the peers, in the order in which they are written.
 pub static ALL: &[&(dyn Metric + Sync)] = &[
     &CONNECTIONS,
@@ -114,6 +120,7 @@ pub static ALL: &[&(dyn Metric + Sync)] = &[
     &DATAGRAMS_REFUSED,
     &INGESTED,
     &JUDGING_TIME,
+    &MEDIA_STORAGE_FAILED,
 ];
 
 /// A name with samples under it.

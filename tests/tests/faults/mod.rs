@@ -7,6 +7,7 @@ mod disk_full;
 mod fetching_cut_off;
 mod killed;
 mod link_dead;
+mod media_in_a_bucket;
 mod servers_killed;
 mod stopping;
 mod talk;

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream;
 use http::{Method, Request, header};
-use maru::media::{Fetched, Media, OtherServers};
+use maru::media::{Fetched, Media, MediaLimits, OtherServers, Storage};
 use maru::refusal::Refusal;
 use maru_tests::picture::{dimensions, png};
 use maru_tests::{Engine, Reply, TestServer, User, federate, for_both_engines};
@@ -138,7 +138,13 @@ async fn an_answer_of_another_length_is_void() {
             parts.clock.clone(),
             parts.store.media.clone(),
         );
-        let media = Media::new(identity, clock, tables, server.data().folder(), 1000, 1000, 1000);
+        let limits = MediaLimits {
+            largest: 1000,
+            of_user: 1000,
+            cached: 1000,
+        };
+        let storage = Storage::on_disk(server.data().folder());
+        let media = Media::new(identity, clock, tables, storage, limits);
         let liar: Arc<dyn OtherServers> = Arc::new(Liar(length));
         media.reach_others_by(Arc::downgrade(&liar));
         let name = <&ServerName>::try_from("a.example").unwrap();

@@ -10,6 +10,7 @@
 mod erased;
 mod keys;
 mod media;
+mod media_in_a_bucket;
 mod quota;
 mod upgrade;
 

@@ -1,26 +1,106 @@
-//! Uploads, downloads, thumbnails.
+//! Uploads, downloads, thumbnails: on disk and in a bucket alike.
 
-use std::fs::File;
-use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http::{Method, Request, header};
 use maru_tests::picture::{dimensions, png};
-use maru_tests::{Engine, Reply, TestServer, User, on_both_engines};
+use maru_tests::{Engine, ObjectStorage, Reply, TestServer, User};
 use serde_json::json;
 
-on_both_engines!(
+/// Where a server keeps its media.
+pub(super) enum Place {
+    /// In its data folder.
+    Disk,
+    /// In a bucket.
+    Bucket(ObjectStorage),
+}
+
+/// Runs `async fn(TestServer, &Place)` stories on disk with both engines, and in a bucket.
+macro_rules! on_every_storage {
+    ($($story:ident),+ $(,)?) => {$(
+        mod $story {
+            use maru_tests::{Engine, ObjectStorage, TestServer};
+
+            use super::Place;
+
+            #[tokio::test]
+            async fn sqlite() {
+                let server = TestServer::start_on(Engine::Sqlite).await;
+                Box::pin(super::$story(server, &Place::Disk)).await;
+            }
+
+            #[tokio::test]
+            async fn postgres() {
+                let server = TestServer::start_on(Engine::Postgres).await;
+                Box::pin(super::$story(server, &Place::Disk)).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn in_a_bucket() {
+                let storage = ObjectStorage::start().await;
+                let server = TestServer::start_with(Engine::Sqlite, |config| storage.configure(config)).await;
+                let place = Place::Bucket(storage);
+                Box::pin(super::$story(server, &place)).await;
+                let Place::Bucket(storage) = place else { return };
+                assert_eq!((storage.refused(), storage.open_uploads()), (Vec::new(), 0));
+            }
+        }
+    )+};
+}
+
+on_every_storage!(
     what_is_uploaded_is_downloaded,
     neither_type_nor_name_of_a_download_misleads,
     a_part_is_downloaded_where_one_is_asked_for,
     content_that_comes_later_is_waited_for,
     of_uploads_to_one_address_one_is_kept,
+    equal_contents_share_an_object,
     what_a_crash_left_of_uploads_is_removed,
+    what_is_being_removed_is_not_uploaded,
     thumbnails_are_made_and_never_larger,
 );
 
-async fn upload(user: &User, method: Method, path: &str, content_type: &str, body: &[u8]) -> Reply {
+/// The files in a folder and those below.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] })
+        .collect()
+}
+
+impl Place {
+    /// The names of objects that lie in a folder.
+    pub(super) fn names(&self, server: &TestServer, folder: &str) -> Vec<String> {
+        let data = server.data().folder();
+        let name = |path: &PathBuf| path.strip_prefix(data).unwrap().display().to_string();
+        match self {
+            Self::Disk => files(&data.join(folder)).iter().map(name).collect(),
+            Self::Bucket(storage) => storage.names(&format!("{folder}/")),
+        }
+    }
+
+    /// Puts an object there past the server.
+    fn put(&self, server: &TestServer, name: &str) {
+        let path = server.data().folder().join(name);
+        match self {
+            Self::Disk => {
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, "left").unwrap();
+            }
+            Self::Bucket(storage) => storage.put(name, b"left"),
+        }
+    }
+}
+
+pub(super) async fn upload(
+    user: &User,
+    method: Method,
+    path: &str,
+    content_type: &str,
+    body: &[u8],
+) -> Reply {
     let request = Request::builder().method(method).uri(path);
     let request = request.header(header::AUTHORIZATION, format!("Bearer {}", user.token));
     let request = request.header(header::CONTENT_TYPE, content_type);
@@ -32,7 +112,7 @@ async fn upload(user: &User, method: Method, path: &str, content_type: &str, bod
 }
 
 /// Uploads a file; the path of its address.
-async fn put(user: &User, name: &str, content_type: &str, body: &[u8]) -> String {
+pub(super) async fn put(user: &User, name: &str, content_type: &str, body: &[u8]) -> String {
     let path = format!("/_matrix/media/v3/upload?filename={name}");
     let reply = upload(user, Method::POST, &path, content_type, body).await.ok();
     address(&reply)
@@ -43,7 +123,7 @@ fn address(reply: &serde_json::Value) -> String {
     uri.strip_prefix("mxc://").unwrap().to_owned()
 }
 
-async fn download(user: &User, address: &str) -> Reply {
+pub(super) async fn download(user: &User, address: &str) -> Reply {
     user.get(&format!("/_matrix/client/v1/media/download/{address}"))
         .await
 }
@@ -52,7 +132,7 @@ fn header<'r>(reply: &'r Reply, name: &str) -> &'r str {
     reply.headers[name].to_str().unwrap()
 }
 
-async fn what_is_uploaded_is_downloaded(server: TestServer) {
+async fn what_is_uploaded_is_downloaded(server: TestServer, _: &Place) {
     let [alice, bob] = [server.user("alice").await, server.user("bob").await];
     let body: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
     let picture = put(&alice, "a%2F..%2Fcat.png", "image/png", &body).await;
@@ -96,7 +176,7 @@ async fn what_is_uploaded_is_downloaded(server: TestServer) {
     assert_eq!(download(&bob.on(server.api()), &picture).await.body, body);
 }
 
-async fn neither_type_nor_name_of_a_download_misleads(server: TestServer) {
+async fn neither_type_nor_name_of_a_download_misleads(server: TestServer, _: &Place) {
     let alice = server.user("alice").await;
     let two = put(&alice, "a", "text/plain;a=b, text/html", b"<script>").await;
     let reply = download(&alice, &two).await;
@@ -140,7 +220,7 @@ async fn an_upload_has_a_limit() {
     assert_eq!(std::fs::read_dir(unfinished).unwrap().count(), 0);
 }
 
-async fn a_part_is_downloaded_where_one_is_asked_for(server: TestServer) {
+async fn a_part_is_downloaded_where_one_is_asked_for(server: TestServer, _: &Place) {
     let alice = server.user("alice").await;
     let body: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
     let video = put(&alice, "sea.mp4", "video/mp4", &body).await;
@@ -199,7 +279,7 @@ async fn a_part_is_downloaded_where_one_is_asked_for(server: TestServer) {
     assert_eq!(header(&beyond, "content-range"), "bytes */300000");
 }
 
-async fn content_that_comes_later_is_waited_for(server: TestServer) {
+async fn content_that_comes_later_is_waited_for(server: TestServer, _: &Place) {
     let [alice, bob] = [server.user("alice").await, server.user("bob").await];
     let created = alice.post("/_matrix/media/v1/create", json!({})).await.ok();
     assert!(created["unused_expires_at"].as_u64().unwrap() > 0);
@@ -222,24 +302,13 @@ async fn content_that_comes_later_is_waited_for(server: TestServer) {
     assert_eq!(&download(&bob, &address).await.body[..], b"hello");
 }
 
-/// The files of contents in a server's data folder.
-fn contents(server: &TestServer) -> usize {
-    fn files(folder: &Path) -> usize {
-        let Ok(entries) = std::fs::read_dir(folder) else {
-            return 0;
-        };
-        entries
-            .map(|entry| entry.unwrap().path())
-            .map(|path| if path.is_dir() { files(&path) } else { 1 })
-            .sum()
-    }
-    ["media", "media-unfinished"]
-        .map(|name| files(&server.data().folder().join(name)))
-        .iter()
-        .sum()
+/// How many contents are kept, unfinished ones included.
+fn contents(server: &TestServer, place: &Place) -> usize {
+    let unfinished = files(&server.data().folder().join("media-unfinished"));
+    place.names(server, "media").len() + unfinished.len()
 }
 
-async fn of_uploads_to_one_address_one_is_kept(server: TestServer) {
+async fn of_uploads_to_one_address_one_is_kept(server: TestServer, place: &Place) {
     let alice = server.user("alice").await;
     let created = alice.post("/_matrix/media/v1/create", json!({})).await.ok();
     let path = format!("/_matrix/media/v3/upload/{}", address(&created));
@@ -249,52 +318,98 @@ async fn of_uploads_to_one_address_one_is_kept(server: TestServer) {
         .map(|text| upload(&alice, Method::PUT, &path, "text/plain", text.as_bytes()));
     let replies = futures_util::future::join_all(uploads).await;
     let kept = replies.iter().filter(|reply| reply.status == 200).count();
-    assert_eq!((kept, contents(&server)), (1, 1));
+    assert_eq!((kept, contents(&server, place)), (1, 1));
     for reply in replies.iter().filter(|reply| reply.status != 200) {
         reply.refused(409, "M_CANNOT_OVERWRITE_MEDIA");
     }
 }
 
+async fn equal_contents_share_an_object(server: TestServer, place: &Place) {
+    let [alice, bob] = [server.user("alice").await, server.user("bob").await];
+    let first = put(&alice, "a", "text/plain", b"the same").await;
+    let second = put(&bob, "b", "text/html", b"the same").await;
+    assert_ne!(first, second);
+    assert_eq!(contents(&server, place), 1);
+    for (address, content_type) in [(first, "text/plain"), (second, "text/html")] {
+        let reply = download(&alice, &address).await;
+        assert_eq!(
+            (&reply.body[..], header(&reply, "content-type")),
+            (&b"the same"[..], content_type)
+        );
+    }
+    let arriving = server.data().number("SELECT COUNT(*) FROM media_arrivals").await;
+    assert_eq!(arriving, 0);
+}
+
 /// The SHA-256 of `kept`.
 const KEPT: &str = "79f076abdd19a752db7267bfff2f9022161d120dea919fdaca2ffdfc24ca8c96";
 
-/// Makes a file of a data folder that was last written two days ago.
-fn left(path: &Path) {
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let file = File::options().create(true).append(true).open(path).unwrap();
-    let two_days = Duration::from_secs(2 * 24 * 60 * 60);
-    file.set_modified(SystemTime::now() - two_days).unwrap();
+/// The name of an object.
+fn object(folder: &str, name: &str) -> String {
+    format!("{folder}/{}/{name}", &name[..2])
 }
 
-async fn what_a_crash_left_of_uploads_is_removed(server: TestServer) {
+/// Notes that an object began to arrive at a time: so many uploads were about to refer to it, or it was leaving.
+async fn note(server: &TestServer, name: &str, uploads: u32, leaving: bool, since: &str) {
+    let leaving = u32::from(leaving);
+    let row = format!("INSERT INTO media_arrivals VALUES ('{name}', {uploads}, {leaving}, {since})");
+    server.data().run(&row).await;
+}
+
+async fn what_a_crash_left_of_uploads_is_removed(server: TestServer, place: &Place) {
     let alice = server.user("alice").await;
     let kept = put(&alice, "a", "text/plain", b"kept").await;
-    let [noted, lost, young] = [KEPT.to_owned(), "ab".repeat(32), "cd".repeat(32)];
-    let folder = server.data().folder();
-    let content = |name: &str| folder.join("media").join(&name[..2]).join(name);
-    let unfinished = |name: &str| folder.join("media-unfinished").join(name);
-    let cached = folder.join("media-cache").join("ab").join(&lost);
-    for path in [
-        content(&noted),
-        content(&lost),
-        content(&young),
-        unfinished(&noted),
-        unfinished(&lost),
-        unfinished(&format!("{lost}.cached")),
-        unfinished("ABCDEFGHIJKLMNOPQRSTUVWX"),
-        cached.clone(),
+    let [noted, lost, leaving, young] = [KEPT.to_owned(), "ab".repeat(32), "bc".repeat(32), "cd".repeat(32)];
+    let now = server.parts().clock.now_ms().to_string();
+    for (name, uploads, is_leaving, since) in [
+        (object("media", &noted), 1, false, "5"),
+        (object("media", &lost), 1, false, "5"),
+        (object("media", &leaving), 0, true, "5"),
+        (object("media", &young), 1, false, &*now),
+        (object("media-cache", &lost), 1, false, "5"),
     ] {
-        left(&path);
+        if name != object("media", &noted) {
+            place.put(&server, &name);
+        }
+        note(&server, &name, uploads, is_leaving, since).await;
     }
-    std::fs::write(unfinished(&young), "").unwrap();
-    std::fs::write(unfinished("XWVUTSRQPONMLKJIHGFEDCBA"), "").unwrap();
+    place.put(
+        &server,
+        &object("media-cache", &format!("{lost}.thumbnail-32x32-crop")),
+    );
     server.parts().media.sweep().await.unwrap();
-    assert!(content(&noted).exists() && !content(&lost).exists() && content(&young).exists());
-    assert!(!cached.exists());
-    let left = std::fs::read_dir(folder.join("media-unfinished")).unwrap();
-    let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    let mut left = place.names(&server, "media");
     left.sort();
-    assert_eq!(left, ["XWVUTSRQPONMLKJIHGFEDCBA", &young]);
+    assert_eq!(left, [object("media", &noted), object("media", &young)]);
+    assert_eq!(place.names(&server, "media-cache"), [""; 0]);
+    let arriving = server.data().number("SELECT COUNT(*) FROM media_arrivals").await;
+    assert_eq!(arriving, 1, "the young one");
+    assert_eq!(&download(&alice, &kept).await.body[..], b"kept");
+
+    let unfinished = server.data().folder().join("media-unfinished");
+    std::fs::create_dir_all(&unfinished).unwrap();
+    std::fs::write(unfinished.join("left"), "").unwrap();
+    let server = server.restart().await;
+    assert_eq!(files(&unfinished), [PathBuf::new(); 0]);
+    assert_eq!(&download(&alice.on(server.api()), &kept).await.body[..], b"kept");
+}
+
+async fn what_is_being_removed_is_not_uploaded(server: TestServer, place: &Place) {
+    let alice = server.user("alice").await;
+    let name = object("media", KEPT);
+    let now = server.parts().clock.now_ms().to_string();
+    note(&server, &name, 0, true, &now).await;
+    place.put(&server, &name);
+    let path = "/_matrix/media/v3/upload";
+    let refused = upload(&alice, Method::POST, path, "text/plain", b"kept").await;
+    refused.refused(503, "M_UNKNOWN");
+    // Whoever began to remove it may still do so, so nobody else does, for now.
+    server.parts().media.sweep().await.unwrap();
+    assert_eq!(contents(&server, place), 1);
+    server.data().run("UPDATE media_arrivals SET since = 5").await;
+    server.parts().media.sweep().await.unwrap();
+    assert_eq!(contents(&server, place), 0);
+    let kept = put(&alice, "a", "text/plain", b"kept").await;
     assert_eq!(&download(&alice, &kept).await.body[..], b"kept");
 }
 
@@ -313,7 +428,7 @@ async fn all_uploads_of_a_user_have_a_limit() {
     let request = request.body(Bytes::from(vec![8; 401])).unwrap();
     let refused = alice.api.send(request).await.unwrap();
     refused.refused(403, "M_FORBIDDEN");
-    assert_eq!(contents(&server), 1);
+    assert_eq!(contents(&server, &Place::Disk), 1);
     // At once they do not get further than one after another.
     let both = [[1; 400], [2; 400]];
     let both = both
@@ -322,7 +437,7 @@ async fn all_uploads_of_a_user_have_a_limit() {
     let statuses: Vec<_> = futures_util::future::join_all(both).await;
     let mut statuses: Vec<_> = statuses.iter().map(|reply| reply.status.as_u16()).collect();
     statuses.sort_unstable();
-    assert_eq!((statuses, contents(&server)), (vec![200, 403], 2));
+    assert_eq!((statuses, contents(&server, &Place::Disk)), (vec![200, 403], 2));
     put(&bob, "a", "text/plain", &[7; 1000]).await;
     let server = server.restart().await;
     let alice = alice.on(server.api());
@@ -330,7 +445,7 @@ async fn all_uploads_of_a_user_have_a_limit() {
     refused.refused(403, "M_FORBIDDEN");
 }
 
-async fn thumbnails_are_made_and_never_larger(server: TestServer) {
+async fn thumbnails_are_made_and_never_larger(server: TestServer, _: &Place) {
     let alice = server.user("alice").await;
     let picture = put(&alice, "p.png", "image/png", &png(900, 450)).await;
     let thumbnail = async |address: &str, query: &str| {

@@ -20,6 +20,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0013_readers.sql"),
     include_str!("../../../migrations/0014_jobs.sql"),
     include_str!("../../../migrations/0015_commits.sql"),
+    include_str!("../../../migrations/0016_media_arrivals.sql"),
 ];
 
 /// The oldest program (by the schema version it was made for) that can use a database of the newest version.

@@ -1,10 +1,12 @@
-//! The tables of media. The content itself lies in files (`server/src/media/files.rs`).
+//! The tables of media. The content itself lies in objects (`server/src/media/storage/`).
 //!
 //! | file | what |
 //! |---|---|
+//! | `arrivals.rs` | objects that nothing may refer to yet |
 //! | `uploads.rs` | media of this server's users |
 //! | `remote_cache.rs` | media of other servers that are kept for a while |
 
+mod arrivals;
 pub mod remote_cache;
 mod uploads;
 

@@ -3,8 +3,8 @@
 use ruma::{OwnedServerName, ServerName};
 
 use crate::store::StoreError;
-use crate::store::engine::query;
-use crate::store::media::MediaTables;
+use crate::store::engine::{Connection, query};
+use crate::store::media::{MediaTables, arrivals};
 
 /// A kept file of another server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,17 +49,7 @@ impl MediaTables {
         row.map(read).transpose()
     }
 
-    /// Bytes of all kept files. Costs grow with their number.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn cached_media_bytes(&self) -> Result<u64, StoreError> {
-        let row = query("SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM cached_media");
-        let row = row.optional(&self.readers).await?;
-        Ok(row.map_or(Ok(0), |row| row.get::<i64>(0))?.unsigned_abs())
-    }
-
-    /// Notes a file as kept.
+    /// Notes a file that has arrived as an object as kept; how many bytes all kept files have then.
     ///
     /// # Errors
     /// When it was not stored.
@@ -68,27 +58,38 @@ impl MediaTables {
         server: &ServerName,
         media_id: &str,
         media: CachedMedia,
-    ) -> Result<(), StoreError> {
-        let (server, media_id) = (server.to_string(), media_id.to_owned());
-        self.log.transact(move |tx| {
-            Box::pin(async move {
-                query(
-                    "INSERT INTO cached_media (server_name, media_id, content_type, file_name, size, used_at) \
-                     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (server_name, media_id) DO UPDATE SET \
-                     content_type = excluded.content_type, file_name = excluded.file_name, \
-                     size = excluded.size, used_at = excluded.used_at",
-                )
-                .bind(server)
-                .bind(media_id)
-                .bind(media.content_type)
-                .bind(media.file_name)
-                .bind(i64::try_from(media.size).unwrap_or(i64::MAX))
-                .bind(media.used_at)
-                .run(&mut tx.connection)
-                .await
+        object: &str,
+    ) -> Result<u64, StoreError> {
+        let (server, media_id, object) = (server.to_string(), media_id.to_owned(), object.to_owned());
+        let size = i64::try_from(media.size).unwrap_or(i64::MAX);
+        self.log
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let before = query("SELECT size FROM cached_media WHERE server_name = $1 AND media_id = $2")
+                        .bind(&server)
+                        .bind(&media_id)
+                        .optional(&mut tx.connection)
+                        .await?;
+                    let before = before.map_or(Ok(0), |row| row.get::<i64>(0))?;
+                    query(
+                        "INSERT INTO cached_media (server_name, media_id, content_type, file_name, size, used_at) \
+                         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (server_name, media_id) DO UPDATE SET \
+                         content_type = excluded.content_type, file_name = excluded.file_name, \
+                         size = excluded.size, used_at = excluded.used_at",
+                    )
+                    .bind(server)
+                    .bind(media_id)
+                    .bind(media.content_type)
+                    .bind(media.file_name)
+                    .bind(size)
+                    .bind(media.used_at)
+                    .run(&mut tx.connection)
+                    .await?;
+                    arrivals::end(&mut tx.connection, &object).await?;
+                    count(&mut tx.connection, size.saturating_sub(before)).await
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Notes that a file was used.
@@ -116,12 +117,17 @@ impl MediaTables {
             .await
     }
 
-    /// Forgets the longest unused files until the others have at most so many bytes; which. Costs grow with the number
-    /// of kept files.
+    /// Forgets the longest unused files until the others have at most so many bytes; which. Their objects, which are named
+    /// by `object_of`, are leaving then. Costs grow with the number of kept files.
     ///
     /// # Errors
     /// When it was not stored.
-    pub async fn drop_cached_media(&self, bytes: u64) -> Result<Vec<(OwnedServerName, String)>, StoreError> {
+    pub async fn drop_cached_media(
+        &self,
+        bytes: u64,
+        object_of: fn(&ServerName, &str) -> String,
+        now: i64,
+    ) -> Result<Vec<(OwnedServerName, String)>, StoreError> {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         self.log
             .transact(move |tx| {
@@ -131,18 +137,34 @@ impl MediaTables {
                      SELECT server_name, media_id FROM ( \
                      SELECT server_name, media_id, SUM(size) OVER ( \
                      ORDER BY used_at DESC, server_name, media_id ROWS UNBOUNDED PRECEDING) AS newer \
-                     FROM cached_media) AS ranked WHERE newer > $1) RETURNING server_name, media_id",
+                     FROM cached_media) AS ranked WHERE newer > $1) RETURNING server_name, media_id, size",
                     );
                     let rows = rows.bind(bytes).all(&mut tx.connection).await?;
-                    rows.iter()
-                        .map(|row| {
-                            let name = row.get::<String>(0)?.try_into();
-                            let name = name.map_err(|error| StoreError::corrupt("cached_media", error))?;
-                            Ok((name, row.get(1)?))
-                        })
-                        .collect()
+                    let mut gone = Vec::with_capacity(rows.len());
+                    let mut freed = 0;
+                    for row in &rows {
+                        let name: Result<OwnedServerName, _> = row.get::<String>(0)?.try_into();
+                        let name = name.map_err(|error| StoreError::corrupt("cached_media", error))?;
+                        gone.push((name, row.get::<String>(1)?));
+                        freed += row.get::<i64>(2)?;
+                    }
+                    let objects = gone.iter().map(|(name, media_id)| object_of(name, media_id));
+                    arrivals::leave(&mut tx.connection, objects, now).await?;
+                    count(&mut tx.connection, -freed).await?;
+                    Ok(gone)
                 })
             })
             .await
     }
+}
+
+/// Counts more or fewer bytes of kept files; how many there are then. They count as the uploads of nobody.
+async fn count(connection: &mut Connection, more: i64) -> Result<u64, StoreError> {
+    let row = query(
+        "INSERT INTO media_usage (user_id, bytes) VALUES ('', $1) \
+         ON CONFLICT (user_id) DO UPDATE SET bytes = media_usage.bytes + excluded.bytes RETURNING bytes",
+    );
+    let row = row.bind(more).optional(connection).await?;
+    let bytes = row.map_or(Ok(0), |row| row.get::<i64>(0))?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
 }

@@ -4,7 +4,7 @@ use ruma::{OwnedUserId, UserId};
 
 use crate::store::StoreError;
 use crate::store::engine::query;
-use crate::store::media::MediaTables;
+use crate::store::media::{MediaTables, arrivals};
 
 /// The size of media whose content has not been uploaded yet.
 const NOT_YET: i64 = -1;
@@ -57,13 +57,19 @@ pub struct StoredMedia {
 }
 
 impl MediaTables {
-    /// Notes an upload, new media or the content of media that were created before and have none, if all uploads of its
-    /// user together have at most `quota` bytes then.
+    /// Notes an upload whose content has arrived as an object, new media or the content of media that were created before
+    /// and have none, if all uploads of its user together have at most `quota` bytes then.
     ///
     /// # Errors
     /// When it was not stored.
-    pub async fn put_media(&self, server_name: &str, media: NewMedia, quota: u64) -> Result<Put, StoreError> {
-        let server_name = server_name.to_owned();
+    pub async fn put_media(
+        &self,
+        server_name: &str,
+        media: NewMedia,
+        object: &str,
+        quota: u64,
+    ) -> Result<Put, StoreError> {
+        let (server_name, object) = (server_name.to_owned(), object.to_owned());
         let size = i64::try_from(media.size).unwrap_or(i64::MAX);
         let room = i64::try_from(quota).unwrap_or(i64::MAX).saturating_sub(size);
         self.log.transact(move |tx| {
@@ -104,6 +110,7 @@ impl MediaTables {
                 .bind(size)
                 .run(&mut tx.connection)
                 .await?;
+                arrivals::end(&mut tx.connection, &object).await?;
                 Ok(Put::Stored)
             })
         })
@@ -119,15 +126,6 @@ impl MediaTables {
         let row = row.optional(&self.readers).await?;
         let bytes = row.map_or(Ok(0), |row| row.get::<i64>(0))?;
         Ok(u64::try_from(bytes).unwrap_or(0))
-    }
-
-    /// Whether any media have this content.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn has_content(&self, sha256: &[u8]) -> Result<bool, StoreError> {
-        let row = query("SELECT 1 FROM media WHERE sha256 = $1 LIMIT 1").bind(sha256);
-        Ok(row.optional(&self.readers).await?.is_some())
     }
 
     /// Notes media whose content will be uploaded later; false when the user has `most` such that were made after a

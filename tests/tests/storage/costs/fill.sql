@@ -41,6 +41,7 @@ INSERT INTO fallback_keys SELECT '@u' || {group}, 'D' || n, 'signed_curve25519',
 INSERT INTO cross_signing_keys SELECT '@u' || n, 'master', '{}' FROM numbers;
 INSERT INTO key_signatures SELECT '@u' || {group}, 'D' || n, '@u' || {group}, 'ed25519:x', 's' FROM numbers;
 INSERT INTO media SELECT 'm' || n, 's1', '@u' || {group}, NULL, NULL, 1, CASE WHEN n % 10 = 0 THEN NULL ELSE CAST('h' AS {blob}) END, n FROM numbers;
+INSERT INTO media_arrivals SELECT 'o' || n, n % 2, n % 2, n FROM numbers;
 INSERT INTO media_usage SELECT '@u' || n, 1 FROM numbers;
 INSERT INTO account_data_usage SELECT '@u' || n, 1, 2 FROM numbers;
 INSERT INTO server_records SELECT 's' || n, CAST('k' AS {blob}), 1, CAST('r' AS {blob}) FROM numbers;

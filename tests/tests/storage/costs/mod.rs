@@ -45,11 +45,6 @@ const GROWING: &[(&str, &str)] = &[
     ),
     // Once in the life of a process or of a room.
     (
-        "SUM(size), 0) AS BIGINT) FROM cached_media",
-        "the files kept of other servers, which have a budget: when the first is fetched after a start, and whenever the \
-         budget was exceeded and a tenth of it was given free",
-    ),
-    (
         "DELETE FROM events WHERE room = $1 AND place IS NULL",
         "what was heard of a room before it is joined, once, when it is",
     ),

@@ -113,6 +113,7 @@ fn of(column: &str) -> Value {
         "server_name" => Text("s1"),
         "media_id" | "message_id" => Text("m1"),
         "alias" => Text("#a1"),
+        "object" => Text("o1"),
         "algorithm" => Text("signed_curve25519"),
         "key_id" => Text("k2"),
         "usage" => Text("master"),
@@ -130,11 +131,11 @@ fn of(column: &str) -> Value {
         "name" => Text("reader1"),
         "id" | "job" | "run" | "shard" | "fencing" | "paused" | "draining" | "load" | "failures" | "beat"
         | "room" | "nid" | "filter_id" | "published" | "admin" | "own" | "credentials" | "version"
-        | "readable_by" => Int(1),
+        | "readable_by" | "leaving" | "uploads" => Int(1),
         "position" | "place" | "used_at" | "last_seen_at" | "from_position" | "to_position"
         | "created_at" | "committed_at" | "first" | "commit_id" | "expires_at" | "size" | "bytes"
         | "items" | "uses_allowed" | "sequence" | "joined" | "erased_at" | "due_at" | "records"
-        | "updated_at" | "set_aside_at" => Int(5),
+        | "updated_at" | "set_aside_at" | "since" => Int(5),
         "entries" => Bytes(b"x"),
         _ => Text("x"),
     }
@@ -158,6 +159,7 @@ fn set_of(column: &str) -> Value {
         "membership" => Texts(&["join", "invite"]),
         "name" => Texts(&["lease1", "lease2"]),
         "message_id" => Texts(&["m1", "m2"]),
+        "object" => Texts(&["o1", "o2"]),
         "target_user_id" => Texts(&["@u1"]),
         _ => panic!("say what a set of {column} is"),
     }
