@@ -3,6 +3,7 @@
 //! A Unix socket in the data folder, for its owner only. One connection carries one command and its reply, each one
 //! line of JSON of bounded length.
 
+mod jobs;
 mod peers;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
+pub use jobs::{AttemptLine, JobCommand, JobCountLine, JobLine};
 pub use peers::{PeerCommand, PeerLine, RefusedLine};
 
 use crate::refusal::Refusal;
@@ -77,6 +79,8 @@ pub enum AdminCommand {
     },
     /// Something about other homeservers.
     Peer(PeerCommand),
+    /// Something about durable jobs.
+    Job(JobCommand),
 }
 
 /// What the admin is told.
@@ -104,6 +108,22 @@ pub enum AdminReply {
         peers: Vec<PeerLine>,
         /// Connections that were refused, or closed for a fault, since the start, by reason.
         refusals: BTreeMap<String, u64>,
+    },
+    /// Durable jobs.
+    Jobs {
+        /// How many there are, by kind and state.
+        counts: Vec<JobCountLine>,
+        /// Some of them.
+        jobs: Vec<JobLine>,
+    },
+    /// One durable job.
+    Job {
+        /// The job.
+        job: JobLine,
+        /// What is to be done, as JSON.
+        payload: String,
+        /// The last attempts that have ended.
+        attempts: Vec<AttemptLine>,
     },
     /// Not done.
     Refused {
@@ -253,6 +273,7 @@ async fn try_execute(server: &Server, command: AdminCommand) -> Result<AdminRepl
             Ok(AdminReply::Token { token })
         }
         AdminCommand::Peer(command) => peers::execute(server, command).await,
+        AdminCommand::Job(command) => jobs::execute(server, command).await,
     }
 }
 

@@ -14,7 +14,9 @@ use crate::accounts::{AccountRules, Accounts};
 use crate::clock::Clock;
 use crate::config::{self, Config, Limits, MediaStorage};
 use crate::ephemeral::{EduSender, Presence, PresenceLimits, Typing};
+use crate::housekeeping;
 use crate::identity::Identity;
+use crate::jobs::{Runner, RunnerSettings};
 use crate::keys::Keys;
 use crate::limits::Budgets;
 use crate::live::{CommitListeners, NodeFollower, Notifier};
@@ -25,11 +27,19 @@ use crate::receipts::Receipts;
 use crate::refusal::Refusal;
 use crate::rooms::{self, Rooms};
 use crate::store::log::CommitReader;
+use crate::store::nodes::RunId;
 use crate::store::{Access, CommitLimits, Database, Store, StoreError};
 use crate::sync::{Sources, Sync};
+use crate::tasks::Tasks;
 
 /// How often what has gathered in memory is stored or dropped.
-const HOUSEKEEPING: Duration = Duration::from_secs(30);
+const MEMORY_EVERY: Duration = Duration::from_secs(30);
+
+/// How long jobs that run may go on when the server stops.
+const JOBS_GRACE: Duration = Duration::from_secs(5);
+
+/// How long everything beside requests may take to end, jobs included.
+const TASKS_GRACE: Duration = Duration::from_secs(15);
 
 /// Why a server cannot be opened.
 #[derive(Clone, Debug, Error)]
@@ -71,6 +81,8 @@ pub struct Server {
     pub media: Arc<Media>,
     /// Push rules.
     pub push: Arc<Push>,
+    /// What runs beside requests.
+    pub tasks: Arc<Tasks>,
     /// Other homeservers.
     pub peers: Arc<Peers>,
     /// What sync answers.
@@ -113,6 +125,7 @@ impl Server {
         let store = Store::open(&database, access, LogId(rand::random()), commit, reader).await?;
         notifier.start_at(store.log.position(), clock.now_ms());
         let (identity, clock) = (Arc::new(identity), Arc::new(clock));
+        let tasks = Tasks::new();
         let push = Push::open(Arc::clone(&store), own_rules).await?;
         let push = Arc::new(push);
         let foundations = rooms::Foundations {
@@ -145,10 +158,11 @@ impl Server {
             Arc::clone(&store),
             Arc::clone(&rooms.repository),
             awaited,
+            Arc::clone(&tasks),
         );
         let receipts = Arc::new(receipts);
         let (outlet, news) = EduSender::new(Arc::clone(&identity));
-        let typing = Typing::start(Arc::clone(&notifier), outlet.clone());
+        let typing = Typing::start(Arc::clone(&notifier), outlet.clone(), &tasks);
         let offline_after = Duration::from_secs(config.presence.offline_after_seconds.into());
         let presence = Presence::start(
             Arc::clone(&clock),
@@ -157,6 +171,7 @@ impl Server {
             Arc::clone(&notifier),
             outlet,
             PresenceLimits::offline_after(offline_after),
+            &tasks,
         );
         let keys = Arc::new(Keys::new(
             Arc::clone(&identity),
@@ -169,6 +184,7 @@ impl Server {
             Arc::clone(&store),
             Arc::clone(&rooms),
             Arc::clone(&notifier),
+            Arc::clone(&tasks),
             AccountRules {
                 registration: config.registration,
                 devices_per_user: limits.devices_per_user,
@@ -199,6 +215,7 @@ impl Server {
             media: Arc::clone(&media),
             destinations,
             tail,
+            tasks: Arc::clone(&tasks),
         };
         let settings = peer_settings(&config);
         let peers = Peers::open(Arc::clone(&identity), Arc::clone(&clock), parts, settings)
@@ -229,14 +246,37 @@ impl Server {
             keys,
             media,
             push,
+            tasks,
             peers,
             sync,
             budgets,
             limits,
             config,
         });
-        tokio::spawn(keep_house(Arc::downgrade(&server)));
         Ok(server)
+    }
+
+    /// Begins what goes on beside requests, until the server is closed: durable jobs, and the care for what is in memory.
+    /// Not for who opens a server to change something and leaves. `run` is who holds its jobs to others.
+    pub fn begin_work(self: &Arc<Self>, run: RunId) {
+        let kinds = housekeeping::kinds(&self.store, &self.clock, &self.rooms, &self.media);
+        let settings = RunnerSettings {
+            run,
+            grace: JOBS_GRACE,
+        };
+        let (tables, clock) = (Arc::clone(&self.store.jobs), Arc::clone(&self.clock));
+        let runner = Runner::new(kinds, tables, clock, settings);
+        // It ends by itself, in order.
+        drop(self.tasks.finish("jobs", runner.run(self.tasks.stopping())));
+        let server = Arc::downgrade(self);
+        self.tasks
+            .keep("memory", move || look_after_memory(Weak::clone(&server)));
+    }
+
+    /// Milliseconds since 1970, as the database holds them.
+    #[must_use]
+    pub fn now(&self) -> i64 {
+        i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX)
     }
 
     /// Ends what waits, so that connections can be drained.
@@ -245,9 +285,12 @@ impl Server {
         self.notifier.stop();
     }
 
-    /// Stores what is queued and closes the database.
+    /// Ends connections with peers and what runs beside requests, stores what is queued and closes the database. Takes
+    /// seconds at most.
     pub async fn close(&self) {
+        // What may still have something to store would wait for peers.
         self.peers.stop().await;
+        self.tasks.close(TASKS_GRACE).await;
         self.accounts.flush_last_seen().await;
         self.store.close().await;
     }
@@ -296,6 +339,13 @@ fn bucket_settings(media: &config::Media) -> Result<BucketSettings, String> {
     })
 }
 
+impl Drop for Server {
+    fn drop(&mut self) {
+        // What goes on holds parts of it.
+        self.tasks.stop();
+    }
+}
+
 fn peer_settings(config: &Config) -> PeerSettings {
     let federation = &config.federation;
     PeerSettings {
@@ -312,9 +362,9 @@ fn unopened(refusal: Refusal) -> StoreError {
     StoreError::Unavailable(refusal.in_full())
 }
 
-/// Does what is due from time to time, for as long as the server is there.
-async fn keep_house(server: Weak<Server>) {
-    let mut due = tokio::time::interval(HOUSEKEEPING);
+/// Stores or drops what has gathered in memory, from time to time.
+async fn look_after_memory(server: Weak<Server>) {
+    let mut due = tokio::time::interval(MEMORY_EVERY);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         due.tick().await;
@@ -323,14 +373,8 @@ async fn keep_house(server: Weak<Server>) {
         };
         server.notifier.sweep(server.clock.now_ms());
         server.accounts.flush_last_seen().await;
-        if let Err(error) = server.rooms.transactions.forget_old().await {
-            tracing::warn!(%error, "old transaction ids were not forgotten");
-        }
-        if let Err(error) = server.peers.expire().await {
-            tracing::warn!(%error, "what waited for peers too long was not dropped");
-        }
-        if let Err(error) = server.media.sweep().await {
-            tracing::warn!(%error, "what uploads have left behind was not removed");
+        if let Err(error) = server.peers.refresh().await {
+            tracing::warn!(%error, "what is known of peers is not refreshed");
         }
     }
 }

@@ -110,7 +110,7 @@ impl Accounts {
     {
         let ending = self.sessions.ending(user_id);
         let stored = end(Arc::clone(&self.store), user_id.to_owned());
-        let ended = tokio::spawn(async move {
+        let ended = self.tasks.finish("end_sessions", async move {
             let ended = stored.await?;
             if let Some((tokens, _)) = &ended {
                 ending.ended(tokens);

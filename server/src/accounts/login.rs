@@ -57,13 +57,12 @@ impl Accounts {
         proved: Credentials,
     ) -> Result<(String, Duration), Refusal> {
         let token = new_secret("login");
-        let now = self.now();
         let lifetime = i64::try_from(LOGIN_TOKEN_LIFETIME.as_millis()).unwrap_or(i64::MAX);
-        let (hash, until) = (TokenHash::of(&token), now + lifetime);
+        let (hash, until) = (TokenHash::of(&token), self.now() + lifetime);
         let created = self
             .store
             .accounts
-            .create_login_token(hash, &caller.user_id, proved, until, now);
+            .create_login_token(hash, &caller.user_id, proved, until);
         if !created.await? {
             return Err(Refusal::outdated_proof());
         }

@@ -30,6 +30,7 @@ use crate::identity::Identity;
 use crate::live::Notifier;
 use crate::rooms::Rooms;
 use crate::store::Store;
+use crate::tasks::Tasks;
 
 pub use directory::{DirectoryPage, DirectoryUser};
 pub use interactive_auth::{Attempt, Proof};
@@ -66,6 +67,7 @@ pub struct Accounts {
     clock: Arc<Clock>,
     store: Arc<Store>,
     rooms: Arc<Rooms>,
+    tasks: Arc<Tasks>,
     rules: AccountRules,
     sessions: Arc<session_cache::KnownSessions>,
     last_seen: last_seen::LastSeen,
@@ -83,6 +85,7 @@ impl Accounts {
         store: Arc<Store>,
         rooms: Arc<Rooms>,
         notifier: Arc<Notifier>,
+        tasks: Arc<Tasks>,
         rules: AccountRules,
     ) -> Self {
         Self {
@@ -90,6 +93,7 @@ impl Accounts {
             clock,
             store,
             rooms,
+            tasks,
             rules,
             sessions: session_cache::KnownSessions::new(notifier),
             last_seen: last_seen::LastSeen::default(),

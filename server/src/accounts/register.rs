@@ -109,7 +109,7 @@ impl Accounts {
         let (once, accounts) = (once.unwrap_or_default(), Arc::clone(self));
         let asked = wanted.clone();
         // Not given up when the client hangs up: the session must know of the account that it has made.
-        let registering = tokio::spawn(async move {
+        let registering = self.tasks.finish("register", async move {
             let mut is_new = false;
             let made = once.get_or_try_init(async || {
                 is_new = true;

@@ -205,7 +205,7 @@ impl Accounts {
         };
         let (store, ending) = (Arc::clone(&self.store), self.sessions.ending(user_id));
         // Not given up when the client hangs up: what ends in the database must end in memory.
-        let starting = tokio::spawn(async move {
+        let starting = self.tasks.finish("start_session", async move {
             let started = store.accounts.start_session(session).await;
             if let Ok(Started::Running(ended)) = &started {
                 ending.ended(ended);

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use clap::Subcommand;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
-use super::{Failure, Flags, open_server, peer};
+use super::{Failure, Flags, job, open_server, peer};
 use crate::admin::{self, AdminCommand, AdminError, AdminReply, UserLine};
 use crate::config::Config;
 use crate::data_folder::DataFolder;
@@ -131,6 +131,21 @@ pub(super) fn print(reply: AdminReply) -> Result<(), Failure> {
             for (reason, count) in refusals {
                 say!("refused since the start: {reason} {count}");
             }
+        }
+        AdminReply::Jobs { counts, jobs } => {
+            counts.iter().for_each(|count| say!("{}", job::count_line(count)));
+            jobs.iter().for_each(|one| say!("{}", job::line(one)));
+        }
+        AdminReply::Job {
+            job,
+            payload,
+            attempts,
+        } => {
+            say!("{}", job::line(&job));
+            say!("  {payload}");
+            attempts
+                .iter()
+                .for_each(|attempt| say!("{}", job::attempt_line(attempt)));
         }
         AdminReply::Refused { reason } => return Err(Failure::Other(reason)),
     }

@@ -12,6 +12,7 @@ mod backup;
 mod configuration;
 mod demo;
 mod doctor;
+mod job;
 mod key;
 mod peer;
 mod running;
@@ -75,6 +76,11 @@ enum Command {
     Peer {
         #[command(subcommand)]
         action: peer::Action,
+    },
+    /// Show durable jobs, try them again and drop them
+    Job {
+        #[command(subcommand)]
+        action: job::Action,
     },
     /// Copy a server's database, media and keys into a new folder; the server may run
     Backup {
@@ -200,6 +206,7 @@ fn execute(command: Command, flags: Flags) -> Result<(), Failure> {
         Command::Token { action } => wait(admin::token(action, flags)),
         Command::Key { action } => key::run(action, flags),
         Command::Peer { action } => wait(peer::run(action, flags)),
+        Command::Job { action } => wait(job::run(action, flags)),
         Command::Backup { into } => wait(backup::back_up(&into, flags)),
         Command::Restore { from } => wait(backup::restore(&from, flags)),
         Command::Doctor => wait(doctor::run(flags)),

@@ -18,6 +18,7 @@ use crate::live::Notifier;
 use crate::refusal::Refusal;
 use crate::rooms::RoomCache;
 use crate::store::Store;
+use crate::tasks::Tasks;
 
 /// Changes that wait to be published. Further ones are not told live; who asks still learns them.
 const UNPUBLISHED: usize = 4096;
@@ -134,12 +135,14 @@ impl Presence {
         notifier: Arc<Notifier>,
         outlet: EduSender,
         limits: PresenceLimits,
+        tasks: &Tasks,
     ) -> Arc<Self> {
         let (changes, changed) = mpsc::channel(UNPUBLISHED);
         let elsewhere = RemotePresence::start(
             Arc::clone(&store.rooms),
             Arc::clone(&notifier),
             limits.told_members,
+            tasks,
         );
         let presence = Arc::new(Self {
             clock,
@@ -152,11 +155,12 @@ impl Presence {
             outlet,
             elsewhere,
         });
-        tokio::spawn(keep(Arc::downgrade(&presence), changed));
+        tasks.until_stop("presence", keep(Arc::downgrade(&presence), changed));
         // Where nothing is stored, no server has run that could have told anything.
         if presence.store.log.position() > Position::START {
             let settled = tokio::time::sleep(limits.offline_after);
-            tokio::spawn(void_when(settled, Arc::downgrade(&presence.notifier)));
+            let voided = void_when(settled, Arc::downgrade(&presence.notifier));
+            tasks.until_stop("void_presence", voided);
         }
         presence
     }

@@ -14,6 +14,7 @@ use super::presence::Shown;
 use crate::live::Notifier;
 use crate::refusal::Refusal;
 use crate::store::rooms::RoomTables;
+use crate::tasks::Tasks;
 
 /// Users of one server whose presence is kept.
 const USERS_OF_SERVER: usize = 10_000;
@@ -55,7 +56,12 @@ struct People {
 
 impl RemotePresence {
     /// Nobody is present. Must be called inside the runtime: it starts the task.
-    pub(super) fn start(rooms: Arc<RoomTables>, notifier: Arc<Notifier>, told_members: usize) -> Arc<Self> {
+    pub(super) fn start(
+        rooms: Arc<RoomTables>,
+        notifier: Arc<Notifier>,
+        told_members: usize,
+        tasks: &Tasks,
+    ) -> Arc<Self> {
         let changed = Arc::new(Notify::new());
         let elsewhere = Arc::new(Self {
             rooms,
@@ -64,7 +70,10 @@ impl RemotePresence {
             people: Mutex::default(),
             changed: Arc::clone(&changed),
         });
-        tokio::spawn(keep(Arc::downgrade(&elsewhere), changed));
+        let of = Arc::downgrade(&elsewhere);
+        tasks.keep("remote_presence", move || {
+            keep(Weak::clone(&of), Arc::clone(&changed))
+        });
         elsewhere
     }
 

@@ -12,6 +12,7 @@ use super::edu_sender::EduSender;
 use crate::live::Notifier;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
+use crate::tasks::Tasks;
 
 /// The longest that one request makes somebody count as typing.
 const LONGEST: Duration = Duration::from_secs(120);
@@ -35,7 +36,7 @@ struct TypingIn {
 impl Typing {
     /// Nobody is typing. Must be called inside the runtime: it starts the task.
     #[must_use]
-    pub fn start(notifier: Arc<Notifier>, outlet: EduSender) -> Arc<Self> {
+    pub fn start(notifier: Arc<Notifier>, outlet: EduSender, tasks: &Tasks) -> Arc<Self> {
         let changed = Arc::new(Notify::new());
         let typing = Arc::new(Self {
             notifier,
@@ -43,7 +44,8 @@ impl Typing {
             rooms: Mutex::default(),
             changed: Arc::clone(&changed),
         });
-        tokio::spawn(expire(Arc::downgrade(&typing), changed));
+        let of = Arc::downgrade(&typing);
+        tasks.keep("typing", move || expire(Weak::clone(&of), Arc::clone(&changed)));
         typing
     }
 

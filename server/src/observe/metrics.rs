@@ -12,7 +12,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::budgets::BudgetsRefused;
+use super::jobs::JobCounts;
 use super::peers::{CounterBy, PeersSample};
+use super::tasks::TaskCounts;
 
 /// Connections accepted by the client listener.
 pub static CONNECTIONS: Counter = Counter::new("maru_connections_total", "Connections accepted.");
@@ -99,6 +101,10 @@ pub static MEDIA_STORAGE_FAILED: Counter = Counter::new(
     "maru_media_storage_failed_total",
     "Requests to the object storage of media that failed.",
 );
+/// Durable jobs.
+pub static JOBS: JobCounts = JobCounts::new();
+/// Tasks beside requests.
+pub static TASKS: TaskCounts = TaskCounts::new();
 
 /// Every metric but those of the process and of the peers, in the order in which they are written.
 pub static ALL: &[&(dyn Metric + Sync)] = &[
@@ -121,6 +127,8 @@ pub static ALL: &[&(dyn Metric + Sync)] = &[
     &INGESTED,
     &JUDGING_TIME,
     &MEDIA_STORAGE_FAILED,
+    &JOBS,
+    &TASKS,
 ];
 
 /// A name with samples under it.

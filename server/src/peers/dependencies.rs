@@ -14,6 +14,7 @@ use crate::identity::Identity;
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
 use crate::store::Store;
+use crate::tasks::Tasks;
 
 /// The objects that most parts of federation use. Constructors take from it what they need; nobody keeps it.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub(super) struct Dependencies {
     pub(super) drops: Arc<DropCounters>,
     pub(super) local: Arc<LocalRooms>,
     pub(super) resolver: Arc<RoomResolver>,
+    pub(super) tasks: Arc<Tasks>,
 }
 
 impl Dependencies {
@@ -39,6 +41,7 @@ impl Dependencies {
         identity: Arc<Identity>,
         clock: Arc<Clock>,
         rooms: Arc<Rooms>,
+        tasks: Arc<Tasks>,
         settings: &PeerSettings,
     ) -> Result<Self, Refusal> {
         let store = Arc::clone(rooms.repository.store());
@@ -68,6 +71,7 @@ impl Dependencies {
             rooms,
             servers,
             rpc,
+            tasks,
         })
     }
 }

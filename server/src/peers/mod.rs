@@ -63,11 +63,11 @@ use crate::identity::Identity;
 use crate::keys::{Keys, OtherServers};
 use crate::live::{PeerWakeups, RecentEvents};
 use crate::media::{self, Media};
-use crate::observe::metrics;
 use crate::receipts::Receipts;
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
 use crate::store::Store;
+use crate::tasks::Tasks;
 use backfill::event_fetcher::EventFetcher;
 use backfill::history::Backfill;
 use backfill::missing_events::GapFiller;
@@ -96,7 +96,7 @@ use rpc_client::RpcClient;
 
 /// How long a message waits for a server that is away, and its id is remembered at the receiver, in milliseconds: 30
 /// days.
-const MESSAGES_KEPT_MS: u64 = 30 * 24 * 60 * 60 * 1000;
+pub const MESSAGES_KEPT_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 
 /// How long to wait at most before a server that cannot be reached is dialled again. The wait doubles from a second on, so
 /// one that comes back and cannot dial itself is found after as long as it was away; most come by themselves.
@@ -145,6 +145,8 @@ pub struct Parts {
     pub destinations: Arc<PeerWakeups>,
     /// The newest events of this server.
     pub tail: Arc<RecentEvents>,
+    /// What runs beside requests.
+    pub tasks: Arc<Tasks>,
 }
 
 /// Federation: the parts that the rest of the server calls, and those that run by themselves.
@@ -172,6 +174,7 @@ pub struct Peers {
     clock: Arc<Clock>,
     store: Arc<Store>,
     receipts: Arc<Receipts>,
+    tasks: Arc<Tasks>,
     rpc: Arc<RpcClient>,
     drops: Arc<DropCounters>,
     destinations: Arc<PeerWakeups>,
@@ -207,7 +210,7 @@ impl Peers {
     ) -> Result<Arc<Self>, Refusal> {
         parts.receipts.resume().await?;
         let rooms = Arc::clone(&parts.rooms);
-        let dependencies = &Dependencies::open(identity, clock, rooms, &settings).await?;
+        let dependencies = &Dependencies::open(identity, clock, rooms, parts.tasks, &settings).await?;
         let (queue, throttle) = (Arc::<BackfillQueue>::default(), Arc::<Throttle>::default());
         let departed = Arc::new(DepartedServers::new(dependencies));
         let fetcher = Arc::new(EventFetcher::new(dependencies));
@@ -293,6 +296,7 @@ impl Peers {
             clock: Arc::clone(&dependencies.clock),
             store: Arc::clone(&dependencies.store),
             receipts: parts.receipts,
+            tasks: Arc::clone(&dependencies.tasks),
             rpc: Arc::clone(&dependencies.rpc),
             drops: Arc::clone(&dependencies.drops),
             destinations: parts.destinations,
@@ -370,13 +374,16 @@ impl Peers {
     fn wake_destinations(self: &Arc<Self>) {
         let peers = Arc::downgrade(self);
         let destinations = Arc::clone(&self.destinations);
-        tokio::spawn(async move {
-            loop {
-                let names = destinations.take().await;
-                let Some(peers) = peers.upgrade() else { return };
-                for name in names.iter().filter(|name| peers.is_peer(name)) {
-                    peers.servers.sharing().add(name);
-                    peers.rpc.wake(name);
+        self.tasks.keep("wake_peers", move || {
+            let (peers, destinations) = (Weak::clone(&peers), Arc::clone(&destinations));
+            async move {
+                loop {
+                    let names = destinations.take().await;
+                    let Some(peers) = peers.upgrade() else { return };
+                    for name in names.iter().filter(|name| peers.is_peer(name)) {
+                        peers.servers.sharing().add(name);
+                        peers.rpc.wake(name);
+                    }
                 }
             }
         });
@@ -404,22 +411,18 @@ impl Peers {
         self.drops.counts()
     }
 
-    /// Forgets what has waited for peers, or was remembered of what they sent, for too long, and who has left all rooms.
+    /// Looks who has left all rooms, and for events that receipts wait for, as far as nobody was told.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn expire(&self) -> Result<(), Refusal> {
-        let before = self.clock.now_ms().saturating_sub(MESSAGES_KEPT_MS);
-        let before = i64::try_from(before).unwrap_or(i64::MAX);
-        let dropped = self.store.federation.expire_peer_messages(before).await?;
-        metrics::PEER_MESSAGES_DROPPED.add(dropped);
+    pub async fn refresh(&self) -> Result<(), Refusal> {
         if self.rpc.pool().is_some() {
             self.servers
                 .sharing()
                 .refresh_when_due(self.clock.now_ms())
                 .await?;
         }
-        self.receipts.expire().await
+        self.receipts.refresh().await
     }
 
     /// The UDP address that others reach this server at, once it speaks with them.

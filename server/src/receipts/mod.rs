@@ -18,8 +18,9 @@ use crate::store::accounts::account_data::AccountData;
 use crate::store::log::{Change, Record};
 use crate::store::rooms::events::StoredEvent;
 use crate::store::rooms::receipts::Receipt;
+use crate::tasks::Tasks;
 
-pub use remote::HeardReceipt;
+pub use remote::{HeardReceipt, WAIT_MS};
 
 /// The type of account data that holds the fully-read marker.
 const FULLY_READ: &str = "m.fully_read";
@@ -81,6 +82,7 @@ pub struct Receipts {
     store: Arc<Store>,
     rooms: Arc<RoomRepository>,
     awaited: Arc<EventWaiters>,
+    tasks: Arc<Tasks>,
 }
 
 impl Receipts {
@@ -91,12 +93,14 @@ impl Receipts {
         store: Arc<Store>,
         rooms: Arc<RoomRepository>,
         awaited: Arc<EventWaiters>,
+        tasks: Arc<Tasks>,
     ) -> Self {
         Self {
             clock,
             store,
             rooms,
             awaited,
+            tasks,
         }
     }
 

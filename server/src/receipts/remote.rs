@@ -1,7 +1,7 @@
 //! Receipts of other servers' users. One for an event that is not here yet waits for it, for a while.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 
@@ -13,7 +13,7 @@ use crate::store::rooms::events::StoredEvent;
 use crate::store::rooms::receipts::{Receipt, WaitingReceipt};
 
 /// How long a receipt waits for its event, in milliseconds: one day.
-const WAIT_MS: u64 = 24 * 60 * 60 * 1000;
+pub const WAIT_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// A public receipt that another server tells of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,14 +105,11 @@ impl Receipts {
         Ok(records)
     }
 
-    /// Forgets receipts that have waited for too long, awaits those events that others still wait for, and settles what
-    /// has come unseen.
+    /// Awaits the events that receipts wait for, and settles what has come unseen.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn expire(&self) -> Result<(), Refusal> {
-        let before = i64::try_from(self.clock.now_ms().saturating_sub(WAIT_MS)).unwrap_or(i64::MAX);
-        self.store.rooms.expire_waiting_receipts(before).await?;
+    pub async fn refresh(&self) -> Result<(), Refusal> {
         let awaited = self.store.rooms.awaited_events().await?;
         self.awaited.replace(awaited.clone());
         self.settle(awaited).await
@@ -123,16 +120,19 @@ impl Receipts {
     /// # Errors
     /// When the database fails.
     pub async fn resume(self: &Arc<Self>) -> Result<(), Refusal> {
-        self.expire().await?;
+        self.refresh().await?;
         let (receipts, awaited) = (Arc::downgrade(self), Arc::clone(&self.awaited));
-        tokio::spawn(async move {
-            loop {
-                let come = awaited.take().await;
-                let Some(receipts) = receipts.upgrade() else {
-                    return;
-                };
-                if let Err(refusal) = receipts.settle(come).await {
-                    tracing::warn!(%refusal, "receipts that waited are not shown");
+        self.tasks.keep("settle_receipts", move || {
+            let (receipts, awaited) = (Weak::clone(&receipts), Arc::clone(&awaited));
+            async move {
+                loop {
+                    let come = awaited.take().await;
+                    let Some(receipts) = receipts.upgrade() else {
+                        return;
+                    };
+                    if let Err(refusal) = receipts.settle(come).await {
+                        tracing::warn!(%refusal, "receipts that waited are not shown");
+                    }
                 }
             }
         });

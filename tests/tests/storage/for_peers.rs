@@ -174,11 +174,11 @@ async fn what_is_too_old_is_dropped(server: TestServer) {
     };
     send(&server, "a", &["{}", "{}"], limits).await;
     let store = &server.parts().store;
-    assert_eq!(store.federation.expire_peer_messages(SENT_AT).await.unwrap(), 0);
-    assert_eq!(
-        store.federation.expire_peer_messages(SENT_AT + 1).await.unwrap(),
-        2
-    );
+    let expire = async |before, most| store.federation.expire_peer_messages(before, most).await.unwrap();
+    assert_eq!(expire(SENT_AT, 10).await, 0);
+    assert_eq!(expire(SENT_AT + 1, 1).await, 1, "in steps");
+    assert_eq!(expire(SENT_AT + 1, 10).await, 1);
+    assert_eq!(expire(SENT_AT + 1, 10).await, 0);
     assert_eq!(
         send(&server, "b", &["{}", "{}"], limits).await,
         0,

@@ -8,7 +8,8 @@ use maru::store::StoreError;
 use maru::store::encryption::to_device::ToDevice;
 use maru::store::jobs::{Ended, HeldJob, JobId, JobState, NewJob, Outcome, Wanted};
 use maru::store::log::{Change, Record};
-use maru::store::nodes::RunId;
+use maru::store::nodes::{Claim, RunId};
+use maru::store::readers::{Advance, Effects, ReaderId};
 use maru_protocol::cursor::Position;
 use maru_tests::{Engine, for_both_engines};
 
@@ -25,6 +26,7 @@ for_both_engines!(
     every_destination_is_looked_at,
     attempts_are_kept_for_a_day_and_dropped_together,
     a_job_is_finished_with_its_effect_or_not_at_all,
+    a_reader_makes_jobs_with_its_cursor,
 );
 
 const ONE: RunId = RunId(1);
@@ -350,6 +352,38 @@ async fn a_job_is_finished_with_its_effect_or_not_at_all(engine: Engine) {
         .await;
     assert!(matches!(again, Err(StoreError::JobLost)), "{again:?}");
     assert_eq!(effects(&log).await, ["\"once\""]);
+}
+
+async fn a_reader_makes_jobs_with_its_cursor(engine: Engine) {
+    let log = Real::start(engine).await;
+    let readers = &log.store.readers;
+    let id = ReaderId {
+        name: "maker".into(),
+        shard: 0,
+    };
+    readers.open(&id, Position(0), 1).await.unwrap();
+    let claim_lease = vec![Claim {
+        name: "maker".into(),
+        seen: 0,
+    }];
+    let lease = log.store.nodes.take(ONE, claim_lease).await.unwrap().remove(0);
+    let step = |from, to| Advance {
+        id: id.clone(),
+        lease: lease.clone(),
+        from: Position(from),
+        to: Position(to),
+        records: 1,
+        now: 1,
+    };
+    let made = |key| Effects::none().and_jobs(vec![job(key)]);
+    readers.advance(step(0, 1), made("a")).await.unwrap();
+    let stale = readers.advance(step(0, 1), made("b")).await;
+    assert!(matches!(stale, Err(StoreError::CursorMoved(_))), "{stale:?}");
+    // What was read again makes the same job again, which is one.
+    readers.advance(step(1, 2), made("a")).await.unwrap();
+    let held = claim(&log, ONE, 10).await;
+    let keys: Vec<_> = held.iter().map(|job| job.key.as_deref()).collect();
+    assert_eq!(keys, [Some("a")]);
 }
 
 /// Jobs go on while a commit of the log holds its counter, and past those that somebody else is about to take.

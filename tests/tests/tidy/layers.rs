@@ -71,6 +71,52 @@ fn http_types_are_under_http_only() {
     report(&used.map(|(finding, _, _)| finding).collect::<Vec<_>>());
 }
 
+/// Tasks that are spawned without supervision: where, and why.
+const UNSUPERVISED: &[(&str, &str)] = &[
+    (
+        "server/src/store/log/writer.rs",
+        "the writer's task ends when the log is closed, after all others",
+    ),
+    (
+        "server/src/store/log/mod.rs",
+        "whoever listens for commits of other nodes ends with the log",
+    ),
+    (
+        "server/src/nodes/mod.rs",
+        "the task that beats ends when the node leaves, after all others",
+    ),
+    (
+        "server/src/https_client/mod.rs",
+        "a connection ends with the request that it is for",
+    ),
+    (
+        "server/src/cli/serve.rs",
+        "signals are heeded for as long as the process lives",
+    ),
+    (
+        "server/src/cli/demo/mod.rs",
+        "signals are heeded for as long as the process lives",
+    ),
+];
+
+#[test]
+fn tasks_are_supervised() {
+    let places: Vec<_> = UNSUPERVISED.iter().map(|(place, _)| *place).collect();
+    let spawned = named("server/src", &[], &["tokio::spawn"]);
+    let found: Vec<_> = spawned.into_iter().map(|(finding, _, _)| finding).collect();
+    let is_excused = |finding: &String| places.iter().any(|place| finding.starts_with(place));
+    let mut findings: Vec<_> = found
+        .iter()
+        .filter(|finding| !is_excused(finding))
+        .cloned()
+        .collect();
+    let stale = places
+        .iter()
+        .filter(|place| !found.iter().any(|finding| finding.starts_with(**place)));
+    findings.extend(stale.map(|place| format!("{place} spawns nothing and needs no excuse")));
+    report(&findings);
+}
+
 #[test]
 fn the_protocol_and_the_peer_machine_are_pure() {
     let impure = [

@@ -89,6 +89,7 @@ async fn upgrade(
         .max_write_buffer_size(64 << 20)
         .max_message_size(LARGEST_FRAME)
         .max_frame_size(LARGEST_FRAME);
+    let tasks = Arc::clone(&server.tasks);
     let connected = move |socket| {
         let connection = Connection {
             server,
@@ -97,7 +98,7 @@ async fn upgrade(
         };
         let run = connection.run(Box::new(socket), caller, since, Box::new(wish));
         // A task of its own: the one that upgrades would keep its large state for as long as the connection lasts.
-        tokio::spawn(run);
+        drop(tasks.finish("websocket", run));
         std::future::ready(())
     };
     Ok(socket.on_upgrade(connected).into_response())

@@ -26,6 +26,7 @@ use crate::rooms::ingest::Incoming;
 use crate::store::Store;
 use crate::store::rooms::events::Direction;
 use crate::store::rooms::gaps::Gap;
+use crate::tasks::Tasks;
 
 /// Most servers that are asked whether there is such an event.
 const MOST_SERVERS: usize = 4;
@@ -42,6 +43,7 @@ pub(in crate::peers) struct Backfill {
     fetcher: Arc<EventFetcher>,
     states: Arc<StateFetcher>,
     pages: PagesUnderWay,
+    tasks: Arc<Tasks>,
 }
 
 impl Backfill {
@@ -57,6 +59,7 @@ impl Backfill {
             fetcher,
             states,
             pages: PagesUnderWay::default(),
+            tasks: Arc::clone(&dependencies.tasks),
         }
     }
 
@@ -82,10 +85,10 @@ impl Backfill {
             let (mut page, fetching) = self.pages.join(&room.room_id, gap.before);
             if let Some(fetching) = fetching {
                 let (backfill, room, gap) = (Arc::clone(self), Arc::clone(room), gap.clone());
-                tokio::spawn(async move {
+                drop(self.tasks.finish("history_page", async move {
                     let outcome = backfill.fetch_page(&room, &gap).await;
                     fetching.end(outcome);
-                });
+                }));
             }
             let outcome = page.ended().await;
             if page.before == gap.before {

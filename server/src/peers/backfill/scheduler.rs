@@ -21,6 +21,7 @@ use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::Rooms;
 use crate::store::Store;
+use crate::tasks::Tasks;
 
 /// Pages that are fetched at the same time in the background, each of up to 8 MiB.
 const AT_ONCE: usize = 8;
@@ -89,6 +90,7 @@ pub(in crate::peers) struct BackfillScheduler {
     fetcher: Arc<EventFetcher>,
     backfill: Arc<Backfill>,
     queue: Arc<BackfillQueue>,
+    tasks: Arc<Tasks>,
 }
 
 impl BackfillScheduler {
@@ -105,6 +107,7 @@ impl BackfillScheduler {
             fetcher,
             backfill,
             queue,
+            tasks: Arc::clone(&dependencies.tasks),
         }
     }
 
@@ -116,7 +119,8 @@ impl BackfillScheduler {
         for room_id in self.store.federation.rooms_with_others().await? {
             self.queue.add(&room_id);
         }
-        tokio::spawn(run(Arc::downgrade(self)));
+        let scheduler = Arc::downgrade(self);
+        self.tasks.keep("backfill", move || run(Weak::clone(&scheduler)));
         Ok(())
     }
 
@@ -172,7 +176,8 @@ async fn run(scheduler: Weak<BackfillScheduler>) {
         let Some(scheduler) = scheduler.upgrade() else {
             return;
         };
-        tokio::spawn(async move {
+        let tasks = Arc::clone(&scheduler.tasks);
+        tasks.until_stop("backfill_page", async move {
             let ended = scheduler.next_page(&room_id, from).await;
             drop(scheduler);
             let ended = ended.unwrap_or_else(|refusal| {

@@ -22,6 +22,7 @@ use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::Rooms;
 use crate::store::Store;
+use crate::tasks::Tasks;
 
 /// How often it is said again who types.
 const TYPING_EVERY: Duration = Duration::from_secs(20);
@@ -63,6 +64,7 @@ pub(in crate::peers) struct EphemeralEdus {
     to_greet: Mutex<Option<mpsc::Receiver<OwnedServerName>>>,
     /// Changes of who types that each connected server has sent, since the second began that they are counted in.
     changes: Mutex<HashMap<OwnedServerName, (Instant, u32)>>,
+    tasks: Arc<Tasks>,
 }
 
 impl EphemeralEdus {
@@ -85,6 +87,7 @@ impl EphemeralEdus {
             connected,
             to_greet: Mutex::new(Some(to_greet)),
             changes: Mutex::default(),
+            tasks: Arc::clone(&dependencies.tasks),
         }
     }
 
@@ -121,7 +124,7 @@ impl EphemeralEdus {
             return;
         };
         let edus = Arc::downgrade(self);
-        tokio::spawn(async move {
+        self.tasks.until_stop("edus", async move {
             let (mut typing, mut presence) = (interval(TYPING_EVERY), interval(PRESENCE_EVERY));
             typing.set_missed_tick_behavior(MissedTickBehavior::Delay);
             presence.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -203,7 +206,7 @@ impl EphemeralEdus {
                 .filter_map(|user_id| self.presence_of(user_id))
                 .collect();
             let rpc = Arc::clone(&self.rpc);
-            tokio::spawn(async move {
+            self.tasks.until_stop("presence_burst", async move {
                 for burst in edu.chunks(BURST) {
                     burst.iter().for_each(|edu| rpc.datagram(&peer, edu));
                     sleep(PAUSE).await;

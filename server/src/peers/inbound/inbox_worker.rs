@@ -36,6 +36,7 @@ use crate::store::Store;
 use crate::store::federation::inbox::InInbox;
 use crate::store::log::inbound_commit::Receiving;
 use crate::store::log::{Change, Record};
+use crate::tasks::Tasks;
 
 /// Events that are verified and judged together.
 const TOGETHER: usize = 128;
@@ -70,6 +71,7 @@ pub(in crate::peers) struct InboxWorker {
     outside: Arc<OutsideEvents>,
     inbox: Inbox,
     gap_permits: FairSemaphore<OwnedServerName>,
+    tasks: Arc<Tasks>,
 }
 
 impl InboxWorker {
@@ -93,6 +95,7 @@ impl InboxWorker {
             outside,
             inbox: Inbox::default(),
             gap_permits: FairSemaphore::new(IN_ALL, OF_ONE, MOST_WAITING),
+            tasks: Arc::clone(&dependencies.tasks),
         }
     }
 
@@ -171,7 +174,7 @@ impl InboxWorker {
     /// Works on a room until there is nothing to do.
     fn spawn_worker(self: &Arc<Self>, room_id: OwnedRoomId) {
         let worker = Arc::clone(self);
-        tokio::spawn(async move {
+        self.tasks.until_stop("room_inbox", async move {
             while let Some((todo, wakeup)) = worker.inbox.next(&room_id) {
                 worker.spawn_gap_fillers(&room_id);
                 match todo {
@@ -368,7 +371,7 @@ impl InboxWorker {
     pub(in crate::peers) fn spawn_gap_fillers(self: &Arc<Self>, room_id: &OwnedRoomId) {
         while let Some((peer, before)) = self.inbox.next_gap(room_id) {
             let (worker, room_id) = (Arc::clone(self), room_id.clone());
-            tokio::spawn(async move {
+            self.tasks.until_stop("gap_filler", async move {
                 match before {
                     Before::Event(incoming, row) => worker.fill_for(&room_id, &peer, incoming, row).await,
                     Before::End(extremities) => worker.compare(&room_id, &peer, extremities).await,
@@ -474,7 +477,7 @@ impl InboxWorker {
             return;
         }
         let worker = Arc::downgrade(self);
-        tokio::spawn(async move {
+        self.tasks.until_stop("gap_pause", async move {
             tokio::time::sleep(GAP_PAUSE).await;
             if let Some(worker) = worker.upgrade() {
                 worker.work_on(room_id, |work| work.told_before(peer, extremities));

@@ -26,6 +26,7 @@ use crate::refusal::Refusal;
 use crate::rooms::Rooms;
 use crate::rooms::ingest::{Incoming, IngestResult};
 use crate::rooms::{NewRoomRequest, Room};
+use crate::tasks::Tasks;
 
 /// Both ends of an invitation between servers.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ pub struct Invites {
     rpc: Arc<RpcClient>,
     servers: Arc<KnownServers>,
     verifier: Arc<EventVerifier>,
+    tasks: Arc<Tasks>,
 }
 
 impl Invites {
@@ -47,6 +49,7 @@ impl Invites {
             rpc: Arc::clone(&dependencies.rpc),
             servers: Arc::clone(&dependencies.servers),
             verifier: Arc::clone(&dependencies.verifier),
+            tasks: Arc::clone(&dependencies.tasks),
         }
     }
 
@@ -94,7 +97,10 @@ impl Invites {
         let content = self.rooms.memberships.invite_content(reason, None);
         let (invites, room) = (Arc::clone(self), Arc::clone(room));
         let (sender, target) = (sender.to_owned(), target.to_owned());
-        to_the_end(async move { invites.invite_with(&room, &sender, &target, content).await }).await
+        to_the_end(&self.tasks, async move {
+            invites.invite_with(&room, &sender, &target, content).await
+        })
+        .await
     }
 
     /// Invites somebody of another server. One that is not in the room agrees before the invitation enters the room; one

@@ -31,6 +31,7 @@ use crate::rooms::Room;
 use crate::rooms::Rooms;
 use crate::rooms::ingest::{Incoming, IngestResult, JoinImport};
 use crate::store::Store;
+use crate::tasks::Tasks;
 
 /// The failure to report of two: what a server says that knows the room is worth more than that another one cannot be
 /// reached.
@@ -45,9 +46,13 @@ fn weightier(before: Refusal, now: Refusal) -> Refusal {
 /// Does what other servers take part in to its end, also when whoever asked for it does not wait: what they have accepted is
 /// not forgotten here.
 pub(in crate::peers) async fn to_the_end<T: Send + 'static>(
+    tasks: &Tasks,
     work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
 ) -> Result<T, Refusal> {
-    tokio::spawn(work).await.map_err(Refusal::internal)?
+    tasks
+        .finish("remote_membership", work)
+        .await
+        .map_err(Refusal::internal)?
 }
 
 /// Joins, knocks and leaves of users of this server, local or through other servers.
@@ -66,6 +71,7 @@ pub struct RemoteMembership {
     gap_filler: Arc<GapFiller>,
     worker: Arc<InboxWorker>,
     queue: Arc<BackfillQueue>,
+    tasks: Arc<Tasks>,
 }
 
 impl RemoteMembership {
@@ -91,6 +97,7 @@ impl RemoteMembership {
             gap_filler,
             worker,
             queue,
+            tasks: Arc::clone(&dependencies.tasks),
         }
     }
 
@@ -107,7 +114,10 @@ impl RemoteMembership {
     ) -> Result<OwnedRoomId, Refusal> {
         let (room_id, via) = self.resolver.locate(name, via).await?;
         let (membership, user_id) = (Arc::clone(self), user_id.to_owned());
-        to_the_end(async move { membership.join_room(room_id, &user_id, via, reason).await }).await
+        to_the_end(&self.tasks, async move {
+            membership.join_room(room_id, &user_id, via, reason).await
+        })
+        .await
     }
 
     async fn join_room(
@@ -186,7 +196,7 @@ impl RemoteMembership {
             return Ok(room_id);
         }
         let (membership, user_id) = (Arc::clone(self), user_id.to_owned());
-        to_the_end(async move {
+        to_the_end(&self.tasks, async move {
             let servers = membership
                 .resolver
                 .candidates_for(&room_id, &user_id, via)
@@ -223,7 +233,10 @@ impl RemoteMembership {
         }
         let membership = Arc::clone(self);
         let (room_id, user_id) = (room_id.to_owned(), user_id.to_owned());
-        to_the_end(async move { membership.leave_outside(&room_id, &user_id, reason).await }).await
+        to_the_end(&self.tasks, async move {
+            membership.leave_outside(&room_id, &user_id, reason).await
+        })
+        .await
     }
 
     async fn leave_outside(

@@ -4,6 +4,7 @@ use ruma::{OwnedUserId, UserId};
 
 use super::credentials;
 use super::credentials::Credentials;
+use super::gone_devices::{self, GoneDevices};
 use super::sessions;
 use crate::store::StoreError;
 use crate::store::accounts::AccountTables;
@@ -102,6 +103,11 @@ pub(in crate::store) async fn remove(
         let statement = query(statement).bind(user_id.as_str()).bind(ids.clone());
         statement.run(&mut tx.connection).await?;
     }
+    let gone = GoneDevices {
+        user_id: user_id.clone(),
+        device_ids: ids,
+    };
+    gone_devices::look_again(&mut tx.connection, &gone).await?;
     push_device_list(tx, user_id).await?;
     Ok(ended)
 }

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `users.rs`, `credentials.rs` | accounts, and what proves whose they are |
+//! | `gone_devices.rs` | what is left of devices that were removed |
 //! | `devices.rs`, `sessions.rs` | devices, access and refresh tokens, login tokens |
 //! | `registration_tokens.rs` | tokens that let their holders register |
 //! | `profiles.rs`, `member_profiles.rs` | profiles of this server's users; names and pictures of members of rooms |
@@ -13,6 +14,7 @@ pub mod account_data;
 pub mod credentials;
 pub mod devices;
 pub(super) mod filters;
+pub mod gone_devices;
 pub mod member_profiles;
 pub mod profiles;
 pub mod registration_tokens;

@@ -263,8 +263,7 @@ impl AccountTables {
             .await
     }
 
-    /// Stores a login token, and drops those that have expired by `now`; false when what was proved does not hold any
-    /// more.
+    /// Stores a login token; false when what was proved does not hold any more.
     ///
     /// # Errors
     /// When it was not stored.
@@ -274,7 +273,6 @@ impl AccountTables {
         user_id: &UserId,
         proved: Credentials,
         expires_at: i64,
-        now: i64,
     ) -> Result<bool, StoreError> {
         let user_id = user_id.to_owned();
         self.log
@@ -283,8 +281,6 @@ impl AccountTables {
                     if !credentials::hold(&mut tx.connection, &user_id, Some(proved)).await? {
                         return Ok(false);
                     }
-                    let expired = query("DELETE FROM login_tokens WHERE expires_at <= $1").bind(now);
-                    expired.run(&mut tx.connection).await?;
                     query("INSERT INTO login_tokens (token_hash, user_id, expires_at) VALUES ($1, $2, $3)")
                         .bind(&token.0[..])
                         .bind(user_id.as_str())
@@ -295,6 +291,26 @@ impl AccountTables {
                 })
             })
             .await
+    }
+
+    /// Drops login tokens that have expired by `now`, the oldest, `most` of them. How many.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn expire_login_tokens(&self, now: i64, most: usize) -> Result<u64, StoreError> {
+        let due = query("SELECT 1 FROM login_tokens WHERE expires_at <= $1 LIMIT 1").bind(now);
+        if due.optional(&self.readers).await?.is_none() {
+            return Ok(0);
+        }
+        let delete = query(
+            "DELETE FROM login_tokens WHERE token_hash IN (SELECT token_hash FROM login_tokens \
+             WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)",
+        );
+        let delete = delete.bind(now).bind(i64::try_from(most).unwrap_or(i64::MAX));
+        let expired = self
+            .log
+            .transact_unlogged(move |tx| Box::pin(async move { delete.execute(&mut tx.connection).await }));
+        expired.await
     }
 
     /// Uses a login token up: whose it is and what it proves, if it is valid at this time.

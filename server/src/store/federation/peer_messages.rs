@@ -306,47 +306,62 @@ impl FederationTables {
         rows.iter().map(|row| row.get(0)).collect()
     }
 
-    /// Drops messages that no peer has fetched, and forgets those that were heard, before a time in milliseconds since
-    /// 1970; how many messages were dropped.
+    /// Drops messages that no peer has fetched since `before_ms` (milliseconds since 1970), the oldest, `most` of them, and
+    /// takes them off what is counted. How many.
     ///
     /// # Errors
     /// When it was not stored.
-    pub async fn expire_peer_messages(&self, before_ms: i64) -> Result<u64, StoreError> {
-        let due = query(
-            "SELECT 1 FROM peer_messages WHERE sent_at < $1 UNION ALL \
-             SELECT 1 FROM heard_messages WHERE heard_at < $1 LIMIT 1",
-        );
-        if due.bind(before_ms).optional(&self.readers).await?.is_none() {
+    pub async fn expire_peer_messages(&self, before_ms: i64, most: usize) -> Result<u64, StoreError> {
+        let due = query("SELECT 1 FROM peer_messages WHERE sent_at < $1 LIMIT 1").bind(before_ms);
+        if due.optional(&self.readers).await?.is_none() {
             return Ok(0);
         }
-        self.log
-            .transact(move |tx| {
-                Box::pin(async move {
-                    let heard = query("DELETE FROM heard_messages WHERE heard_at < $1").bind(before_ms);
-                    heard.run(&mut tx.connection).await?;
-                    let sent = query("DELETE FROM peer_messages WHERE sent_at < $1").bind(before_ms);
-                    let dropped = sent.execute(&mut tx.connection).await?;
-                    if dropped > 0 {
-                        recount(&mut tx.connection).await?;
-                    }
-                    Ok(dropped)
-                })
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let expired = self.log.transact_unlogged(move |tx| {
+            Box::pin(async move {
+                let gone = query(
+                    "DELETE FROM peer_messages WHERE (server_name, position) IN (SELECT server_name, position \
+                     FROM peer_messages WHERE sent_at < $1 ORDER BY sent_at LIMIT $2) \
+                     RETURNING server_name, sender, CAST(OCTET_LENGTH(content) AS BIGINT)",
+                );
+                let gone = gone.bind(before_ms).bind(most).all(&mut tx.connection).await?;
+                let mut counts = Counts::default();
+                for row in &gone {
+                    let bytes = usize::try_from(row.get::<i64>(2)?).unwrap_or(0);
+                    let (peer, sender): (String, String) = (row.get(0)?, row.get(1)?);
+                    counts.add(&peer, &sender, Queue::one(bytes).negative());
+                }
+                let (peers, who) = counts.0.keys().cloned().unzip::<_, _, Vec<_>, Vec<_>>();
+                counts.store(&mut tx.connection).await?;
+                let empty = query(
+                    "DELETE FROM peer_waiting WHERE server_name = ANY($1) AND who = ANY($2) AND messages <= 0",
+                );
+                empty.bind(peers).bind(who).run(&mut tx.connection).await?;
+                Ok(gone.len() as u64)
             })
-            .await
+        });
+        expired.await
     }
-}
 
-/// Counts anew what waits for each peer. Costs grow with it.
-async fn recount(connection: &mut Connection) -> Result<(), StoreError> {
-    query("DELETE FROM peer_waiting").run(&mut *connection).await?;
-    for count in [
-        "INSERT INTO peer_waiting (server_name, who, messages, bytes) \
-         SELECT server_name, '', COUNT(*), SUM(OCTET_LENGTH(content)) FROM peer_messages GROUP BY server_name",
-        "INSERT INTO peer_waiting (server_name, who, messages, bytes) \
-         SELECT server_name, sender, COUNT(*), SUM(OCTET_LENGTH(content)) FROM peer_messages \
-         GROUP BY server_name, sender",
-    ] {
-        query(count).run(&mut *connection).await?;
+    /// Forgets ids of messages that peers sent before `before_ms`, the oldest, `most` of them. How many.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn forget_heard_messages(&self, before_ms: i64, most: usize) -> Result<u64, StoreError> {
+        let due = query("SELECT 1 FROM heard_messages WHERE heard_at < $1 LIMIT 1").bind(before_ms);
+        if due.optional(&self.readers).await?.is_none() {
+            return Ok(0);
+        }
+        let delete = query(
+            "DELETE FROM heard_messages WHERE (server_name, message_id) IN (SELECT server_name, message_id \
+             FROM heard_messages WHERE heard_at < $1 ORDER BY heard_at LIMIT $2)",
+        );
+        let delete = delete
+            .bind(before_ms)
+            .bind(i64::try_from(most).unwrap_or(i64::MAX));
+        let forgotten = self
+            .log
+            .transact_unlogged(move |tx| Box::pin(async move { delete.execute(&mut tx.connection).await }));
+        forgotten.await
     }
-    Ok(())
 }

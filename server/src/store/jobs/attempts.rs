@@ -111,10 +111,12 @@ impl JobTables {
     /// When the database cannot be read.
     pub async fn attempts_of(&self, job: JobId) -> Result<Vec<StoredAttempt>, StoreError> {
         let rows = query(
-            "SELECT attempt, run, started_at, ended_at, outcome, error FROM (\
-             SELECT attempt, run, started_at, ended_at, outcome, error FROM job_attempts_0 WHERE job = $1 UNION ALL \
-             SELECT attempt, run, started_at, ended_at, outcome, error FROM job_attempts_1 WHERE job = $1 UNION ALL \
-             SELECT attempt, run, started_at, ended_at, outcome, error FROM job_attempts_2 WHERE job = $1) AS ended \
+            "SELECT * FROM (SELECT attempt, run, started_at, ended_at, outcome, error FROM job_attempts_0 WHERE job = $1 \
+             ORDER BY attempt DESC LIMIT $2) AS ended_0 UNION ALL \
+             SELECT * FROM (SELECT attempt, run, started_at, ended_at, outcome, error FROM job_attempts_1 WHERE job = $1 \
+             ORDER BY attempt DESC LIMIT $2) AS ended_1 UNION ALL \
+             SELECT * FROM (SELECT attempt, run, started_at, ended_at, outcome, error FROM job_attempts_2 WHERE job = $1 \
+             ORDER BY attempt DESC LIMIT $2) AS ended_2 \
              ORDER BY attempt DESC LIMIT $2",
         );
         let read = |row: &Row| {

@@ -135,6 +135,20 @@ impl JobTables {
         self.freed(freed.bind(now).bind(own.0), now).await
     }
 
+    /// As [`JobTables::release`], of all runs that are not registered as nodes, but one: a node that started again has
+    /// another run, and whoever runs jobs is registered before.
+    ///
+    /// # Errors
+    /// As [`JobTables::release`].
+    pub async fn release_unregistered(&self, own: RunId, now: i64) -> Result<usize, StoreError> {
+        let freed = query(
+            "UPDATE jobs SET state = CASE WHEN repeatable = 1 THEN 0 ELSE 2 END, due_at = $1, failures = failures + 1, \
+             last_error = 'the server that had it has ended' WHERE state = 1 AND run <> $2 \
+             AND NOT EXISTS (SELECT 1 FROM nodes WHERE nodes.run = jobs.run) RETURNING id, attempts, kind, run",
+        );
+        self.freed(freed.bind(now).bind(own.0), now).await
+    }
+
     /// Has jobs wait again that a run holds without knowing it, since the claim was not answered: all but those that it
     /// knows. None of them was begun.
     ///

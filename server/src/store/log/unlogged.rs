@@ -93,7 +93,8 @@ impl Unlogged {
         let all = connections.permits.acquire_many(CONNECTIONS);
         let _all = tokio::time::timeout(PATIENCE, all).await;
         connections.permits.close();
-        for connection in std::mem::take(&mut *connections.lock()) {
+        let idle = std::mem::take(&mut *connections.lock());
+        for connection in idle {
             let _ = connection.close().await;
         }
     }

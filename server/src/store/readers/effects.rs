@@ -6,6 +6,8 @@ use futures_util::future::BoxFuture;
 
 use crate::store::StoreError;
 use crate::store::engine::Connection;
+use crate::store::jobs::NewJob;
+use crate::store::jobs::enqueue::enqueue;
 use crate::store::log::Record;
 
 /// Statements of a reader's page.
@@ -33,6 +35,17 @@ impl Effects {
             records,
             statements: Vec::new(),
         }
+    }
+
+    /// These and durable jobs, but for those that are there by their keys. Who stores them wakes whoever runs jobs
+    /// ([`JobTables::wake`](crate::store::jobs::JobTables::wake)).
+    #[must_use]
+    pub fn and_jobs(mut self, jobs: Vec<NewJob>) -> Self {
+        if !jobs.is_empty() {
+            let made: Statements = Box::new(move |connection| Box::pin(enqueue(connection, jobs)));
+            self.statements.push(made);
+        }
+        self
     }
 
     /// Whether there is nothing to store.

@@ -709,7 +709,7 @@ impl RoomTables {
             let delete = query("DELETE FROM transactions WHERE position <= $1").bind(up_to);
             forgotten += self
                 .log
-                .transact(|tx| Box::pin(async move { delete.execute(&mut tx.connection).await }))
+                .transact_unlogged(|tx| Box::pin(async move { delete.execute(&mut tx.connection).await }))
                 .await?;
         }
     }

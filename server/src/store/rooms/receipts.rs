@@ -273,22 +273,26 @@ impl RoomTables {
             .await
     }
 
-    /// Drops receipts that have waited since before a time in milliseconds since 1970.
+    /// Drops receipts that have waited since before `before_ms` (milliseconds since 1970), the oldest, `most` of them. How
+    /// many.
     ///
     /// # Errors
     /// When it was not stored.
-    pub async fn expire_waiting_receipts(&self, before_ms: i64) -> Result<(), StoreError> {
+    pub async fn expire_waiting_receipts(&self, before_ms: i64, most: usize) -> Result<u64, StoreError> {
         let due = query("SELECT 1 FROM waiting_receipts WHERE heard_at < $1 LIMIT 1").bind(before_ms);
         if due.optional(&self.readers).await?.is_none() {
-            return Ok(());
+            return Ok(0);
         }
-        self.log
-            .transact(move |tx| {
-                Box::pin(async move {
-                    let delete = query("DELETE FROM waiting_receipts WHERE heard_at < $1").bind(before_ms);
-                    delete.run(&mut tx.connection).await
-                })
-            })
-            .await
+        let delete = query(
+            "DELETE FROM waiting_receipts WHERE (room, user_id, thread) IN (SELECT room, user_id, thread \
+             FROM waiting_receipts WHERE heard_at < $1 ORDER BY heard_at LIMIT $2)",
+        );
+        let delete = delete
+            .bind(before_ms)
+            .bind(i64::try_from(most).unwrap_or(i64::MAX));
+        let expired = self
+            .log
+            .transact_unlogged(move |tx| Box::pin(async move { delete.execute(&mut tx.connection).await }));
+        expired.await
     }
 }

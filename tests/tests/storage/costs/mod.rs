@@ -113,11 +113,6 @@ const NOT_RUN: &[&str] = &[
     "DELETE FROM job_attempts_1",
     "DELETE FROM job_attempts_2",
     "DELETE FROM one_time_keys",
-    "DELETE FROM peer_waiting",
-    "INSERT INTO peer_waiting (server_name, who, messages, bytes) \
-     SELECT server_name, '', COUNT(*), SUM(OCTET_LENGTH(content)) FROM peer_messages GROUP BY server_name",
-    "INSERT INTO peer_waiting (server_name, who, messages, bytes) \
-     SELECT server_name, sender, COUNT(*), SUM(OCTET_LENGTH(content)) FROM peer_messages GROUP BY server_name, sender",
 ];
 
 /// Words that only one of the engines knows, or is asked with.
