@@ -390,7 +390,7 @@ async fn what_a_crash_left_of_uploads_is_removed(server: TestServer, place: &Pla
     std::fs::create_dir_all(&unfinished).unwrap();
     std::fs::write(unfinished.join("left"), "").unwrap();
     let server = server.restart().await;
-    assert_eq!(files(&unfinished), [PathBuf::new(); 0]);
+    assert!(files(&unfinished).is_empty());
     assert_eq!(&download(&alice.on(server.api()), &kept).await.body[..], b"kept");
 }
 
