@@ -5,6 +5,7 @@
 
 mod jobs;
 mod peers;
+mod readers;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
@@ -23,6 +24,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 pub use jobs::{AttemptLine, JobCommand, JobCountLine, JobLine};
 pub use peers::{PeerCommand, PeerLine, RefusedLine};
+pub use readers::{ReaderLine, ReadersCommand, SetAsideLine};
 
 use crate::refusal::Refusal;
 use crate::server::Server;
@@ -81,6 +83,8 @@ pub enum AdminCommand {
     Peer(PeerCommand),
     /// Something about durable jobs.
     Job(JobCommand),
+    /// Something about readers of the log.
+    Readers(ReadersCommand),
 }
 
 /// What the admin is told.
@@ -124,6 +128,16 @@ pub enum AdminReply {
         payload: String,
         /// The last attempts that have ended.
         attempts: Vec<AttemptLine>,
+    },
+    /// Readers of the log.
+    Readers {
+        /// One for each.
+        readers: Vec<ReaderLine>,
+    },
+    /// What a reader of the log went past.
+    SetAside {
+        /// One for each position.
+        records: Vec<SetAsideLine>,
     },
     /// Not done.
     Refused {
@@ -274,6 +288,7 @@ async fn try_execute(server: &Server, command: AdminCommand) -> Result<AdminRepl
         }
         AdminCommand::Peer(command) => peers::execute(server, command).await,
         AdminCommand::Job(command) => jobs::execute(server, command).await,
+        AdminCommand::Readers(command) => readers::execute(server, command).await,
     }
 }
 

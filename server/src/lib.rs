@@ -25,6 +25,7 @@ pub mod nodes;
 pub mod observe;
 pub mod peers;
 pub mod push;
+pub mod readers;
 pub mod receipts;
 pub mod refusal;
 pub mod rooms;

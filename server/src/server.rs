@@ -21,13 +21,15 @@ use crate::keys::Keys;
 use crate::limits::Budgets;
 use crate::live::{CommitListeners, NodeFollower, Notifier};
 use crate::media::{BucketSettings, Media, MediaLimits, Storage};
+use crate::nodes::Nodes;
 use crate::peers::{self, PeerSettings, Peers};
 use crate::push::Push;
+use crate::readers::{LogSource, Readers};
 use crate::receipts::Receipts;
 use crate::refusal::Refusal;
 use crate::rooms::{self, Rooms};
 use crate::store::log::CommitReader;
-use crate::store::nodes::RunId;
+use crate::store::nodes::{NewNode, RunId};
 use crate::store::{Access, CommitLimits, Database, Store, StoreError};
 use crate::sync::{Sources, Sync};
 use crate::tasks::Tasks;
@@ -61,6 +63,10 @@ pub struct Server {
     pub clock: Arc<Clock>,
     /// The database.
     pub store: Arc<Store>,
+    /// The processes that serve the same database.
+    pub nodes: Arc<Nodes>,
+    /// What follows the log by itself.
+    pub readers: Arc<Readers>,
     /// Who is listening.
     pub notifier: Arc<Notifier>,
     /// Accounts and sessions.
@@ -232,10 +238,15 @@ impl Server {
             push: Arc::clone(&push),
         });
         let budgets = Budgets::new(config.rate_limits, &config.rates, Arc::clone(&clock));
+        let nodes = Nodes::start(Arc::clone(&store.nodes), node(&config)).await?;
+        let source = Arc::clone(&store.log) as Arc<dyn LogSource>;
+        let readers = Readers::start(&store.readers, source, &clock, &nodes, Vec::new());
         let server = Arc::new(Self {
             identity,
             clock,
             store,
+            nodes,
+            readers,
             notifier,
             accounts,
             rooms,
@@ -292,6 +303,8 @@ impl Server {
         self.peers.stop().await;
         self.tasks.close(TASKS_GRACE).await;
         self.accounts.flush_last_seen().await;
+        self.readers.stop().await;
+        self.nodes.stop().await;
         self.store.close().await;
     }
 }
@@ -343,6 +356,17 @@ impl Drop for Server {
     fn drop(&mut self) {
         // What goes on holds parts of it.
         self.tasks.stop();
+    }
+}
+
+/// What this process says of itself to others on the same database.
+fn node(config: &Config) -> NewNode {
+    NewNode {
+        name: config.node_name.to_string(),
+        run: RunId(rand::random()),
+        address: None,
+        zone: None,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
 

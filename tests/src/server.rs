@@ -142,7 +142,7 @@ impl TestServer {
             signing_key: keys.signing,
         };
         let server = Server::open(config.clone(), data.database(), identity, clock).await?;
-        server.begin_work(maru::store::nodes::RunId(rand::random()));
+        server.begin_work(server.nodes.run());
         Ok(Self {
             api: Api::InProcess(maru::http::router(Arc::clone(&server))),
             server,

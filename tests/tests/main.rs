@@ -11,5 +11,6 @@ mod federation;
 mod flows;
 mod garbage;
 mod nodes;
+mod readers;
 mod storage;
 mod tidy;

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use clap::Subcommand;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
-use super::{Failure, Flags, job, open_server, peer};
+use super::{Failure, Flags, job, open_server, peer, readers};
 use crate::admin::{self, AdminCommand, AdminError, AdminReply, UserLine};
 use crate::config::Config;
 use crate::data_folder::DataFolder;
@@ -146,6 +146,16 @@ pub(super) fn print(reply: AdminReply) -> Result<(), Failure> {
             attempts
                 .iter()
                 .for_each(|attempt| say!("{}", job::attempt_line(attempt)));
+        }
+        AdminReply::Readers { readers: all } => {
+            all.iter()
+                .flat_map(readers::lines)
+                .for_each(|line| say!("{line}"));
+        }
+        AdminReply::SetAside { records } => {
+            records
+                .iter()
+                .for_each(|record| say!("{}", readers::set_aside_line(record)));
         }
         AdminReply::Refused { reason } => return Err(Failure::Other(reason)),
     }

@@ -15,6 +15,7 @@ mod doctor;
 mod job;
 mod key;
 mod peer;
+mod readers;
 mod running;
 mod serve;
 mod signals;
@@ -81,6 +82,11 @@ enum Command {
     Job {
         #[command(subcommand)]
         action: job::Action,
+    },
+    /// Show what follows the log by itself, pause it, resume it, rewind it
+    Readers {
+        #[command(subcommand)]
+        action: readers::Action,
     },
     /// Copy a server's database, media and keys into a new folder; the server may run
     Backup {
@@ -207,6 +213,7 @@ fn execute(command: Command, flags: Flags) -> Result<(), Failure> {
         Command::Key { action } => key::run(action, flags),
         Command::Peer { action } => wait(peer::run(action, flags)),
         Command::Job { action } => wait(job::run(action, flags)),
+        Command::Readers { action } => wait(readers::run(action, flags)),
         Command::Backup { into } => wait(backup::back_up(&into, flags)),
         Command::Restore { from } => wait(backup::restore(&from, flags)),
         Command::Doctor => wait(doctor::run(flags)),

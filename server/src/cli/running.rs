@@ -17,7 +17,6 @@ use crate::http::transport::tls::Certificates;
 use crate::observe::process;
 use crate::peers::OwnRecord;
 use crate::server::Server;
-use crate::store::nodes::RunId;
 
 /// A server that is ready to serve. Its folder is locked for as long as this value lives.
 pub(super) struct Running {
@@ -51,7 +50,7 @@ impl Running {
         let socket = AdminSocket::bind(&folder.admin_socket())
             .map_err(|error| Failure::Other(format!("cannot open the admin socket: {error}")))?;
         let federation = federate(&server, &folder, &config).await?;
-        server.begin_work(RunId(rand::random()));
+        server.begin_work(server.nodes.run());
         Ok(Self {
             folder,
             server,

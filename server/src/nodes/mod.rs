@@ -17,9 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::store::StoreError;
 use crate::store::nodes::{Lease, NewNode, NodeTables, RunId, StoredNode};
@@ -37,6 +36,14 @@ pub type HeldLease = watch::Receiver<Option<Lease>>;
 /// This process among those that serve the same database.
 #[derive(Debug)]
 pub struct Nodes {
+    shared: Arc<Shared>,
+    /// Beats, looks and takes.
+    task: Mutex<Option<AbortOnDropHandle<()>>>,
+}
+
+/// What the task and those who ask share.
+#[derive(Debug)]
+struct Shared {
     tables: Arc<NodeTables>,
     node: NewNode,
     began: Instant,
@@ -45,8 +52,6 @@ pub struct Nodes {
     held: Mutex<HashMap<Arc<str>, watch::Sender<Option<Lease>>>>,
     /// Somebody wants another lease.
     wanted: Notify,
-    stop: CancellationToken,
-    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Nodes {
@@ -60,7 +65,7 @@ impl Nodes {
         let mut keeper = LeaseKeeper::new(node.run, tables.is_alone());
         tables.register(node.clone()).await?;
         keeper.beaten(Duration::ZERO, true);
-        let nodes = Arc::new(Self {
+        let shared = Arc::new(Shared {
             tables,
             node,
             began,
@@ -68,47 +73,47 @@ impl Nodes {
             keeper: Mutex::new(keeper),
             held: Mutex::default(),
             wanted: Notify::new(),
-            stop: CancellationToken::new(),
-            task: Mutex::default(),
         });
-        let task = tokio::spawn(Arc::clone(&nodes).keep());
-        *lock(&nodes.task) = Some(task);
-        Ok(nodes)
+        let task = tokio::spawn(Arc::clone(&shared).keep());
+        Ok(Arc::new(Self {
+            shared,
+            task: Mutex::new(Some(AbortOnDropHandle::new(task))),
+        }))
     }
 
     /// This run.
     #[must_use]
     pub fn run(&self) -> RunId {
-        self.node.run
+        self.shared.node.run
     }
 
     /// This node's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.node.name
+        &self.shared.node.name
     }
 
     /// Wants a lease for as long as this run lives. It comes and goes: whoever acts under it watches it.
     #[must_use]
     pub fn want(&self, name: &str) -> HeldLease {
         let name: Arc<str> = name.into();
-        lock(&self.keeper).want(Arc::clone(&name));
-        let mut held = lock(&self.held);
+        lock(&self.shared.keeper).want(Arc::clone(&name));
+        let mut held = lock(&self.shared.held);
         let sender = held.entry(name).or_insert_with(|| watch::Sender::new(None));
         let receiver = sender.subscribe();
-        self.wanted.notify_one();
+        self.shared.wanted.notify_one();
         receiver
     }
 
     /// Says how much this node has to do, in connections of clients. Others see it within a second.
     pub fn set_load(&self, load: i64) {
-        self.load.store(load, Ordering::Relaxed);
+        self.shared.load.store(load, Ordering::Relaxed);
     }
 
     /// The nodes as they were seen last, by name, each with whether it is dead.
     #[must_use]
     pub fn all(&self) -> Vec<(StoredNode, bool)> {
-        let keeper = lock(&self.keeper);
+        let keeper = lock(&self.shared.keeper);
         keeper
             .nodes()
             .map(|(node, is_dead)| (node.clone(), is_dead))
@@ -120,24 +125,21 @@ impl Nodes {
     /// # Errors
     /// When it was not stored. Nothing is held all the same.
     pub async fn drain(&self) -> Result<(), StoreError> {
-        let given = lock(&self.keeper).drain();
-        self.publish();
-        self.tables.set_draining(&self.node.name, true).await?;
-        self.tables.give_back(self.node.run, given).await
+        let given = self.shared.let_go();
+        let Shared { tables, node, .. } = &*self.shared;
+        tables.set_draining(&node.name, true).await?;
+        tables.give_back(node.run, given).await
     }
 
     /// Gives all leases back and ends the run. To be called when what acts under leases has ended.
     pub async fn stop(&self) {
-        self.stop.cancel();
-        let task = lock(&self.task).take();
-        if let Some(task) = task {
-            let _ = task.await;
-        }
-        let given = lock(&self.keeper).drain();
-        self.publish();
+        // What it has asked of the database goes on; a lease that it takes so is one of a run that is not there.
+        drop(lock(&self.task).take());
+        let given = self.shared.let_go();
+        let Shared { tables, node, .. } = &*self.shared;
         let ending = async {
-            self.tables.give_back(self.node.run, given).await?;
-            self.tables.remove(self.node.run).await
+            tables.give_back(node.run, given).await?;
+            tables.remove(node.run).await
         };
         match tokio::time::timeout(FAREWELL, ending).await {
             Ok(Ok(())) => {}
@@ -145,6 +147,15 @@ impl Nodes {
             Ok(Err(error)) => tracing::warn!(%error, "this node could not say that it stops"),
             Err(_) => tracing::warn!("this node could not say that it stops"),
         }
+    }
+}
+
+impl Shared {
+    /// Has nobody act under a lease any more; what is to be given back.
+    fn let_go(&self) -> Vec<Arc<str>> {
+        let given = lock(&self.keeper).drain();
+        self.publish();
+        given
     }
 
     async fn keep(self: Arc<Self>) {
@@ -175,7 +186,6 @@ impl Nodes {
                 tokio::select! {
                     () = &mut pause => break,
                     () = until_due => {}
-                    () = self.stop.cancelled() => return,
                 }
             }
         }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::budgets::BudgetsRefused;
 use super::jobs::JobCounts;
 use super::peers::{CounterBy, PeersSample};
+use super::readers::READERS;
 use super::tasks::TaskCounts;
 
 /// Connections accepted by the client listener.
@@ -129,6 +130,7 @@ pub static ALL: &[&(dyn Metric + Sync)] = &[
     &MEDIA_STORAGE_FAILED,
     &JOBS,
     &TASKS,
+    &READERS,
 ];
 
 /// A name with samples under it.

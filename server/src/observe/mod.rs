@@ -7,4 +7,5 @@ pub mod metrics;
 pub mod peers;
 pub mod process;
 pub mod rate_limited_log;
+pub mod readers;
 pub mod tasks;

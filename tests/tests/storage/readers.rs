@@ -272,10 +272,10 @@ async fn a_rewound_reader_begins_again(engine: Engine) {
             .unwrap();
     }
     assert!(
-        !readers.rewind(&id(0), Position(5)).await.unwrap(),
+        !readers.rewind(&id(0), Position(5), false).await.unwrap(),
         "that is ahead"
     );
-    assert!(readers.rewind(&id(0), Position(2)).await.unwrap());
+    assert!(readers.rewind(&id(0), Position(2), false).await.unwrap());
     let kept = readers.set_aside("count").await.unwrap();
     let kept: Vec<_> = kept.iter().map(|aside| aside.position.0).collect();
     assert_eq!(kept, [1, 2], "the others are read again");
@@ -286,4 +286,23 @@ async fn a_rewound_reader_begins_again(engine: Engine) {
     );
     readers.advance(step(&lease, 2, 3), effect(1)).await.unwrap();
     assert_eq!(position(&log).await, 3);
+    assert!(
+        readers.rewind(&id(0), Position(9), true).await.unwrap(),
+        "what lies between is left out"
+    );
+    assert_eq!(position(&log).await, 9);
+    readers
+        .rest(step(&lease, 8, 8), "it stands elsewhere".to_owned())
+        .await
+        .unwrap();
+    assert!(!readers.get(&id(0)).await.unwrap().unwrap().paused);
+    readers
+        .rest(step(&lease, 9, 9), "it is stuck".to_owned())
+        .await
+        .unwrap();
+    let stored = readers.get(&id(0)).await.unwrap().unwrap();
+    assert_eq!(
+        (stored.paused, stored.last_error.as_deref()),
+        (true, Some("it is stuck"))
+    );
 }

@@ -20,6 +20,7 @@ const ORDER: &[&[&str]] = &[
     &["tasks"],
     &["store"],
     &["nodes"],
+    &["readers"],
     &["refusal"],
     &["jobs"],
     &["push"],

@@ -48,6 +48,7 @@ pub(super) struct GroupCommit {
     pub(super) follower: Option<Arc<dyn Follower>>,
     pub(super) hinted: Arc<Notify>,
     pub(super) committed: Arc<AtomicI64>,
+    pub(super) moved: Arc<Notify>,
     pub(super) newest_for_peers: Arc<AtomicI64>,
 }
 
@@ -284,6 +285,7 @@ impl GroupCommit {
     fn move_to(&mut self, position: Position) {
         self.position = position;
         self.committed.store(position.0, Ordering::Release);
+        self.moved.notify_waiters();
     }
 
     /// Shows what other nodes have committed, up to a position that the log has reached.

@@ -152,6 +152,11 @@ impl Log {
             .await
     }
 
+    /// Waits until this process knows of something after a position.
+    pub async fn moved_past(&self, position: Position) {
+        self.writer.moved_past(position).await;
+    }
+
     /// Has the writer look soon for what other nodes have committed: somebody says that the log has reached a position.
     pub fn hint(&self, position: Position) {
         if position > self.position() {

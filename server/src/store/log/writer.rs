@@ -57,6 +57,7 @@ pub(in crate::store) struct Writer {
     position: Arc<AtomicI64>,
     newest_for_peers: Arc<AtomicI64>,
     hinted: Arc<Notify>,
+    moved: Arc<Notify>,
     _task: JoinHandle<()>,
 }
 
@@ -74,7 +75,7 @@ impl Writer {
         let committed = Arc::new(AtomicI64::new(position.0));
         // What was there before this run is not looked through: it may be anything.
         let newest_for_peers = Arc::new(AtomicI64::new(position.0));
-        let hinted = Arc::<Notify>::default();
+        let (hinted, moved) = (Arc::<Notify>::default(), Arc::<Notify>::default());
         let task = GroupCommit {
             connection,
             queue: Queue::new(queue, Arc::clone(&queued_bytes)),
@@ -85,6 +86,7 @@ impl Writer {
             follower: None,
             hinted: Arc::clone(&hinted),
             committed: Arc::clone(&committed),
+            moved: Arc::clone(&moved),
             newest_for_peers: Arc::clone(&newest_for_peers),
         };
         let task = tokio::spawn(task.run());
@@ -94,6 +96,7 @@ impl Writer {
             position: committed,
             newest_for_peers,
             hinted,
+            moved,
             _task: task,
         }
     }
@@ -105,6 +108,18 @@ impl Writer {
     /// After this position there is nothing for peers but events.
     pub(in crate::store) fn newest_for_peers(&self) -> Position {
         Position(self.newest_for_peers.load(Ordering::Acquire))
+    }
+
+    /// Waits until the log has moved past a position.
+    pub(in crate::store) async fn moved_past(&self, position: Position) {
+        loop {
+            let mut moved = std::pin::pin!(self.moved.notified());
+            moved.as_mut().enable();
+            if self.position() > position {
+                return;
+            }
+            moved.await;
+        }
     }
 
     /// Has the writer look for what other nodes have committed.

@@ -165,6 +165,20 @@ impl ReaderTables {
         work.await
     }
 
+    /// Has a reader that cannot go on stop where it stands, until somebody resumes it.
+    ///
+    /// # Errors
+    /// As [`ReaderTables::advance`].
+    pub async fn rest(&self, at: Advance, why: String) -> Result<(), StoreError> {
+        let work = self.log.transact_unlogged(move |tx| {
+            Box::pin(async move {
+                pause_for(&mut tx.connection, &at, why).await?;
+                check_lease(&mut tx.connection, &at.lease).await
+            })
+        });
+        work.await
+    }
+
     /// Has a reader stop where it stands, or go on from there with its failures forgotten. False where there is none.
     ///
     /// # Errors
@@ -182,19 +196,24 @@ impl ReaderTables {
         work.await
     }
 
-    /// Moves a cursor back, so that everything after the position is read again, what was set aside there included.
-    /// False where there is no such reader, or it has not come that far.
+    /// Moves a cursor back, so that everything after the position is read again, what was set aside there included; and
+    /// forward, past what is then never read, where `may_skip` says so. False where nothing has moved.
     ///
     /// # Errors
     /// When it was not stored.
-    pub async fn rewind(&self, id: &ReaderId, to: Position) -> Result<bool, StoreError> {
+    pub async fn rewind(&self, id: &ReaderId, to: Position, may_skip: bool) -> Result<bool, StoreError> {
         let id = id.clone();
         let work = self.log.transact_unlogged(move |tx| {
             Box::pin(async move {
-                let update = query(
-                    "UPDATE readers SET position = $3, failures = 0 \
-                     WHERE name = $1 AND shard = $2 AND position >= $3",
-                );
+                let update = match may_skip {
+                    true => {
+                        query("UPDATE readers SET position = $3, failures = 0 WHERE name = $1 AND shard = $2")
+                    }
+                    false => query(
+                        "UPDATE readers SET position = $3, failures = 0 \
+                         WHERE name = $1 AND shard = $2 AND position >= $3",
+                    ),
+                };
                 let update = update.bind(&*id.name).bind(i64::from(id.shard)).bind(to.0);
                 let has_moved = update.execute(&mut tx.connection).await? == 1;
                 if has_moved {

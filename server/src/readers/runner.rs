@@ -1,0 +1,365 @@
+//! The task of one reader: it does what the machine says and tells the machine what came of it.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use maru_protocol::cursor::Position;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::actions::{Action, Failed, Loaded, Page, Part, Step};
+use super::machine::Machine;
+use super::source::{LogSource, describe};
+use super::{Begins, Reader, ReaderError};
+use crate::clock::Clock;
+use crate::nodes::HeldLease;
+use crate::observe::readers::{READERS, ReaderSample};
+use crate::store::StoreError;
+use crate::store::log::{Committed, LogPage, PageLimits};
+use crate::store::nodes::Lease;
+use crate::store::readers::{Advance, Effects, NewSetAside, ReaderId, ReaderTables, StoredReader};
+
+/// How long a reader may take for one part of a page.
+const HANDLING: Duration = Duration::from_secs(60);
+
+/// Longest text of a failure that is kept, in characters.
+const LONGEST_WHY: usize = 500;
+
+/// Tells a runner that its reader was paused, resumed or rewound.
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    flag: AtomicBool,
+    notify: Notify,
+}
+
+impl Changed {
+    pub(super) fn tell(&self) {
+        self.flag.store(true, Ordering::Release);
+        self.notify.notify_one();
+    }
+
+    fn take(&self) -> bool {
+        self.flag.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// What a runner is made of.
+pub(super) struct Runner {
+    pub(super) reader: Arc<dyn Reader>,
+    pub(super) id: ReaderId,
+    pub(super) source: Arc<dyn LogSource>,
+    pub(super) tables: Arc<ReaderTables>,
+    pub(super) clock: Arc<Clock>,
+    pub(super) lease: HeldLease,
+    pub(super) changed: Arc<Changed>,
+    pub(super) stop: CancellationToken,
+}
+
+/// A runner at work.
+struct Running {
+    parts: Runner,
+    began: Instant,
+    machine: Machine,
+    held: Option<Lease>,
+    page: Arc<LogPage>,
+    effects: Effects,
+    set_aside: u64,
+}
+
+/// What came of an action.
+enum Outcome {
+    Loaded(Result<StoredReader, StoreError>),
+    Read(Result<LogPage, StoreError>),
+    Handled(Part, Result<Effects, ReaderError>),
+    Advanced(Step, Result<(), StoreError>),
+    WentPast(Step, Result<bool, StoreError>),
+    Noted,
+}
+
+impl Runner {
+    /// Runs the reader until it is stopped. What is dealt with is stored by then, if the database answers.
+    pub(super) async fn run(self) {
+        let machine = Machine::new(self.reader.tuning());
+        let mut running = Running {
+            parts: self,
+            began: Instant::now(),
+            machine,
+            held: None,
+            page: Arc::default(),
+            effects: Effects::none(),
+            set_aside: 0,
+        };
+        running.lead();
+        running.run().await;
+        READERS.forget(&running.parts.id.name, running.parts.id.shard);
+    }
+}
+
+impl Running {
+    async fn run(&mut self) {
+        loop {
+            self.look_around();
+            let now = self.began.elapsed();
+            if let Some(action) = self.machine.poll(now) {
+                let performing = self.perform(action);
+                tokio::select! {
+                    outcome = performing => self.take_in(outcome),
+                    // Whatever is under way is over; the cursor tells what became of it.
+                    _ = self.parts.lease.changed() => self.lead(),
+                }
+                self.show();
+                continue;
+            }
+            if self.parts.stop.is_cancelled() {
+                return;
+            }
+            let reached = self.machine.view().reached;
+            let due = self.machine.due(now);
+            let moved = async {
+                match reached {
+                    Some(reached) => self.parts.source.moved_past(reached).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let is_due = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(self.began + due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            // What has moved already is waited for by the time when it is due.
+            let has_news = reached.is_some_and(|reached| self.parts.source.newest() > reached);
+            tokio::select! {
+                changed = self.parts.lease.changed() => match changed {
+                    Ok(()) => self.lead(),
+                    Err(_) => return,
+                },
+                () = moved, if !has_news => {}
+                () = is_due => {}
+                () = self.parts.changed.notify.notified() => {}
+                () = self.parts.stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Tells the machine what has happened elsewhere.
+    fn look_around(&mut self) {
+        if self.parts.lease.has_changed().unwrap_or(false) {
+            self.lead();
+        }
+        if self.parts.changed.take() {
+            self.machine.changed();
+        }
+        if self.parts.stop.is_cancelled() {
+            self.machine.stop();
+        }
+        self.machine.log_moved(self.parts.source.newest());
+        self.show();
+    }
+
+    fn lead(&mut self) {
+        let lease = self.parts.lease.borrow_and_update().clone();
+        self.machine.lead(lease.is_some());
+        self.held = lease;
+        (self.page, self.effects) = (Arc::default(), Effects::none());
+    }
+
+    /// Has the metrics show where the reader stands; nothing where another node leads it.
+    fn show(&self) {
+        let (view, id) = (self.machine.view(), &self.parts.id);
+        match view.reached.filter(|_| view.leads) {
+            Some(reached) => {
+                let sample = ReaderSample {
+                    position: reached.0,
+                    lag: (self.parts.source.newest().0 - reached.0).max(0),
+                    set_aside: self.set_aside,
+                    paused: view.paused,
+                };
+                READERS.show(&id.name, id.shard, sample);
+            }
+            None if !view.leads => READERS.forget(&id.name, id.shard),
+            None => {}
+        }
+    }
+
+    fn now_ms(&self) -> i64 {
+        i64::try_from(self.parts.clock.now_ms()).unwrap_or(i64::MAX)
+    }
+
+    /// Begins an action. What it does with the database goes on when it is dropped.
+    fn perform(&mut self, action: Action) -> BoxFuture<'static, Outcome> {
+        let Some(lease) = self.held.clone() else {
+            return Box::pin(std::future::ready(Outcome::Noted));
+        };
+        let (id, now) = (self.parts.id.clone(), self.now_ms());
+        let (tables, source) = (Arc::clone(&self.parts.tables), Arc::clone(&self.parts.source));
+        let advance = |from, to, records| Advance {
+            id: id.clone(),
+            lease: lease.clone(),
+            from,
+            to,
+            records,
+            now,
+        };
+        match action {
+            Action::Load => {
+                let begins = match self.parts.reader.begins() {
+                    Begins::AtStart => Position::START,
+                    Begins::AtEnd => source.newest(),
+                };
+                Box::pin(async move { Outcome::Loaded(tables.open(&id, begins, now).await) })
+            }
+            Action::Read(after) => {
+                let limits = PageLimits::default();
+                Box::pin(async move { Outcome::Read(source.after(after, limits).await) })
+            }
+            Action::Handle(part) => {
+                let (reader, page) = (Arc::clone(&self.parts.reader), Arc::clone(&self.page));
+                Box::pin(async move {
+                    let records = records_in(&page.records, part);
+                    Outcome::Handled(part, handle(&*reader, id.shard, records).await)
+                })
+            }
+            Action::Advance(step) => {
+                let advance = advance(step.from, step.to, step.records);
+                let effects = std::mem::take(&mut self.effects);
+                Box::pin(async move { Outcome::Advanced(step, tables.advance(advance, effects).await) })
+            }
+            Action::GoPast(step, why) => {
+                let part = Part {
+                    after: Position(step.to.0 - 1),
+                    up_to: step.to,
+                };
+                let record = NewSetAside {
+                    records: describe(records_in(&self.page.records, part)),
+                    why: shortened(&why),
+                };
+                let advance = advance(step.from, step.to, step.records);
+                tracing::error!(reader = %id, position = step.to.0, why, "a reader goes past what it cannot deal with");
+                Box::pin(async move { Outcome::WentPast(step, tables.go_past(advance, record).await) })
+            }
+            Action::NoteFailure { at, failures, why } => {
+                READERS.failed(&id.name, id.shard);
+                tracing::warn!(reader = %id, position = at.0, failures, why, "a reader has failed");
+                let at = advance(at, at, 0);
+                Box::pin(async move {
+                    let noted = tables.note_failure(at, failures, shortened(&why)).await;
+                    if let Err(error) = noted {
+                        tracing::debug!(reader = %id, %error, "the failure of a reader was not noted");
+                    }
+                    Outcome::Noted
+                })
+            }
+            Action::Rest(at, why) => {
+                READERS.failed(&id.name, id.shard);
+                tracing::error!(reader = %id, position = at.0, why, "a reader cannot go on and rests");
+                let at = advance(at, at, 0);
+                Box::pin(async move {
+                    if let Err(error) = tables.rest(at, shortened(&why)).await {
+                        tracing::debug!(reader = %id, %error, "that a reader rests was not noted");
+                    }
+                    Outcome::Noted
+                })
+            }
+        }
+    }
+
+    /// Tells the machine what came of an action.
+    fn take_in(&mut self, outcome: Outcome) {
+        let (now, chance) = (self.began.elapsed(), rand::random::<f64>());
+        match outcome {
+            Outcome::Loaded(loaded) => {
+                if let Ok(stored) = &loaded {
+                    self.set_aside = stored.set_aside;
+                }
+                let loaded = loaded.map_err(failed).map(|stored| Loaded {
+                    position: stored.position,
+                    paused: stored.paused,
+                });
+                self.machine.loaded(loaded, now, chance);
+            }
+            Outcome::Read(read) => {
+                let newest = self.parts.source.newest();
+                let is_full = read.as_ref().is_ok_and(|page| page.end < newest);
+                let page = read.map_err(failed).map(|page| {
+                    self.page = Arc::new(page);
+                    Page {
+                        positions: self
+                            .page
+                            .records
+                            .iter()
+                            .map(|committed| committed.position)
+                            .collect(),
+                        end: self.page.end,
+                    }
+                });
+                self.machine.page(page, is_full, now, chance);
+            }
+            Outcome::Handled(part, handled) => {
+                let handled = handled.map(|effects| {
+                    self.effects = effects;
+                    !self.effects.is_none()
+                });
+                let handled = handled.map_err(|error| match error {
+                    ReaderError::Unavailable(why) => Failed::ForNow(why),
+                    ReaderError::Failed(why) => Failed::ForGood(why),
+                });
+                self.machine.handled(part, handled, now, chance);
+            }
+            Outcome::Advanced(step, advanced) => {
+                self.machine.advanced(step, advanced.map_err(failed), now, chance);
+            }
+            Outcome::WentPast(step, went) => {
+                let went = match went {
+                    Ok(true) => {
+                        self.set_aside += 1;
+                        Ok(())
+                    }
+                    Ok(false) => Err(Failed::TooMuchSetAside),
+                    Err(error) => Err(failed(error)),
+                };
+                self.machine.advanced(step, went, now, chance);
+            }
+            Outcome::Noted => self.machine.noted(),
+        }
+    }
+}
+
+fn failed(error: StoreError) -> Failed {
+    match error {
+        StoreError::LeaseLost(_) => Failed::LeaseLost,
+        StoreError::CursorMoved(_) => Failed::CursorMoved,
+        StoreError::JournalDropped(_) => Failed::Stuck(error.to_string()),
+        error if error.is_temporary() => Failed::ForNow(error.to_string()),
+        error => Failed::ForGood(error.to_string()),
+    }
+}
+
+/// The records of a part. They stand in order of position.
+fn records_in(records: &[Committed], part: Part) -> &[Committed] {
+    let from = records.partition_point(|committed| committed.position <= part.after);
+    let to = records.partition_point(|committed| committed.position <= part.up_to);
+    records.get(from..to).unwrap_or_default()
+}
+
+/// Has the reader deal with records. One that panics or takes too long has failed.
+async fn handle(reader: &dyn Reader, shard: u32, records: &[Committed]) -> Result<Effects, ReaderError> {
+    if records.is_empty() {
+        return Ok(Effects::none());
+    }
+    let handling = AssertUnwindSafe(reader.handle(shard, records)).catch_unwind();
+    match tokio::time::timeout(HANDLING, handling).await {
+        Ok(Ok(handled)) => handled,
+        Ok(Err(_)) => Err(ReaderError::Failed("it panicked".to_owned())),
+        Err(_) => Err(ReaderError::Unavailable("it takes too long".to_owned())),
+    }
+}
+
+fn shortened(why: &str) -> String {
+    why.chars().filter(|c| *c != '\0').take(LONGEST_WHY).collect()
+}
