@@ -15,7 +15,7 @@ use thiserror::Error;
 pub struct LogId(pub [u8; 16]);
 
 /// A position in the log: 1 for the first change, 0 before any.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Position(pub i64);
 
 /// A place in one room's timeline. Outliers have none.

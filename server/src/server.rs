@@ -28,7 +28,7 @@ use crate::readers::{LogSource, Readers};
 use crate::receipts::Receipts;
 use crate::refusal::Refusal;
 use crate::rooms::{self, Rooms};
-use crate::store::log::CommitReader;
+use crate::store::log::{CommitReader, Mirror};
 use crate::store::nodes::{NewNode, RunId};
 use crate::store::{Access, CommitLimits, Database, Store, StoreError};
 use crate::sync::{Sources, Sync};
@@ -92,7 +92,7 @@ pub struct Server {
     /// Other homeservers.
     pub peers: Arc<Peers>,
     /// What sync answers.
-    pub sync: Sync,
+    pub sync: Arc<Sync>,
     /// How often things may be done.
     pub budgets: Budgets,
     /// Sizes and counts that nobody may exceed.
@@ -146,8 +146,6 @@ impl Server {
             verdict_events: config.federation.verdict_events,
         };
         let rooms = Arc::new(Rooms::new(&foundations, room_limits));
-        let follower = NodeFollower::new(listeners, &rooms.repository);
-        store.log.follow(Arc::new(follower)).await?;
         rooms.erased.load().await.map_err(unopened)?;
         let account_data_quota = Quota {
             items: limits.account_data_items.into(),
@@ -227,7 +225,7 @@ impl Server {
         let peers = Peers::open(Arc::clone(&identity), Arc::clone(&clock), parts, settings)
             .await
             .map_err(unopened)?;
-        let sync = Sync::new(Sources {
+        let sync = Arc::new(Sync::new(Sources {
             store: Arc::clone(&store),
             rooms: Arc::clone(&rooms),
             notifier: Arc::clone(&notifier),
@@ -236,7 +234,17 @@ impl Server {
             presence: Arc::clone(&presence),
             keys: Arc::clone(&keys),
             push: Arc::clone(&push),
-        });
+        }));
+        let mirrors: Vec<Weak<dyn Mirror>> = vec![
+            Arc::downgrade(&push) as Weak<dyn Mirror>,
+            Arc::downgrade(&rooms.erased) as Weak<dyn Mirror>,
+            Arc::downgrade(&rooms.transactions) as Weak<dyn Mirror>,
+            Arc::downgrade(&keys) as Weak<dyn Mirror>,
+            accounts.sessions_mirror(),
+            Arc::downgrade(&sync) as Weak<dyn Mirror>,
+        ];
+        let follower = NodeFollower::new(listeners, &rooms.repository, mirrors);
+        store.log.follow(Arc::new(follower)).await?;
         let budgets = Budgets::new(config.rate_limits, &config.rates, Arc::clone(&clock));
         let nodes = Nodes::start(Arc::clone(&store.nodes), node(&config)).await?;
         let source = Arc::clone(&store.log) as Arc<dyn LogSource>;

@@ -297,6 +297,9 @@ impl Contents {
             | Record::Delivered(_)
             | Record::HeardMessage(_)
             | Record::WaitingReceipt(_)
+            | Record::SessionsEnded(_)
+            | Record::KeyCounts(_)
+            | Record::Erased(_)
             | Record::EarlyRedaction(_) => Ok(()),
             Record::Placed(nid) => {
                 self.events.remove(&nid);
@@ -344,7 +347,10 @@ fn takes_position(record: &Record) -> bool {
         | Record::Alias(_)
         | Record::Delivered(_)
         | Record::HeardMessage(_)
-        | Record::WaitingReceipt(_) => false,
+        | Record::WaitingReceipt(_)
+        | Record::SessionsEnded(_)
+        | Record::KeyCounts(_)
+        | Record::Erased(_) => false,
     }
 }
 

@@ -52,19 +52,30 @@ pub struct Attempt {
     pub proof: Proof,
 }
 
-/// Makes and knows the ids of sessions, until the server stops.
-#[derive(Debug)]
+/// What the key of the seals is derived for.
+const PURPOSE: &[u8] = b"maru interactive authentication";
+
+/// Makes and knows the ids of sessions, on every node of this server alike.
 pub(super) struct Sessions {
-    key: [u8; 64],
+    key: [u8; 32],
 }
 
-impl Default for Sessions {
-    fn default() -> Self {
-        Self { key: rand::random() }
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sessions(…)")
     }
 }
 
 impl Sessions {
+    /// Sessions sealed with a key that is derived from a secret of this server.
+    pub(super) fn sealed_with(secret: &[u8; 32]) -> Self {
+        let mut key = Hmac::<Sha256>::new(&padded(secret).into());
+        key.update(PURPOSE);
+        Self {
+            key: key.finalize().into_bytes().into(),
+        }
+    }
+
     fn open(&self, purpose: &str, now_ms: u64) -> String {
         let number = rand::random::<u64>();
         let head = format!("uia_{:x}_{number:016x}", now_ms + SESSION_MS);
@@ -92,12 +103,19 @@ impl Sessions {
 
     /// The seal of a session's id. No purpose holds a NUL, so none can be taken for another.
     fn seal(&self, head: &str, purpose: &str) -> Hmac<Sha256> {
-        let mut seal = Hmac::<Sha256>::new(&self.key.into());
+        let mut seal = Hmac::<Sha256>::new(&padded(&self.key).into());
         for part in [head, "\0", purpose] {
             seal.update(part.as_bytes());
         }
         seal
     }
+}
+
+/// A key as long as a block of the hash, as which HMAC takes it.
+fn padded(key: &[u8; 32]) -> [u8; 64] {
+    let mut block = [0; 64];
+    block.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
+    block
 }
 
 /// One action that waits for its proof.
@@ -182,18 +200,18 @@ mod tests {
 
     #[test]
     fn a_session_is_good_for_its_purpose_and_for_a_while() {
-        let sessions = Sessions::default();
+        let sessions = Sessions::sealed_with(&[1; 32]);
         let id = sessions.open("register", 1000);
         assert!(sessions.is_open(&id, "register", 1000));
         assert!(!sessions.is_open(&id, "delete_device @a:b 0", 1000));
         assert!(!sessions.is_open(&id, "register", 1000 + SESSION_MS));
-        assert!(!Sessions::default().is_open(&id, "register", 1000));
+        assert!(!Sessions::sealed_with(&[2; 32]).is_open(&id, "register", 1000));
         assert_ne!(id, sessions.open("register", 1000));
     }
 
     #[test]
     fn nobody_else_makes_a_session() {
-        let sessions = Sessions::default();
+        let sessions = Sessions::sealed_with(&[1; 32]);
         let id = sessions.open("register", 1000);
         let (head, seal) = id.rsplit_once('_').unwrap();
         let later = head.replacen("uia_", "uia_f", 1);

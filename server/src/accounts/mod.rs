@@ -20,7 +20,7 @@ mod session_cache;
 mod tests;
 mod token;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use ruma::OwnedUserId;
 
@@ -30,6 +30,7 @@ use crate::identity::Identity;
 use crate::live::Notifier;
 use crate::rooms::Rooms;
 use crate::store::Store;
+use crate::store::log::Mirror;
 use crate::tasks::Tasks;
 
 pub use directory::{DirectoryPage, DirectoryUser};
@@ -88,6 +89,7 @@ impl Accounts {
         tasks: Arc<Tasks>,
         rules: AccountRules,
     ) -> Self {
+        let interactive = interactive_auth::Sessions::sealed_with(&identity.signing_key.secret.to_seed());
         Self {
             identity,
             clock,
@@ -98,9 +100,15 @@ impl Accounts {
             sessions: session_cache::KnownSessions::new(notifier),
             last_seen: last_seen::LastSeen::default(),
             passwords: password::Hasher::default(),
-            interactive: interactive_auth::Sessions::default(),
+            interactive,
             registrations: register::Registrations::default(),
         }
+    }
+
+    /// What has to hear of other nodes' commits: sessions that are in memory.
+    #[must_use]
+    pub fn sessions_mirror(&self) -> Weak<dyn Mirror> {
+        Arc::downgrade(&self.sessions) as Weak<dyn Mirror>
     }
 
     /// Milliseconds since 1970, as the database holds them.

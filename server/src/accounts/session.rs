@@ -172,7 +172,8 @@ impl Accounts {
         if stored.replaces {
             // The first use of a new pair: the client has it, so the old one has served.
             let ending = self.sessions.ending(&known.caller.user_id);
-            ending.ended(&self.store.accounts.end_replaced(token).await?);
+            let replaced = self.store.accounts.end_replaced(&known.caller.user_id, token);
+            ending.ended(&replaced.await?);
         } else {
             self.sessions.keep(token, Arc::clone(&known), ends_before);
         }

@@ -5,11 +5,14 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::future::{BoxFuture, ready};
 use ruma::{OwnedUserId, UserId};
 
 use super::Caller;
 use crate::cache::Cache;
 use crate::live::Notifier;
+use crate::store::StoreError;
+use crate::store::log::{Committed, Mirror, Record};
 use crate::token_hash::TokenHash;
 
 /// Sessions whose token is known without asking the database, two generations of this many.
@@ -82,6 +85,12 @@ impl KnownSessions {
         }
     }
 
+    fn forget(&self, user_id: &UserId, tokens: &[TokenHash]) {
+        self.ends.fetch_add(1, Ordering::SeqCst);
+        tokens.iter().for_each(|token| self.by_token.remove(token));
+        self.notifier.recall(user_id);
+    }
+
     fn lock_ending(&self) -> MutexGuard<'_, Vec<OwnedUserId>> {
         self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -97,13 +106,20 @@ pub(super) struct Ending {
 impl Ending {
     /// The end of these sessions is stored: forgets them, and has the user's waiting requests look at their tokens.
     pub(super) fn ended(&self, tokens: &[TokenHash]) {
-        let known = &self.known;
-        if tokens.is_empty() {
-            return;
+        if !tokens.is_empty() {
+            self.known.forget(&self.user_id, tokens);
         }
-        known.ends.fetch_add(1, Ordering::SeqCst);
-        tokens.iter().for_each(|token| known.by_token.remove(token));
-        known.notifier.recall(&self.user_id);
+    }
+}
+
+impl Mirror for KnownSessions {
+    fn follow<'f>(&'f self, records: &'f [Committed]) -> BoxFuture<'f, Result<(), StoreError>> {
+        for committed in records {
+            if let Record::SessionsEnded(ended) = &committed.record {
+                self.forget(&ended.user_id, &ended.tokens);
+            }
+        }
+        Box::pin(ready(Ok(())))
     }
 }
 

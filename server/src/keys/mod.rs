@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
+use futures_util::future::{BoxFuture, ready};
 use ruma::{OwnedUserId, UserId};
 
 pub use cross_signing::{NewCrossSigningKeys, OwnKeys, SignatureFailures};
@@ -25,7 +26,8 @@ use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::identity::Identity;
 use crate::refusal::Refusal;
-use crate::store::Store;
+use crate::store::log::{Committed, Mirror, Record};
+use crate::store::{Store, StoreError};
 
 /// Devices whose key counts are known without asking the database.
 const KNOWN_COUNTS: usize = 50_000;
@@ -156,6 +158,17 @@ impl Keys {
         self.counts.remove(&(user_id.to_owned(), device_id.to_owned()));
         // Again for who looked between the two and remembers the old counts.
         self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+impl Mirror for Keys {
+    fn follow<'f>(&'f self, records: &'f [Committed]) -> BoxFuture<'f, Result<(), StoreError>> {
+        for committed in records {
+            if let Record::KeyCounts(device) = &committed.record {
+                self.counts_changed(&device.user_id, &device.device_id);
+            }
+        }
+        Box::pin(ready(Ok(())))
     }
 }
 

@@ -9,7 +9,7 @@ use maru_protocol::cursor::Place;
 use super::CommitListeners;
 use crate::rooms::{Room, RoomRepository};
 use crate::store::StoreError;
-use crate::store::log::{Committed, Follower, LogPage, Record};
+use crate::store::log::{Committed, Follower, LogPage, Mirror, Record};
 
 /// Keeps what is in memory current with other nodes' commits: rooms move on, inboxes fill, sessions wake.
 #[derive(Debug)]
@@ -17,15 +17,21 @@ pub struct NodeFollower {
     listeners: Arc<CommitListeners>,
     /// Gone when the server is: the log's writer, which holds this, must not keep it.
     rooms: Weak<RoomRepository>,
+    mirrors: Vec<Weak<dyn Mirror>>,
 }
 
 impl NodeFollower {
-    /// Shows to `listeners` what other nodes commit.
+    /// Shows to `listeners`, and to `mirrors` before, what other nodes commit.
     #[must_use]
-    pub fn new(listeners: Arc<CommitListeners>, rooms: &Arc<RoomRepository>) -> Self {
+    pub fn new(
+        listeners: Arc<CommitListeners>,
+        rooms: &Arc<RoomRepository>,
+        mirrors: Vec<Weak<dyn Mirror>>,
+    ) -> Self {
         Self {
             listeners,
             rooms: Arc::downgrade(rooms),
+            mirrors,
         }
     }
 
@@ -33,6 +39,9 @@ impl NodeFollower {
         let Some(repository) = self.rooms.upgrade() else {
             return Ok(());
         };
+        for mirror in self.mirrors.iter().filter_map(Weak::upgrade) {
+            mirror.follow(&page.records).await?;
+        }
         // Users hear of a room as its members, so it has to be in memory, and to stay there meanwhile.
         let mut rooms = page.moved_rooms.clone();
         rooms.extend(page.records.iter().filter_map(room_of));

@@ -18,6 +18,7 @@ mod rules;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use maru_protocol::event::Draft;
 use ruma::{OwnedUserId, ServerName, UserId};
 
@@ -32,6 +33,7 @@ pub use rules::{PUSH_RULES, find};
 use crate::fair_semaphore::FairSemaphore;
 use crate::refusal::Refusal;
 use crate::store::accounts::account_data::GLOBAL;
+use crate::store::log::{Committed, Mirror, Record};
 use crate::store::rooms::events::Notify;
 use crate::store::{Store, StoreError};
 
@@ -254,6 +256,10 @@ impl Push {
     /// # Errors
     /// When the database cannot be read.
     pub async fn note_owner(&self, user_id: &UserId) -> Result<(), Refusal> {
+        Ok(self.follow_owner(user_id).await?)
+    }
+
+    async fn follow_owner(&self, user_id: &UserId) -> Result<(), StoreError> {
         if self.own.has(user_id) {
             return Ok(());
         }
@@ -286,3 +292,18 @@ fn ask(
 
 #[cfg(test)]
 mod tests;
+
+impl Mirror for Push {
+    fn follow<'f>(&'f self, records: &'f [Committed]) -> BoxFuture<'f, Result<(), StoreError>> {
+        Box::pin(async move {
+            for committed in records {
+                if let Record::AccountData(data) = &committed.record
+                    && [PUSH_RULES, IGNORED_USERS].contains(&&*data.data_type)
+                {
+                    self.follow_owner(&data.user_id).await?;
+                }
+            }
+            Ok(())
+        })
+    }
+}

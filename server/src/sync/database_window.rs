@@ -154,7 +154,7 @@ async fn memberships_now(
     let memberships = sync.store.rooms.memberships_of(&caller.user_id).await?;
     let newest = memberships.iter().map(|membership| membership.position).max();
     let until = newest.map_or(until, |newest| newest.max(until));
-    sync.notifier.reached(until).await;
+    sync.reach(until).await?;
     Ok((memberships, until))
 }
 

@@ -36,7 +36,9 @@ mod window;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::{BoxFuture, ready};
 use maru_protocol::cursor::{Position, SinceToken};
 
 pub use answer::SyncResponse;
@@ -53,10 +55,14 @@ use crate::live::{Notifier, Passing};
 use crate::push::Push;
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
-use crate::store::Store;
+use crate::store::log::{Committed, Mirror, Record};
+use crate::store::{Store, StoreError};
 
 /// Devices whose to-device cursor and lazily loaded members are remembered, two generations of this many.
 const DEVICES: usize = 20_000;
+
+/// How long a device waits for this node to come as far as the one that gave it its cursor.
+const REACHING: Duration = Duration::from_secs(5);
 
 /// Everything that sync needs to work.
 #[derive(Debug)]
@@ -162,11 +168,22 @@ impl Sync {
     }
 
     /// A session of a device that has seen everything up to `since` (`None`: nothing). A cursor of another log, or one
-    /// that is ahead of this log, is gone: the session starts over.
-    #[must_use]
-    pub fn session(&self, caller: Caller, since: Option<SinceToken>, wish: SyncRequest) -> Session<'_> {
-        let since = since.filter(|since| !self.is_gone(since));
-        Session::new(self, caller, since, wish)
+    /// that is ahead of this log, is gone: the session starts over. One that another node has given is waited for, until
+    /// this node has come that far too.
+    ///
+    /// # Errors
+    /// When the database does not answer, or this node is far behind others.
+    pub async fn session(
+        &self,
+        caller: Caller,
+        since: Option<SinceToken>,
+        wish: SyncRequest,
+    ) -> Result<Session<'_>, Refusal> {
+        let since = match since {
+            Some(since) if self.is_gone(&since).await? => None,
+            since => since,
+        };
+        Ok(Session::new(self, caller, since, wish))
     }
 
     /// Notes that a device begins to send an event, of which it is to hear after the answer: to be held until the response
@@ -177,8 +194,25 @@ impl Sync {
     }
 
     /// Whether a cursor belongs to another log, or is ahead of this one.
-    fn is_gone(&self, cursor: &SinceToken) -> bool {
-        cursor.log_id != self.store.log.id() || cursor.position > self.notifier.position()
+    async fn is_gone(&self, cursor: &SinceToken) -> Result<bool, Refusal> {
+        if cursor.log_id != self.store.log.id() {
+            return Ok(true);
+        }
+        if cursor.position <= self.notifier.position() {
+            return Ok(false);
+        }
+        if !self.store.log.has_reached(cursor.position).await? {
+            return Ok(true);
+        }
+        self.reach(cursor.position).await?;
+        Ok(false)
+    }
+
+    /// Waits until this node has handed out the log up to a position that it has reached.
+    async fn reach(&self, position: Position) -> Result<(), Refusal> {
+        self.store.log.hint(position);
+        let reached = tokio::time::timeout(REACHING, self.notifier.reached(position)).await;
+        reached.map_err(|_| Refusal::Unavailable("this node is behind the others".into()))
     }
 
     /// Whose devices changed after one cursor and up to another, and who shares no room with the caller any more. When
@@ -192,7 +226,7 @@ impl Sync {
         from: SinceToken,
         to: SinceToken,
     ) -> Result<DeviceLists, Refusal> {
-        let since = if self.is_gone(&from) {
+        let since = if self.is_gone(&from).await? {
             Position::START
         } else {
             from.position
@@ -221,7 +255,7 @@ impl Sync {
     /// Drops the to-device messages that the device's cursor acknowledges; one that is gone acknowledges nothing. Costs
     /// a transaction only when the device has moved past messages.
     async fn acknowledge(&self, caller: &Caller, cursor: SinceToken) -> Result<(), Refusal> {
-        if self.is_gone(&cursor) || self.nothing_kept.is_known_for(caller) {
+        if self.nothing_kept.is_known_for(caller) || self.is_gone(&cursor).await? {
             return Ok(());
         }
         let asked = self.nothing_kept.ask();
@@ -243,5 +277,19 @@ impl Sync {
             Some(_) => {}
         }
         Ok(())
+    }
+}
+
+impl Mirror for Sync {
+    fn follow<'f>(&'f self, records: &'f [Committed]) -> BoxFuture<'f, Result<(), StoreError>> {
+        for committed in records {
+            if let Record::ToDevice(message) = &committed.record {
+                self.nothing_kept.gave(&Caller {
+                    user_id: message.user_id.clone(),
+                    device_id: message.device_id.clone(),
+                });
+            }
+        }
+        Box::pin(ready(Ok(())))
     }
 }

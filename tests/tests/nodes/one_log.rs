@@ -7,12 +7,7 @@ use maru_tests::user::User;
 use maru_tests::{Engine, TestServer};
 use serde_json::json;
 
-/// Two nodes of one homeserver.
-async fn two_nodes() -> [TestServer; 2] {
-    let one = TestServer::start_on(Engine::Postgres).await;
-    let two = one.start_node("two").await;
-    [one, two]
-}
+use super::two_nodes;
 
 /// The next messages of a room after a token, once there are any.
 async fn next_texts(user: &User, room: &str, mut since: String) -> Vec<String> {

@@ -64,7 +64,7 @@ impl<'s> Poll<'s> {
         let wish = wish(server, &caller, &request, query).await?;
         let since = request.since.as_deref().map(cursor).transpose()?;
         server.presence.heartbeat(&caller.user_id, &request.set_presence);
-        let session = server.sync.session(caller, since, wish);
+        let session = server.sync.session(caller, since, wish).await?;
         if let Some(since) = since {
             session.acknowledge(since).await?;
         }

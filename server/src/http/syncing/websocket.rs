@@ -164,14 +164,9 @@ impl Connection {
         wish: Box<SyncRequest>,
     ) {
         let server = Arc::clone(&self.server);
-        let mut session = server.sync.session(caller, since, *wish);
-        let end = match since {
-            Some(since) => Box::pin(session.acknowledge(since)).await.err().map(End::from),
-            None => None,
-        };
-        let end = match end {
-            Some(end) => end,
-            None => self.serve(&mut socket, &mut session).await,
+        let end = match Box::pin(begin(&server, caller, since, *wish)).await {
+            Ok(mut session) => self.serve(&mut socket, &mut session).await,
+            Err(refusal) => End::from(refusal),
         };
         if let End::Closed(code, reason) = end {
             let frame = CloseFrame {
@@ -284,4 +279,18 @@ async fn write(socket: &mut WebSocket, text: String) -> Result<(), End> {
         .send(Message::Text(text.into()))
         .await
         .map_err(|_| End::Gone)
+}
+
+/// The session of a device that comes back with a cursor, which acknowledges what it was given until then.
+async fn begin(
+    server: &Server,
+    caller: Caller,
+    since: Option<SinceToken>,
+    wish: SyncRequest,
+) -> Result<Session<'_>, Refusal> {
+    let session = server.sync.session(caller, since, wish).await?;
+    if let Some(since) = since {
+        session.acknowledge(since).await?;
+    }
+    Ok(session)
 }

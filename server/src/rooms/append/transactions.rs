@@ -9,15 +9,16 @@ use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::future::{BoxFuture, ready};
 use ruma::{EventId, OwnedUserId};
 use tokio::sync::OnceCell;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::refusal::Refusal;
-use crate::store::Store;
-use crate::store::log::Record;
+use crate::store::log::{Committed, Mirror, Record};
 use crate::store::rooms::events::{NewTransaction, StoredEvent};
+use crate::store::{Store, StoreError};
 
 /// How long a transaction id is remembered, in milliseconds: seven days. Retries come within minutes.
 const REMEMBERED_MS: u64 = 7 * 24 * 3_600_000;
@@ -121,6 +122,20 @@ impl Transactions {
             self.used.insert(device, Arc::clone(&fresh));
             fresh
         })
+    }
+}
+
+impl Mirror for Transactions {
+    fn follow<'f>(&'f self, records: &'f [Committed]) -> BoxFuture<'f, Result<(), StoreError>> {
+        for committed in records {
+            if let Record::Transaction(used) = &committed.record {
+                let device = (used.user_id.clone(), used.device_id.clone());
+                if let Some(ids) = self.used.get(&device) {
+                    ids.note(self.hasher.hash_one((&used.scope, &used.transaction_id)));
+                }
+            }
+        }
+        Box::pin(ready(Ok(())))
     }
 }
 

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use futures_util::future::{BoxFuture, ready};
 use maru_protocol::cursor::{Place, Position};
 use maru_protocol::event::{Event, redact};
 use maru_protocol::visibility::Membership;
@@ -13,8 +14,9 @@ use ruma::{OwnedUserId, ServerName, UserId};
 use super::client_event_format::VisibleEvent;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
-use crate::store::Store;
+use crate::store::log::{Committed, Mirror, Record};
 use crate::store::rooms::events::StoredEvent;
+use crate::store::{Store, StoreError};
 
 /// Membership events of one reader that are read at once while looking for the first join.
 const MEMBER_EVENTS: usize = 32;
@@ -130,5 +132,16 @@ impl ErasedUsers {
                 _ => return Ok(first),
             }
         }
+    }
+}
+
+impl Mirror for ErasedUsers {
+    fn follow<'f>(&'f self, records: &'f [Committed]) -> BoxFuture<'f, Result<(), StoreError>> {
+        for committed in records {
+            if let Record::Erased(erased) = &committed.record {
+                self.note(erased.user_id.clone(), erased.at);
+            }
+        }
+        Box::pin(ready(Ok(())))
     }
 }

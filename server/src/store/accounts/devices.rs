@@ -108,6 +108,7 @@ pub(in crate::store) async fn remove(
         device_ids: ids,
     };
     gone_devices::look_again(&mut tx.connection, &gone).await?;
+    sessions::note_ended(tx, &user_id, &ended);
     push_device_list(tx, user_id).await?;
     Ok(ended)
 }

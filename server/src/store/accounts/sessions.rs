@@ -8,6 +8,8 @@ use super::users::user_id;
 use crate::store::StoreError;
 use crate::store::accounts::AccountTables;
 use crate::store::engine::{Connection, Row, query};
+use crate::store::log::writer::Transaction;
+use crate::store::log::{Record, SessionsEnded};
 use crate::token_hash::TokenHash;
 
 /// The tokens of a session.
@@ -143,6 +145,16 @@ async fn drop_replaced(
     drop_pair(connection, &replaced).await
 }
 
+/// Adds to the log that sessions of a user end.
+pub(super) fn note_ended(tx: &mut Transaction, user_id: &UserId, tokens: &[TokenHash]) {
+    if !tokens.is_empty() {
+        tx.push(Record::SessionsEnded(SessionsEnded {
+            user_id: user_id.to_owned(),
+            tokens: tokens.to_vec(),
+        }));
+    }
+}
+
 /// Makes the device of a session unless it is known; false when the user may have no more.
 async fn make_device(connection: &mut Connection, session: &NewSession) -> Result<bool, StoreError> {
     let known = query("SELECT 1 FROM devices WHERE user_id = $1 AND device_id = $2");
@@ -192,6 +204,7 @@ impl AccountTables {
                         .run(&mut tx.connection)
                         .await?;
                     insert_tokens(&mut tx.connection, user_id, device_id, session.tokens, None).await?;
+                    note_ended(tx, user_id, &ended);
                     Ok(Started::Running(ended))
                 })
             })
@@ -223,9 +236,20 @@ impl AccountTables {
     ///
     /// # Errors
     /// When it was not stored.
-    pub async fn end_replaced(&self, token: TokenHash) -> Result<Vec<TokenHash>, StoreError> {
+    pub async fn end_replaced(
+        &self,
+        user_id: &UserId,
+        token: TokenHash,
+    ) -> Result<Vec<TokenHash>, StoreError> {
+        let user_id = user_id.to_owned();
         self.log
-            .transact(move |tx| Box::pin(async move { drop_replaced(&mut tx.connection, token).await }))
+            .transact(move |tx| {
+                Box::pin(async move {
+                    let ended = drop_replaced(&mut tx.connection, token).await?;
+                    note_ended(tx, &user_id, &ended);
+                    Ok(ended)
+                })
+            })
             .await
     }
 
@@ -257,6 +281,7 @@ impl AccountTables {
                         .run(connection)
                         .await?;
                     insert_tokens(connection, &user_id, &device_id, tokens, Some(refresh)).await?;
+                    note_ended(tx, &user_id, &ended);
                     Ok(Some(Renewed { user_id, ended }))
                 })
             })

@@ -11,6 +11,7 @@ use super::devices::{Devices, remove};
 use crate::store::StoreError;
 use crate::store::accounts::AccountTables;
 use crate::store::engine::{On, Row, query};
+use crate::store::log::{Erased, Record};
 use crate::token_hash::TokenHash;
 
 /// An account to make.
@@ -240,6 +241,10 @@ impl AccountTables {
                 };
                 let at = Position(now.get(0)?);
                 credentials::renew(&mut tx.connection, &user_id).await?;
+                if erase {
+                    let user_id = user_id.clone();
+                    tx.push(Record::Erased(Erased { user_id, at }));
+                }
                 let ended = remove(tx, user_id, Devices::All).await?;
                 Ok(Some(Closed { ended, at }))
             })

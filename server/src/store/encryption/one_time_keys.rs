@@ -8,6 +8,7 @@ use ruma::{OwnedUserId, UserId};
 use crate::store::StoreError;
 use crate::store::encryption::EncryptionTables;
 use crate::store::engine::{Connection, Row, query};
+use crate::store::log::{DeviceName, Record};
 
 /// A key that a device offers.
 #[derive(Clone, Debug)]
@@ -209,6 +210,7 @@ impl EncryptionTables {
                     for key in fallback {
                         put_fallback(&mut tx.connection, &user_id, &device_id, key).await?;
                     }
+                    tx.push(Record::KeyCounts(DeviceName { user_id, device_id }));
                     Ok(Ok(()))
                 })
             })
@@ -262,7 +264,13 @@ impl EncryptionTables {
                             Some(key) => Some(key),
                             None => use_fallback(&mut tx.connection, &claim).await?,
                         };
-                        claimed.extend(key.map(|key| (claim, key)));
+                        if let Some(key) = key {
+                            tx.push(Record::KeyCounts(DeviceName {
+                                user_id: claim.user_id.clone(),
+                                device_id: claim.device_id.clone(),
+                            }));
+                            claimed.push((claim, key));
+                        }
                     }
                     Ok(claimed)
                 })

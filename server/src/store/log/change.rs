@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use maru_protocol::cursor::Position;
 use maru_protocol::state::EventNid;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,7 @@ use crate::store::rooms::notifications::NewNotification;
 use crate::store::rooms::receipts::{Receipt, WaitingReceipt};
 use crate::store::rooms::state::NewState;
 use crate::store::rooms::{Membership, NewAlias, NewRoom, RoomHead};
+use crate::token_hash::TokenHash;
 
 /// One durable fact.
 #[derive(Clone, Debug)]
@@ -67,6 +69,39 @@ pub enum Record {
     HeardMessage(HeardMessage),
     /// A receipt of a peer's user for an event that is not here yet.
     WaitingReceipt(WaitingReceipt),
+    /// Sessions of a user have ended.
+    SessionsEnded(SessionsEnded),
+    /// A device has more or fewer keys left on the server.
+    KeyCounts(DeviceName),
+    /// A user's messages are erased.
+    Erased(Erased),
+}
+
+/// Sessions of a user have ended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SessionsEnded {
+    /// Whose.
+    pub user_id: ruma::OwnedUserId,
+    /// Their access tokens.
+    pub tokens: Vec<TokenHash>,
+}
+
+/// A device of a user of this server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeviceName {
+    /// Whose.
+    pub user_id: ruma::OwnedUserId,
+    /// Which.
+    pub device_id: String,
+}
+
+/// A user's messages are erased.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Erased {
+    /// Whose.
+    pub user_id: ruma::OwnedUserId,
+    /// Where the log stood.
+    pub at: Position,
 }
 
 /// A user's devices or keys changed.

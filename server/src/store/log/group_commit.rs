@@ -44,7 +44,7 @@ pub(super) struct GroupCommit {
     pub(super) limits: CommitLimits,
     pub(super) readers: Arc<dyn CommitReader>,
     pub(super) journal: Journal,
-    /// Hears of other nodes' commits; none while nothing is in memory yet.
+    /// Hears of other nodes' commits; none while this process starts.
     pub(super) follower: Option<Arc<dyn Follower>>,
     pub(super) hinted: Arc<Notify>,
     pub(super) committed: Arc<AtomicI64>,
@@ -304,18 +304,18 @@ impl GroupCommit {
     }
 
     async fn follow(&mut self, page: LogPage) -> Result<(), StoreError> {
+        // Whoever reads what is stored before somebody follows is shown all that comes after the log's position at the start.
+        let follower = self.follower.as_ref().ok_or(StoreError::Busy)?;
+        follower.follow(&page).await?;
         metrics::RECORDS_FOLLOWED.add(page.records.len() as u64);
         self.note_for_peers(&page.records);
-        if let Some(follower) = &self.follower {
-            follower.follow(&page).await?;
-        }
         self.move_to(page.end);
         Ok(())
     }
 
     /// Shows what other nodes have committed by now. What cannot be read now is read at the next chance.
     async fn look_for_news(&mut self) {
-        loop {
+        while self.follower.is_some() {
             let page = self.journal.after(self.position, PageLimits::default()).await;
             let followed = match page {
                 Ok(page) if page.end <= self.position => return,

@@ -14,7 +14,7 @@ use ruma::OwnedEventId;
 use serde::{Deserialize, Serialize};
 
 use super::writer::Transaction;
-use super::{Committed, DeviceListChange, Record};
+use super::{Committed, DeviceListChange, DeviceName, Erased, Record, SessionsEnded};
 use crate::store::StoreError;
 use crate::store::accounts::account_data::AccountData;
 use crate::store::encryption::to_device::ToDevice;
@@ -89,6 +89,12 @@ enum Entry<'r> {
     DeviceList(Cow<'r, DeviceListChange>),
     #[serde(rename = "s")]
     PeerMessage(Cow<'r, PeerMessage>),
+    #[serde(rename = "z")]
+    SessionsEnded(Cow<'r, SessionsEnded>),
+    #[serde(rename = "k")]
+    KeyCounts(Cow<'r, DeviceName>),
+    #[serde(rename = "q")]
+    Erased(Cow<'r, Erased>),
 }
 
 impl<'r> Entry<'r> {
@@ -110,6 +116,9 @@ impl<'r> Entry<'r> {
             Record::ToDevice(message) => Self::ToDevice(Cow::Borrowed(message)),
             Record::DeviceList(change) => Self::DeviceList(Cow::Borrowed(change)),
             Record::PeerMessage(message) => Self::PeerMessage(Cow::Borrowed(message)),
+            Record::SessionsEnded(ended) => Self::SessionsEnded(Cow::Borrowed(ended)),
+            Record::KeyCounts(device) => Self::KeyCounts(Cow::Borrowed(device)),
+            Record::Erased(erased) => Self::Erased(Cow::Borrowed(erased)),
             Record::Room(_)
             | Record::Gap(_)
             | Record::State(_)
@@ -199,6 +208,13 @@ pub(in crate::store) struct Journal {
 impl Journal {
     pub(in crate::store) fn new(readers: Readers) -> Self {
         Self { readers }
+    }
+
+    /// Where the log stands in the database.
+    pub(in crate::store) async fn position(&self) -> Result<Position, StoreError> {
+        let row = query("SELECT position FROM log").optional(&self.readers).await?;
+        let row = row.ok_or_else(|| StoreError::corrupt("log", "no row"))?;
+        Ok(Position(row.get(0)?))
     }
 
     /// What the log holds after a position, within limits, in order. Costs grow with the limits: one range of the journal,
@@ -361,6 +377,9 @@ fn record_of(
         Entry::ToDevice(message) => Record::ToDevice(message.into_owned()),
         Entry::DeviceList(change) => Record::DeviceList(change.into_owned()),
         Entry::PeerMessage(message) => Record::PeerMessage(message.into_owned()),
+        Entry::SessionsEnded(ended) => Record::SessionsEnded(ended.into_owned()),
+        Entry::KeyCounts(device) => Record::KeyCounts(device.into_owned()),
+        Entry::Erased(erased) => Record::Erased(erased.into_owned()),
         Entry::Head(_) => return None,
     })
 }

@@ -39,8 +39,8 @@ use super::StoreError;
 use super::engine::writer_connection::OwnConnection;
 use super::engine::{Connection, query};
 
-pub use change::{Change, DeviceListChange, HeadTicket, Record};
-pub use follower::Follower;
+pub use change::{Change, DeviceListChange, DeviceName, Erased, HeadTicket, Record, SessionsEnded};
+pub use follower::{Follower, Mirror};
 pub(super) use journal::Journal;
 pub use journal::{LogPage, PageLimits};
 
@@ -164,7 +164,16 @@ impl Log {
         }
     }
 
-    /// From now on, `follower` hears of what other nodes commit. What they committed before is not shown to anybody.
+    /// Whether the log stands at a position or beyond it, also where only other nodes have come so far.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn has_reached(&self, position: Position) -> Result<bool, StoreError> {
+        Ok(position <= self.position() || position <= self.journal.position().await?)
+    }
+
+    /// From now on, `follower` hears of what other nodes have committed since this log was opened. Before, a change is refused
+    /// as [`StoreError::Busy`] when there is anything of theirs.
     ///
     /// # Errors
     /// When the store is closed.
