@@ -101,8 +101,9 @@ async fn an_action_that_is_begun_on_one_node_is_confirmed_on_another() {
     let alice = one.user("alice").await;
     let there = alice.on(two.api());
     let phone = alice.second_device().await;
-    let path = format!("delete_devices");
-    let asked = alice.post(&path, json!({ "devices": [phone.device] })).await;
+    let asked = alice
+        .post("delete_devices", json!({ "devices": [phone.device] }))
+        .await;
     assert_eq!(asked.status, 401);
     let session = asked.json["session"].clone();
     let auth = json!({
@@ -112,7 +113,10 @@ async fn an_action_that_is_begun_on_one_node_is_confirmed_on_another() {
         "session": session,
     });
     there
-        .post(&path, json!({ "devices": [phone.device], "auth": auth }))
+        .post(
+            "delete_devices",
+            json!({ "devices": [phone.device], "auth": auth }),
+        )
         .await
         .ok();
     phone.get("account/whoami").await.refused(401, "M_UNKNOWN_TOKEN");
@@ -122,21 +126,31 @@ async fn an_action_that_is_begun_on_one_node_is_confirmed_on_another() {
 async fn keys_that_are_claimed_on_one_node_are_missed_on_the_other() {
     let [one, two] = two_nodes().await;
     let [alice, bob] = [one.user("alice").await, two.user("bob").await];
-    let keys = json!({ "one_time_keys": { "curve25519:A": "a", "curve25519:B": "b" } });
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    let keys = json!({ "one_time_keys": {
+        "signed_curve25519:A": { "key": "a", "signatures": {} },
+        "signed_curve25519:B": { "key": "b", "signatures": {} },
+    } });
     alice.post("keys/upload", keys).await.ok();
     let since = alice.sync(None).await;
-    assert_eq!(since.0["device_one_time_keys_count"]["curve25519"], 2);
-    let claim = json!({ "one_time_keys": { alice.id.clone(): { alice.device.clone(): "curve25519" } } });
-    bob.post("keys/claim", claim).await.ok();
-    let mut since = since.next();
-    loop {
-        // What the other node has committed may take a moment.
-        let synced = alice.sync(Some(&since)).await;
-        if synced.0["device_one_time_keys_count"]["curve25519"] == 1 {
-            break;
-        }
-        since = synced.next();
-    }
+    assert_eq!(since.0["device_one_time_keys_count"]["signed_curve25519"], 2);
+    let claim =
+        json!({ "one_time_keys": { alice.id.clone(): { alice.device.clone(): "signed_curve25519" } } });
+    let claimed = bob.post("keys/claim", claim).await.ok();
+    assert!(claimed["one_time_keys"][&alice.id].is_object(), "{claimed}");
+    // A cursor of the other node makes this one come as far.
+    bob.set_state(
+        &bob.create_room(json!({})).await,
+        "m.room.topic",
+        "",
+        json!({ "topic": "later" }),
+    )
+    .await;
+    let later = bob.sync(None).await.next();
+    bob.on(one.api()).sync(Some(&later)).await;
+    let synced = alice.sync(Some(&since.next())).await;
+    assert_eq!(synced.0["device_one_time_keys_count"]["signed_curve25519"], 1);
 }
 
 #[tokio::test]
@@ -151,11 +165,10 @@ async fn rules_that_are_made_on_one_node_count_on_the_other() {
     // A cursor of the one makes the other come as far.
     alice.on(two.api()).sync(Some(&since)).await;
     bob.send(&room, "a word on 마루 here").await;
-    let unread = loop {
-        let synced = alice.wait(&since).await;
-        if !synced.texts(&room).is_empty() {
-            break synced.room(&room)["unread_notifications"].clone();
-        }
-    };
+    let later = bob.sync(None).await.next();
+    bob.on(one.api()).sync(Some(&later)).await;
+    let synced = alice.sync(Some(&since)).await;
+    assert_eq!(synced.texts(&room), ["a word on 마루 here"], "{:#}", synced.0);
+    let unread = synced.room(&room)["unread_notifications"].clone();
     assert_eq!(unread["highlight_count"], 1, "{unread}");
 }
