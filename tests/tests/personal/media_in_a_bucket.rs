@@ -24,6 +24,7 @@ for_both_engines!(
     nodes_share_a_bucket,
     of_equal_uploads_and_removals_none_loses_a_content,
     nodes_share_copies_of_other_servers_files,
+    an_object_goes_when_nobody_is_about_to_refer_to_it,
 );
 
 /// Larger than one part: 17 MiB.
@@ -164,6 +165,41 @@ async fn of_equal_uploads_and_removals_none_loses_a_content(engine: Engine) {
         server.data().number("SELECT COUNT(*) FROM media_arrivals").await,
         0
     );
+}
+
+async fn an_object_goes_when_nobody_is_about_to_refer_to_it(engine: Engine) {
+    let server = TestServer::start_on(engine).await;
+    let tables = &server.parts().store.media;
+    let (object, content) = ("media/ab/abc", [0xab; 32]);
+    assert!(tables.begin_arrival(object, 10).await.unwrap());
+    assert!(
+        tables.begin_arrival(object, 11).await.unwrap(),
+        "another upload of the same"
+    );
+    assert!(
+        !tables.give_up_arrival(object, &content, 12).await.unwrap(),
+        "the other one needs it"
+    );
+    assert!(
+        !tables.take_old_arrival(object, &content, 11, 13).await.unwrap(),
+        "it is young"
+    );
+    assert!(tables.give_up_arrival(object, &content, 14).await.unwrap());
+    assert!(
+        !tables.begin_arrival(object, 15).await.unwrap(),
+        "it is being removed"
+    );
+    assert!(
+        !tables.take_old_arrival(object, &content, 14, 16).await.unwrap(),
+        "by somebody else"
+    );
+    assert!(
+        tables.take_old_arrival(object, &content, 15, 16).await.unwrap(),
+        "who is gone"
+    );
+    tables.removed(vec![object.to_owned()]).await.unwrap();
+    assert!(tables.begin_arrival(object, 17).await.unwrap());
+    assert_eq!(tables.old_arrivals(18, 9).await.unwrap(), [object]);
 }
 
 /// Another server, which gives a hundred bytes of whatever is asked for.
