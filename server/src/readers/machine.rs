@@ -54,7 +54,7 @@ pub struct Machine {
     pause_until: Option<Duration>,
     /// When the log was read last, or the cursor looked at, and nothing was new.
     looked_at: Duration,
-    /// When the last page was read, if it was full.
+    /// When the last page was read, and whether the next one is not waited for: the last was full, or there was none.
     read_at: Duration,
     was_full: bool,
     newest: Position,
@@ -455,6 +455,8 @@ impl Machine {
         });
         (self.page, self.handled, self.suspect, self.to_go_past) = (None, None, None, None);
         (self.to_note, self.stuck) = (None, None);
+        // What stands there is read at once.
+        self.was_full = true;
         (self.tries, self.outages, self.failures) = (0, 0, 0);
         self.newest = self.newest.max(position.next());
     }
