@@ -23,6 +23,9 @@ const STEP: usize = 500;
 /// Transactions of one attempt; what is left is due at once.
 const STEPS: usize = 20;
 
+/// How long commits stay in the journal for nodes that are away, in milliseconds: seven days.
+const COMMITS_KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
+
 /// How long something may be under way to a device that was just removed.
 const UNDER_WAY: Duration = Duration::from_secs(5 * 60);
 
@@ -41,6 +44,7 @@ pub fn kinds(store: &Arc<Store>, clock: &Arc<Clock>, rooms: &Arc<Rooms>, media: 
         .with(OldWaitingReceipts(rows()))
         .with(GoneDevices(rows()))
         .with(OldAttempts(rows()))
+        .with(OldCommits(rows()))
 }
 
 /// Old rows of the database.
@@ -203,5 +207,22 @@ impl JobKind for OldAttempts {
     async fn perform(&self, _: &HeldJob, (): ()) -> Result<Done, JobError> {
         self.0.store.jobs.drop_old_attempts(self.0.now()).await?;
         Ok(Done::Finished)
+    }
+}
+
+/// Commits in the journal that everybody has read who follows the log. A node that comes back after longer starts anew.
+#[derive(Debug)]
+struct OldCommits(Rows);
+
+impl JobKind for OldCommits {
+    const NAME: &'static str = "old_commits";
+    const RULES: Rules = minutes(30);
+    type Payload = ();
+
+    async fn perform(&self, _: &HeldJob, (): ()) -> Result<Done, JobError> {
+        let (store, before) = (&self.0.store, self.0.ago(COMMITS_KEPT_MS));
+        let read = store.readers.furthest_behind().await?;
+        let read = read.unwrap_or(store.log.position());
+        stepwise(|| store.log.drop_journal(before, read, STEP)).await
     }
 }

@@ -292,6 +292,17 @@ impl Server {
             .keep("memory", move || look_after_memory(Weak::clone(&server)));
     }
 
+    /// Has the jobs of nodes that have died done by others.
+    async fn free_jobs_of_the_dead(&self) -> Result<(), StoreError> {
+        let nodes = self.nodes.all().into_iter();
+        let dead = nodes.filter(|(_, is_dead)| *is_dead).map(|(node, _)| node.run);
+        let dead: Vec<RunId> = dead.collect();
+        if !dead.is_empty() {
+            self.store.jobs.release(dead, self.now()).await?;
+        }
+        Ok(())
+    }
+
     /// Milliseconds since 1970, as the database holds them.
     #[must_use]
     pub fn now(&self) -> i64 {
@@ -405,6 +416,9 @@ async fn look_after_memory(server: Weak<Server>) {
         };
         server.notifier.sweep(server.clock.now_ms());
         server.accounts.flush_last_seen().await;
+        if let Err(error) = server.free_jobs_of_the_dead().await {
+            tracing::warn!(%error, "the jobs of nodes that have died are not freed");
+        }
         if let Err(error) = server.peers.refresh().await {
             tracing::warn!(%error, "what is known of peers is not refreshed");
         }

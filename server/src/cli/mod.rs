@@ -12,6 +12,7 @@ mod backup;
 mod configuration;
 mod demo;
 mod doctor;
+mod federating;
 mod job;
 mod key;
 mod peer;

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use maru_federation::quic::BoundSocket;
 use tokio_util::sync::CancellationToken;
 
+use super::federating::federate;
 use super::{Failure, open_server};
 use crate::admin::{self, AdminSocket};
 use crate::config::Config;
@@ -15,7 +15,6 @@ use crate::http::router;
 use crate::http::transport::listener::{Listener, ListenerOptions};
 use crate::http::transport::tls::Certificates;
 use crate::observe::process;
-use crate::peers::OwnRecord;
 use crate::server::Server;
 
 /// A server that is ready to serve. Its folder is locked for as long as this value lives.
@@ -26,7 +25,7 @@ pub(super) struct Running {
     pub(super) clients: Listener,
     /// Takes those of the collector, where that is configured.
     pub(super) metrics: Option<Listener>,
-    /// Where other homeservers reach it, where that is configured.
+    /// Where other homeservers reach it, where that is configured and no other node speaks with them.
     pub(super) federation: Option<SocketAddr>,
     socket: AdminSocket,
 }
@@ -125,21 +124,4 @@ async fn bind(
 ) -> Result<Listener, Failure> {
     let bound = Listener::bind(address, certificates, options).await;
     bound.map_err(|error| Failure::Other(format!("cannot listen on {address} (`{key}`): {error}")))
-}
-
-/// Begins to speak with other homeservers where that is configured.
-async fn federate(
-    server: &Server,
-    folder: &DataFolder,
-    config: &Config,
-) -> Result<Option<SocketAddr>, Failure> {
-    let Some(address) = config.federation_listen else {
-        return Ok(None);
-    };
-    let socket = BoundSocket::bind(address);
-    let socket = socket.map_err(|error| Failure::Other(format!("{error} (`federation_listen`)")))?;
-    let own = OwnRecord::of(folder.keys(), &config.federation.addresses);
-    let started = server.peers.start(own, &folder.keys().tls, socket).await;
-    let failed = |refusal| Failure::Other(format!("cannot speak with other homeservers: {refusal}"));
-    started.map(Some).map_err(failed)
 }

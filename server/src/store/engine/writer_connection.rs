@@ -152,12 +152,13 @@ pub(in crate::store) async fn migrating(
         .bind(MIGRATION_LOCK)
         .all(&mut *connection)
         .await?;
+    let mut held = vec![MIGRATION_LOCK];
     if is_pending(connection).await? {
         lock_in_time(connection, TRY_ALONE, SESSION_LOCK, StoreError::InUse).await?;
+        held.push(SESSION_LOCK);
     }
     migrate(connection).await?;
-    // A lock that is not held is none to let go of, which PostgreSQL only warns of.
-    for lock in [SESSION_LOCK, MIGRATION_LOCK] {
+    for lock in held {
         query("SELECT 1 FROM (SELECT pg_advisory_unlock($1)) AS unlocked")
             .bind(lock)
             .all(&mut *connection)

@@ -13,7 +13,7 @@ use maru_protocol::state::EventNid;
 use ruma::OwnedEventId;
 use serde::{Deserialize, Serialize};
 
-use super::writer::Transaction;
+use super::unlogged::UnloggedTransaction;
 use super::{Committed, DeviceListChange, DeviceName, Erased, Record, SessionsEnded};
 use crate::store::StoreError;
 use crate::store::accounts::account_data::AccountData;
@@ -257,10 +257,10 @@ impl Journal {
     /// # Errors
     /// When it was not stored.
     pub(in crate::store) async fn drop_before(
-        transaction: &mut Transaction,
+        transaction: &mut UnloggedTransaction,
         time_ms: i64,
         position: Position,
-        most: i64,
+        most: usize,
     ) -> Result<u64, StoreError> {
         // By position, so that what goes is a beginning of the journal also where a clock was set back.
         query(
@@ -269,7 +269,7 @@ impl Journal {
                WHERE oldest.committed_at < $3)",
         )
         .bind(position.0)
-        .bind(most)
+        .bind(i64::try_from(most).unwrap_or(i64::MAX))
         .bind(time_ms)
         .execute(&mut transaction.connection)
         .await

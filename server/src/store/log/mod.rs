@@ -147,9 +147,11 @@ impl Log {
     ///
     /// # Errors
     /// When it was not stored.
-    pub async fn drop_journal(&self, before_ms: i64, read: Position, most: i64) -> Result<u64, StoreError> {
-        self.transact(move |transaction| Journal::drop_before(transaction, before_ms, read, most).boxed())
-            .await
+    pub async fn drop_journal(&self, before_ms: i64, read: Position, most: usize) -> Result<u64, StoreError> {
+        self.transact_unlogged(move |transaction| {
+            Journal::drop_before(transaction, before_ms, read, most).boxed()
+        })
+        .await
     }
 
     /// Waits until this process knows of something after a position.
