@@ -3,7 +3,7 @@
 //!
 //! The counter row is the log's lock. On PostgreSQL several nodes write to one log, and a transaction begins by taking the row:
 //! until it commits, no other node commits anything, so whoever has the turn and has read the log up to there knows all
-//! there is (`spec/decisions/0006-the-counter-row-is-the-turn.md`). On SQLite the process is alone, and the beginning of the
+//! there is (`spec/decisions/0007-the-counter-row-is-the-turn.md`). On SQLite the process is alone, and the beginning of the
 //! transaction is the turn.
 
 use std::future::Future;
