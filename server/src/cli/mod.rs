@@ -12,7 +12,7 @@ mod backup;
 mod configuration;
 mod demo;
 mod doctor;
-mod federating;
+mod federation;
 mod job;
 mod key;
 mod peer;

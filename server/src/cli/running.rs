@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::federating::federate;
+use super::federation::federate;
 use super::{Failure, open_server};
 use crate::admin::{self, AdminSocket};
 use crate::config::Config;

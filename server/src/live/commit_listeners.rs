@@ -32,10 +32,8 @@ pub struct CommitListeners {
 }
 
 impl CommitReader for CommitListeners {
-    fn committed(&self, batch: &[Committed]) {
-        if let Some(last) = batch.last() {
-            self.show(batch, last.position, || ());
-        }
+    fn committed(&self, batch: &[Committed], end: Position) {
+        self.show(batch, end, || ());
     }
 }
 

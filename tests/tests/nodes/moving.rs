@@ -38,6 +38,30 @@ async fn a_cursor_of_one_node_is_good_on_another_at_once() {
 }
 
 #[tokio::test]
+async fn a_cursor_at_a_commit_of_which_nobody_hears_is_good_on_the_node_that_made_it() {
+    let [one, two] = two_nodes().await;
+    let alice = one.user("alice").await;
+    let bob = two.user("bob").await;
+    // A login token takes a position, and no device hears of it.
+    bob.post(
+        "/_matrix/client/v1/login/get_token",
+        json!({ "auth": {
+        "type": "m.login.password",
+        "identifier": { "type": "m.id.user", "user": bob.name },
+        "password": bob.password,
+    } }),
+    )
+    .await
+    .ok();
+    // The other node comes that far, and gives it to a device, which goes to the one that made it.
+    let position = two.parts().store.log.position();
+    one.parts().notifier.reached(position).await;
+    let since = alice.sync(None).await.next();
+    let synced = alice.on(two.api()).sync(Some(&since)).await;
+    assert_eq!(synced.0["rooms"], Value::Null, "{:#}", synced.0);
+}
+
+#[tokio::test]
 async fn who_logs_out_on_one_node_is_logged_out_on_the_other() {
     let [one, two] = two_nodes().await;
     let alice = one.user("alice").await;

@@ -7,18 +7,7 @@ use maru_tests::user::User;
 use maru_tests::{Engine, TestServer};
 use serde_json::json;
 
-use super::two_nodes;
-
-/// The next messages of a room after a token, once there are any.
-async fn next_texts(user: &User, room: &str, mut since: String) -> Vec<String> {
-    loop {
-        let heard = user.wait(&since).await;
-        match heard.texts(room) {
-            texts if texts.is_empty() => since = heard.next(),
-            texts => return texts,
-        }
-    }
-}
+use super::{next_texts, two_nodes};
 
 #[tokio::test]
 async fn a_message_on_one_node_reaches_who_waits_on_another() {

@@ -1,4 +1,6 @@
 //! Media in a bucket of object storage that several nodes share, and what goes wrong with it.
+//!
+//! Over 500 lines, because all of it needs the same two nodes and the same way to see what is in the bucket.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

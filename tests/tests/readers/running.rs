@@ -33,7 +33,7 @@ for_both_engines!(
 struct Heard(Mutex<Vec<Committed>>);
 
 impl CommitReader for Heard {
-    fn committed(&self, batch: &[Committed]) {
+    fn committed(&self, batch: &[Committed], _: Position) {
         self.0.lock().unwrap().extend_from_slice(batch);
     }
 }

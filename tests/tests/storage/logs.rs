@@ -56,7 +56,7 @@ impl Heard {
 }
 
 impl CommitReader for Heard {
-    fn committed(&self, batch: &[Committed]) {
+    fn committed(&self, batch: &[Committed], _: Position) {
         let mut heard = self.0.lock().unwrap();
         for committed in batch {
             if let maru::store::log::Record::Event(stored) = &committed.record {

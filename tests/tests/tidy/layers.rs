@@ -78,6 +78,10 @@ const UNSUPERVISED: &[(&str, &str)] = &[
         "the writer's task ends when the log is closed, after all others",
     ),
     (
+        "server/src/readers/mod.rs",
+        "the readers end by themselves, in order, before the log is closed",
+    ),
+    (
         "server/src/store/log/mod.rs",
         "whoever listens for commits of other nodes ends with the log",
     ),

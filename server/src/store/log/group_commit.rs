@@ -270,8 +270,9 @@ impl GroupCommit {
             }
         }
         self.note_for_peers(placed);
-        self.readers.committed(placed);
-        self.move_to(last_position(placed, self.position));
+        let end = last_position(placed, self.position);
+        self.readers.committed(placed, end);
+        self.move_to(end);
     }
 
     fn note_for_peers(&self, records: &[Committed]) {

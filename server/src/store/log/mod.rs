@@ -334,8 +334,9 @@ pub(in crate::store) fn place_records(
 
 /// Hears of every durable batch, in log order, on the writer's task: it must be quick and must not wait.
 pub trait CommitReader: Send + Sync + std::fmt::Debug {
-    /// These records are durable now.
-    fn committed(&self, batch: &[Committed]);
+    /// These records are durable now, and the log stands at `end`: at the last of them or, where none has a position of its
+    /// own, after it.
+    fn committed(&self, batch: &[Committed], end: Position);
 }
 
 /// A change whose order in the log is fixed and which is not yet durable.
