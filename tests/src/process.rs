@@ -174,6 +174,16 @@ impl TestProcess {
         kill_process(self.id(), Signal::TERM).unwrap();
     }
 
+    /// Stops it where it is (SIGSTOP), until [`TestProcess::resume`].
+    pub fn pause(&self) {
+        kill_process(self.id(), Signal::STOP).unwrap();
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn resume(&self) {
+        kill_process(self.id(), Signal::CONT).unwrap();
+    }
+
     /// Waits for its end.
     pub async fn ended(&mut self) -> ExitStatus {
         self.child.wait().await.unwrap()

@@ -121,6 +121,19 @@ impl Socket {
         }
     }
 
+    /// The next `sync` frame, where the connection may end, or be dead, before it comes.
+    ///
+    /// # Errors
+    /// When it ends, or nothing comes for as long as `patience`.
+    pub async fn try_sync(&mut self, patience: Duration) -> Result<Synced, String> {
+        loop {
+            if let Some(synced) = self.syncs.pop_front() {
+                return Ok(synced);
+            }
+            self.try_read(patience).await?;
+        }
+    }
+
     /// Reads `sync` frames, acknowledging none, until one holds what is looked for.
     ///
     /// # Panics
@@ -231,16 +244,17 @@ impl Socket {
 
     /// Reads one message and puts it where it belongs.
     async fn read(&mut self) {
-        let message = timeout(PATIENCE, self.stream.next()).await;
-        let message = match message.expect("a frame comes in time") {
-            Some(Ok(message)) => message,
-            other => panic!("the connection ended: {other:?}"),
-        };
-        match message {
-            Message::Text(text) => self.sort(serde_json::from_str(&text).unwrap()),
-            Message::Ping(_) | Message::Pong(_) => {}
-            other => panic!("not a text frame: {other:?}"),
+        self.try_read(PATIENCE).await.unwrap();
+    }
+
+    async fn try_read(&mut self, patience: Duration) -> Result<(), String> {
+        let message = timeout(patience, self.stream.next()).await;
+        match message.map_err(|_| "no frame comes in time".to_owned())? {
+            Some(Ok(Message::Text(text))) => self.sort(serde_json::from_str(&text).unwrap()),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            other => return Err(format!("the connection ended: {other:?}")),
         }
+        Ok(())
     }
 
     fn sort(&mut self, frame: Value) {

@@ -1,5 +1,7 @@
 //! Several nodes on one PostgreSQL: each serves any client, and all of them see one log.
 
+mod clients;
+mod failures;
 mod led;
 mod moving;
 mod one_log;
