@@ -4,6 +4,7 @@
 //! line of JSON of bounded length.
 
 mod jobs;
+mod nodes;
 mod peers;
 mod readers;
 
@@ -23,6 +24,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
 pub use jobs::{AttemptLine, JobCommand, JobCountLine, JobLine};
+pub use nodes::{NodeCommand, NodeLine, NodeState};
 pub use peers::{PeerCommand, PeerLine, RefusedLine};
 pub use readers::{ReaderLine, ReadersCommand, SetAsideLine};
 
@@ -85,6 +87,8 @@ pub enum AdminCommand {
     Job(JobCommand),
     /// Something about readers of the log.
     Readers(ReadersCommand),
+    /// Something about nodes.
+    Node(NodeCommand),
 }
 
 /// What the admin is told.
@@ -138,6 +142,11 @@ pub enum AdminReply {
     SetAside {
         /// One for each position.
         records: Vec<SetAsideLine>,
+    },
+    /// The processes that serve this homeserver.
+    Nodes {
+        /// One for each.
+        nodes: Vec<NodeLine>,
     },
     /// Not done.
     Refused {
@@ -289,6 +298,7 @@ async fn try_execute(server: &Server, command: AdminCommand) -> Result<AdminRepl
         AdminCommand::Peer(command) => peers::execute(server, command).await,
         AdminCommand::Job(command) => jobs::execute(server, command).await,
         AdminCommand::Readers(command) => readers::execute(server, command).await,
+        AdminCommand::Node(command) => nodes::execute(server, command).await,
     }
 }
 

@@ -37,6 +37,15 @@ use crate::tasks::Tasks;
 /// How often what has gathered in memory is stored or dropped.
 const MEMORY_EVERY: Duration = Duration::from_secs(30);
 
+/// How often the others are told how much this node has to do.
+const LOAD_EVERY: Duration = Duration::from_secs(1);
+
+/// The time over which waiting clients are sent to other nodes when this one stops, at most.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long it may take to tell the other nodes that this one stops.
+const NOTICE: Duration = Duration::from_secs(1);
+
 /// How long jobs that run may go on when the server stops.
 const JOBS_GRACE: Duration = Duration::from_secs(5);
 
@@ -290,6 +299,8 @@ impl Server {
         let server = Arc::downgrade(self);
         self.tasks
             .keep("memory", move || look_after_memory(Weak::clone(&server)));
+        let server = Arc::downgrade(self);
+        self.tasks.keep("load", move || tell_load(Weak::clone(&server)));
     }
 
     /// Has the jobs of nodes that have died done by others.
@@ -307,6 +318,23 @@ impl Server {
     #[must_use]
     pub fn now(&self) -> i64 {
         i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX)
+    }
+
+    /// Tells other nodes that this one stops, gives them what it alone does, and where there are any has its waiting
+    /// clients leave, spread over a window; until that is over. Requests are served meanwhile.
+    pub async fn drain(&self) {
+        match tokio::time::timeout(NOTICE, self.nodes.drain()).await {
+            Ok(Ok(())) => {}
+            // They notice by the beat.
+            Ok(Err(error)) => tracing::warn!(%error, "other nodes are not told that this one stops"),
+            Err(_) => tracing::warn!("other nodes are not told that this one stops"),
+        }
+        if self.nodes.others_serve() {
+            let most = Duration::from_secs(self.limits.drain_seconds.into());
+            let window = LEAVE_WITHIN.min(most);
+            self.notifier.leave_within(window);
+            tokio::time::sleep(window).await;
+        }
     }
 
     /// Ends what waits, so that connections can be drained.
@@ -380,11 +408,13 @@ impl Drop for Server {
 
 /// What this process says of itself to others on the same database.
 fn node(config: &Config) -> NewNode {
+    let address = config.node_address.as_ref();
+    let address = address.or(config.public_base_url.as_ref());
     NewNode {
         name: config.node_name.to_string(),
         run: RunId(rand::random()),
-        address: None,
-        zone: None,
+        address: address.map(|address| address.as_str().to_owned()),
+        zone: config.zone.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
@@ -403,6 +433,19 @@ fn peer_settings(config: &Config) -> PeerSettings {
 
 fn unopened(refusal: Refusal) -> StoreError {
     StoreError::Unavailable(refusal.in_full())
+}
+
+/// Tells the others how much this node has to do.
+async fn tell_load(server: Weak<Server>) {
+    let mut due = tokio::time::interval(LOAD_EVERY);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        let Some(server) = server.upgrade() else {
+            return;
+        };
+        server.nodes.set_load(server.notifier.sessions());
+    }
 }
 
 /// Stores or drops what has gathered in memory, from time to time.

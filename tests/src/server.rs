@@ -110,6 +110,14 @@ impl TestServer {
         self.try_start_node(name).await.unwrap()
     }
 
+    /// Another node whose configuration is changed before it starts.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_node_with(&self, name: &str, change: impl FnOnce(&mut Config)) -> Self {
+        self.open_node(name, change).await.unwrap()
+    }
+
     /// The same, or why it does not start.
     ///
     /// # Errors
@@ -118,12 +126,17 @@ impl TestServer {
     /// # Panics
     /// When `name` is no name of a node.
     pub async fn try_start_node(&self, name: &str) -> Result<Self, OpenError> {
+        self.open_node(name, |_| {}).await
+    }
+
+    async fn open_node(&self, name: &str, change: impl FnOnce(&mut Config)) -> Result<Self, OpenError> {
         let data = self.data.beside();
-        let config = Config {
+        let mut config = Config {
             data: data.folder().to_owned(),
             node_name: name.parse().unwrap(),
             ..self.config.clone()
         };
+        change(&mut config);
         Box::pin(Self::try_open(config, data, Clock::System)).await
     }
 

@@ -53,6 +53,8 @@ pub struct Socket {
     pub chosen: Option<String>,
     syncs: VecDeque<Synced>,
     answers: VecDeque<Value>,
+    /// Where the server sends the client, once it does.
+    pub moved_to: Option<String>,
     last_id: u64,
 }
 
@@ -104,6 +106,7 @@ impl Socket {
             stream,
             syncs: VecDeque::new(),
             answers: VecDeque::new(),
+            moved_to: None,
             last_id: 0,
         })
     }
@@ -236,6 +239,10 @@ impl Socket {
                     (Some(frame.code.into()), frame.reason.as_str().to_owned())
                 }
                 Some(Ok(Message::Close(None)) | Err(_)) | None => (None, String::new()),
+                Some(Ok(Message::Text(text))) => {
+                    self.sort(serde_json::from_str(&text).unwrap());
+                    continue;
+                }
                 Some(Ok(_)) => continue,
             };
             return Closed { code, reason };
@@ -261,6 +268,7 @@ impl Socket {
         match frame["type"].as_str() {
             Some("sync") => self.syncs.push_back(Synced(frame)),
             Some("reply" | "error") => self.answers.push_back(frame),
+            Some("move") => self.moved_to = Some(frame["base_url"].as_str().unwrap().to_owned()),
             _ => panic!("a frame of an unknown type: {frame}"),
         }
     }

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use clap::Subcommand;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
-use super::{Failure, Flags, job, open_server, peer, readers};
+use super::{Failure, Flags, job, node, open_server, peer, readers};
 use crate::admin::{self, AdminCommand, AdminError, AdminReply, UserLine};
 use crate::config::Config;
 use crate::data_folder::DataFolder;
@@ -156,6 +156,9 @@ pub(super) fn print(reply: AdminReply) -> Result<(), Failure> {
             records
                 .iter()
                 .for_each(|record| say!("{}", readers::set_aside_line(record)));
+        }
+        AdminReply::Nodes { nodes } => {
+            nodes.iter().flat_map(node::lines).for_each(|line| say!("{line}"));
         }
         AdminReply::Refused { reason } => return Err(Failure::Other(reason)),
     }

@@ -15,6 +15,7 @@ mod doctor;
 mod federation;
 mod job;
 mod key;
+mod node;
 mod peer;
 mod readers;
 mod running;
@@ -88,6 +89,11 @@ enum Command {
     Readers {
         #[command(subcommand)]
         action: readers::Action,
+    },
+    /// Show the processes that serve this homeserver, and have one drain
+    Node {
+        #[command(subcommand)]
+        action: node::Action,
     },
     /// Copy a server's database, media and keys into a new folder; the server may run
     Backup {
@@ -215,6 +221,7 @@ fn execute(command: Command, flags: Flags) -> Result<(), Failure> {
         Command::Peer { action } => wait(peer::run(action, flags)),
         Command::Job { action } => wait(job::run(action, flags)),
         Command::Readers { action } => wait(readers::run(action, flags)),
+        Command::Node { action } => wait(node::run(action, flags)),
         Command::Backup { into } => wait(backup::back_up(&into, flags)),
         Command::Restore { from } => wait(backup::restore(&from, flags)),
         Command::Doctor => wait(doctor::run(flags)),

@@ -60,7 +60,7 @@ impl Running {
         })
     }
 
-    /// Serves until `stop` is cancelled, then stores what waits and closes everything.
+    /// Serves until `stop` is cancelled or the admin has the node drain, then stores what waits and closes everything.
     pub(super) async fn serve(self, stop: CancellationToken) {
         let Self {
             folder: _folder,
@@ -70,21 +70,28 @@ impl Running {
             socket,
             ..
         } = self;
+        // No more connections are taken from here on.
+        let closing = CancellationToken::new();
         let metrics = async {
             if let Some(metrics) = metrics {
                 metrics
                     .serve(
                         health::metrics_router(server.clone()),
-                        stop.clone().cancelled_owned(),
+                        closing.clone().cancelled_owned(),
                     )
                     .await;
             }
         };
         let stopping = async {
-            stop.cancelled().await;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = server.nodes.asked_to_leave() => {}
+            }
+            server.drain().await;
+            closing.cancel();
             server.stop();
         };
-        let clients = clients.serve(router(server.clone()), stop.clone().cancelled_owned());
+        let clients = clients.serve(router(server.clone()), closing.clone().cancelled_owned());
         tokio::select! {
             _ = async { tokio::join!(stopping, clients, metrics) } => {}
             () = socket.serve(|command| admin::execute(&server, command)) => {}

@@ -47,7 +47,7 @@ fn end(stop: &CancellationToken) {
         tracing::warn!("cut by a second signal");
         std::process::exit(CUT);
     }
-    tracing::info!("stopping: no more connections, requests in progress are finished");
+    tracing::info!("stopping: waiting clients are sent away, requests in progress are finished");
     stop.cancel();
 }
 

@@ -56,6 +56,10 @@ section! {
         database: Database = Database::Sqlite;
         /// Name of this process among those that serve this homeserver on one PostgreSQL database.
         node_name: NodeName = NodeName::default();
+        /// Where clients reach this very node, past any load balancer. Unset: `public_base_url`. Clients may keep it, so it must stay good, for this node or another.
+        node_address: Option<BaseUrl> = None;
+        /// Near what this node stands, as parts joined by `/`, the widest first, such as `asia/seoul/a`: clients are sent to the node whose zone has most first parts in common with theirs.
+        zone: Option<String> = None;
         /// Who may register: `open` (anybody), `token` (who has a registration token), `closed` (nobody but the one-time admin token of the first start).
         registration: Registration = Registration::Closed;
         /// User names that only admins may have, since others would take their owner for the server or its admin; `*` at the end stands for any rest, and punctuation does not count.
@@ -154,7 +158,7 @@ section! {
         stranger_body_seconds: u32 = 10;
         /// Time in which a client must take some of what is sent to it, or send more of the media that it uploads, in seconds; its connection is closed then.
         stalled_seconds: u32 = 30;
-        /// Time that requests in progress get to finish when the server stops, in seconds.
+        /// Time that requests in progress get to finish when the server stops, in seconds. Where other nodes serve, waiting clients are sent away before that, over 2 seconds or this time if it is shorter.
         drain_seconds: u32 = 10;
     }
 }

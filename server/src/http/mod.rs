@@ -71,5 +71,6 @@ fn routes() -> Routes {
         .merge(media::routes())
         .merge(discovery::capabilities::routes())
         .merge(discovery::well_known::routes())
+        .merge(discovery::nodes::routes())
         .merge(discovery::health::routes())
 }

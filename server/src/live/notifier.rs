@@ -2,11 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use maru_protocol::cursor::Position;
 use ruma::{OwnedUserId, UserId};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::changes::Changes;
 use super::user_stream_cache::{Item, UserInbox};
@@ -29,6 +31,10 @@ pub struct Notifier {
     /// the counter moves past a change only after all inboxes know of it.
     ephemeral_state: Mutex<EphemeralState>,
     stopping: AtomicBool,
+    /// By when everybody who waits has left, where they are to.
+    left_by: OnceLock<Instant>,
+    /// Sessions that there are.
+    sessions: AtomicI64,
 }
 
 /// Newest changes of ephemeral data: typing and presence.
@@ -122,6 +128,41 @@ impl Notifier {
         self.stopping.store(true, Ordering::SeqCst);
         let inboxes = self.inboxes.read().unwrap_or_else(PoisonError::into_inner);
         inboxes.values().for_each(|inbox| inbox.wake());
+    }
+
+    /// Has everybody who waits, now and from now on, leave within a window, each at a moment of its own: this node stops,
+    /// others go on, and they do not want all of its clients at once.
+    pub fn leave_within(&self, window: Duration) {
+        self.left_by.get_or_init(|| Instant::now() + window);
+        let inboxes = self.inboxes.read().unwrap_or_else(PoisonError::into_inner);
+        inboxes.values().for_each(|inbox| inbox.wake());
+    }
+
+    /// Whether everybody who waits is to leave.
+    pub fn is_leaving(&self) -> bool {
+        self.left_by.get().is_some()
+    }
+
+    /// A moment at which somebody leaves who begins to wait for it now, where everybody is to: evenly spread by chance over
+    /// what is left of the window.
+    pub fn moment_to_leave(&self) -> Option<Instant> {
+        let (by, now) = (*self.left_by.get()?, Instant::now());
+        Some(now + by.saturating_duration_since(now).mul_f64(rand::random()))
+    }
+
+    /// A session begins to listen.
+    pub fn session_started(&self) {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A session ends.
+    pub fn session_ended(&self) {
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many sessions there are: devices that poll, and WebSockets.
+    pub fn sessions(&self) -> i64 {
+        self.sessions.load(Ordering::Relaxed)
     }
 
     /// Whether the server stops, so that nobody should wait for anything.

@@ -79,6 +79,12 @@ impl LeaseKeeper {
         taken.collect()
     }
 
+    /// Whether this run is about to stop.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
     /// A beat was stored that was begun to be written at this moment; or this run is not registered any more, and has
     /// lost whatever it held.
     pub fn beaten(&mut self, began: Duration, is_registered: bool) {

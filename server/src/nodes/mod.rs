@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `liveness.rs` | who is dead, by beats that stand still |
 //! | `lease_keeper.rs` | which leases this run holds and may act on: the machine |
+//! | `choice.rs` | which node a client is told to use |
 //! | this file | what drives it: the task that beats, looks and takes |
 //!
 //! Where one process has the database to itself nothing beats: leases are taken when they are wanted, and kept.
 
+mod choice;
 mod lease_keeper;
 mod liveness;
 
@@ -18,11 +20,13 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::store::StoreError;
 use crate::store::nodes::{Lease, NewNode, NodeTables, RunId, StoredNode};
 
+pub use choice::Candidate;
 pub use lease_keeper::{ACT_FOR, LeaseKeeper};
 pub use liveness::{DEAD_AFTER, LOOK_EVERY, Liveness, Look};
 
@@ -39,6 +43,8 @@ pub struct Nodes {
     shared: Arc<Shared>,
     /// Beats, looks and takes.
     task: Mutex<Option<AbortOnDropHandle<()>>>,
+    /// Cancelled when the admin wants this node to stop.
+    leave: CancellationToken,
 }
 
 /// What the task and those who ask share.
@@ -78,6 +84,7 @@ impl Nodes {
         Ok(Arc::new(Self {
             shared,
             task: Mutex::new(Some(AbortOnDropHandle::new(task))),
+            leave: CancellationToken::new(),
         }))
     }
 
@@ -110,14 +117,69 @@ impl Nodes {
         self.shared.load.store(load, Ordering::Relaxed);
     }
 
-    /// The nodes as they were seen last, by name, each with whether it is dead.
+    /// The nodes as they were seen last, by name, each with whether it is dead; this one as it is now.
     #[must_use]
     pub fn all(&self) -> Vec<(StoredNode, bool)> {
         let keeper = lock(&self.shared.keeper);
-        keeper
-            .nodes()
-            .map(|(node, is_dead)| (node.clone(), is_dead))
-            .collect()
+        let seen = keeper.nodes().map(|(node, is_dead)| {
+            let mut node = node.clone();
+            if node.run == self.run() {
+                node.load = self.shared.load.load(Ordering::Relaxed);
+                node.draining = keeper.is_draining();
+            }
+            (node, is_dead)
+        });
+        seen.collect()
+    }
+
+    /// The nodes that a client near a zone may use, the best first. Without a zone: one that is near this node.
+    #[must_use]
+    pub fn for_clients(&self, zone: Option<&str>) -> Vec<Candidate> {
+        let zone = zone.or(self.shared.node.zone.as_deref());
+        choice::candidates(self.all(), zone)
+    }
+
+    /// The address of a node for a client that asks here. Nothing where all nodes have the same, or none.
+    #[must_use]
+    pub fn address_for_client(&self) -> Option<String> {
+        let candidates = self.for_clients(None);
+        let first = &candidates.first()?.address;
+        let are_several = candidates.iter().any(|candidate| candidate.address != *first);
+        are_several.then(|| choice::choose(&candidates)).flatten()
+    }
+
+    /// The address of another node, for a client that leaves this one. Nothing where no other has one of its own.
+    #[must_use]
+    pub fn address_elsewhere(&self) -> Option<String> {
+        let NewNode { name, address, .. } = &self.shared.node;
+        let mut candidates = self.for_clients(None);
+        candidates.retain(|other| other.name != *name && Some(&other.address) != address.as_ref());
+        choice::choose(&candidates)
+    }
+
+    /// Whether other nodes live that do not stop.
+    #[must_use]
+    pub fn others_serve(&self) -> bool {
+        let run = self.run();
+        let all = self.all();
+        all.iter()
+            .any(|(node, is_dead)| node.run != run && !is_dead && !node.draining)
+    }
+
+    /// Asks this node to drain and end.
+    pub fn ask_to_leave(&self) {
+        self.leave.cancel();
+    }
+
+    /// Waits until this node is asked to drain and end.
+    pub async fn asked_to_leave(&self) {
+        self.leave.cancelled().await;
+    }
+
+    /// Whether this node is about to stop.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        lock(&self.shared.keeper).is_draining()
     }
 
     /// Gives all leases back and takes none any more; the others are told that this node is about to stop.

@@ -1,13 +1,16 @@
 //! One device listening: the loop under the long-poll and the WebSocket.
 
+mod waiting;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use maru_protocol::auth::StateSlot;
 use maru_protocol::cursor::{Position, SinceToken};
 use ruma::OwnedUserId;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
+use self::waiting::Leaving;
 use super::answer::{
     Draft, SyncResponse, account_data, open, write_comma, write_events, write_json, write_name,
 };
@@ -52,11 +55,14 @@ pub struct Session<'s> {
     key_counts: RememberedCounts,
     /// How often the user's sessions had been recalled when the device's token was looked at.
     recalls: u64,
+    /// When it leaves, where everybody is to.
+    leaving: Leaving,
 }
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
         self.inbox.session_ended(self.sync.clock.now_ms());
+        self.sync.notifier.session_ended();
     }
 }
 
@@ -64,6 +70,7 @@ impl<'s> Session<'s> {
     pub(super) fn new(sync: &'s Sync, caller: Caller, since: Option<SinceToken>, wish: SyncRequest) -> Self {
         let inbox = sync.notifier.open(&caller.user_id);
         inbox.session_started();
+        sync.notifier.session_started();
         let recalls = inbox.recalls();
         let lazily = wish.filter.lazy_load_members;
         let given = lazily.then(|| sync.lazily_loaded.of(&caller));
@@ -78,6 +85,7 @@ impl<'s> Session<'s> {
             ignored: Arc::default(),
             key_counts: RememberedCounts::default(),
             recalls,
+            leaving: Leaving::default(),
         }
     }
 
@@ -121,53 +129,12 @@ impl<'s> Session<'s> {
         self.sync.acknowledge(&self.caller, cursor).await
     }
 
-    /// Waits for something new or a recall, or until the server stops; whether it came. May be dropped at any time.
-    pub async fn wait(&self) -> bool {
-        let changed = self.inbox.changed();
-        tokio::pin!(changed);
-        changed.as_mut().enable();
-        if self.is_recalled() || self.has_news() {
-            return true;
-        }
-        if !self.is_stopping() {
-            match self.sync.unanswered.hold(&self.caller) {
-                None => changed.await,
-                // Boxed, since it happens to few who wait.
-                Some(hold) => drop(Box::pin(timeout_at(hold.until, changed)).await),
-            }
-        }
-        // What the server says before it stops is still delivered.
-        !self.is_stopping() || self.has_news()
-    }
-
-    /// Waits for a recall, or until the server stops; whether it came. What is new is left waiting. May be dropped at
-    /// any time.
-    pub async fn wait_for_recall(&self) -> bool {
-        loop {
-            let changed = self.inbox.changed();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if self.is_recalled() || self.is_stopping() {
-                return !self.is_stopping();
-            }
-            changed.await;
-        }
-    }
-
     /// Whether [`Session::look`] may find something. A first sync always does.
     fn has_news(&self) -> bool {
         let Some(since) = self.since else { return true };
         let now = self.now();
         self.inbox
             .has_after(since.position, since.ephemeral, now.position, now.ephemeral)
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.sync.notifier.is_stopping()
-    }
-
-    fn is_recalled(&self) -> bool {
-        self.inbox.recalls() != self.recalls
     }
 
     /// How far the device may read.

@@ -1,6 +1,8 @@
 //! Several nodes on one PostgreSQL: each serves any client, and all of them see one log.
 
+mod choosing;
 mod clients;
+mod draining;
 mod failures;
 mod led;
 mod moving;

@@ -33,6 +33,7 @@ const NO_LIMITS: &[&str] = &[
     "IN_HAND",
     "JPEG_QUALITY",
     "KEY_FIELD",
+    "LEFT",
     "LENGTH_BYTES",
     "NOT_YET",
     "NOW",

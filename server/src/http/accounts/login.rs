@@ -95,6 +95,8 @@ async fn log_in(
     let mut response = login::Response::new(user_id, session.access_token, session.device_id.into());
     response.refresh_token = session.refresh_token;
     response.expires_in = session.expires_in;
+    let node = server.nodes.address_for_client();
+    response.well_known = node.map(|node| login::DiscoveryInfo::new(login::HomeserverInfo::new(node)));
     Ok(Answer(response))
 }
 

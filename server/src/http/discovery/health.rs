@@ -32,8 +32,11 @@ async fn health() -> &'static str {
     "alive\n"
 }
 
-/// The database answers, so requests can be served.
+/// The database answers and this node stays, so requests can be served.
 async fn ready(State(server): State<Arc<Server>>) -> (StatusCode, &'static str) {
+    if server.nodes.is_draining() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "this node is stopping\n");
+    }
     match server.store.ready().await {
         Ok(()) => (StatusCode::OK, "ready\n"),
         Err(error) => {

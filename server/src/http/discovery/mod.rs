@@ -2,5 +2,6 @@
 
 pub(super) mod capabilities;
 pub mod health;
+pub(super) mod nodes;
 pub(super) mod versions;
 pub(super) mod well_known;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::header;
+use http::{HeaderValue, Version, header};
 use ruma::api::client::filter::{EventFormat, FilterDefinition, LazyLoadOptions, RoomEventFilter};
 use ruma::api::client::sync::sync_events::v3 as sync_events;
 use tokio::time::Instant;
@@ -28,9 +28,16 @@ pub(in crate::http) fn routes() -> Routes {
 
 async fn sync(State(server): State<Arc<Server>>, request: Request) -> Result<Response, Response> {
     // Boxed: a device that waits must not hold the memory of a request being read, which is much larger.
+    let version = request.version();
     let mut poll = Box::pin(begin(&server, request)).await?;
     let answer = poll.answer(&server).await.map_err(IntoResponse::into_response)?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], answer.json).into_response())
+    let mut response = ([(header::CONTENT_TYPE, "application/json")], answer.json).into_response();
+    // The next connection may reach a node that stays. HTTP/2 says it in another way.
+    if version < Version::HTTP_2 && server.notifier.is_leaving() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    Ok(response)
 }
 
 /// A device that polls.

@@ -55,6 +55,9 @@ const SYNC_FRAME: &str = "\"type\":\"sync\",";
 /// Close code when the server stops.
 const STOPPING: u16 = axum::extract::ws::close_code::AWAY;
 
+/// Close code when this node stops and others go on.
+const LEFT: u16 = axum::extract::ws::close_code::RESTART;
+
 /// Close code for a token that is no longer valid.
 const TOKEN_REVOKED: u16 = 4401;
 
@@ -228,7 +231,7 @@ impl Connection {
                 },
                 came = waiting => {
                     if !came {
-                        return End::Closed(STOPPING, "the server is stopping; come back with the cursor".into());
+                        return Box::pin(self.leave(socket)).await;
                     }
                 }
                 _ = ping.tick() => {
@@ -239,6 +242,27 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Tells the client where to go on, where there is such a place.
+    async fn leave(&self, socket: &mut WebSocket) -> End {
+        let nodes = &self.server.nodes;
+        if !nodes.others_serve() {
+            return End::Closed(
+                STOPPING,
+                "the server is stopping; come back with the cursor".into(),
+            );
+        }
+        if let Some(base_url) = nodes.address_elsewhere() {
+            let frame = serde_json::json!({ "type": "move", "base_url": base_url });
+            if let Err(end) = write(socket, frame.to_string()).await {
+                return end;
+            }
+        }
+        End::Closed(
+            LEFT,
+            "this node is stopping; come to another one with the cursor".into(),
+        )
     }
 
     /// Deals with one message of the client.
