@@ -1,7 +1,7 @@
 //! Who speaks with other homeservers: of all nodes the one that holds the lease for it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use maru_federation::quic::BoundSocket;
@@ -10,15 +10,20 @@ use maru_protocol::key::SecretKey;
 use super::Failure;
 use crate::config::Config;
 use crate::data_folder::DataFolder;
+use crate::nodes::HeldLease;
 use crate::peers::OwnRecord;
 use crate::refusal::Refusal;
 use crate::server::Server;
+use crate::store::nodes::StoredLease;
 
 /// The lease of the node that speaks with other homeservers.
 const LEASE: &str = "federation";
 
 /// How long to wait for the lease before this node counts as one more beside the one that has it.
 const AT_ONCE: Duration = Duration::from_secs(2);
+
+/// How often to look who holds the lease after it was lost.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What it takes to begin.
 struct Speaking {
@@ -77,15 +82,39 @@ pub(super) async fn federate(
             }
             tracing::info!("this node speaks with other homeservers now");
         }
-        if lease.wait_for(Option::is_none).await.is_err() {
+        if until_another_leads(&leading, lease).await.is_none() {
             return;
         }
-        // Another node may speak by now. What is on its way to the log here is checked there: an event is stored once, and
-        // a change on a head that has moved is refused.
+        // What is on its way to the log here is checked there: an event is stored once, and a change on a head that has moved
+        // is refused.
         if let Some(server) = leading.upgrade() {
             server.peers.stop().await;
-            tracing::error!("this node has lost the lease for federation, and speaks with nobody until it is started again");
+            tracing::warn!(
+                "another node speaks with other homeservers; this one does not until it is started again"
+            );
         }
     });
     Ok(begun)
+}
+
+/// Waits until another node holds the lease. A node that cannot say that it lives, because the database is away, loses it
+/// too, and has it again when the database is back, unless another was faster. None when this server stops before.
+async fn until_another_leads(server: &Weak<Server>, mut lease: HeldLease) -> Option<()> {
+    loop {
+        lease.wait_for(Option::is_none).await.ok()?;
+        let server = server.upgrade()?;
+        let is_another = |stored: &StoredLease| {
+            &*stored.name == LEASE && stored.run.is_some_and(|run| run != server.nodes.run())
+        };
+        let waiting = tokio::time::timeout(LOOK_AGAIN, lease.wait_for(Option::is_some));
+        let waited = waiting.await.map(|held| held.map(drop));
+        match waited {
+            Ok(held) => held.ok()?,
+            // Nobody has taken it who cannot be seen: that takes the database.
+            Err(_) => match server.store.nodes.leases().await {
+                Ok(leases) if leases.iter().any(is_another) => return Some(()),
+                _ => {}
+            },
+        }
+    }
 }

@@ -181,7 +181,11 @@ impl Room {
             position,
             ..head.clone()
         };
-        *self.committed.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(head);
+        let mut committed = self.committed.write().unwrap_or_else(PoisonError::into_inner);
+        // One that was read from the database may be newer: another node was faster than this one could show its own.
+        if head.position >= committed.position {
+            *committed = Arc::new(head);
+        }
     }
 
     /// Takes over a head that another node has made durable, as it was read from the database. What has been built here on

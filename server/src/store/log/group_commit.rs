@@ -100,7 +100,9 @@ impl GroupCommit {
             if part.is_empty() {
                 continue;
             }
-            match self.attempt(&mut part).await {
+            // What waits in the queue was built after the other parts.
+            let is_last = parts.is_empty();
+            match self.attempt(&mut part, is_last).await {
                 Ok(_) if part.is_empty() => {}
                 Ok(placed) => {
                     self.publish(&placed);
@@ -133,15 +135,20 @@ impl GroupCommit {
     }
 
     /// One transaction; when its outcome is unknown, finds it out before returning. Changes that are built on heads which
-    /// other nodes have moved on are refused, and leave the batch; what is built anew in a moment joins it.
-    async fn attempt(&mut self, part: &mut Vec<(Change, Answer)>) -> Result<Vec<Committed>, StoreError> {
+    /// other nodes have moved on are refused, and leave the batch; what is built anew in a moment joins it, unless other
+    /// parts of the batch come before that.
+    async fn attempt(
+        &mut self,
+        part: &mut Vec<(Change, Answer)>,
+        is_last: bool,
+    ) -> Result<Vec<Committed>, StoreError> {
         let (mut connection, turn) = self.take_turn(positions(part)).await?;
-        if refuse_stale(part) > 0 {
+        if refuse_stale(part) > 0 && is_last {
             self.join_rebuilt(part).await;
-            if part.is_empty() {
-                self.give_up(connection).await;
-                return Ok(Vec::new());
-            }
+        }
+        if part.is_empty() {
+            self.give_up(connection).await;
+            return Ok(Vec::new());
         }
         let records = part.iter().flat_map(|(change, _)| change.records.iter().cloned());
         let placed = place_records(records, turn.before);
