@@ -237,15 +237,18 @@ impl Clients {
         *self.talk.addresses.nodes[number].lock().unwrap() = Address::of(node);
     }
 
-    /// Has everybody use the own node again, and waits until that works. The times of waiting begin anew.
-    pub(super) async fn go_home(&self) {
+    /// Has everybody use the own node again, and waits until that works. The times of waiting begin anew. How long everybody
+    /// takes to say and hear something when nothing is wrong: what this machine is slow by.
+    pub(super) async fn go_home(&self) -> Duration {
         self.talk.addresses.round.fetch_add(1, Ordering::Relaxed);
         self.back_after(Instant::now()).await;
+        let calm = self.back_after(Instant::now()).await;
         for client in &self.clients {
             client.life.send_modify(|life| {
                 (life.longest_send, life.longest_silence) = (Duration::ZERO, Duration::ZERO);
             });
         }
+        calm
     }
 
     /// Waits until everybody has heard something that was said after a moment, and has said something; how long after it.

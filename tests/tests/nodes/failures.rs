@@ -22,6 +22,10 @@ const BACK: Duration = Duration::from_secs(5);
 /// How long a node that stops while it has the turn may hold up the others: PostgreSQL takes the turn from it after three seconds.
 const HELD_UP: Duration = Duration::from_secs(4);
 
+/// What is allowed for beyond the limits, where the machine has other things to do: this many of the times in which everybody
+/// says and hears something while nothing is wrong.
+const SLOWNESS: u32 = 2;
+
 /// Time for the end of a process that was asked to end.
 const END: Duration = Duration::from_secs(30);
 
@@ -43,7 +47,6 @@ async fn whatever_happens_to_nodes_everybody_hears_everything_once_and_in_one_or
     let third = TestProcess::start_on(first.data().beside(), &["--node-name", "three"]).await;
     let mut nodes = vec![first, second, third];
     let clients = Clients::start(&nodes).await;
-    clients.go_home().await;
 
     for number in 0..nodes.len() {
         kill(&mut nodes, number, &clients).await;
@@ -59,6 +62,8 @@ async fn whatever_happens_to_nodes_everybody_hears_everything_once_and_in_one_or
         parted, 0,
         "events whose place in their room is not that in the log"
     );
+    // Back with the own node too, after the last of them was started again.
+    clients.go_home().await;
     clients.check().await;
     for node in &nodes {
         assert!(!node.log().contains("panicked"), "{}", node.log());
@@ -67,17 +72,19 @@ async fn whatever_happens_to_nodes_everybody_hears_everything_once_and_in_one_or
 
 /// Kills a node (SIGKILL) and starts it again.
 async fn kill(nodes: &mut Vec<TestProcess>, number: usize, clients: &Clients) {
+    let slow = clients.go_home().await * SLOWNESS;
     let moment = Instant::now();
     nodes[number].kill().await;
     let back = clients.back_after(moment).await;
     println!("node {number} killed: all clients back after {back:?}");
     tell(clients, number);
-    assert!(back < BACK, "clients were away for {back:?}");
+    assert!(back < BACK + slow, "clients were away for {back:?}");
     start_again(nodes, number, clients).await;
 }
 
 /// Stops a node (SIGSTOP) while it has the turn, for some time, and lets it go on.
 async fn stop(nodes: &[TestProcess], number: usize, clients: &Clients) {
+    let slow = clients.go_home().await * SLOWNESS;
     let node = &nodes[number];
     let others = || nodes.iter().enumerate().filter(|(other, _)| *other != number);
     // Somebody on each of the others who is patient.
@@ -90,14 +97,16 @@ async fn stop(nodes: &[TestProcess], number: usize, clients: &Clients) {
     join_all(patient.iter().map(|(room, user)| user.send(room, "at last"))).await;
     let held_up = moment.elapsed();
     println!("node {number} stopped: others held up for {held_up:?}");
-    assert!(held_up < HELD_UP, "other nodes were held up for {held_up:?}");
+    assert!(
+        held_up < HELD_UP + slow,
+        "other nodes were held up for {held_up:?}"
+    );
     let back = clients.back_after(moment).await;
     println!("all clients back after {back:?}");
-    assert!(back < HELD_UP + BACK, "clients were away for {back:?}");
+    assert!(back < HELD_UP + BACK + slow, "clients were away for {back:?}");
     sleep(STOPPED.saturating_sub(moment.elapsed())).await;
     tell(clients, number);
     node.resume();
-    clients.go_home().await;
 }
 
 /// Stops a node at a moment when it has the turn: whoever wants to commit has to wait for it.
@@ -123,20 +132,21 @@ async fn stop_in_its_turn(node: &TestProcess) -> Instant {
 
 /// Kills PostgreSQL and starts it again.
 async fn restart_database(nodes: &mut [TestProcess], cluster: &Cluster, clients: &Clients) {
+    let slow = clients.go_home().await * SLOWNESS;
     cluster.kill();
     tokio::task::block_in_place(|| cluster.restart());
     let back = clients.back_after(Instant::now()).await;
     println!("PostgreSQL killed: all clients back {back:?} after its start");
     tell(clients, 0);
-    assert!(back < BACK, "clients were away for {back:?}");
+    assert!(back < BACK + slow, "clients were away for {back:?}");
     for node in nodes {
         assert!(node.is_running(), "{}", node.log());
     }
-    clients.go_home().await;
 }
 
 /// Asks a node to end (SIGTERM) and starts it again.
 async fn terminate(nodes: &mut Vec<TestProcess>, number: usize, clients: &Clients) {
+    let slow = clients.go_home().await * SLOWNESS;
     let moment = Instant::now();
     nodes[number].terminate();
     let ended = timeout(END, nodes[number].ended()).await;
@@ -148,7 +158,7 @@ async fn terminate(nodes: &mut Vec<TestProcess>, number: usize, clients: &Client
     tell(clients, number);
     let [of_it, others] = clients.lives(number);
     let waited = longest(&of_it, |life| life.longest_send).max(longest(&others, |life| life.longest_send));
-    assert!(waited < BACK, "a client waited for {waited:?}");
+    assert!(waited < BACK + slow, "a client waited for {waited:?}");
     start_again(nodes, number, clients).await;
 }
 
@@ -156,7 +166,6 @@ async fn start_again(nodes: &mut Vec<TestProcess>, number: usize, clients: &Clie
     let node = nodes.remove(number).restart().await;
     clients.moved(number, &node);
     nodes.insert(number, node);
-    clients.go_home().await;
 }
 
 fn longest(lives: &[Life], of: impl Fn(&Life) -> Duration) -> Duration {
