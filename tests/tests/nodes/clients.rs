@@ -1,5 +1,7 @@
 //! Clients of several nodes, who say numbered things and listen whatever happens to the nodes, and the proof that all of
 //! them heard everything exactly once and in one order.
+//!
+//! Over 500 lines, because what a client does, what it notes and what is checked of it afterwards only make sense together.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
