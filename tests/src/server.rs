@@ -154,7 +154,7 @@ impl TestServer {
             server_name: keys.server_name(config.server_name.as_deref()).unwrap(),
             signing_key: keys.signing,
         };
-        let server = Server::open(config.clone(), data.database(), identity, clock).await?;
+        let server = Box::pin(Server::open(config.clone(), data.database(), identity, clock)).await?;
         server.begin_work(server.nodes.run());
         Ok(Self {
             api: Api::InProcess(maru::http::router(Arc::clone(&server))),
@@ -178,7 +178,8 @@ impl TestServer {
 
     /// Stops the server in order and starts it again on the same data; users go on with [`User::on`].
     pub async fn restart(self) -> Self {
-        self.shut_down().await.start().await
+        // Boxed for the same reason.
+        Box::pin(async move { self.shut_down().await.start().await }).await
     }
 
     /// Listens on a free port of this machine, as the configuration says: for what needs connections.

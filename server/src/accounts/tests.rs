@@ -39,7 +39,7 @@ impl Moving {
         };
         let database = Database::Sqlite(folder.path().join("maru.db"));
         let clock = Clock::Manual(AtomicU64::new(1_700_000_000_000));
-        let server = Server::open(Config::default(), database, identity, clock)
+        let server = Box::pin(Server::open(Config::default(), database, identity, clock))
             .await
             .unwrap();
         let made = server.accounts.create_user("alice", PASSWORD.into(), false).await;

@@ -244,8 +244,14 @@ async fn open_server(folder: &DataFolder, config: &Config) -> Result<Arc<Server>
         signing_key: keys.signing.clone(),
     };
     let failed = |error| Failure::Database(config.database.clone(), error);
-    let server = Server::open(config.clone(), database(config), identity, Clock::System);
-    let server = server.await.map_err(|error| match error {
+    // Boxed: opening a server holds much.
+    let opening = Box::pin(Server::open(
+        config.clone(),
+        database(config),
+        identity,
+        Clock::System,
+    ));
+    let server = opening.await.map_err(|error| match error {
         OpenError::Database(error) => failed(error),
         error @ OpenError::MediaStorage(_) => Failure::Other(error.to_string()),
     })?;

@@ -27,7 +27,7 @@ pub(super) async fn run(loaded: Loaded) -> Result<(), Failure> {
 
     let stop = CancellationToken::new();
     tokio::spawn(signals.heed(stop.clone(), certificates));
-    running.serve(stop).await;
+    Box::pin(running.serve(stop)).await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -618,7 +618,7 @@ impl World {
                 node.keeper.observe(look(asked, local), &leases, nodes);
                 let claims = node.keeper.claims(local);
                 node.round = Round::Taking(claims.clone());
-                (!claims.is_empty()).then(|| Request::Take(node.run, claims))
+                (!claims.is_empty()).then_some(Request::Take(node.run, claims))
             }
             (Round::Taking(claims), Answer::Taken(taken)) => {
                 node.keeper.took(&claims, &taken);
