@@ -118,3 +118,22 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long connections get to end their stores when the pool stops.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes in flight towards us on one stream between nodes of one homeserver.
+pub const NODE_STREAM_WINDOW: u32 = 128 * 1024;
+
+/// Bytes in flight on one connection between nodes: more than all requests together can hold, so that answers that are not
+/// read never stop others.
+pub const NODE_CONNECTION_WINDOW: u32 = (MAX_NODE_REQUESTS + 8) * NODE_STREAM_WINDOW;
+
+/// What one node asks of another at the same time; more waits with the asker.
+pub const MAX_NODE_REQUESTS: u32 = 512;
+
+/// A connection between nodes over which nothing came for this long is dead.
+pub const NODE_IDLE_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// How often something is sent on a quiet connection between nodes.
+pub const NODE_KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// Bytes of an answer that are on their way from a peer to another node, for each request.
+pub const RELAY_BUFFER: usize = 64 * 1024;

@@ -250,6 +250,7 @@ impl Server {
             Arc::downgrade(&rooms.transactions) as Weak<dyn Mirror>,
             Arc::downgrade(&keys) as Weak<dyn Mirror>,
             accounts.sessions_mirror(),
+            peers.servers_mirror(),
             Arc::downgrade(&sync) as Weak<dyn Mirror>,
         ];
         let follower = NodeFollower::new(listeners, &rooms.repository, mirrors);
@@ -414,6 +415,7 @@ fn node(config: &Config) -> NewNode {
         name: config.node_name.to_string(),
         run: RunId(rand::random()),
         address: address.map(|address| address.as_str().to_owned()),
+        link: config.node_link_address.as_ref().map(ToString::to_string),
         zone: config.zone.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }

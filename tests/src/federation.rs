@@ -17,7 +17,7 @@ impl TestServer {
         let socket = BoundSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let keys = Keys::load_or_make(self.data().folder()).unwrap();
         let own = OwnRecord::of(&keys, &[]);
-        let address = self.parts().peers.start(own, &keys.tls, socket).await.unwrap();
+        let address = self.parts().peers.lead(own, &keys.tls, socket).await.unwrap();
         *self.federation.get_or_init(|| address)
     }
 

@@ -300,6 +300,7 @@ impl Contents {
             | Record::SessionsEnded(_)
             | Record::KeyCounts(_)
             | Record::Erased(_)
+            | Record::KnownServer(_)
             | Record::EarlyRedaction(_) => Ok(()),
             Record::Placed(nid) => {
                 self.events.remove(&nid);
@@ -350,7 +351,8 @@ fn takes_position(record: &Record) -> bool {
         | Record::WaitingReceipt(_)
         | Record::SessionsEnded(_)
         | Record::KeyCounts(_)
-        | Record::Erased(_) => false,
+        | Record::Erased(_)
+        | Record::KnownServer(_) => false,
     }
 }
 

@@ -20,6 +20,9 @@ const LISTENING: &str = "client API listening on ";
 /// What it prints before that where it speaks with other homeservers; the address follows.
 const FEDERATION_LISTENING: &str = "federation listening on ";
 
+/// What it prints where it takes links of other nodes; the address follows.
+const NODES_LISTENING: &str = "node links listening on ";
+
 /// Time for a start, also on a busy machine.
 const START_TIME: Duration = Duration::from_secs(60);
 
@@ -106,10 +109,21 @@ impl TestProcess {
     /// When it was started without.
     #[must_use]
     pub fn federation_address(&self) -> SocketAddr {
+        self.printed(FEDERATION_LISTENING)
+    }
+
+    /// Where it takes links of other nodes.
+    ///
+    /// # Panics
+    /// When it was started without.
+    #[must_use]
+    pub fn node_address(&self) -> SocketAddr {
+        self.printed(NODES_LISTENING)
+    }
+
+    fn printed(&self, before: &str) -> SocketAddr {
         let log = self.log();
-        let (_, after) = log
-            .split_once(FEDERATION_LISTENING)
-            .expect("a federation listener");
+        let (_, after) = log.split_once(before).unwrap_or_else(|| panic!("no `{before}`"));
         after.lines().next().unwrap().trim().parse().unwrap()
     }
 

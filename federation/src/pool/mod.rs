@@ -5,7 +5,7 @@
 //! - `keeper`: dials a peer while somebody wants it; `backoff`: how long to wait between.
 //! - `accept`: lets in who dials us.
 //! - `connection`: drives one session over one link; `log_streams` and `work` are its hands.
-//! - `asks`: requests of ours; `answers`: requests of the peer; `datagrams`.
+//! - `outbound_requests`: requests of ours; `relay`: those of other nodes; `inbound_requests`: those of the peer; `datagrams`.
 //! - `view`: what can be seen from outside.
 
 mod accept;
@@ -18,6 +18,7 @@ mod log_streams;
 mod outbound_requests;
 mod peer;
 mod pending_calls;
+mod relay;
 mod shared;
 mod view;
 
@@ -25,7 +26,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use maru_protocol::wire::{
-    Call, CloseCode, Datagram, encode_datagram,
+    Call, CloseCode, Datagram, encode, encode_datagram,
     limits::{DEFAULT_WINDOW_BYTES, DEFAULT_WINDOW_ITEMS},
 };
 use ruma::ServerName;
@@ -35,10 +36,17 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{address_book::AddressBook, homeserver::Homeserver, limits, link::Transport, peer::Window};
+use crate::{
+    address_book::AddressBook,
+    homeserver::Homeserver,
+    limits,
+    link::{OutgoingStream, Transport},
+    peer::Window,
+};
 use dialer::Keeper;
-pub use outbound_requests::{Answering, RequestError};
+pub use outbound_requests::{Answering, Held, RequestError};
 use peer::Peer;
+pub use relay::RelayError;
 use shared::{Registry, Shared};
 pub use view::{PeerState, PeerView, Traffic};
 
@@ -131,7 +139,34 @@ impl Pool {
     /// # Errors
     /// [`RequestError`].
     pub async fn request<C: Call>(&self, peer: &ServerName, call: C) -> Result<Answering<C>, RequestError> {
-        outbound_requests::ask(self.want(peer)?, call).await
+        let frame = encode(&call.into()).map_err(RequestError::TooLong)?;
+        self.request_frame(peer, &frame).await
+    }
+
+    /// As [`Pool::request`], with the frame of the request as its caller has encoded it.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn request_frame<C: Call>(
+        &self,
+        peer: &ServerName,
+        frame: &[u8],
+    ) -> Result<Answering<C>, RequestError> {
+        outbound_requests::ask(self.want(peer)?, frame).await
+    }
+
+    /// Asks a peer for another node of this homeserver, which has encoded the request, and passes the answer on as it comes,
+    /// no faster than it is read and a few kilobytes at a time. Ends early when nobody reads it.
+    ///
+    /// # Errors
+    /// [`RelayError`].
+    pub async fn relay(
+        &self,
+        peer: &ServerName,
+        frame: &[u8],
+        to: &mut OutgoingStream,
+    ) -> Result<(), RelayError> {
+        relay::relay(self.want(peer)?, frame, to).await
     }
 
     /// Connects with a peer, for `maru peer ping`.

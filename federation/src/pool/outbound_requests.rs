@@ -2,7 +2,7 @@
 
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
-use maru_protocol::wire::{Answer, Call, FrameError, Part, Refused, encode, limits::MAX_FRAME_BYTES};
+use maru_protocol::wire::{Answer, Call, FrameError, Part, Refused, limits::MAX_FRAME_BYTES};
 use ruma::OwnedServerName;
 use thiserror::Error;
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
@@ -48,6 +48,26 @@ pub enum RequestError {
     ShuttingDown,
 }
 
+/// What is held while an answer is read, and let go after its stream.
+pub trait Held: Send + Sync {
+    /// So many more bytes of the answer have been read.
+    fn count(&self, bytes: u64);
+}
+
+/// What a request to a peer of the pool holds.
+pub(super) struct Asked {
+    peer: Arc<Peer>,
+    _in_use: InUse,
+    _permit: OwnedSemaphorePermit,
+    _link: Arc<dyn Link>,
+}
+
+impl Held for Asked {
+    fn count(&self, bytes: u64) {
+        self.peer.counters.bytes_in.add(bytes);
+    }
+}
+
 /// An answer that is being read. Dropping it tells the peer that nobody reads any more.
 ///
 /// It is read as fast as its caller asks for it: what is not read stays at the peer.
@@ -56,23 +76,34 @@ pub struct Answering<C: Call> {
     done: Option<C::Done>,
     patience: Duration,
     counted: u64,
-    peer: Arc<Peer>,
-    /// Held while the answer is read, in this order: the stream goes before the permit.
-    _in_use: InUse,
-    _permit: OwnedSemaphorePermit,
-    _link: Arc<dyn Link>,
+    peer: OwnedServerName,
+    /// Stands after the stream, which goes before it.
+    held: Box<dyn Held>,
     _call: PhantomData<fn() -> C>,
 }
 
 impl<C: Call> fmt::Debug for Answering<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Answering")
-            .field("peer", &self.peer.name)
+            .field("peer", &self.peer)
             .finish_non_exhaustive()
     }
 }
 
 impl<C: Call> Answering<C> {
+    /// An answer of a peer whose frames come next on a stream, straight from it or passed on by another node.
+    pub fn new(reader: FrameReader<IncomingStream>, peer: OwnedServerName, held: Box<dyn Held>) -> Self {
+        Self {
+            counted: reader.bytes,
+            reader,
+            done: None,
+            patience: limits::ANSWER_TIMEOUT,
+            peer,
+            held,
+            _call: PhantomData,
+        }
+    }
+
     /// The next part, or none once the end has been read.
     ///
     /// # Errors
@@ -86,7 +117,7 @@ impl<C: Call> Answering<C> {
             self.reader.next::<Answer<C::Done>>(MAX_FRAME_BYTES),
         )
         .await;
-        self.peer.counters.bytes_in.add(self.reader.bytes - self.counted);
+        self.held.count(self.reader.bytes - self.counted);
         self.counted = self.reader.bytes;
         match frame {
             Err(_) => Err(RequestError::TimedOut),
@@ -146,7 +177,7 @@ impl<C: Call> Answering<C> {
 
     /// Who answers.
     pub fn peer(&self) -> &OwnedServerName {
-        &self.peer.name
+        &self.peer
     }
 }
 
@@ -167,9 +198,16 @@ pub(super) async fn connected(wanted: &Wanted) -> Result<Arc<dyn Link>, RequestE
     })
 }
 
-/// Sends a request once the peer is connected and has room for it.
-pub(super) async fn ask<C: Call>(wanted: Wanted, call: C) -> Result<Answering<C>, RequestError> {
-    let frame = encode(&call.into()).map_err(RequestError::TooLong)?;
+/// Sends the frame of a request, and reads the answer.
+pub(super) async fn ask<C: Call>(wanted: Wanted, frame: &[u8]) -> Result<Answering<C>, RequestError> {
+    let (incoming, asked) = send(wanted, frame).await?;
+    let name = asked.peer.name.clone();
+    Ok(Answering::new(FrameReader::new(incoming), name, Box::new(asked)))
+}
+
+/// Sends the frame of a request once the peer is connected and has room for it. The frames of the answer come on the
+/// stream, for which the rest is held.
+pub(super) async fn send(wanted: Wanted, frame: &[u8]) -> Result<(IncomingStream, Asked), RequestError> {
     let link = connected(&wanted).await?;
     let peer = Arc::clone(&wanted);
     let in_use = peer.begin_use();
@@ -178,7 +216,7 @@ pub(super) async fn ask<C: Call>(wanted: Wanted, call: C) -> Result<Answering<C>
         let permit = permit.map_err(|_| RequestError::ShuttingDown)?;
         let (outgoing, incoming) = link.open_request().await.map_err(broken)?;
         let mut writer = FrameWriter::new(outgoing);
-        writer.write_encoded(&frame).await.map_err(not_written)?;
+        writer.write_encoded(frame).await.map_err(not_written)?;
         writer.finish().await.map_err(not_written)?;
         Ok((permit, incoming))
     };
@@ -186,17 +224,13 @@ pub(super) async fn ask<C: Call>(wanted: Wanted, call: C) -> Result<Answering<C>
     let (permit, incoming) = sent.unwrap_or(Err(RequestError::TimedOut))?;
     peer.counters.requests_out.add(1);
     peer.counters.bytes_out.add(frame.len() as u64);
-    Ok(Answering {
-        reader: FrameReader::new(incoming),
-        done: None,
-        patience: limits::ANSWER_TIMEOUT,
-        counted: 0,
+    let asked = Asked {
         peer,
         _in_use: in_use,
         _permit: permit,
         _link: link,
-        _call: PhantomData,
-    })
+    };
+    Ok((incoming, asked))
 }
 
 fn broken(error: LinkError) -> RequestError {

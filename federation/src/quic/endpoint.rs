@@ -13,7 +13,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::{config, handshakes::Handshakes, link::QuicLink, reset};
+use super::{
+    config::{self, Speaks},
+    handshakes::Handshakes,
+    link::QuicLink,
+    node_key::node_key,
+    reset,
+};
 use crate::limits;
 use crate::link::{BoxFuture, CloseReason, Handshake, Link, LinkError, Transport};
 use crate::per_ip_limit::Place;
@@ -64,6 +70,26 @@ impl BoundSocket {
     pub fn bind(address: SocketAddr) -> Result<Self, QuicError> {
         bind(address).map_err(|source| QuicError::Socket { address, source })
     }
+
+    /// The address, with the port that was taken.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Another handle of the same socket, for an endpoint that is begun when the one before has ended: the address stays
+    /// taken in between.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            socket: self.socket.try_clone()?,
+            ..*self
+        })
+    }
 }
 
 fn bind(address: SocketAddr) -> io::Result<BoundSocket> {
@@ -85,6 +111,7 @@ fn bind(address: SocketAddr) -> io::Result<BoundSocket> {
 
 /// One QUIC endpoint: it dials and accepts over one socket, as one TLS key.
 pub struct Quic {
+    speaks: Speaks,
     endpoint: Endpoint,
     credentials: Arc<dyn ResolvesClientCert>,
     own_key: PublicKey,
@@ -98,10 +125,23 @@ impl Quic {
     /// [`QuicError`] when the TLS library refuses the key or the socket cannot be watched.
     pub fn new(key: &SecretKey, socket: BoundSocket) -> Result<Self, QuicError> {
         let credentials = config::credentials(key)?;
-        Self::with_credentials(key, credentials.clone(), credentials, socket)
+        Self::with_credentials(Speaks::Peers, key, credentials.clone(), credentials, socket)
+    }
+
+    /// Starts an endpoint over which the nodes of one homeserver speak, which all hold `tls_key`: whoever cannot prove that
+    /// gets no further than the TLS handshake, in either direction.
+    ///
+    /// # Errors
+    /// As [`Quic::new`].
+    pub fn between_nodes(tls_key: &SecretKey, socket: BoundSocket) -> Result<Self, QuicError> {
+        let key = node_key(tls_key)?;
+        let credentials = config::credentials(&key)?;
+        let speaks = Speaks::Nodes(key.public_key());
+        Self::with_credentials(speaks, &key, credentials.clone(), credentials, socket)
     }
 
     pub(super) fn with_credentials(
+        speaks: Speaks,
         key: &SecretKey,
         accepting: Arc<dyn ResolvesServerCert>,
         dialling: Arc<dyn ResolvesClientCert>,
@@ -110,7 +150,7 @@ impl Quic {
         let address = socket.socket.local_addr();
         let endpoint = Endpoint::new(
             reset::endpoint_config(key)?,
-            Some(config::server(accepting)?),
+            Some(config::server(speaks, accepting)?),
             socket.socket,
             Arc::new(quinn::TokioRuntime),
         )
@@ -119,6 +159,7 @@ impl Quic {
             source,
         })?;
         Ok(Self {
+            speaks,
             endpoint,
             credentials: dialling,
             own_key: key.public_key(),
@@ -145,7 +186,8 @@ impl Quic {
         address: SocketAddr,
         expected: Option<PublicKey>,
     ) -> Result<Arc<dyn Link>, LinkError> {
-        let config = config::client(self.credentials.clone(), expected)
+        let expected = self.speaks.only().or(expected);
+        let config = config::client(self.speaks, self.credentials.clone(), expected)
             .map_err(|error| LinkError::Setup(error.to_string()))?;
         let connecting = self
             .endpoint
@@ -155,7 +197,7 @@ impl Quic {
             .await
             .map_err(|_| LinkError::Closed(CloseReason::TimedOut))?
             .map_err(|error| LinkError::Closed(CloseReason::from(error)))?;
-        Ok(Arc::new(QuicLink::new(connection)?))
+        Ok(Arc::new(QuicLink::new(connection, self.speaks)?))
     }
 
     /// The next connection attempt, with its place among the handshakes; without one it is turned away. Nobody is asked
@@ -193,13 +235,14 @@ impl Transport for Quic {
     fn accept(&self) -> BoxFuture<'_, Option<Handshake>> {
         Box::pin(async {
             let attempt = self.attempt().await?;
+            let speaks = self.speaks;
             Some(Box::pin(async move {
                 let (incoming, _place) = attempt.ok_or(LinkError::TurnedAway)?;
                 let connection = timeout(limits::DIAL_TIMEOUT, incoming)
                     .await
                     .map_err(|_| LinkError::Closed(CloseReason::TimedOut))?
                     .map_err(|error| LinkError::Closed(CloseReason::from(error)))?;
-                Ok(Arc::new(QuicLink::new(connection)?) as Arc<dyn Link>)
+                Ok(Arc::new(QuicLink::new(connection, speaks)?) as Arc<dyn Link>)
             }) as Handshake)
         })
     }

@@ -14,12 +14,9 @@ use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::certificate::key_of;
-use crate::{
-    limits,
-    link::{
-        BoxFuture, CloseReason, Incoming, IncomingStream, Link, LinkError, Outgoing, OutgoingStream, Path,
-    },
+use super::{certificate::key_of, config::Speaks};
+use crate::link::{
+    BoxFuture, CloseReason, Incoming, IncomingStream, Link, LinkError, Outgoing, OutgoingStream, Path,
 };
 
 /// Longest reason of a peer that is kept, in characters.
@@ -32,14 +29,19 @@ const GIVEN_UP: VarInt = VarInt::from_u32(0);
 pub(super) struct QuicLink {
     connection: Connection,
     peer_key: PublicKey,
+    speaks: Speaks,
 }
 
 impl QuicLink {
     /// Takes an established connection, whose certificate the verifier has seen.
-    pub(super) fn new(connection: Connection) -> Result<Self, LinkError> {
+    pub(super) fn new(connection: Connection, speaks: Speaks) -> Result<Self, LinkError> {
         let peer_key = peer_key(&connection)
             .ok_or_else(|| LinkError::Setup("the connection carries no certificate".into()))?;
-        Ok(Self { connection, peer_key })
+        Ok(Self {
+            connection,
+            peer_key,
+            speaks,
+        })
     }
 }
 
@@ -74,9 +76,9 @@ impl Link for QuicLink {
 
     fn admit(&self) {
         self.connection
-            .set_receive_window(VarInt::from_u32(limits::CONNECTION_WINDOW));
+            .set_receive_window(VarInt::from_u32(self.speaks.connection_window()));
         self.connection
-            .set_max_concurrent_bi_streams(VarInt::from_u32(limits::MAX_REQUESTS_IN));
+            .set_max_concurrent_bi_streams(VarInt::from_u32(self.speaks.requests()));
     }
 
     fn open_log(&self) -> BoxFuture<'_, Result<OutgoingStream, LinkError>> {

@@ -12,12 +12,12 @@ use quinn::{
     ConnectionId, ConnectionIdGenerator, EndpointConfig,
     crypto::{CryptoError, HmacKey},
 };
-use rustls::crypto::{
-    aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
-    tls13::{Hkdf, OkmBlock},
-};
+use rustls::crypto::tls13::{Hkdf, OkmBlock};
 
-use super::endpoint::QuicError;
+use super::{
+    endpoint::QuicError,
+    node_key::{derived_secret, hkdf},
+};
 
 /// What the key that makes the tokens is derived in, so that it is good for nothing else.
 const CONTEXT: &str = "maru.stateless_reset.v1";
@@ -73,11 +73,8 @@ impl ConnectionIdGenerator for RandomIds {
 
 /// The endpoint parameters whose reset tokens outlive a restart.
 pub(super) fn endpoint_config(key: &SecretKey) -> Result<EndpointConfig, QuicError> {
-    let suite = TLS13_AES_128_GCM_SHA256.tls13().ok_or(QuicError::NoCipherSuite)?;
-    let hkdf = suite.hkdf_provider;
-    // A signature of a fixed text is a secret that only the key's holder can make, the same each time.
-    let secret = key.sign_with_context(CONTEXT, b"").0;
-    let secret = hkdf.hmac_sign(&OkmBlock::new(&secret), b"reset tokens");
+    let hkdf = hkdf()?;
+    let secret = derived_secret(key, CONTEXT, b"reset tokens")?;
     let key = OkmBlock::new(secret.as_ref());
     let mut config = EndpointConfig::new(Arc::new(ResetKey { hkdf, key }));
     config.cid_generator(|| Box::new(RandomIds));

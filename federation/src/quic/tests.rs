@@ -16,7 +16,7 @@ use rustls::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{BoundSocket, Quic, certificate, config};
+use super::{BoundSocket, Quic, certificate, config, node_key::node_key};
 use crate::{
     limits,
     link::{CloseReason, LinkError, Transport},
@@ -57,7 +57,14 @@ fn honest(key: &SecretKey) -> Quic {
 
 /// An endpoint that shows these credentials in both roles.
 fn with(credentials: Credentials) -> Quic {
-    Quic::with_credentials(&mallory(), credentials.clone(), credentials, socket()).unwrap()
+    Quic::with_credentials(
+        config::Speaks::Peers,
+        &mallory(),
+        credentials.clone(),
+        credentials,
+        socket(),
+    )
+    .unwrap()
 }
 
 /// Signs with the scheme of its key, whatever schemes the peer offered.
@@ -260,7 +267,14 @@ async fn another_key_than_the_expected_one_is_refused() {
 async fn a_dialler_without_a_certificate_is_refused() {
     let accepting = honest(&bob());
     let credentials = config::credentials(&mallory()).unwrap();
-    let dialling = Quic::with_credentials(&mallory(), credentials, Arc::new(Anonymous), socket()).unwrap();
+    let dialling = Quic::with_credentials(
+        config::Speaks::Peers,
+        &mallory(),
+        credentials,
+        Arc::new(Anonymous),
+        socket(),
+    )
+    .unwrap();
     let (dialled, accepted) = attempt(&accepting, &dialling, Some(bob().public_key())).await;
     assert_refused("dialler", dialled, 116);
     assert_refused("acceptor", accepted, 116);
@@ -420,4 +434,38 @@ async fn under_load_a_dialler_proves_its_address_and_gets_in_until_there_is_no_r
     );
     drop((few, own));
     assert_eq!(attempt(&accepting, &dialling, None).await, let_in);
+}
+
+fn node(tls_key: &SecretKey) -> Quic {
+    Quic::between_nodes(tls_key, socket()).unwrap()
+}
+
+#[tokio::test]
+async fn nodes_know_each_other_by_a_key_that_peers_never_see() {
+    let (dialled, accepted) = attempt(&node(&alice()), &node(&alice()), None).await;
+    let key = dialled.unwrap();
+    assert_eq!(accepted, Ok(key));
+    assert_ne!(key, alice().public_key());
+}
+
+#[tokio::test]
+async fn who_does_not_hold_the_key_of_nodes_is_refused() {
+    let refused = async |case, dialling: Quic, number| {
+        let (dialled, accepted) = attempt(&node(&alice()), &dialling, None).await;
+        assert_refused(case, dialled, number);
+        assert_refused(case, accepted, number);
+    };
+    refused("a node of another homeserver", node(&bob()), 49).await;
+    // Somebody who knows the key, and does not have it.
+    let of_alice = node_key(&alice()).unwrap();
+    let nodes = config::Speaks::Nodes(of_alice.public_key());
+    let intruder = |credentials: Credentials| {
+        Quic::with_credentials(nodes, &mallory(), credentials.clone(), credentials, socket()).unwrap()
+    };
+    let own = config::credentials(&mallory()).unwrap();
+    refused("a key of its own", intruder(own), 49).await;
+    let stolen = forged(vec![certificate(&of_alice)], tls_key(&mallory()));
+    refused("a stolen certificate", intruder(stolen), 51).await;
+    // The homeserver itself, as it speaks with peers.
+    refused("another protocol", honest(&alice()), 120).await;
 }

@@ -62,26 +62,37 @@ macro_rules! ed25519_signatures {
     };
 }
 
-/// The accepting side's: any Ed25519 key, but the dialler must have one.
-#[derive(Debug)]
-pub(super) struct AnyDialler {
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl AnyDialler {
-    pub(super) fn new(algorithms: WebPkiSupportedAlgorithms) -> Arc<Self> {
-        Arc::new(Self { algorithms })
+/// Whether a key is the expected one, where one is.
+fn expect(expected: Option<PublicKey>, key: PublicKey) -> Result<(), Error> {
+    match expected {
+        // Alert 49, access denied.
+        Some(expected) if expected != key => Err(CertificateError::ApplicationVerificationFailure.into()),
+        _ => Ok(()),
     }
 }
 
-impl ClientCertVerifier for AnyDialler {
+/// The accepting side's: the expected key, or any Ed25519 key where anybody may dial. The dialler must have one.
+#[derive(Debug)]
+pub(super) struct Dialler {
+    expected: Option<PublicKey>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Dialler {
+    pub(super) fn new(expected: Option<PublicKey>, algorithms: WebPkiSupportedAlgorithms) -> Arc<Self> {
+        Arc::new(Self { expected, algorithms })
+    }
+}
+
+impl ClientCertVerifier for Dialler {
     fn verify_client_cert(
         &self,
         certificate: &CertificateDer<'_>,
         chain: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        key_of(certificate, chain).map(|_| ClientCertVerified::assertion())
+        expect(self.expected, key_of(certificate, chain)?)?;
+        Ok(ClientCertVerified::assertion())
     }
 
     /// Spelt out because everything rests on it.
@@ -118,14 +129,8 @@ impl ServerCertVerifier for Acceptor {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let key = key_of(certificate, chain)?;
-        match self.expected {
-            Some(expected) if expected != key => {
-                // Alert 49, access denied.
-                Err(CertificateError::ApplicationVerificationFailure.into())
-            }
-            _ => Ok(ServerCertVerified::assertion()),
-        }
+        expect(self.expected, key_of(certificate, chain)?)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     ed25519_signatures!();

@@ -11,6 +11,7 @@
 //! - [`request`]: what one server asks of another, and [`answer`] what it is told.
 //! - [`datagram`]: what may be lost: typing and presence.
 //! - [`close`]: why a connection ends.
+//! - [`nodes`]: what the nodes of one homeserver say to each other.
 
 pub mod answer;
 pub mod bounded;
@@ -22,6 +23,7 @@ pub mod limits;
 pub mod log;
 pub mod message;
 mod named;
+pub mod nodes;
 pub mod request;
 #[cfg(test)]
 mod tests;

@@ -96,11 +96,12 @@ pub(super) async fn execute(server: &Server, command: PeerCommand) -> Result<Adm
         PeerCommand::Ping { name } => {
             let name = read_name(&name)?;
             let pong = peers.ping(&name).await?;
-            let path = pong
-                .view
-                .path
-                .map_or("nowhere".to_owned(), |path| path.to_string());
-            let [connected, answered] = [pong.connected, pong.answered].map(milliseconds);
+            let answered = milliseconds(pong.answered);
+            let Some((connected, view)) = pong.connected else {
+                return done(format!("{name}, by the node that leads: answers in {answered}"));
+            };
+            let connected = milliseconds(connected);
+            let path = view.path.map_or("nowhere".to_owned(), |path| path.to_string());
             done(format!(
                 "{name} at {path}: connected in {connected}, answers in {answered}"
             ))

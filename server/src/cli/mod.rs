@@ -136,6 +136,9 @@ struct Flags {
     /// Name of this process among those that serve one homeserver [default: main]
     #[arg(long, global = true, value_name = "NAME")]
     node_name: Option<String>,
+    /// Address for the other nodes of this homeserver, UDP [default: none]
+    #[arg(long, global = true, value_name = "ADDR")]
+    node_listen: Option<String>,
     /// Who may register: open, token or closed [default: closed]
     #[arg(long, global = true, value_name = "WHO")]
     registration: Option<String>,
@@ -154,6 +157,7 @@ impl Flags {
             ("metrics_listen", self.metrics_listen),
             ("database", self.database),
             ("node_name", self.node_name),
+            ("node_listen", self.node_listen),
             ("registration", self.registration),
             ("rate_limits", self.rate_limits),
         ];

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use maru_federation::quic::BoundSocket;
 use tokio_util::sync::CancellationToken;
 
-use super::federation::federate;
+use super::federation::{bind_for_nodes, federate};
 use super::{Failure, open_server};
 use crate::admin::{self, AdminSocket};
 use crate::config::Config;
@@ -25,6 +26,8 @@ pub(super) struct Running {
     pub(super) clients: Listener,
     /// Takes those of the collector, where that is configured.
     pub(super) metrics: Option<Listener>,
+    /// Where it takes links of other nodes, where that is configured.
+    pub(super) for_nodes: Option<SocketAddr>,
     /// Where other homeservers reach it, where that is configured and no other node speaks with them.
     pub(super) federation: Option<SocketAddr>,
     socket: AdminSocket,
@@ -45,16 +48,20 @@ impl Running {
             Some(address) => Some(bind("metrics_listen", address, None, options()).await?),
             None => None,
         };
+        let for_nodes = bind_for_nodes(&mut config)?;
         let server = open_server(&folder, &config).await?;
         let socket = AdminSocket::bind(&folder.admin_socket())
             .map_err(|error| Failure::Other(format!("cannot open the admin socket: {error}")))?;
-        let federation = federate(&server, &folder, &config).await?;
+        let bound = for_nodes.as_ref().map(BoundSocket::local_address).transpose();
+        let bound = bound.map_err(|error| Failure::Other(format!("{error} (`node_listen`)")))?;
+        let federation = federate(&server, &folder, &config, for_nodes).await?;
         server.begin_work(server.nodes.run());
         Ok(Self {
             folder,
             server,
             clients,
             metrics,
+            for_nodes: bound,
             federation,
             socket,
         })

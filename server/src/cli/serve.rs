@@ -46,6 +46,9 @@ async fn announce(running: &Running) -> Result<(), Failure> {
     if let Some(metrics) = &running.metrics {
         say!("metrics listening on {}/metrics", address_of(metrics)?);
     }
+    if let Some(address) = running.for_nodes {
+        say!("node links listening on {address}");
+    }
     if let Some(address) = running.federation {
         say!("federation listening on {address}");
     }

@@ -8,7 +8,8 @@ use maru_protocol::record::Address;
 use ruma::OwnedServerName;
 
 use super::{
-    AddressRange, BaseUrl, ConfiguredPeers, Database, LogFormat, LogLevel, MediaStorage, Registration, Secret,
+    AddressRange, BaseUrl, ConfiguredPeers, Database, LogFormat, LogLevel, MediaStorage, PeerAddress,
+    Registration, Secret,
 };
 use crate::limits::{Budget, Rate, Rates};
 use crate::node_name::NodeName;
@@ -58,6 +59,10 @@ section! {
         node_name: NodeName = NodeName::default();
         /// Where clients reach this very node, past any load balancer. Unset: `public_base_url`. Clients may keep it, so it must stay good, for this node or another.
         node_address: Option<BaseUrl> = None;
+        /// Address for the other nodes of this homeserver, UDP: by it they have the node that speaks with other homeservers do what needs one. Only who holds this homeserver's keys is let in; no client and no other homeserver needs it. Port 0 takes a free port. Unset: no links between nodes.
+        node_listen: Option<SocketAddr> = None;
+        /// Where other nodes reach `node_listen`, as address or host name with port. Unset: `node_listen` itself.
+        node_link_address: Option<PeerAddress> = None;
         /// Near what this node stands, as parts joined by `/`, the widest first, such as `asia/seoul/a`: clients are sent to the node whose zone has most first parts in common with theirs.
         zone: Option<String> = None;
         /// Who may register: `open` (anybody), `token` (who has a registration token), `closed` (nobody but the one-time admin token of the first start).

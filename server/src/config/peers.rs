@@ -66,6 +66,16 @@ impl From<SocketAddr> for PeerAddress {
     }
 }
 
+impl Setting for PeerAddress {
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|error: NotAnAddress| error.to_string())
+    }
+
+    fn show(&self) -> Option<toml::Value> {
+        Some(toml::Value::String(self.to_string()))
+    }
+}
+
 /// A homeserver that the admin vouches for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfiguredPeer {

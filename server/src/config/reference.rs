@@ -4,7 +4,7 @@
 use super::{Config, Loaded, Node};
 
 /// The keys that `maru serve` also takes as flags.
-pub const FLAGS: [&str; 9] = [
+pub const FLAGS: [&str; 10] = [
     "data",
     "server_name",
     "listen",
@@ -12,6 +12,7 @@ pub const FLAGS: [&str; 9] = [
     "metrics_listen",
     "database",
     "node_name",
+    "node_listen",
     "registration",
     "rate_limits",
 ];

@@ -78,6 +78,7 @@ mod tests {
             run: RunId(1),
             beat: 1,
             address: Some(format!("https://{name}.example")),
+            link: None,
             zone: Some(zone.to_owned()).filter(|zone| !zone.is_empty()),
             load,
             version: String::new(),

@@ -31,6 +31,8 @@ pub struct LeaseKeeper {
     beaten: Option<Duration>,
     draining: bool,
     nodes: Vec<StoredNode>,
+    /// Who holds what, as it was seen last.
+    holders: BTreeMap<Arc<str>, RunId>,
 }
 
 /// A lease that is wanted.
@@ -57,6 +59,7 @@ impl LeaseKeeper {
             beaten: None,
             draining: false,
             nodes: Vec::new(),
+            holders: BTreeMap::new(),
         }
     }
 
@@ -103,6 +106,10 @@ impl LeaseKeeper {
     pub fn observe(&mut self, look: Look, leases: &[StoredLease], nodes: Vec<StoredNode>) {
         self.liveness.observe(look, &nodes);
         self.nodes = nodes;
+        let held = leases
+            .iter()
+            .filter_map(|lease| Some((Arc::clone(&lease.name), lease.run?)));
+        self.holders = held.collect();
         for (name, wanted) in &mut self.wanted {
             let stored = leases.iter().find(|lease| lease.name == *name);
             let (holder, fencing) = stored.map_or((None, 0), |lease| (lease.run, lease.fencing));
@@ -203,6 +210,15 @@ impl LeaseKeeper {
         self.nodes.iter().map(move |node| (node, is_dead(node)))
     }
 
+    /// The node that holds a lease, as it was seen last, if it is another one and lives.
+    #[must_use]
+    pub fn other_holder(&self, name: &str) -> Option<&StoredNode> {
+        let holder = *self.holders.get(name)?;
+        let mut others = self.nodes().filter(|(node, _)| node.run != self.own);
+        let held = others.find(|(node, is_dead)| node.run == holder && !is_dead);
+        held.map(|(node, _)| node)
+    }
+
     /// How long after a look to look again.
     #[must_use]
     pub fn look_again_in(&self) -> Duration {
@@ -247,6 +263,7 @@ mod tests {
             run,
             beat,
             address: None,
+            link: None,
             zone: None,
             load: 0,
             version: String::new(),

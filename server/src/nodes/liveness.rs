@@ -94,6 +94,7 @@ mod tests {
             run: RunId(run),
             beat,
             address: None,
+            link: None,
             zone: None,
             load: 0,
             version: String::new(),

@@ -56,6 +56,8 @@ struct Shared {
     load: AtomicI64,
     keeper: Mutex<LeaseKeeper>,
     held: Mutex<HashMap<Arc<str>, watch::Sender<Option<Lease>>>>,
+    /// Where other nodes take links that hold a lease.
+    links: Mutex<HashMap<Arc<str>, watch::Sender<Option<String>>>>,
     /// Somebody wants another lease.
     wanted: Notify,
 }
@@ -78,6 +80,7 @@ impl Nodes {
             load: AtomicI64::new(0),
             keeper: Mutex::new(keeper),
             held: Mutex::default(),
+            links: Mutex::default(),
             wanted: Notify::new(),
         });
         let task = tokio::spawn(Arc::clone(&shared).keep());
@@ -109,6 +112,20 @@ impl Nodes {
         let sender = held.entry(name).or_insert_with(|| watch::Sender::new(None));
         let receiver = sender.subscribe();
         self.shared.wanted.notify_one();
+        receiver
+    }
+
+    /// Where the node that holds a lease takes links of others. Nothing while no other holds it that lives and takes any.
+    #[must_use]
+    pub fn link_of_holder(&self, name: &str) -> watch::Receiver<Option<String>> {
+        let receiver = {
+            let mut links = lock(&self.shared.links);
+            let sender = links
+                .entry(name.into())
+                .or_insert_with(|| watch::Sender::new(None));
+            sender.subscribe()
+        };
+        self.shared.publish_links();
         receiver
     }
 
@@ -279,6 +296,7 @@ impl Shared {
             keeper.claims(self.began.elapsed())
         };
         self.publish();
+        self.publish_links();
         if claims.is_empty() {
             return Ok(());
         }
@@ -308,6 +326,20 @@ impl Shared {
         self.tables.register(self.node.clone()).await?;
         lock(&self.keeper).beaten(began, true);
         Ok(())
+    }
+
+    /// Tells who is interested where those take links that hold leases.
+    fn publish_links(&self) {
+        let links = lock(&self.links);
+        let keeper = lock(&self.keeper);
+        for (name, sender) in links.iter() {
+            let link = keeper.other_holder(name).and_then(|node| node.link.clone());
+            sender.send_if_modified(|known| {
+                let has_changed = *known != link;
+                *known = link;
+                has_changed
+            });
+        }
     }
 
     /// Tells the users of leases what they may act on. Until when that stays so by itself.

@@ -44,12 +44,11 @@ pub struct PeerSeen {
 /// How a peer answered.
 #[derive(Clone, Debug)]
 pub struct Pong {
-    /// Time until it was connected; next to nothing where it was already.
-    pub connected: Duration,
+    /// Time until it was connected, next to nothing where it was already, and how it is; nothing where another node has the
+    /// connections.
+    pub connected: Option<(Duration, PeerView)>,
     /// Time from a request to its answer.
     pub answered: Duration,
-    /// How it is connected.
-    pub view: PeerView,
 }
 
 /// The administration of peers.
@@ -160,22 +159,20 @@ impl PeerAdmin {
     /// Why it is not reached, or does not answer.
     pub async fn ping(&self, name: &ServerName) -> Result<Pong, Refusal> {
         let begun = Instant::now();
-        let pool = self
-            .rpc
-            .pool()
-            .ok_or_else(|| Refusal::forbidden("`federation_listen` is not set"))?;
-        let view = pool
-            .connect(name)
-            .await
-            .map_err(|error| rpc_client::refusal(name, error))?;
-        let connected = begun.elapsed();
+        let connected = match self.rpc.pool() {
+            Some(pool) => {
+                let view = pool.connect(name).await;
+                let view = view.map_err(|error| rpc_client::refusal(name, error))?;
+                Some((begun.elapsed(), view))
+            }
+            None => None,
+        };
         let begun = Instant::now();
         let nothing = Records { servers: Vec::new() };
         self.rpc.request(name, nothing).await?;
         Ok(Pong {
             connected,
             answered: begun.elapsed(),
-            view,
         })
     }
 
@@ -224,9 +221,7 @@ impl PeerAdmin {
             return Err(Refusal::not_found(format!("{name} was not added")));
         }
         self.servers.forget_added(name);
-        if let Some(pool) = self.rpc.pool() {
-            pool.disconnect(name, CloseCode::Done, "removed by the admin");
-        }
+        self.rpc.disconnect(name, CloseCode::Done, "removed by the admin");
         Ok(())
     }
 
@@ -248,11 +243,10 @@ impl PeerAdmin {
         self.servers.keyring().trust(&self.store, name, key).await?;
         self.servers.refused_keys().forget(name);
         tracing::warn!(peer = %name, root_key = %key, "another root key is accepted by the admin");
-        if let Some(pool) = self.rpc.pool() {
-            // Whoever holds the old key may still be connected.
-            pool.disconnect(name, CloseCode::KeyChanged, "another root key is accepted");
-            pool.wake(name);
-        }
+        // Whoever holds the old key may still be connected.
+        self.rpc
+            .disconnect(name, CloseCode::KeyChanged, "another root key is accepted");
+        self.rpc.wake(name);
         Ok(())
     }
 

@@ -57,7 +57,8 @@ impl Dependencies {
             access,
         );
         let servers = Arc::new(servers.await?);
-        let rpc = Arc::new(RpcClient::new(Arc::clone(&identity), Arc::clone(&servers)));
+        let rpc = RpcClient::new(Arc::clone(&identity), Arc::clone(&store), Arc::clone(&servers));
+        let rpc = Arc::new(rpc);
         let local = LocalRooms::new(Arc::clone(&identity), Arc::clone(&store), Arc::clone(&rooms));
         let resolver = RoomResolver::new(Arc::clone(&identity), Arc::clone(&rooms), Arc::clone(&rpc));
         Ok(Self {

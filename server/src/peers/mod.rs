@@ -11,6 +11,7 @@
 //! | profiles, public rooms, spaces, media of other servers | `directory/` |
 //! | answers to other servers' requests | `request_handlers/` |
 //! | requests to other servers | [`rpc_client`] |
+//! | what one node does for all nodes of this server | `leader/` |
 //! | the log that other servers read from this one | [`outgoing`] |
 //! | calls of the connection pool | [`pool_adapter`] |
 //! | list, add, remove, ping peers; metrics | [`admin`] |
@@ -22,6 +23,7 @@ mod directory;
 mod edus;
 mod identity;
 mod inbound;
+mod leader;
 mod membership;
 mod outgoing;
 mod pool_adapter;
@@ -30,14 +32,12 @@ mod rpc_client;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use maru_federation::Pool;
-use maru_federation::quic::{BoundSocket, Quic};
-use maru_protocol::key::SecretKey;
 use maru_protocol::record::SignedRecord;
-use ruma::{OwnedServerName, ServerName};
+use ruma::OwnedServerName;
 use tokio::sync::mpsc;
 
 pub use admin::{PeerAdmin, PeerSeen, Pong};
@@ -67,6 +67,7 @@ use crate::receipts::Receipts;
 use crate::refusal::Refusal;
 use crate::rooms::Rooms;
 use crate::store::Store;
+use crate::store::log::Mirror;
 use crate::tasks::Tasks;
 use backfill::event_fetcher::EventFetcher;
 use backfill::history::Backfill;
@@ -79,6 +80,7 @@ use edus::device_lists::{DeviceListEdus, RemoteKeys};
 use edus::receipts::ReceiptEdus;
 use edus::to_device::ToDeviceEdus;
 use edus::typing_and_presence::EphemeralEdus;
+use identity::known_servers_mirror::KnownServersMirror;
 use inbound::departed_servers::DepartedServers;
 use inbound::drop_counters::DropCounters;
 use inbound::inbox_quota::InboxQuota;
@@ -88,9 +90,10 @@ use inbound::log_receiver::{EduReaders, LogReceiver};
 use inbound::outside_events::OutsideEvents;
 use inbound::pdu_precheck::Precheck;
 use inbound::throttle::Throttle;
+use leader::lead::Leads;
+use leader::node_requests::NodeRequests;
 use membership::make_membership::MembershipBuilder;
 use outgoing::OutgoingLog;
-use pool_adapter::PoolAdapter;
 use request_handlers::RequestHandlers;
 use rpc_client::RpcClient;
 
@@ -184,21 +187,16 @@ pub struct Peers {
     outgoing: Arc<OutgoingLog>,
     handlers: Arc<RequestHandlers>,
     ephemeral: Arc<EphemeralEdus>,
+    node_requests: Arc<NodeRequests>,
+    known_servers: Arc<KnownServersMirror>,
     /// Held for `keys` and `media`, which have a weak reference.
     _remote_keys: Arc<RemoteKeys>,
     _remote_media: Arc<RemoteMedia>,
-    listening: OnceLock<Listening>,
-}
-
-/// What is known once this server listens for others.
-#[derive(Debug)]
-struct Listening {
-    address: SocketAddr,
-    own_record: SignedRecord,
+    leads: Mutex<Option<Leads>>,
 }
 
 impl Peers {
-    /// Federation over a store and its rooms. Nothing is sent before [`Peers::start`].
+    /// Federation over a store and its rooms. Nothing is sent before [`Peers::lead`] or [`Peers::follow`].
     ///
     /// # Errors
     /// When the database fails, or a stored record is damaged.
@@ -211,7 +209,8 @@ impl Peers {
         parts.receipts.resume().await?;
         let rooms = Arc::clone(&parts.rooms);
         let dependencies = &Dependencies::open(identity, clock, rooms, parts.tasks, &settings).await?;
-        let (queue, throttle) = (Arc::<BackfillQueue>::default(), Arc::<Throttle>::default());
+        let queue = Arc::new(BackfillQueue::new(dependencies));
+        let throttle = Arc::<Throttle>::default();
         let departed = Arc::new(DepartedServers::new(dependencies));
         let fetcher = Arc::new(EventFetcher::new(dependencies));
         let states = Arc::new(StateFetcher::new(dependencies, Arc::clone(&fetcher)));
@@ -240,6 +239,7 @@ impl Peers {
             Arc::clone(&backfill),
             Arc::clone(&queue),
         );
+        let node_requests = NodeRequests::new(dependencies, Arc::clone(&worker), Arc::clone(&queue));
         let builder = Arc::new(MembershipBuilder::new(dependencies));
         let membership = RemoteMembership::new(
             dependencies,
@@ -312,96 +312,26 @@ impl Peers {
             handlers: Arc::new(handlers),
             ephemeral: Arc::new(ephemeral),
             _remote_keys: remote_keys,
+            node_requests: Arc::new(node_requests),
+            known_servers: Arc::new(KnownServersMirror::new(&dependencies.servers, &dependencies.rpc)),
             _remote_media: remote_media,
-            listening: OnceLock::new(),
+            leads: Mutex::default(),
         }))
     }
 
-    /// Begins to speak with other servers over a bound socket, and goes on with what waits. Where it is bound.
-    ///
-    /// # Errors
-    /// When the database fails or the transport cannot be set up.
-    pub async fn start(
-        self: &Arc<Self>,
-        own: OwnRecord,
-        tls_key: &SecretKey,
-        socket: BoundSocket,
-    ) -> Result<SocketAddr, Refusal> {
-        let keyring = self.servers.keyring();
-        let now = self.clock.now_ms();
-        let own_record = own.publish(&self.store, keyring, &self.identity, now).await?;
-        let transport = Quic::new(tls_key, socket).map_err(Refusal::internal)?;
-        let address = transport.local_address().map_err(Refusal::internal)?;
-        let adapter = PoolAdapter {
-            identity: Arc::clone(&self.identity),
-            clock: Arc::clone(&self.clock),
-            store: Arc::clone(&self.store),
-            servers: Arc::clone(&self.servers),
-            own_record: own_record.clone(),
-            receiver: Arc::clone(&self.receiver),
-            worker: Arc::clone(&self.worker),
-            outgoing: Arc::clone(&self.outgoing),
-            handlers: Arc::clone(&self.handlers),
-            ephemeral: Arc::clone(&self.ephemeral),
-        };
-        let pool = Pool::start(
-            Arc::new(adapter),
-            Arc::clone(&self.servers),
-            Arc::new(transport),
-            maru_federation::pool::Settings {
-                longest_retry: LONGEST_RETRY,
-                ..maru_federation::pool::Settings::default()
-            },
-        );
-        self.rpc.start(pool);
-        let _ = self.listening.set(Listening { address, own_record });
-        self.worker.resume().await?;
-        self.scheduler.start().await?;
-        self.ephemeral.start();
-        let sharing = self.servers.sharing();
-        sharing.refresh(now).await?;
-        let messages_since = i64::try_from(now.saturating_sub(MESSAGES_KEPT_MS)).unwrap_or(i64::MAX);
-        let with_messages = self.store.federation.servers_to_tell(messages_since).await?;
-        let peers = sharing.all().into_iter().chain(with_messages);
-        peers
-            .filter(|name| self.is_peer(name))
-            .for_each(|name| self.rpc.wake(&name));
-        self.wake_destinations();
-        Ok(address)
-    }
-
-    /// Wakes servers for which something is committed, for as long as there are peers.
-    fn wake_destinations(self: &Arc<Self>) {
-        let peers = Arc::downgrade(self);
-        let destinations = Arc::clone(&self.destinations);
-        self.tasks.keep("wake_peers", move || {
-            let (peers, destinations) = (Weak::clone(&peers), Arc::clone(&destinations));
-            async move {
-                loop {
-                    let names = destinations.take().await;
-                    let Some(peers) = peers.upgrade() else { return };
-                    for name in names.iter().filter(|name| peers.is_peer(name)) {
-                        peers.servers.sharing().add(name);
-                        peers.rpc.wake(name);
-                    }
-                }
-            }
-        });
-    }
-
-    /// Whether a name is that of another server that may be spoken with.
-    fn is_peer(&self, name: &ServerName) -> bool {
-        name != self.identity.name() && self.servers.is_allowed(name)
-    }
-
-    /// Ends all connections in order.
-    pub async fn stop(&self) {
-        self.rpc.shut_down().await;
-    }
-
-    /// The connections, if this server speaks with others.
+    /// What hears of what other nodes have learnt of other servers.
     #[must_use]
-    pub fn pool(&self) -> Option<&Pool> {
+    pub fn servers_mirror(&self) -> Weak<dyn Mirror> {
+        Arc::downgrade(&self.known_servers) as Weak<dyn Mirror>
+    }
+
+    fn leads(&self) -> MutexGuard<'_, Option<Leads>> {
+        self.leads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connections, if this node speaks with other servers.
+    #[must_use]
+    pub fn pool(&self) -> Option<Pool> {
         self.rpc.pool()
     }
 
@@ -416,7 +346,7 @@ impl Peers {
     /// # Errors
     /// When the database fails.
     pub async fn refresh(&self) -> Result<(), Refusal> {
-        if self.rpc.pool().is_some() {
+        if self.rpc.is_open() {
             self.servers
                 .sharing()
                 .refresh_when_due(self.clock.now_ms())
@@ -425,15 +355,19 @@ impl Peers {
         self.receipts.refresh().await
     }
 
-    /// The UDP address that others reach this server at, once it speaks with them.
+    /// The UDP address that others reach this node at, while it speaks with them.
     #[must_use]
     pub fn local_address(&self) -> Option<SocketAddr> {
-        self.listening.get().map(|listening| listening.address)
+        self.leads().as_ref().map(|leads| leads.address)
     }
 
-    /// This server's own record, once it speaks with others.
+    /// This server's own record, once it speaks with others, by whichever of its nodes.
     #[must_use]
-    pub fn own_record(&self) -> Option<&SignedRecord> {
-        self.listening.get().map(|listening| &listening.own_record)
+    pub fn own_record(&self) -> Option<SignedRecord> {
+        let own = self.leads().as_ref().map(|leads| leads.own_record.clone());
+        own.or_else(|| {
+            let newest = self.servers.keyring().newest(&self.identity.server_name);
+            Some(newest.filter(|_| self.rpc.is_open())?.signed().clone())
+        })
     }
 }

@@ -11,7 +11,7 @@ use super::next_texts;
 const FEDERATES: [&str; 2] = ["--federation-listen", "127.0.0.1:0"];
 
 /// Adds a peer as an admin does, on the machine of a node.
-async fn add_peer(node: &TestProcess, peer: &TestServer) {
+pub(super) async fn add_peer(node: &TestProcess, peer: &TestServer) {
     let address = peer.open_federation().await.to_string();
     let name = peer.parts().identity.server_name.to_string();
     let mut command = Command::new(binary());
@@ -22,7 +22,7 @@ async fn add_peer(node: &TestProcess, peer: &TestServer) {
 }
 
 /// Sends a message; whoever waits after a token hears it.
-async fn say(sender: &User, room: &str, hearer: &User, text: &str) {
+pub(super) async fn say(sender: &User, room: &str, hearer: &User, text: &str) {
     let since = hearer.sync(None).await.next();
     sender.send(room, text).await;
     assert_eq!(next_texts(hearer, room, since).await, [text]);

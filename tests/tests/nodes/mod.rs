@@ -1,5 +1,6 @@
 //! Several nodes on one PostgreSQL: each serves any client, and all of them see one log.
 
+mod by_the_leader;
 mod choosing;
 mod clients;
 mod draining;

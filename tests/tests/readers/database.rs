@@ -76,6 +76,7 @@ impl Database {
             run,
             beat,
             address: None,
+            link: None,
             zone: None,
             load: 0,
             version: String::new(),

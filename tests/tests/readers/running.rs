@@ -115,6 +115,7 @@ impl Process {
             name: name.to_owned(),
             run: RunId(rand::random()),
             address: None,
+            link: None,
             zone: None,
             version: String::new(),
         };

@@ -28,6 +28,7 @@ fn node(name: &str, run: RunId) -> NewNode {
         name: name.to_owned(),
         run,
         address: Some("http://127.0.0.1:8008".to_owned()),
+        link: None,
         zone: None,
         version: "1".to_owned(),
     }

@@ -28,6 +28,9 @@ use crate::store::rooms::events::Direction;
 use crate::store::rooms::gaps::Gap;
 use crate::tasks::Tasks;
 
+/// How often a page of the past is offered to the room, which other nodes write into as well.
+const MOST_TRIES: u32 = 3;
+
 /// Most servers that are asked whether there is such an event.
 const MOST_SERVERS: usize = 4;
 
@@ -160,13 +163,44 @@ impl Backfill {
                 }
                 Effect::TakeIn(offers) => {
                     let past = offers.into_iter().map(|offer| past_of(offer, &mut states));
-                    let lock = self.rooms.ingest_locks.lock(&room.room_id).await;
-                    let taken = self.rooms.ingest.ingest_page(&lock, room, &gap, past.collect());
-                    page.taken(taken.await?)
+                    match self.take_in(room, &gap, past.collect()).await? {
+                        Some(is_new) => page.taken(is_new),
+                        None => return Ok(true),
+                    }
                 }
                 Effect::Filled => return Ok(true),
                 Effect::GivenUp => return last.map_or(Ok(false), Err),
             };
+        }
+    }
+
+    /// Takes a page into its gap, again where another node was faster in the room. Whether any of it was new; nothing where the
+    /// gap is not there any more, because another node has filled it.
+    async fn take_in(
+        &self,
+        room: &Arc<Room>,
+        gap: &Gap,
+        past: Vec<Incoming>,
+    ) -> Result<Option<bool>, Refusal> {
+        let mut tries = 0;
+        loop {
+            let taken = {
+                let lock = self.rooms.ingest_locks.lock(&room.room_id).await;
+                self.rooms
+                    .ingest
+                    .ingest_page(&lock, room, gap, past.clone())
+                    .await
+            };
+            tries += 1;
+            match taken {
+                Ok(is_new) => return Ok(Some(is_new)),
+                Err(refusal) if tries == MOST_TRIES => return Err(refusal),
+                Err(refusal) => tracing::debug!(room = %room.room_id, %refusal, "a page is taken in again"),
+            }
+            let now = self.rooms.gaps.gap_back_from(room, gap.before).await?;
+            if now.is_none_or(|now| now.before != gap.before) {
+                return Ok(None);
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 use maru_protocol::cursor::Place;
 use maru_protocol::gap::backfill::PAGE;
 use maru_protocol::gap::schedule::{Ended, Next, Schedule};
+use maru_protocol::wire::nodes::{self, Note};
 use ruma::{OwnedRoomId, OwnedServerName, RoomId};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -16,7 +17,9 @@ use crate::peers::MOST_WAITING;
 use crate::peers::backfill::event_fetcher::EventFetcher;
 use crate::peers::backfill::history::Backfill;
 use crate::peers::dependencies::Dependencies;
+use crate::peers::leader::term::Term;
 use crate::peers::membership::local_rooms::LocalRooms;
+use crate::peers::rpc_client::RpcClient;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::Rooms;
@@ -29,29 +32,37 @@ const AT_ONCE: usize = 8;
 /// Those of them that one server is asked for first.
 const OF_ONE: usize = 2;
 
-/// The queue of rooms whose past is being fetched, a page of each at a time. Bounded by the rooms of this server.
+/// The queue of rooms whose past is being fetched, a page of each at a time. Bounded by the rooms of this server. It is the node
+/// that leads whose queue is worked on.
 #[derive(Debug)]
 pub(in crate::peers) struct BackfillQueue {
+    rpc: Arc<RpcClient>,
     schedule: Mutex<Schedule<OwnedRoomId>>,
     wakeup: Notify,
     since: Instant,
     permits: FairSemaphore<OwnedServerName>,
 }
 
-impl Default for BackfillQueue {
-    fn default() -> Self {
+impl BackfillQueue {
+    pub(in crate::peers) fn new(dependencies: &Dependencies) -> Self {
         Self {
+            rpc: Arc::clone(&dependencies.rpc),
             schedule: Mutex::default(),
             wakeup: Notify::new(),
             since: Instant::now(),
             permits: FairSemaphore::new(AT_ONCE, OF_ONE, MOST_WAITING),
         }
     }
-}
 
-impl BackfillQueue {
     /// Adds a room that this server has come into, or in which something is missing.
     pub(in crate::peers) fn add(&self, room_id: &RoomId) {
+        let backfill = |at| {
+            let room_id = room_id.to_owned();
+            Note::Backfill(nodes::Backfill { room_id, at })
+        };
+        if self.rpc.leave_to_leader(backfill) {
+            return;
+        }
         self.lock().add(room_id.to_owned());
         self.wakeup.notify_one();
     }
@@ -111,16 +122,16 @@ impl BackfillScheduler {
         }
     }
 
-    /// Begins to make replicas whole, those of all rooms with other servers.
+    /// Begins to make replicas whole, those of all rooms with other servers, for a term.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub(in crate::peers) async fn start(self: &Arc<Self>) -> Result<(), Refusal> {
+    pub(in crate::peers) async fn start(self: &Arc<Self>, term: &Term) -> Result<(), Refusal> {
         for room_id in self.store.federation.rooms_with_others().await? {
             self.queue.add(&room_id);
         }
         let scheduler = Arc::downgrade(self);
-        self.tasks.keep("backfill", move || run(Weak::clone(&scheduler)));
+        term.keep(&self.tasks, "backfill", move || run(Weak::clone(&scheduler)));
         Ok(())
     }
 

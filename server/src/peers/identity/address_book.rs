@@ -78,7 +78,7 @@ impl AddressBook for KnownAddresses {
 }
 
 /// Where an address is now.
-async fn resolve(address: &PeerAddress) -> Vec<SocketAddr> {
+pub(in crate::peers) async fn resolve(address: &PeerAddress) -> Vec<SocketAddr> {
     match address {
         PeerAddress::Fixed(address) => vec![*address],
         PeerAddress::Host(host, port) => {

@@ -203,6 +203,23 @@ impl Keyring {
         }
     }
 
+    /// Takes in what another node has stored of a server, which needs no judging: its root key, where it is a domain whose key
+    /// is known, and its records, oldest first of each root key.
+    pub(in crate::peers) fn take_up(
+        &self,
+        name: &ServerName,
+        key: Option<PublicKey>,
+        mut records: Vec<VerifiedRecord>,
+    ) {
+        if let Some(key) = key {
+            let mut trusted = self.trusted.write().unwrap_or_else(PoisonError::into_inner);
+            trusted.insert(name.to_owned(), key);
+        }
+        let key = self.root_key(name);
+        records.sort_by_key(|record| key == Some(record.root_key));
+        records.into_iter().for_each(|record| self.insert(record));
+    }
+
     /// Takes in this server's own record, which needs no judging; nobody else is believed under its name.
     pub(in crate::peers) fn insert_own(&self, record: VerifiedRecord) {
         let mut trusted = self.trusted.write().unwrap_or_else(PoisonError::into_inner);

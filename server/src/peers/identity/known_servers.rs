@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use futures_util::{StreamExt, stream};
 use maru_federation::{AddressBook, Target};
 use maru_protocol::ServerKind;
+use maru_protocol::key::PublicKey;
 use maru_protocol::record::{SignedRecord, VerifiedRecord};
 use ruma::{OwnedServerName, ServerName, UserId};
 
@@ -20,7 +21,7 @@ use crate::config::{ConfiguredPeer, PeerAddress};
 use crate::https_client::HttpsClient;
 use crate::identity::Identity;
 use crate::refusal::Refusal;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Domains of one answer that are looked up at the same time.
 const LOOKED_UP_AT_ONCE: usize = 16;
@@ -39,6 +40,17 @@ impl ServerAccess {
         let listed = |list: &[OwnedServerName]| list.iter().any(|name| name == server_name);
         !listed(&self.deny) && (self.allow.is_empty() || listed(&self.allow))
     }
+}
+
+/// What has changed of a server for who is connected with it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::peers) struct Changed {
+    /// It has another root key than before.
+    pub(in crate::peers) root_key: bool,
+    /// The admin has added it, or said anew where it is.
+    pub(in crate::peers) added: bool,
+    /// The admin has removed it.
+    pub(in crate::peers) removed: bool,
 }
 
 /// The registry of other servers: access list, keyring, addresses, and which of them share a room with this one. It finds
@@ -288,6 +300,54 @@ impl KnownServers {
             }
         }
         Ok(())
+    }
+
+    /// Takes up what another node has stored of a server: records, root key, what the admin has said.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(in crate::peers) async fn reload(&self, name: &ServerName) -> Result<Changed, StoreError> {
+        let tables = &self.store.federation;
+        let (key, records) = (
+            tables.root_key_of(name).await?,
+            tables.records_of_server(name).await?,
+        );
+        let added = tables.addresses_of_added(name).await?;
+        // What is damaged is left out here: the next start names it.
+        let key = key.and_then(|key| PublicKey::from_bytes(&key).ok());
+        let records = records.iter().filter_map(|bytes| {
+            let record = SignedRecord::from_bytes(bytes).ok()?;
+            record.verify().ok()
+        });
+        let before = self.keyring.root_key(name);
+        self.keyring.take_up(name, key, records.collect());
+        if let Some(newest) = self.keyring.newest(name) {
+            if name == self.identity.name() {
+                self.keyring.insert_own(newest);
+                return Ok(Changed::default());
+            }
+            self.addresses.learn(&newest);
+        }
+        let mut changed = Changed {
+            root_key: before.is_some() && before != self.keyring.root_key(name),
+            ..Changed::default()
+        };
+        if changed.root_key {
+            self.refused_keys.forget(name);
+        }
+        match added {
+            Some(addresses) if !self.configured.contains(name) => {
+                let addresses = addresses.iter().filter_map(|text| text.parse().ok());
+                self.note_added(name, addresses.collect());
+                changed.added = true;
+            }
+            None if self.added().contains(name) => {
+                self.forget_added(name);
+                changed.removed = true;
+            }
+            _ => {}
+        }
+        Ok(changed)
     }
 
     /// The admin has added a server, or changed its addresses.

@@ -13,7 +13,7 @@ use maru_protocol::wire::request::membership::{Invite, Invited};
 use ruma::{OwnedUserId, ServerName, UserId};
 use serde_json::{Map, Value, json};
 
-use super::remote_join::to_the_end;
+use super::to_the_end;
 use crate::identity::Identity;
 use crate::peers::dependencies::Dependencies;
 use crate::peers::identity::known_servers::KnownServers;
@@ -63,7 +63,7 @@ impl Invites {
         let others = request.invite.iter().filter(|id| !self.identity.is_local(id));
         let others: Vec<OwnedUserId> = others.cloned().collect();
         for target in &others {
-            self.rpc.pool_for(target.server_name())?;
+            self.rpc.check_open_to(target.server_name())?;
         }
         let room = self.rooms.creation.create(request).await?;
         let more = || {

@@ -9,3 +9,18 @@ pub(super) mod local_rooms;
 pub(super) mod make_membership;
 pub(super) mod remote_join;
 pub(super) mod room_resolution;
+
+use crate::refusal::Refusal;
+use crate::tasks::Tasks;
+
+/// Does what other servers take part in to its end, also when whoever asked for it does not wait: what they have accepted is
+/// not forgotten here.
+pub(in crate::peers) async fn to_the_end<T: Send + 'static>(
+    tasks: &Tasks,
+    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    tasks
+        .finish("remote_membership", work)
+        .await
+        .map_err(Refusal::internal)?
+}

@@ -4,15 +4,17 @@
 use std::sync::Arc;
 
 use maru_protocol::event::{Event, Links};
-use maru_protocol::gap::work::Work;
 use maru_protocol::join_decision::{Standing, Step};
 use maru_protocol::version::RoomVersion;
+use maru_protocol::wire::message::RoomExtremities;
+use maru_protocol::wire::nodes::{Compare, Note};
 use maru_protocol::wire::request::membership::{Admission, Membership, SendMembership};
-use ruma::{OwnedRoomId, OwnedServerName, RoomId, RoomOrAliasId, ServerName, UserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, RoomOrAliasId, ServerName, UserId};
 use serde_json::{Map, json};
 
 use super::invites::stripped;
 use super::make_membership::{Built, Wish};
+use super::to_the_end;
 use crate::identity::Identity;
 use crate::peers::backfill::missing_events::GapFiller;
 use crate::peers::backfill::remote_state::StateFetcher;
@@ -43,16 +45,8 @@ fn weightier(before: Refusal, now: Refusal) -> Refusal {
     }
 }
 
-/// Does what other servers take part in to its end, also when whoever asked for it does not wait: what they have accepted is
-/// not forgotten here.
-pub(in crate::peers) async fn to_the_end<T: Send + 'static>(
-    tasks: &Tasks,
-    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
-) -> Result<T, Refusal> {
-    tasks
-        .finish("remote_membership", work)
-        .await
-        .map_err(Refusal::internal)?
+fn nobody_is_known() -> Refusal {
+    Refusal::not_found("no server is known that is in that room")
 }
 
 /// Joins, knocks and leaves of users of this server, local or through other servers.
@@ -136,8 +130,30 @@ impl RemoteMembership {
             return Ok(room_id);
         }
         let servers = self.resolver.candidates_for(&room_id, user_id, via).await?;
+        if servers.is_empty() {
+            return Err(nobody_is_known());
+        }
+        // So may somebody who asked another node.
+        let hold = self.rpc.hold_join(&room_id).await?;
+        let joined = match &hold {
+            Some(_) if self.join_here(&room_id, user_id, &reason).await? => Ok(()),
+            _ => self.join_through_any(&servers, &room_id, user_id, reason).await,
+        };
+        if let Some(hold) = hold {
+            hold.end(self.store.log.position()).await;
+        }
+        joined.map(|()| room_id)
+    }
+
+    async fn join_through_any(
+        self: &Arc<Self>,
+        servers: &[OwnedServerName],
+        room_id: &RoomId,
+        user_id: &UserId,
+        reason: Option<String>,
+    ) -> Result<(), Refusal> {
         let wish = Wish {
-            room_id: &room_id,
+            room_id,
             user_id,
             membership: Membership::Join,
             content: self
@@ -146,14 +162,14 @@ impl RemoteMembership {
                 .join_content(user_id, reason, Map::new())
                 .await?,
         };
-        let mut why = Refusal::not_found("no server is known that is in that room");
-        for server in &servers {
+        let mut why = nobody_is_known();
+        for server in servers {
             match self.join_through(server, &wish).await {
                 Ok(()) => {
-                    if let Some(room) = self.local.present(&room_id).await? {
+                    if let Some(room) = self.local.present(room_id).await? {
                         self.rooms.settings_carry_over.carry_over(&room, user_id).await;
                     }
-                    return Ok(room_id);
+                    return Ok(());
                 }
                 Err(refusal) => why = weightier(why, refusal),
             }
@@ -314,9 +330,20 @@ impl RemoteMembership {
         })?;
         self.rpc.wake_room(&room);
         self.queue.add(&room.room_id);
-        let told = |work: &mut Work| work.told(server.to_owned(), done.extremities);
-        self.worker.work_on(room.room_id.clone(), told);
+        self.compare(server, room.room_id.clone(), done.extremities);
         Ok(())
+    }
+
+    /// Has fetched what is missing up to where a server's replica of a room ends, by the node that leads.
+    fn compare(&self, server: &ServerName, room_id: OwnedRoomId, extremities: Vec<OwnedEventId>) {
+        let room = RoomExtremities { room_id, extremities };
+        let compare = |at| {
+            let (peer, room) = (server.to_owned(), room.clone());
+            Note::Compare(Compare { peer, room, at })
+        };
+        if !self.rpc.leave_to_leader(compare) {
+            self.worker.compare_all(server, vec![room]);
+        }
     }
 
     /// Our own event as a server in the room accepted it: it may carry more signatures, and nothing else is new.
@@ -403,7 +430,7 @@ impl RemoteMembership {
     }
 
     async fn step_through_any(&self, servers: &[OwnedServerName], wish: &Wish<'_>) -> Result<(), Refusal> {
-        let mut why = Refusal::not_found("no server is known that is in that room");
+        let mut why = nobody_is_known();
         for server in servers {
             match self.step_through(server, wish).await {
                 Ok(()) => return Ok(()),

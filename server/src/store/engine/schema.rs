@@ -21,10 +21,11 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0014_jobs.sql"),
     include_str!("../../../migrations/0015_commits.sql"),
     include_str!("../../../migrations/0016_media_arrivals.sql"),
+    include_str!("../../../migrations/0017_node_links.sql"),
 ];
 
 /// The oldest program (by the schema version it was made for) that can use a database of the newest version.
-const READABLE_BY: i64 = 15;
+const READABLE_BY: i64 = 17;
 
 /// The schema version that this program makes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;

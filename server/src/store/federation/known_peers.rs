@@ -6,6 +6,7 @@ use super::server_records::key_of;
 use crate::store::StoreError;
 use crate::store::engine::query;
 use crate::store::federation::FederationTables;
+use crate::store::log::Record;
 
 impl FederationTables {
     /// Peers that the admin has added, with their addresses as they were given.
@@ -28,20 +29,43 @@ impl FederationTables {
             .collect()
     }
 
+    /// The addresses of one peer that the admin has added, as they were given; none where it was not added.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn addresses_of_added(&self, name: &ServerName) -> Result<Option<Vec<String>>, StoreError> {
+        let row = query("SELECT addresses FROM added_peers WHERE server_name = $1").bind(name.as_str());
+        let row = row.optional(&self.readers).await?;
+        let addresses: Option<String> = row.map(|row| row.get(0)).transpose()?;
+        Ok(addresses.map(|texts| texts.split_whitespace().map(str::to_owned).collect()))
+    }
+
+    /// The root key of one domain.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn root_key_of(&self, name: &ServerName) -> Result<Option<[u8; 32]>, StoreError> {
+        let row = query("SELECT root_key FROM root_keys WHERE server_name = $1").bind(name.as_str());
+        let row = row.optional(&self.readers).await?;
+        row.map(|row| key_of(&row.get::<Vec<u8>>(0)?, "root_keys"))
+            .transpose()
+    }
+
     /// Keeps a peer with its addresses, none of which holds a space; in the place of what was kept of it.
     ///
     /// # Errors
     /// When it was not stored.
     pub async fn add_peer(&self, name: &ServerName, addresses: &[String]) -> Result<(), StoreError> {
-        let (name, addresses) = (name.to_string(), addresses.join(" "));
+        let (name, addresses) = (name.to_owned(), addresses.join(" "));
         self.log
             .transact(move |tx| {
                 Box::pin(async move {
+                    tx.push(Record::KnownServer(name.clone()));
                     query(
                         "INSERT INTO added_peers (server_name, addresses) VALUES ($1, $2) \
                      ON CONFLICT (server_name) DO UPDATE SET addresses = excluded.addresses",
                     )
-                    .bind(name)
+                    .bind(name.as_str())
                     .bind(addresses)
                     .run(&mut tx.connection)
                     .await
@@ -55,11 +79,12 @@ impl FederationTables {
     /// # Errors
     /// When it was not stored.
     pub async fn remove_peer(&self, name: &ServerName) -> Result<bool, StoreError> {
-        let name = name.to_string();
+        let name = name.to_owned();
         self.log
             .transact(move |tx| {
                 Box::pin(async move {
-                    let removed = query("DELETE FROM added_peers WHERE server_name = $1").bind(name);
+                    tx.push(Record::KnownServer(name.clone()));
+                    let removed = query("DELETE FROM added_peers WHERE server_name = $1").bind(name.as_str());
                     Ok(removed.execute(&mut tx.connection).await? > 0)
                 })
             })
@@ -91,15 +116,16 @@ impl FederationTables {
     /// # Errors
     /// When it was not stored.
     pub async fn put_root_key(&self, name: &ServerName, root_key: [u8; 32]) -> Result<(), StoreError> {
-        let name = name.to_string();
+        let name = name.to_owned();
         self.log
             .transact(move |tx| {
                 Box::pin(async move {
+                    tx.push(Record::KnownServer(name.clone()));
                     query(
                         "INSERT INTO root_keys (server_name, root_key) VALUES ($1, $2) \
                      ON CONFLICT (server_name) DO UPDATE SET root_key = excluded.root_key",
                     )
-                    .bind(name)
+                    .bind(name.as_str())
                     .bind(&root_key[..])
                     .run(&mut tx.connection)
                     .await

@@ -5,6 +5,7 @@ use ruma::{OwnedServerName, ServerName};
 use crate::store::StoreError;
 use crate::store::engine::query;
 use crate::store::federation::FederationTables;
+use crate::store::log::Record;
 
 /// A signed server record as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +53,7 @@ impl FederationTables {
         self.log
             .transact(move |tx| {
                 Box::pin(async move {
+                    tx.push(Record::KnownServer(record.server_name.clone()));
                     query(
                         "INSERT INTO server_records (server_name, root_key, sequence, record) \
                      VALUES ($1, $2, $3, $4) ON CONFLICT (server_name, root_key, sequence) DO NOTHING",
@@ -65,6 +67,17 @@ impl FederationTables {
                 })
             })
             .await
+    }
+
+    /// The records of one server, oldest first of each root key.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn records_of_server(&self, name: &ServerName) -> Result<Vec<Vec<u8>>, StoreError> {
+        let rows =
+            query("SELECT record FROM server_records WHERE server_name = $1 ORDER BY root_key, sequence");
+        let rows = rows.bind(name.as_str()).all(&self.readers).await?;
+        rows.iter().map(|row| row.get(0)).collect()
     }
 
     /// Whether a server was ever met.

@@ -75,6 +75,8 @@ pub enum Record {
     KeyCounts(DeviceName),
     /// A user's messages are erased.
     Erased(Erased),
+    /// Something is known of another server that was not: a record, a root key, what the admin says of it.
+    KnownServer(ruma::OwnedServerName),
 }
 
 /// Sessions of a user have ended.

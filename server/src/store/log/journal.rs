@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use maru_protocol::cursor::Position;
 use maru_protocol::state::EventNid;
-use ruma::OwnedEventId;
+use ruma::{OwnedEventId, OwnedServerName};
 use serde::{Deserialize, Serialize};
 
 use super::unlogged::UnloggedTransaction;
@@ -95,6 +95,8 @@ enum Entry<'r> {
     KeyCounts(Cow<'r, DeviceName>),
     #[serde(rename = "q")]
     Erased(Cow<'r, Erased>),
+    #[serde(rename = "w")]
+    KnownServer(Cow<'r, OwnedServerName>),
 }
 
 impl<'r> Entry<'r> {
@@ -119,6 +121,7 @@ impl<'r> Entry<'r> {
             Record::SessionsEnded(ended) => Self::SessionsEnded(Cow::Borrowed(ended)),
             Record::KeyCounts(device) => Self::KeyCounts(Cow::Borrowed(device)),
             Record::Erased(erased) => Self::Erased(Cow::Borrowed(erased)),
+            Record::KnownServer(name) => Self::KnownServer(Cow::Borrowed(name)),
             Record::Room(_)
             | Record::Gap(_)
             | Record::State(_)
@@ -380,6 +383,7 @@ fn record_of(
         Entry::SessionsEnded(ended) => Record::SessionsEnded(ended.into_owned()),
         Entry::KeyCounts(device) => Record::KeyCounts(device.into_owned()),
         Entry::Erased(erased) => Record::Erased(erased.into_owned()),
+        Entry::KnownServer(name) => Record::KnownServer(name.into_owned()),
         Entry::Head(_) => return None,
     })
 }

@@ -13,6 +13,8 @@ pub struct NewNode {
     pub run: RunId,
     /// Where clients reach it, if it says so.
     pub address: Option<String>,
+    /// Where it takes links of other nodes, if it does.
+    pub link: Option<String>,
     /// Near what it stands, if it says so.
     pub zone: Option<String>,
     /// The program's version.
@@ -30,6 +32,8 @@ pub struct StoredNode {
     pub beat: i64,
     /// Where clients reach it.
     pub address: Option<String>,
+    /// Where it takes links of other nodes.
+    pub link: Option<String>,
     /// Near what it stands.
     pub zone: Option<String>,
     /// How much it has to do, in connections of clients.
@@ -55,14 +59,15 @@ impl NodeTables {
                     others.run(&mut tx.connection).await?;
                 }
                 query(
-                    "INSERT INTO nodes (name, run, beat, address, zone, load, version, draining) \
-                     VALUES ($1, $2, 1, $3, $4, 0, $5, 0) ON CONFLICT (name) DO UPDATE SET run = excluded.run, \
-                     beat = nodes.beat + 1, address = excluded.address, zone = excluded.zone, load = 0, \
-                     version = excluded.version, draining = 0",
+                    "INSERT INTO nodes (name, run, beat, address, link, zone, load, version, draining) \
+                     VALUES ($1, $2, 1, $3, $4, $5, 0, $6, 0) ON CONFLICT (name) DO UPDATE SET run = excluded.run, \
+                     beat = nodes.beat + 1, address = excluded.address, link = excluded.link, zone = excluded.zone, \
+                     load = 0, version = excluded.version, draining = 0",
                 )
                 .bind(node.name)
                 .bind(node.run.0)
                 .bind(node.address)
+                .bind(node.link)
                 .bind(node.zone)
                 .bind(node.version)
                 .run(&mut tx.connection)
@@ -125,18 +130,20 @@ impl NodeTables {
     /// # Errors
     /// When the database cannot be read.
     pub async fn all(&self) -> Result<Vec<StoredNode>, StoreError> {
-        let rows =
-            query("SELECT name, run, beat, address, zone, load, version, draining FROM nodes ORDER BY name");
+        let rows = query(
+            "SELECT name, run, beat, address, link, zone, load, version, draining FROM nodes ORDER BY name",
+        );
         let read = |row: &crate::store::engine::Row| {
             Ok(StoredNode {
                 name: row.get(0)?,
                 run: RunId(row.get(1)?),
                 beat: row.get(2)?,
                 address: row.get(3)?,
-                zone: row.get(4)?,
-                load: row.get(5)?,
-                version: row.get(6)?,
-                draining: row.get(7)?,
+                link: row.get(4)?,
+                zone: row.get(5)?,
+                load: row.get(6)?,
+                version: row.get(7)?,
+                draining: row.get(8)?,
             })
         };
         rows.all(&self.readers).await?.iter().map(read).collect()
