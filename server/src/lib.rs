@@ -29,6 +29,7 @@ pub mod readers;
 pub mod receipts;
 pub mod refusal;
 pub mod rooms;
+pub mod search;
 pub mod server;
 pub mod store;
 pub mod sync;

@@ -24,10 +24,11 @@ use crate::media::{BucketSettings, Media, MediaLimits, Storage};
 use crate::nodes::Nodes;
 use crate::peers::{self, PeerSettings, Peers};
 use crate::push::Push;
-use crate::readers::{LogSource, Readers};
+use crate::readers::{LogSource, Reader, Readers};
 use crate::receipts::Receipts;
 use crate::refusal::Refusal;
 use crate::rooms::{self, Rooms};
+use crate::search::{self, Search, SearchReader};
 use crate::store::log::{CommitReader, Mirror};
 use crate::store::nodes::{NewNode, RunId};
 use crate::store::{Access, CommitLimits, Database, Store, StoreError};
@@ -102,6 +103,8 @@ pub struct Server {
     pub peers: Arc<Peers>,
     /// What sync answers.
     pub sync: Arc<Sync>,
+    /// Full-text search; none where it is turned off.
+    pub search: Option<Search>,
     /// How often things may be done.
     pub budgets: Budgets,
     /// Sizes and counts that nobody may exceed.
@@ -258,7 +261,20 @@ impl Server {
         let budgets = Budgets::new(config.rate_limits, &config.rates, Arc::clone(&clock));
         let nodes = Nodes::start(Arc::clone(&store.nodes), node(&config)).await?;
         let source = Arc::clone(&store.log) as Arc<dyn LogSource>;
-        let readers = Readers::start(&store.readers, source, &clock, &nodes, Vec::new());
+        let search = match config.search {
+            true => Some(Search::new(Arc::clone(&store), Arc::clone(&rooms))),
+            false => None,
+        };
+        let all_readers: Vec<Arc<dyn Reader>> = match config.search {
+            true => vec![Arc::new(SearchReader::new(Arc::clone(&store)))],
+            false => Vec::new(),
+        };
+        if !config.search {
+            // Nobody would take out of it what is redacted; and a cursor that stands still would hold the journal.
+            store.readers.forget(search::NAME).await?;
+            store.search.clear().await?;
+        }
+        let readers = Readers::start(&store.readers, source, &clock, &nodes, all_readers);
         let server = Arc::new(Self {
             identity,
             clock,
@@ -278,6 +294,7 @@ impl Server {
             tasks,
             peers,
             sync,
+            search,
             budgets,
             limits,
             config,

@@ -55,6 +55,17 @@ impl Stopped {
         Box::pin(TestServer::open(self.config, self.data, clock)).await
     }
 
+    /// What it keeps.
+    #[must_use]
+    pub fn data(&self) -> &Data {
+        &self.data
+    }
+
+    /// Changes its configuration.
+    pub fn change(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+    }
+
     /// Backs it up.
     pub async fn back_up(&self) -> Backup {
         Backup::of(&self.data).await

@@ -12,5 +12,6 @@ mod flows;
 mod garbage;
 mod nodes;
 mod readers;
+mod search;
 mod storage;
 mod tidy;

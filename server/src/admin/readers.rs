@@ -49,6 +49,8 @@ pub struct ReaderLine {
     pub position: i64,
     /// Positions that it is behind.
     pub lag: u64,
+    /// Of a reader that reads the stored events first: the number of the last one that it has dealt with.
+    pub building: Option<i64>,
     /// Whether it waits to be resumed.
     pub paused: bool,
     /// How often it failed in a row.
@@ -117,6 +119,7 @@ fn line(stored: StoredReader, lag: u64) -> ReaderLine {
         reader: stored.id.to_string(),
         position: stored.position.0,
         lag,
+        building: stored.building.map(|nid| nid.0),
         paused: stored.paused,
         failures: stored.failures,
         last_error: stored.last_error,

@@ -57,6 +57,8 @@ pub(super) fn lines(reader: &ReaderLine) -> Vec<String> {
         format!("lag {}", reader.lag),
         format!("{} records", reader.records),
     ];
+    let building = |nid| format!("reads the stored events, dealt with up to number {nid}");
+    state.extend(reader.building.map(building));
     state.extend(reader.paused.then(|| "PAUSED".to_owned()));
     state.extend((reader.failures > 0).then(|| format!("{} failures in a row", reader.failures)));
     state.extend((reader.set_aside > 0).then(|| format!("{} set aside", reader.set_aside)));

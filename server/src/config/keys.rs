@@ -75,6 +75,8 @@ section! {
         public_base_url: Option<BaseUrl> = None;
         /// Proxies whose `X-Forwarded-For` is believed, as addresses or ranges.
         trusted_proxies: Vec<AddressRange> = Vec::new();
+        /// Whether users can search messages: costs an index in the database. `off` empties it at the next start.
+        search: bool = true;
         /// Certificates of the client API.
         tls: Tls = Tls::default();
         /// Where uploaded files lie.

@@ -56,6 +56,7 @@ fn routes() -> Routes {
         .merge(rooms::state::routes())
         .merge(rooms::history::routes())
         .merge(rooms::relations::routes())
+        .merge(rooms::search::routes())
         .merge(rooms::aliases::routes())
         .merge(rooms::directory::routes())
         .merge(rooms::upgrade::routes())

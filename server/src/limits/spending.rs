@@ -125,6 +125,7 @@ pub static ENDPOINTS: &[Spending] = &[
     row("PUT", "directory/list/room/{room_id}", &[DirectoryChanges]),
     row("POST", "publicRooms", &[Searches]),
     row("POST", "user_directory/search", &[Searches]),
+    row("POST", "search", &[Searches]),
     row("PUT", "sendToDevice/{event_type}/{txn_id}", &[ToDevice]),
     row("POST", "keys/upload", &[Keys]),
     row("POST", "keys/query", &[Keys]),

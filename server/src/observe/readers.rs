@@ -20,6 +20,8 @@ pub struct ReaderSample {
     pub set_aside: u64,
     /// Whether it waits to be resumed.
     pub paused: bool,
+    /// Whether it reads the stored events, and will go on in the log later.
+    pub building: bool,
 }
 
 /// Named readers by name and shard. The program knows their names, so their number is bounded.
@@ -50,6 +52,11 @@ const PAUSED: Family = Family {
     name: "maru_reader_paused",
     kind: "gauge",
     help: "Whether a reader waits to be resumed: 1 or 0, by reader.",
+};
+const BUILDING: Family = Family {
+    name: "maru_reader_building",
+    kind: "gauge",
+    help: "Whether a reader reads the stored events before it follows the log: 1 or 0, by reader.",
 };
 const ERRORS: Family = Family {
     name: "maru_reader_errors_total",
@@ -82,7 +89,7 @@ impl ReaderMetrics {
 
 impl Metric for ReaderMetrics {
     fn families(&self) -> Vec<Family> {
-        vec![POSITION, LAG, SET_ASIDE, PAUSED, ERRORS]
+        vec![POSITION, LAG, SET_ASIDE, PAUSED, BUILDING, ERRORS]
     }
 
     fn write(&self, out: &mut String) -> fmt::Result {
@@ -108,6 +115,9 @@ impl Metric for ReaderMetrics {
         family(PAUSED, &|counted| {
             counted.sample.map(|sample| sample.paused.into())
         })?;
+        family(BUILDING, &|counted| {
+            counted.sample.map(|sample| sample.building.into())
+        })?;
         family(ERRORS, &|counted| Some(counted.errors))
     }
 }
@@ -124,6 +134,7 @@ mod tests {
             lag: 3,
             set_aside: 1,
             paused: true,
+            building: false,
         };
         readers.show("push", 0, sample);
         readers.failed("push", 0);
@@ -134,6 +145,7 @@ mod tests {
             "maru_reader_lag{reader=\"push\",shard=\"0\"} 3\n",
             "maru_reader_set_aside{reader=\"push\",shard=\"0\"} 1\n",
             "maru_reader_paused{reader=\"push\",shard=\"0\"} 1\n",
+            "maru_reader_building{reader=\"push\",shard=\"0\"} 0\n",
             "maru_reader_errors_total{reader=\"push\",shard=\"0\"} 1\n",
         ] {
             assert!(out.contains(line), "{line}{out}");

@@ -77,6 +77,10 @@ pub enum Begins {
     AtStart,
     /// With what comes from now on.
     AtEnd,
+    /// With all stored events, as they are now, in order of number; and then with what came meanwhile. It does so again
+    /// when it is rewound beyond what the journal keeps. Meant for what is made of events alone, and comes out the same
+    /// when it is made again.
+    WithStoredEvents,
 }
 
 /// Why a reader did not deal with records.

@@ -1,4 +1,8 @@
 //! The task of one reader: it does what the machine says and tells the machine what came of it.
+//!
+//! A reader that begins with the stored events reads them on a track of its own, to whose end a machine drives it as it does
+//! along the log: a position is then the number of an event. Meanwhile its position in the log is where the log stood when
+//! that began, so that nothing that came later is dropped from the journal.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -8,11 +12,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use maru_protocol::cursor::Position;
+use maru_protocol::state::EventNid;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::actions::{Action, Failed, Loaded, Page, Part, Step};
+use super::actions::{Action, Failed, Loaded, Page, Part, Step, Tuning};
 use super::machine::Machine;
 use super::source::{LogSource, describe};
 use super::{Begins, Reader, ReaderError};
@@ -20,12 +25,19 @@ use crate::clock::Clock;
 use crate::nodes::HeldLease;
 use crate::observe::readers::{READERS, ReaderSample};
 use crate::store::StoreError;
-use crate::store::log::{Committed, LogPage, PageLimits};
+use crate::store::log::{Committed, LogPage, PageLimits, Record};
 use crate::store::nodes::Lease;
-use crate::store::readers::{Advance, Effects, NewSetAside, ReaderId, ReaderTables, StoredReader};
+use crate::store::readers::{
+    ALL_STORED, Advance, Effects, NewSetAside, ReaderId, ReaderTables, StoredReader, Track,
+};
 
 /// How long a reader may take for one part of a page.
 const HANDLING: Duration = Duration::from_secs(60);
+
+/// Stored events that are read and dealt with together, and the pause after them: whoever writes meanwhile waits for one
+/// such part at most.
+const STORED_PAGE: usize = 100;
+const STORED_PAUSE: Duration = Duration::from_millis(20);
 
 /// Longest text of a failure that is kept, in characters.
 const LONGEST_WHY: usize = 500;
@@ -66,6 +78,10 @@ struct Running {
     began: Instant,
     machine: Machine,
     held: Option<Lease>,
+    /// What the machine is driven along.
+    track: Track,
+    /// Where the reader will go on in the log, while it reads the stored events.
+    goes_on_at: Position,
     page: Arc<LogPage>,
     effects: Effects,
     set_aside: u64,
@@ -90,6 +106,8 @@ impl Runner {
             began: Instant::now(),
             machine,
             held: None,
+            track: Track::Log,
+            goes_on_at: Position::START,
             page: Arc::default(),
             effects: Effects::none(),
             set_aside: 0,
@@ -133,7 +151,7 @@ impl Running {
                 }
             };
             // What has moved already is waited for by the time when it is due.
-            let has_news = reached.is_some_and(|reached| self.parts.source.newest() > reached);
+            let has_news = reached.is_some_and(|reached| self.newest() > reached);
             tokio::select! {
                 changed = self.parts.lease.changed() => match changed {
                     Ok(()) => self.lead(),
@@ -158,8 +176,32 @@ impl Running {
         if self.parts.stop.is_cancelled() {
             self.machine.stop();
         }
-        self.machine.log_moved(self.parts.source.newest());
+        self.machine.log_moved(self.newest());
         self.show();
+    }
+
+    /// The end of what is read.
+    fn newest(&self) -> Position {
+        match self.track {
+            Track::Log => self.parts.source.newest(),
+            Track::Stored => ALL_STORED,
+        }
+    }
+
+    /// Has a new machine drive the reader along something else.
+    fn turn_to(&mut self, track: Track) {
+        let tuning = self.parts.reader.tuning();
+        let tuning = match track {
+            Track::Log => tuning,
+            Track::Stored => Tuning {
+                linger: STORED_PAUSE,
+                ..tuning
+            },
+        };
+        self.track = track;
+        self.machine = Machine::new(tuning);
+        self.machine.lead(true);
+        (self.page, self.effects) = (Arc::default(), Effects::none());
     }
 
     fn lead(&mut self) {
@@ -174,11 +216,14 @@ impl Running {
         let (view, id) = (self.machine.view(), &self.parts.id);
         match view.reached.filter(|_| view.leads) {
             Some(reached) => {
+                let is_building = self.track == Track::Stored;
+                let reached = if is_building { self.goes_on_at } else { reached };
                 let sample = ReaderSample {
                     position: reached.0,
                     lag: (self.parts.source.newest().0 - reached.0).max(0),
                     set_aside: self.set_aside,
                     paused: view.paused,
+                    building: is_building,
                 };
                 READERS.show(&id.name, id.shard, sample);
             }
@@ -198,8 +243,10 @@ impl Running {
         };
         let (id, now) = (self.parts.id.clone(), self.now_ms());
         let (tables, source) = (Arc::clone(&self.parts.tables), Arc::clone(&self.parts.source));
+        let track = self.track;
         let advance = |from, to, records| Advance {
             id: id.clone(),
+            track,
             lease: lease.clone(),
             from,
             to,
@@ -208,21 +255,40 @@ impl Running {
         };
         match action {
             Action::Load => {
-                let begins = match self.parts.reader.begins() {
-                    Begins::AtStart => Position::START,
-                    Begins::AtEnd => source.newest(),
+                let (begins, building) = match self.parts.reader.begins() {
+                    Begins::AtStart => (Position::START, None),
+                    Begins::AtEnd => (source.newest(), None),
+                    Begins::WithStoredEvents => (source.newest(), Some(EventNid(0))),
                 };
-                Box::pin(async move { Outcome::Loaded(tables.open(&id, begins, now).await) })
+                Box::pin(async move { Outcome::Loaded(tables.open(&id, begins, building, now).await) })
+            }
+            Action::Read(after) if track == Track::Stored => {
+                Box::pin(async move { Outcome::Read(tables.stored_events(after, STORED_PAGE).await) })
             }
             Action::Read(after) => {
-                let limits = PageLimits::default();
-                Box::pin(async move { Outcome::Read(source.after(after, limits).await) })
+                let can_build = self.parts.reader.begins() == Begins::WithStoredEvents;
+                let (limits, at) = (PageLimits::default(), advance(after, after, 0));
+                Box::pin(async move {
+                    let newest = source.newest();
+                    let read = match source.after(after, limits).await {
+                        Err(StoreError::JournalDropped(_)) if can_build => {
+                            let begun = tables.begin_building(at, newest).await;
+                            Err(begun.err().unwrap_or(StoreError::CursorMoved(id.to_string())))
+                        }
+                        read => read,
+                    };
+                    Outcome::Read(read)
+                })
             }
             Action::Handle(part) => {
                 let (reader, page) = (Arc::clone(&self.parts.reader), Arc::clone(&self.page));
                 Box::pin(async move {
                     let records = records_in(&page.records, part);
-                    Outcome::Handled(part, handle(&*reader, id.shard, records).await)
+                    let handled = match track {
+                        Track::Log => handle(&*reader, id.shard, records).await,
+                        Track::Stored => handle(&*reader, id.shard, &in_the_log(records)).await,
+                    };
+                    Outcome::Handled(part, handled)
                 })
             }
             Action::Advance(step) => {
@@ -235,12 +301,20 @@ impl Running {
                     after: Position(step.to.0 - 1),
                     up_to: step.to,
                 };
+                let records = records_in(&self.page.records, part);
+                let position = match track {
+                    Track::Log => step.to,
+                    Track::Stored => in_the_log(records)
+                        .first()
+                        .map_or(step.to, |first| first.position),
+                };
                 let record = NewSetAside {
-                    records: describe(records_in(&self.page.records, part)),
+                    position,
+                    records: describe(records),
                     why: shortened(&why),
                 };
                 let advance = advance(step.from, step.to, step.records);
-                tracing::error!(reader = %id, position = step.to.0, why, "a reader goes past what it cannot deal with");
+                tracing::error!(reader = %id, position = position.0, why, "a reader goes past what it cannot deal with");
                 Box::pin(async move { Outcome::WentPast(step, tables.go_past(advance, record).await) })
             }
             Action::NoteFailure { at, failures, why } => {
@@ -275,17 +349,22 @@ impl Running {
         match outcome {
             Outcome::Loaded(loaded) => {
                 if let Ok(stored) = &loaded {
-                    self.set_aside = stored.set_aside;
+                    (self.set_aside, self.goes_on_at) = (stored.set_aside, stored.position);
+                    let track = stored.building.map_or(Track::Log, |_| Track::Stored);
+                    if track != self.track {
+                        self.turn_to(track);
+                    }
                 }
                 let loaded = loaded.map_err(failed).map(|stored| Loaded {
-                    position: stored.position,
+                    position: stored.building.map_or(stored.position, |nid| Position(nid.0)),
                     paused: stored.paused,
                 });
                 self.machine.loaded(loaded, now, chance);
             }
             Outcome::Read(read) => {
+                // Between pages of stored events there is always a pause.
                 let newest = self.parts.source.newest();
-                let is_full = read.as_ref().is_ok_and(|page| page.end < newest);
+                let is_full = self.track == Track::Log && read.as_ref().is_ok_and(|page| page.end < newest);
                 let page = read.map_err(failed).map(|page| {
                     self.page = Arc::new(page);
                     Page {
@@ -312,7 +391,12 @@ impl Running {
                 self.machine.handled(part, handled, now, chance);
             }
             Outcome::Advanced(step, advanced) => {
+                let is_built = self.track == Track::Stored && step.to == ALL_STORED && advanced.is_ok();
                 self.machine.advanced(step, advanced.map_err(failed), now, chance);
+                if is_built {
+                    tracing::info!(reader = %self.parts.id, "a reader has read all stored events and follows the log");
+                    self.machine.changed();
+                }
             }
             Outcome::WentPast(step, went) => {
                 let went = match went {
@@ -345,6 +429,18 @@ fn records_in(records: &[Committed], part: Part) -> &[Committed] {
     let from = records.partition_point(|committed| committed.position <= part.after);
     let to = records.partition_point(|committed| committed.position <= part.up_to);
     records.get(from..to).unwrap_or_default()
+}
+
+/// Stored events at their positions in the log.
+fn in_the_log(records: &[Committed]) -> Vec<Committed> {
+    let at_position = |committed: &Committed| match &committed.record {
+        Record::Event(stored) => Committed {
+            position: stored.position().unwrap_or(committed.position),
+            record: committed.record.clone(),
+        },
+        _ => committed.clone(),
+    };
+    records.iter().map(at_position).collect()
 }
 
 /// Has the reader deal with records. One that panics or takes too long has failed.

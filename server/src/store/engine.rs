@@ -6,6 +6,7 @@
 //! Over 500 lines, because both engines' halves of every call stand side by side: a difference between them is seen here or
 //! nowhere.
 
+mod bounded_read;
 pub(super) mod row_packing;
 pub(super) mod schema;
 pub(super) mod statement_batch;

@@ -15,6 +15,7 @@
 //! | `nodes/` | tables of the processes that share the database, and of what one of them does alone |
 //! | `readers/` | tables of what follows the log by itself |
 //! | `jobs/` | tables of durable jobs |
+//! | `search/` | the index of full-text search |
 //! | `engine/`, `engine.rs` | connections, statements and rows of both engines; migrations (`engine/schema.rs`) |
 //! | `waiting_quota.rs` | how much may wait for a receiver, by sender |
 //! | `backup.rs` | copies of the database |
@@ -33,6 +34,7 @@ pub mod media;
 pub mod nodes;
 pub mod readers;
 pub mod rooms;
+pub mod search;
 pub mod waiting_quota;
 
 use std::path::Path;
@@ -54,6 +56,7 @@ use media::MediaTables;
 use nodes::NodeTables;
 use readers::ReaderTables;
 use rooms::RoomTables;
+use search::SearchTables;
 
 /// How many connections read at once.
 const READERS: u32 = 6;
@@ -88,6 +91,8 @@ pub struct Store {
     pub readers: Arc<ReaderTables>,
     /// Tables of jobs.
     pub jobs: Arc<JobTables>,
+    /// The index of full-text search.
+    pub search: Arc<SearchTables>,
     pool: Readers,
 }
 
@@ -131,6 +136,7 @@ impl Store {
             nodes: Arc::new(NodeTables::new(readers.clone(), Arc::clone(&log))),
             readers: Arc::new(ReaderTables::new(readers.clone(), Arc::clone(&log))),
             jobs: Arc::new(JobTables::new(readers.clone(), Arc::clone(&log))),
+            search: Arc::new(SearchTables::new(readers.clone(), Arc::clone(&log))),
             log,
             pool: readers,
         }))

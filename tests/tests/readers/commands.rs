@@ -2,7 +2,7 @@
 
 use maru::admin::{AdminCommand, AdminReply, ReaderLine, ReadersCommand, execute};
 use maru::store::nodes::Claim;
-use maru::store::readers::{Advance, NewSetAside, ReaderId};
+use maru::store::readers::{Advance, NewSetAside, ReaderId, Track};
 use maru_protocol::cursor::Position;
 use maru_tests::{TestServer, on_both_engines};
 
@@ -12,9 +12,13 @@ async fn asked(server: &TestServer, command: ReadersCommand) -> AdminReply {
     execute(server.parts(), AdminCommand::Readers(command)).await
 }
 
+/// But for the reader that every server has.
 async fn listed(server: &TestServer) -> Vec<ReaderLine> {
     match asked(server, ReadersCommand::List).await {
-        AdminReply::Readers { readers } => readers,
+        AdminReply::Readers { mut readers } => {
+            readers.retain(|reader| reader.reader != "search/0");
+            readers
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -31,7 +35,7 @@ async fn readers_are_listed_paused_resumed_and_rewound(server: TestServer) {
         name: "old".into(),
         shard: 0,
     };
-    store.readers.open(&id, Position(0), 1).await.unwrap();
+    store.readers.open(&id, Position(0), None, 1).await.unwrap();
     let claim = Claim {
         name: "old".into(),
         seen: 0,
@@ -44,6 +48,7 @@ async fn readers_are_listed_paused_resumed_and_rewound(server: TestServer) {
         .remove(0);
     let step = Advance {
         id,
+        track: Track::Log,
         lease,
         from: Position(0),
         to: Position(3),
@@ -51,6 +56,7 @@ async fn readers_are_listed_paused_resumed_and_rewound(server: TestServer) {
         now: 1,
     };
     let record = NewSetAside {
+        position: Position(3),
         records: "event".to_owned(),
         why: "it is odd".to_owned(),
     };

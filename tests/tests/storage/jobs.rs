@@ -9,7 +9,7 @@ use maru::store::encryption::to_device::ToDevice;
 use maru::store::jobs::{Ended, HeldJob, JobId, JobState, NewJob, Outcome, Wanted};
 use maru::store::log::{Change, Record};
 use maru::store::nodes::{Claim, RunId};
-use maru::store::readers::{Advance, Effects, ReaderId};
+use maru::store::readers::{Advance, Effects, ReaderId, Track};
 use maru_protocol::cursor::Position;
 use maru_tests::{Engine, for_both_engines};
 
@@ -361,7 +361,7 @@ async fn a_reader_makes_jobs_with_its_cursor(engine: Engine) {
         name: "maker".into(),
         shard: 0,
     };
-    readers.open(&id, Position(0), 1).await.unwrap();
+    readers.open(&id, Position(0), None, 1).await.unwrap();
     let claim_lease = vec![Claim {
         name: "maker".into(),
         seen: 0,
@@ -369,6 +369,7 @@ async fn a_reader_makes_jobs_with_its_cursor(engine: Engine) {
     let lease = log.store.nodes.take(ONE, claim_lease).await.unwrap().remove(0);
     let step = |from, to| Advance {
         id: id.clone(),
+        track: Track::Log,
         lease: lease.clone(),
         from: Position(from),
         to: Position(to),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use maru::store::StoreError;
 use maru::store::nodes::{Claim, Lease, NewNode, NodeTables, RunId};
-use maru::store::readers::{Advance, Effects, ReaderId};
+use maru::store::readers::{Advance, Effects, ReaderId, Track};
 use maru_protocol::cursor::Position;
 use maru_tests::{Engine, for_both_engines};
 
@@ -172,10 +172,11 @@ async fn who_has_lost_a_lease_stores_nothing(engine: Engine) {
         name: "r".into(),
         shard: 0,
     };
-    readers.open(&id, Position(0), 1).await.unwrap();
+    readers.open(&id, Position(0), None, 1).await.unwrap();
     let first = nodes.take(ONE, claims(&[("a", 0)])).await.unwrap().remove(0);
     let step = |lease: &Lease, from, to| Advance {
         id: id.clone(),
+        track: Track::Log,
         lease: lease.clone(),
         from: Position(from),
         to: Position(to),

@@ -5,7 +5,7 @@ use maru::store::StoreError;
 use maru::store::accounts::account_data::AccountData;
 use maru::store::log::Record;
 use maru::store::nodes::{Claim, Lease, RunId};
-use maru::store::readers::{Advance, Effects, NewSetAside, ReaderId};
+use maru::store::readers::{Advance, Effects, NewSetAside, ReaderId, Track};
 use maru_protocol::cursor::Position;
 use maru_tests::{Engine, for_both_engines};
 
@@ -46,6 +46,7 @@ async fn lease(log: &Real) -> Lease {
 fn step(lease: &Lease, from: i64, to: i64) -> Advance {
     Advance {
         id: id(0),
+        track: Track::Log,
         lease: lease.clone(),
         from: Position(from),
         to: Position(to),
@@ -77,17 +78,17 @@ async fn a_reader_begins_where_it_is_told_and_goes_on_where_it_was(engine: Engin
     let readers = &log.store.readers;
     assert!(readers.get(&id(0)).await.unwrap().is_none());
     assert_eq!(readers.furthest_behind().await.unwrap(), None);
-    let opened = readers.open(&id(0), Position(5), 7).await.unwrap();
+    let opened = readers.open(&id(0), Position(5), None, 7).await.unwrap();
     assert_eq!(
         (opened.position, opened.paused, opened.records),
         (Position(5), false, 0)
     );
     assert_eq!(
-        readers.open(&id(0), Position(9), 8).await.unwrap(),
+        readers.open(&id(0), Position(9), None, 8).await.unwrap(),
         opened,
         "it has begun"
     );
-    readers.open(&id(1), Position(3), 7).await.unwrap();
+    readers.open(&id(1), Position(3), None, 7).await.unwrap();
     let lease = lease(&log).await;
     readers
         .advance(step(&lease, 5, 11), Effects::none())
@@ -112,7 +113,7 @@ async fn a_reader_begins_where_it_is_told_and_goes_on_where_it_was(engine: Engin
 async fn a_cursor_moves_from_where_it_stands(engine: Engine) {
     let log = Real::start(engine).await;
     let (readers, lease) = (&log.store.readers, lease(&log).await);
-    readers.open(&id(0), Position(5), 1).await.unwrap();
+    readers.open(&id(0), Position(5), None, 1).await.unwrap();
     for (from, to) in [(4, 6), (6, 7), (5, 4)] {
         let refused = readers.advance(step(&lease, from, to), Effects::none()).await;
         assert!(
@@ -132,7 +133,7 @@ async fn a_cursor_moves_from_where_it_stands(engine: Engine) {
 async fn effects_are_stored_with_the_cursor_or_not_at_all(engine: Engine) {
     let log = Real::start(engine).await;
     let (readers, held) = (&log.store.readers, lease(&log).await);
-    readers.open(&id(0), Position(0), 1).await.unwrap();
+    readers.open(&id(0), Position(0), None, 1).await.unwrap();
     readers.advance(step(&held, 0, 1), effect(1)).await.unwrap();
     assert_eq!(log.position(), Position(1), "it is in the log");
     // The cursor stands elsewhere; the lease is another's.
@@ -157,7 +158,11 @@ async fn effects_are_stored_with_the_cursor_or_not_at_all(engine: Engine) {
 async fn of_many_who_move_a_cursor_one_does(engine: Engine) {
     let log = Real::start(engine).await;
     let lease = lease(&log).await;
-    log.store.readers.open(&id(0), Position(0), 1).await.unwrap();
+    log.store
+        .readers
+        .open(&id(0), Position(0), None, 1)
+        .await
+        .unwrap();
     for from in 0..5 {
         let moving = (0..8).map(|n| {
             let (readers, step) = (log.store.readers.clone(), step(&lease, from, from + 1));
@@ -179,8 +184,9 @@ async fn of_many_who_move_a_cursor_one_does(engine: Engine) {
     assert!(effects(&log).await.len() <= 5);
 }
 
-fn aside(why: &str) -> NewSetAside {
+fn aside(position: i64, why: &str) -> NewSetAside {
     NewSetAside {
+        position: Position(position),
         records: "event".to_owned(),
         why: why.to_owned(),
     }
@@ -189,7 +195,7 @@ fn aside(why: &str) -> NewSetAside {
 async fn what_a_reader_goes_past_is_kept(engine: Engine) {
     let log = Real::start(engine).await;
     let (readers, lease) = (&log.store.readers, lease(&log).await);
-    readers.open(&id(0), Position(0), 1).await.unwrap();
+    readers.open(&id(0), Position(0), None, 1).await.unwrap();
     readers
         .note_failure(step(&lease, 0, 0), 4, "it is odd".to_owned())
         .await
@@ -201,11 +207,11 @@ async fn what_a_reader_goes_past_is_kept(engine: Engine) {
     );
     assert!(
         readers
-            .go_past(step(&lease, 0, 3), aside("it is odd"))
+            .go_past(step(&lease, 0, 3), aside(3, "it is odd"))
             .await
             .unwrap()
     );
-    let refused = readers.go_past(step(&lease, 0, 3), aside("again")).await;
+    let refused = readers.go_past(step(&lease, 0, 3), aside(3, "again")).await;
     assert!(matches!(refused, Err(StoreError::CursorMoved(_))), "{refused:?}");
     let kept = readers.set_aside("count").await.unwrap();
     assert_eq!(kept.len(), 1);
@@ -224,11 +230,11 @@ async fn what_a_reader_goes_past_is_kept(engine: Engine) {
 async fn a_reader_goes_past_so_much_and_then_rests(engine: Engine) {
     let log = Real::start(engine).await;
     let (readers, lease) = (&log.store.readers, lease(&log).await);
-    readers.open(&id(0), Position(0), 1).await.unwrap();
+    readers.open(&id(0), Position(0), None, 1).await.unwrap();
     for n in 0..100 {
         assert!(
             readers
-                .go_past(step(&lease, n, n + 1), aside("odd"))
+                .go_past(step(&lease, n, n + 1), aside(n + 1, "odd"))
                 .await
                 .unwrap(),
             "{n}"
@@ -236,7 +242,7 @@ async fn a_reader_goes_past_so_much_and_then_rests(engine: Engine) {
     }
     assert!(
         !readers
-            .go_past(step(&lease, 100, 101), aside("odd too"))
+            .go_past(step(&lease, 100, 101), aside(101, "odd too"))
             .await
             .unwrap()
     );
@@ -252,7 +258,7 @@ async fn a_paused_reader_does_not_move(engine: Engine) {
     let log = Real::start(engine).await;
     let (readers, lease) = (&log.store.readers, lease(&log).await);
     assert!(!readers.set_paused(&id(0), true).await.unwrap(), "there is none");
-    readers.open(&id(0), Position(0), 1).await.unwrap();
+    readers.open(&id(0), Position(0), None, 1).await.unwrap();
     assert!(readers.set_paused(&id(0), true).await.unwrap());
     let refused = readers.advance(step(&lease, 0, 1), effect(1)).await;
     assert!(matches!(refused, Err(StoreError::CursorMoved(_))), "{refused:?}");
@@ -264,10 +270,10 @@ async fn a_paused_reader_does_not_move(engine: Engine) {
 async fn a_rewound_reader_begins_again(engine: Engine) {
     let log = Real::start(engine).await;
     let (readers, lease) = (&log.store.readers, lease(&log).await);
-    readers.open(&id(0), Position(0), 1).await.unwrap();
+    readers.open(&id(0), Position(0), None, 1).await.unwrap();
     for n in 0..4 {
         readers
-            .go_past(step(&lease, n, n + 1), aside("odd"))
+            .go_past(step(&lease, n, n + 1), aside(n + 1, "odd"))
             .await
             .unwrap();
     }

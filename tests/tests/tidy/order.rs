@@ -30,6 +30,7 @@ const ORDER: &[&[&str]] = &[
     &["accounts"],
     &["keys"],
     &["sync"],
+    &["search"],
     &["peers"],
     &["housekeeping"],
     &["backup", "server"],

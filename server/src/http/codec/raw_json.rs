@@ -38,6 +38,34 @@ impl Written {
         self.0.push_str(&number.to_string());
     }
 
+    /// A field that is written as its type says.
+    pub(in crate::http) fn value(&mut self, name: &str, value: &impl serde::Serialize) {
+        // Only what cannot be JSON fails, such as a map whose keys are no texts.
+        if let Ok(json) = serde_json::to_string(value) {
+            self.field(name);
+            self.0.push_str(&json);
+        }
+    }
+
+    /// A field that is an object.
+    pub(in crate::http) fn object(&mut self, name: &str, object: Self) {
+        self.field(name);
+        self.0.push_str(&object.finish().0);
+    }
+
+    /// A field that is a list of objects.
+    pub(in crate::http) fn objects(&mut self, name: &str, objects: Vec<Self>) {
+        self.field(name);
+        self.0.push('[');
+        for (at, object) in objects.into_iter().enumerate() {
+            if at > 0 {
+                self.0.push(',');
+            }
+            self.0.push_str(&object.finish().0);
+        }
+        self.0.push(']');
+    }
+
     /// A field that is an event.
     pub(in crate::http) fn event(&mut self, name: &str, view: &UnsignedData, seen: &VisibleEvent) {
         self.field(name);

@@ -7,6 +7,7 @@ pub(super) mod history;
 pub(super) mod membership;
 pub(super) mod previews;
 pub(super) mod relations;
+pub(super) mod search;
 pub(super) mod sending;
 pub(super) mod state;
 pub(super) mod upgrade;

@@ -170,6 +170,18 @@ impl Aggregations {
             .map(|count| &count.to);
         let latest = threads.values().map(|thread| &thread.latest.event.id);
         let edited: Vec<String> = edited.chain(latest).map(ToString::to_string).collect();
+        self.visible_edits(user_id, edited).await
+    }
+
+    /// The newest edits of some events, those that a user may see, by the ids of what they edit. Costs grow with the events.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn visible_edits(
+        &self,
+        user_id: &UserId,
+        edited: Vec<String>,
+    ) -> Result<HashMap<OwnedEventId, Arc<StoredEvent>>, Refusal> {
         if edited.is_empty() {
             return Ok(HashMap::new());
         }

@@ -419,7 +419,7 @@ fn before(gap: &Gap) -> Place {
 }
 
 /// Whether a reader who ignores these users is not given an event. State is given, so that the room stays in order.
-fn leaves_out(ignored: &HashSet<OwnedUserId>, stored: &StoredEvent) -> bool {
+pub(super) fn leaves_out(ignored: &HashSet<OwnedUserId>, stored: &StoredEvent) -> bool {
     !stored.event.is_state() && ignored.contains(&stored.event.sender)
 }
 

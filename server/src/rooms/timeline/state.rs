@@ -131,6 +131,24 @@ impl StateReader {
         Ok(members.into_iter().map(member).collect())
     }
 
+    /// How some users were called in the state after an event. Costs grow with the users.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn profiles_at(
+        &self,
+        room: &Room,
+        stored: &StoredEvent,
+        users: HashSet<&str>,
+    ) -> Result<Vec<(OwnedUserId, Profile)>, Refusal> {
+        let members = self.members_in(room, stored.state, users).await?;
+        let profile = |member: &Arc<StoredEvent>| {
+            let user_id = member.event.state_key.as_deref()?.try_into().ok()?;
+            Some((user_id, member.event.content_as().ok()?))
+        };
+        Ok(members.iter().filter_map(profile).collect())
+    }
+
     /// All events of the state numbered `nid`, oldest first.
     pub(in crate::rooms) async fn whole_state(
         &self,

@@ -22,10 +22,22 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0015_commits.sql"),
     include_str!("../../../migrations/0016_media_arrivals.sql"),
     include_str!("../../../migrations/0017_node_links.sql"),
+    include_str!("../../../migrations/0018_search.sql"),
 ];
 
 /// The oldest program (by the schema version it was made for) that can use a database of the newest version.
 const READABLE_BY: i64 = 17;
+
+/// The index of full-text search on SQLite. Rows are numbered by the times of their events. The texts are not kept, and not
+/// where in them a word stands; words come separated by spaces, and are not to be changed.
+const SQLITE_SEARCH_INDEX: &str = "CREATE VIRTUAL TABLE search_index USING fts5 \
+    (words, event UNINDEXED, room UNINDEXED, tokenize = 'ascii', detail = 'none', \
+    content = '', contentless_delete = 1, contentless_unindexed = 1)";
+
+/// The index of full-text search on PostgreSQL. What is new waits in a short list, which every search reads.
+const POSTGRES_SEARCH_INDEX: &str = "CREATE TABLE search_index \
+    (event BIGINT PRIMARY KEY, room BIGINT NOT NULL, sent_at BIGINT NOT NULL, words TSVECTOR NOT NULL); \
+    CREATE INDEX search_index_by_word ON search_index USING GIN (words) WITH (gin_pending_list_limit = 512)";
 
 /// The schema version that this program makes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -103,6 +115,7 @@ fn fill(text: &str, sqlite: bool) -> String {
             ("{blob}", "BLOB"),
             ("{plain}", " STRICT"),
             ("{clustered}", " STRICT, WITHOUT ROWID"),
+            ("{search_index}", SQLITE_SEARCH_INDEX),
         ]
     } else {
         [
@@ -111,6 +124,7 @@ fn fill(text: &str, sqlite: bool) -> String {
             ("{blob}", "BYTEA"),
             ("{plain}", ""),
             ("{clustered}", ""),
+            ("{search_index}", POSTGRES_SEARCH_INDEX),
         ]
     };
     names

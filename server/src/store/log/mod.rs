@@ -139,7 +139,13 @@ impl Log {
     /// [`StoreError::JournalDropped`] when the journal does not reach back that far; otherwise when the database cannot be
     /// read.
     pub async fn after(&self, position: Position, limits: PageLimits) -> Result<LogPage, StoreError> {
-        self.journal.after(position, limits).await
+        let newest = self.position();
+        let page = self.journal.after(position, limits).await?;
+        // Not a single commit is kept, and there were some.
+        if page.end == position && position < newest {
+            return Err(StoreError::JournalDropped(position));
+        }
+        Ok(page)
     }
 
     /// Drops up to `most` commits from the journal, the oldest first, that are older than a time (milliseconds since 1970) and

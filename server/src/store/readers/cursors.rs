@@ -1,20 +1,27 @@
-//! Where readers are in the log.
+//! Where readers are in the log, or in the stored events that they read before it.
+
+use std::sync::Arc;
 
 use maru_protocol::cursor::Position;
+use maru_protocol::state::EventNid;
 
 use super::effects::Statements;
 use super::{Effects, NewSetAside, ReaderId, ReaderTables, set_aside};
 use crate::store::StoreError;
 use crate::store::engine::{Connection, Row, query};
+use crate::store::log::{Committed, LogPage, Record};
 use crate::store::nodes::{Lease, check_lease};
+use crate::store::rooms::events::{self, StoredEvent};
 
 /// A reader as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredReader {
     /// Which.
     pub id: ReaderId,
-    /// Everything up to here is dealt with.
+    /// Everything up to here is dealt with, once nothing is built any more.
     pub position: Position,
+    /// Of a reader that reads the stored events first: it has dealt with those up to this number.
+    pub building: Option<EventNid>,
     /// Whether it waits to be resumed.
     pub paused: bool,
     /// How often it failed in a row, until now.
@@ -29,11 +36,25 @@ pub struct StoredReader {
     pub updated_at: i64,
 }
 
+/// What a reader reads, each by a cursor of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Track {
+    /// The log, by position.
+    Log,
+    /// The stored events, by number: a position of this track is the number of an event.
+    Stored,
+}
+
+/// The end of the track of stored events: there the reader goes on with the log.
+pub const ALL_STORED: Position = Position(i64::MAX);
+
 /// A step of a reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advance {
     /// Which.
     pub id: ReaderId,
+    /// Along what.
+    pub track: Track,
     /// By what right.
     pub lease: Lease,
     /// Where it stands.
@@ -47,11 +68,17 @@ pub struct Advance {
 }
 
 impl ReaderTables {
-    /// A reader as it is stored. One that never was begins at `begins`.
+    /// A reader as it is stored. One that never was begins at `begins`, with the stored events after `building` before it.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn open(&self, id: &ReaderId, begins: Position, now: i64) -> Result<StoredReader, StoreError> {
+    pub async fn open(
+        &self,
+        id: &ReaderId,
+        begins: Position,
+        building: Option<EventNid>,
+        now: i64,
+    ) -> Result<StoredReader, StoreError> {
         if let Some(stored) = self.get(id).await? {
             return Ok(stored);
         }
@@ -59,11 +86,13 @@ impl ReaderTables {
         let work = self.log.transact_unlogged(move |tx| {
             Box::pin(async move {
                 let insert = query(
-                    "INSERT INTO readers (name, shard, position, paused, failures, last_error, records, updated_at) \
-                     VALUES ($1, $2, $3, 0, 0, NULL, 0, $4) ON CONFLICT (name, shard) DO NOTHING",
+                    "INSERT INTO readers \
+                     (name, shard, position, paused, failures, last_error, records, updated_at, building) \
+                     VALUES ($1, $2, $3, 0, 0, NULL, 0, $4, $5) ON CONFLICT (name, shard) DO NOTHING",
                 );
                 let insert = insert.bind(&*new.name).bind(i64::from(new.shard));
-                insert.bind(begins.0).bind(now).run(&mut tx.connection).await
+                let insert = insert.bind(begins.0).bind(now).bind(building.map(|nid| nid.0));
+                insert.run(&mut tx.connection).await
             })
         });
         work.await?;
@@ -78,7 +107,7 @@ impl ReaderTables {
     pub async fn get(&self, id: &ReaderId) -> Result<Option<StoredReader>, StoreError> {
         let row = query(
             "SELECT name, shard, position, paused, failures, last_error, records, updated_at, \
-             (SELECT COUNT(*) FROM readers_set_aside AS s WHERE s.name = readers.name AND s.shard = readers.shard) \
+             (SELECT COUNT(*) FROM readers_set_aside AS s WHERE s.name = readers.name AND s.shard = readers.shard), building \
              FROM readers WHERE name = $1 AND shard = $2",
         );
         let row = row.bind(&*id.name).bind(i64::from(id.shard));
@@ -92,7 +121,7 @@ impl ReaderTables {
     pub async fn all(&self) -> Result<Vec<StoredReader>, StoreError> {
         let rows = query(
             "SELECT name, shard, position, paused, failures, last_error, records, updated_at, \
-             (SELECT COUNT(*) FROM readers_set_aside AS s WHERE s.name = readers.name AND s.shard = readers.shard) \
+             (SELECT COUNT(*) FROM readers_set_aside AS s WHERE s.name = readers.name AND s.shard = readers.shard), building \
              FROM readers ORDER BY name, shard",
         );
         rows.all(&self.readers).await?.iter().map(read).collect()
@@ -152,10 +181,16 @@ impl ReaderTables {
     pub async fn note_failure(&self, at: Advance, failures: u32, why: String) -> Result<(), StoreError> {
         let work = self.log.transact_unlogged(move |tx| {
             Box::pin(async move {
-                let update = query(
-                    "UPDATE readers SET failures = $4, last_error = $5, updated_at = $6 \
-                     WHERE name = $1 AND shard = $2 AND position = $3",
-                );
+                let update = query(match at.track {
+                    Track::Log => {
+                        "UPDATE readers SET failures = $4, last_error = $5, updated_at = $6 \
+                         WHERE name = $1 AND shard = $2 AND position = $3"
+                    }
+                    Track::Stored => {
+                        "UPDATE readers SET failures = $4, last_error = $5, updated_at = $6 \
+                         WHERE name = $1 AND shard = $2 AND building = $3"
+                    }
+                });
                 let update = update.bind(&*at.id.name).bind(i64::from(at.id.shard));
                 let update = update.bind(at.from.0).bind(i64::from(failures));
                 update.bind(why).bind(at.now).run(&mut tx.connection).await?;
@@ -197,7 +232,8 @@ impl ReaderTables {
     }
 
     /// Moves a cursor back, so that everything after the position is read again, what was set aside there included; and
-    /// forward, past what is then never read, where `may_skip` says so. False where nothing has moved.
+    /// forward, past what is then never read, where `may_skip` says so. Who was reading the stored events begins with
+    /// them again. False where nothing has moved.
     ///
     /// # Errors
     /// When it was not stored.
@@ -206,11 +242,12 @@ impl ReaderTables {
         let work = self.log.transact_unlogged(move |tx| {
             Box::pin(async move {
                 let update = match may_skip {
-                    true => {
-                        query("UPDATE readers SET position = $3, failures = 0 WHERE name = $1 AND shard = $2")
-                    }
+                    true => query(
+                        "UPDATE readers SET position = $3, failures = 0, building = building * 0 \
+                         WHERE name = $1 AND shard = $2",
+                    ),
                     false => query(
-                        "UPDATE readers SET position = $3, failures = 0 \
+                        "UPDATE readers SET position = $3, failures = 0, building = building * 0 \
                          WHERE name = $1 AND shard = $2 AND position >= $3",
                     ),
                 };
@@ -223,6 +260,47 @@ impl ReaderTables {
             })
         });
         work.await
+    }
+
+    /// Has a reader read all stored events, and then follow the log from `newest`, the position at which the log stands or
+    /// stood. Nothing happens where its cursor has moved past `at`, or it reads them already.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`], or when it was not stored.
+    pub async fn begin_building(&self, at: Advance, newest: Position) -> Result<(), StoreError> {
+        let work = self.log.transact_unlogged(move |tx| {
+            Box::pin(async move {
+                let update = query(
+                    "UPDATE readers SET position = $4, building = 0, failures = 0, updated_at = $5 \
+                     WHERE name = $1 AND shard = $2 AND position <= $3 AND building IS NULL AND paused = 0",
+                );
+                let update = update.bind(&*at.id.name).bind(i64::from(at.id.shard));
+                let update = update.bind(at.to.0).bind(newest.0).bind(at.now);
+                update.run(&mut tx.connection).await?;
+                check_lease(&mut tx.connection, &at.lease).await
+            })
+        });
+        work.await
+    }
+
+    /// The stored events after a number, by number, as if they stood in a log of their own; `limit` at most. The page ends at
+    /// [`ALL_STORED`] where there are no more. Costs grow with `limit`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn stored_events(&self, after: Position, limit: usize) -> Result<LogPage, StoreError> {
+        let events = events::after_nid(&self.readers, EventNid(after.0), limit).await?;
+        let last = events.last().map(|stored| Position(stored.nid.0));
+        let is_full = events.len() >= limit;
+        let record = |stored: Arc<StoredEvent>| Committed {
+            position: Position(stored.nid.0),
+            record: Record::Event(stored),
+        };
+        Ok(LogPage {
+            end: last.filter(|_| is_full).unwrap_or(ALL_STORED),
+            records: events.into_iter().map(record).collect(),
+            moved_rooms: Vec::new(),
+        })
     }
 
     /// Forgets the readers of a name, and what they went past. False where there are none.
@@ -276,12 +354,19 @@ async fn advance_with(
 /// # Errors
 /// [`StoreError::CursorMoved`] when it stands elsewhere or is paused.
 async fn advance(connection: &mut Connection, step: &Advance) -> Result<(), StoreError> {
-    let update = query(
-        "UPDATE readers SET position = $4, failures = 0, records = records + $5, updated_at = $6 \
-         WHERE name = $1 AND shard = $2 AND position = $3 AND paused = 0",
-    );
+    let update = query(match step.track {
+        Track::Log => {
+            "UPDATE readers SET position = $4, failures = 0, records = records + $5, updated_at = $6 \
+             WHERE name = $1 AND shard = $2 AND position = $3 AND building IS NULL AND paused = 0"
+        }
+        Track::Stored => {
+            "UPDATE readers SET building = $4, failures = 0, records = records + $5, updated_at = $6 \
+             WHERE name = $1 AND shard = $2 AND building = $3 AND paused = 0"
+        }
+    });
     let update = update.bind(&*step.id.name).bind(i64::from(step.id.shard));
-    let update = update.bind(step.from.0).bind(step.to.0);
+    let is_over = step.track == Track::Stored && step.to == ALL_STORED;
+    let update = update.bind(step.from.0).bind((!is_over).then_some(step.to.0));
     let update = update
         .bind(i64::try_from(step.records).unwrap_or(i64::MAX))
         .bind(step.now);
@@ -293,10 +378,16 @@ async fn advance(connection: &mut Connection, step: &Advance) -> Result<(), Stor
 
 /// Pauses a reader within a transaction, if it stands where the step begins.
 async fn pause_for(connection: &mut Connection, at: &Advance, why: String) -> Result<(), StoreError> {
-    let update = query(
-        "UPDATE readers SET paused = 1, last_error = $4, updated_at = $5 \
-         WHERE name = $1 AND shard = $2 AND position = $3",
-    );
+    let update = query(match at.track {
+        Track::Log => {
+            "UPDATE readers SET paused = 1, last_error = $4, updated_at = $5 \
+             WHERE name = $1 AND shard = $2 AND position = $3"
+        }
+        Track::Stored => {
+            "UPDATE readers SET paused = 1, last_error = $4, updated_at = $5 \
+             WHERE name = $1 AND shard = $2 AND building = $3"
+        }
+    });
     let update = update
         .bind(&*at.id.name)
         .bind(i64::from(at.id.shard))
@@ -318,5 +409,6 @@ fn read(row: &Row) -> Result<StoredReader, StoreError> {
         records: row.get::<i64>(6)?.unsigned_abs(),
         updated_at: row.get(7)?,
         set_aside: row.get::<i64>(8)?.unsigned_abs(),
+        building: row.get::<Option<i64>>(9)?.map(EventNid),
     })
 }

@@ -9,6 +9,7 @@ use crate::store::engine::Connection;
 use crate::store::jobs::NewJob;
 use crate::store::jobs::enqueue::enqueue;
 use crate::store::log::Record;
+use crate::store::search::IndexChange;
 
 /// Statements of a reader's page.
 pub(super) type Statements =
@@ -43,6 +44,16 @@ impl Effects {
     pub fn and_jobs(mut self, jobs: Vec<NewJob>) -> Self {
         if !jobs.is_empty() {
             let made: Statements = Box::new(move |connection| Box::pin(enqueue(connection, jobs)));
+            self.statements.push(made);
+        }
+        self
+    }
+
+    /// These and a change of the index of full-text search.
+    #[must_use]
+    pub fn and_index(mut self, change: IndexChange) -> Self {
+        if !change.is_empty() {
+            let made: Statements = Box::new(move |connection| Box::pin(change.apply(connection)));
             self.statements.push(made);
         }
         self

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use super::engine::Readers;
 use super::log::Log;
 
-pub use cursors::{Advance, StoredReader};
+pub use cursors::{ALL_STORED, Advance, StoredReader, Track};
 pub use effects::Effects;
 pub use set_aside::{NewSetAside, SetAside};
 

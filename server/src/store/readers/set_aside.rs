@@ -12,6 +12,8 @@ const MOST_SET_ASIDE: i64 = 100;
 /// What a reader goes past.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewSetAside {
+    /// Where it stands in the log.
+    pub position: Position,
     /// What stands at the position.
     pub records: String,
     /// What the last try said.
@@ -69,7 +71,7 @@ pub(super) async fn has_room(connection: &mut Connection, id: &ReaderId) -> Resu
     Ok(count.map_or(Ok(0), |row| row.get::<i64>(0))? < MOST_SET_ASIDE)
 }
 
-/// Keeps in mind what stands at the end of a step.
+/// Keeps in mind what a step goes past.
 pub(super) async fn keep(
     connection: &mut Connection,
     step: &Advance,
@@ -83,7 +85,7 @@ pub(super) async fn keep(
     let insert = insert
         .bind(&*step.id.name)
         .bind(i64::from(step.id.shard))
-        .bind(step.to.0);
+        .bind(record.position.0);
     let insert = insert.bind(record.records).bind(record.why).bind(step.now);
     insert.run(connection).await
 }

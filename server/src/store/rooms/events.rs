@@ -436,6 +436,23 @@ pub(in crate::store) async fn by_nid(
     Ok(events.into_iter().map(|stored| (stored.nid, stored)).collect())
 }
 
+/// Events after a local number, by number; `limit` at most.
+pub(in crate::store) async fn after_nid(
+    readers: &Readers,
+    nid: EventNid,
+    limit: usize,
+) -> Result<Vec<Arc<StoredEvent>>, StoreError> {
+    let page = query(select_events!(
+        "WHERE events.nid > $1 ORDER BY events.nid LIMIT $2"
+    ));
+    let limit = limit.min(row_packing::ROWS);
+    read_packed(
+        readers,
+        page.bind(nid.0).bind(i64::try_from(limit).unwrap_or(i64::MAX)),
+    )
+    .await
+}
+
 async fn read_packed(readers: &Readers, query: Query) -> Result<Vec<Arc<StoredEvent>>, StoreError> {
     read_all(&query.packed(EVENT_COLUMNS, readers).await?)
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     Scenario, big, catch_up, create_room, group, growth, idle, idle_peers, join, logins, one_sender, page,
-    relay, relay_latency, send, sync,
+    relay, relay_latency, search, send, sync,
 };
 use crate::listen::Transport;
 
@@ -143,6 +143,12 @@ fn full() -> Vec<Scenario> {
             senders: 64,
             limit: 1000,
         }),
+        Scenario::Search(search::Size {
+            messages: 200_000,
+            rooms: 20,
+            senders: 64,
+            searches: 50,
+        }),
         Scenario::Big(big::Size {
             characters: 100_000,
             messages: 20,
@@ -224,6 +230,12 @@ fn quick() -> Vec<Scenario> {
             messages: 250,
             senders: 4,
             limit: 40,
+        }),
+        Scenario::Search(search::Size {
+            messages: 200,
+            rooms: 3,
+            senders: 4,
+            searches: 2,
         }),
         Scenario::Big(big::Size {
             characters: 100_000,

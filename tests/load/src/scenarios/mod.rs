@@ -23,6 +23,7 @@ mod one_sender;
 mod page;
 mod relay;
 mod relay_latency;
+mod search;
 mod send;
 mod sync;
 
@@ -47,6 +48,8 @@ pub(crate) enum Scenario {
     CreateRoom(create_room::Size),
     /// Paging back through a long history.
     Page(page::Size),
+    /// Searching many messages.
+    Search(search::Size),
     /// Messages of the greatest length, and one character more.
     Big(big::Size),
     /// From a request to one homeserver to a listener at another.
@@ -76,6 +79,7 @@ impl Scenario {
             Self::Sync(_) => "sync",
             Self::CreateRoom(_) => "create-room",
             Self::Page(_) => "page",
+            Self::Search(_) => "search",
             Self::Big(_) => "big",
             Self::RelayLatency(_) => "relay-latency",
             Self::Relay(_) => "relay",
@@ -108,6 +112,7 @@ impl Scenario {
             Self::Sync(size) => serde_json::to_value(size),
             Self::CreateRoom(size) => serde_json::to_value(size),
             Self::Page(size) => serde_json::to_value(size),
+            Self::Search(size) => serde_json::to_value(size),
             Self::Big(size) => serde_json::to_value(size),
             Self::RelayLatency(size) => serde_json::to_value(size),
             Self::Relay(size) => serde_json::to_value(size),
@@ -130,6 +135,7 @@ impl Scenario {
             Self::Sync(size) => sync::run(size, context, outcome).await,
             Self::CreateRoom(size) => create_room::run(size, context, outcome).await,
             Self::Page(size) => page::run(size, context, outcome).await,
+            Self::Search(size) => search::run(size, context, outcome).await,
             Self::Big(size) => big::run(size, context, outcome).await,
             Self::RelayLatency(size) => relay_latency::run(size, context, outcome).await,
             Self::Relay(size) => relay::run(size, context, outcome).await,

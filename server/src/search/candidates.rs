@@ -1,0 +1,234 @@
+//! Candidates of the index, looked at one batch after the other: until enough is found, or enough was looked at.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use maru_protocol::state::EventNid;
+use ruma::{OwnedUserId, UserId};
+use tokio::time::Instant;
+
+use super::Search;
+use super::analysis::Needle;
+use super::document::{subject_of, text_of};
+use super::find::{Hit, Wish};
+use super::page::{Group, Page};
+use crate::refusal::Refusal;
+use crate::rooms::Room;
+use crate::rooms::visibility::ReaderMembership;
+use crate::store::rooms::events::StoredEvent;
+use crate::store::search::{Candidates, DocumentKey, Scope};
+
+/// Candidates that one request looks at, at most, and the bytes of their events.
+pub(super) const MOST_LOOKED_AT: usize = 1_000;
+const MOST_BYTES: usize = 2 << 20;
+
+/// Candidates that are looked at together.
+const BATCH: usize = 100;
+
+/// How long a request looks for more, and how long the index may take for one batch of candidates.
+const LONGEST: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Somebody who looks at candidates.
+pub(super) struct Looking<'a> {
+    search: &'a Search,
+    user_id: &'a UserId,
+    wish: &'a Wish,
+    asked: Candidates,
+    rooms: HashMap<i64, (Arc<Room>, ReaderMembership)>,
+    ignored: HashSet<OwnedUserId>,
+    deadline: Option<Instant>,
+    looked_at: usize,
+    bytes: usize,
+    /// There are no more candidates.
+    pub(super) is_over: bool,
+}
+
+impl<'a> Looking<'a> {
+    /// Begins where a page does. None where nothing can be found: there is nothing to look for, or nowhere to look.
+    pub(super) async fn begin(
+        search: &'a Search,
+        user_id: &'a UserId,
+        wish: &'a Wish,
+        page: &Page,
+    ) -> Result<Option<Self>, Refusal> {
+        let rooms = search.rooms_of(user_id, wish, page).await?;
+        let senders = wish.senders(page);
+        if wish.query.is_empty() || wish.subjects.is_empty() || rooms.is_empty() {
+            return Ok(None);
+        }
+        if senders.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(None);
+        }
+        let mut asked = Candidates {
+            scope: Scope {
+                rooms,
+                senders,
+                subjects: wish.subjects.clone(),
+                before: page.before,
+                from: page.ranked.map(|(last, _)| last),
+            },
+            ..Candidates::default()
+        };
+        for needle in wish.query.needles() {
+            match needle {
+                Needle::Token(token) => asked.tokens.push(token),
+                Needle::Beginning(start) => asked.beginnings.push(start),
+            }
+        }
+        Ok(Some(Self {
+            search,
+            user_id,
+            wish,
+            asked,
+            rooms: HashMap::new(),
+            ignored: search.rooms.visibility.ignored_by(user_id).await?,
+            // What was ranked together once is ranked together again, however long it takes.
+            deadline: page.ranked.is_none().then(|| Instant::now() + LONGEST),
+            looked_at: 0,
+            bytes: 0,
+            is_over: false,
+        }))
+    }
+
+    /// The last candidate that was looked at, or where to begin.
+    pub(super) fn reached(&self) -> Option<DocumentKey> {
+        self.asked.scope.before
+    }
+
+    /// Whether no more may be looked at.
+    pub(super) fn is_spent(&self) -> bool {
+        let is_late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        self.is_over || is_late || self.looked_at >= MOST_LOOKED_AT || self.is_full()
+    }
+
+    fn is_full(&self) -> bool {
+        self.deadline.is_some() && self.bytes >= MOST_BYTES
+    }
+
+    /// What is found among the next candidates, the newest first.
+    pub(super) async fn next(&mut self) -> Result<Vec<Hit>, Refusal> {
+        let size = BATCH.min(MOST_LOOKED_AT - self.looked_at);
+        let keys = self
+            .search
+            .store
+            .search
+            .candidates(&self.asked, size, PATIENCE)
+            .await?;
+        let Some(mut keys) = keys else {
+            if self.looked_at > 0 {
+                // What was found so far is an answer, and a later request goes on from there.
+                self.looked_at = MOST_LOOKED_AT;
+                return Ok(Vec::new());
+            }
+            let why = "this search takes too long; look for more words, or in fewer rooms";
+            return Err(Refusal::invalid(why));
+        };
+        self.is_over = keys.len() < size;
+        let nids: Vec<EventNid> = keys.iter().map(|key| key.parts().1).collect();
+        let events = self.search.store.rooms.events_by_nid(&nids).await?;
+        let mut taken = 0;
+        for nid in &nids {
+            if taken > 0 && self.is_full() {
+                self.is_over = false;
+                break;
+            }
+            self.bytes += events.get(nid).map_or(0, |stored| stored.event.json.len());
+            taken += 1;
+        }
+        keys.truncate(taken);
+        self.looked_at += taken;
+        self.asked.scope.before = keys.last().copied().or(self.asked.scope.before);
+        let taken = nids.iter().take(taken);
+        let wanted = taken
+            .filter_map(|nid| events.get(nid))
+            .filter(|stored| self.wants(stored));
+        let wanted = wanted.cloned().collect();
+        let mut found = self.found_among(wanted).await?;
+        let hits = keys.into_iter().filter_map(|key| {
+            let mut hit = found.remove(&key.parts().1)?;
+            hit.key = key;
+            Some(hit)
+        });
+        Ok(hits.collect())
+    }
+
+    /// Whether an event is what is looked for but for its text, as far as that can be told by itself.
+    fn wants(&self, stored: &StoredEvent) -> bool {
+        let event = &stored.event;
+        subject_of(event).is_some_and(|subject| self.wish.subjects.contains(&subject))
+            && self.asked.scope.rooms.contains(&stored.room)
+            && self.wish.wants(event)
+            && (event.is_state() || !self.ignored.contains(&event.sender))
+    }
+
+    /// Those of some events that the user may see, and whose texts hold what is looked for.
+    async fn found_among(
+        &mut self,
+        events: Vec<Arc<StoredEvent>>,
+    ) -> Result<HashMap<EventNid, Hit>, Refusal> {
+        let mut by_room: HashMap<i64, Vec<_>> = HashMap::new();
+        for stored in events {
+            by_room.entry(stored.room).or_default().push(stored);
+        }
+        let mut seen = Vec::new();
+        let rooms = &self.search.rooms;
+        for (nid, events) in by_room {
+            let user_id = self.user_id;
+            if let Some((room, reader)) = self.room(nid).await? {
+                let visible = rooms.visibility.visible_events(user_id, room, reader, events);
+                seen.extend(visible.await?);
+            }
+        }
+        let messages = seen
+            .iter()
+            .map(|seen| &seen.stored)
+            .filter(|stored| !stored.event.is_state());
+        let ids = messages.map(|stored| stored.event.id.to_string()).collect();
+        let edits = rooms.aggregations.visible_edits(self.user_id, ids).await?;
+        let mut found = HashMap::new();
+        for seen in seen {
+            let event = &seen.stored.event;
+            let edit = edits.get(&event.id).map(|edit| &*edit.event);
+            let score = text_of(event, edit).and_then(|text| self.wish.query.score(&text));
+            if let Some(score) = score {
+                let (nid, key) = (seen.stored.nid, DocumentKey::new(0, seen.stored.nid));
+                found.insert(nid, Hit { key, seen, score });
+            }
+            // Texts may be long.
+            tokio::task::consume_budget().await;
+        }
+        Ok(found)
+    }
+
+    /// A room, and what the user is to it.
+    async fn room(&mut self, nid: i64) -> Result<Option<&(Arc<Room>, ReaderMembership)>, Refusal> {
+        if !self.rooms.contains_key(&nid) {
+            let rooms = &self.search.rooms;
+            let Some(room) = rooms.repository.room_by_nid(nid).await? else {
+                return Ok(None);
+            };
+            let reader = rooms.visibility.membership_of(self.user_id, &room).await?;
+            self.rooms.insert(nid, (room, reader));
+        }
+        Ok(self.rooms.get(&nid))
+    }
+}
+
+impl Search {
+    /// The rooms that somebody looks in: those that the user is or has been in, and wants.
+    async fn rooms_of(&self, user_id: &UserId, wish: &Wish, page: &Page) -> Result<Vec<i64>, Refusal> {
+        let all = self.store.rooms.memberships_of(user_id).await?;
+        let in_group = |room: &str| match &page.group {
+            Some(Group::Room(group)) => group == room,
+            _ => true,
+        };
+        let rooms = all.into_iter().filter(|stored| {
+            let room_id = stored.room_id.as_str();
+            let was_in = stored.joined_at.0 > 0 && !stored.forgotten;
+            was_in && in_group(room_id) && wish.filter.wants_room(room_id)
+        });
+        Ok(rooms.map(|stored| stored.membership.room).collect())
+    }
+}
