@@ -9,6 +9,8 @@ use maru_protocol::cursor::Position;
 pub struct Tuning {
     /// Positions that are handed on together at most.
     pub positions: usize,
+    /// Bytes of the events that are handed on together at most, but for a single position that has more.
+    pub bytes: usize,
     /// How long after a page to read the next one, so that pages become fuller, unless the last one was full.
     pub linger: Duration,
     /// How often to look when nobody says that there is something new.
@@ -27,6 +29,7 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             positions: 500,
+            bytes: 4 << 20,
             linger: Duration::from_millis(50),
             poll: Duration::from_secs(3),
             store_after: Duration::from_secs(2),

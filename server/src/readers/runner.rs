@@ -282,6 +282,7 @@ impl Running {
             }
             Action::Handle(part) => {
                 let (reader, page) = (Arc::clone(&self.parts.reader), Arc::clone(&self.page));
+                let part = light_enough(records_in(&page.records, part), part, reader.tuning().bytes);
                 Box::pin(async move {
                     let records = records_in(&page.records, part);
                     let handled = match track {
@@ -429,6 +430,21 @@ fn records_in(records: &[Committed], part: Part) -> &[Committed] {
     let from = records.partition_point(|committed| committed.position <= part.after);
     let to = records.partition_point(|committed| committed.position <= part.up_to);
     records.get(from..to).unwrap_or_default()
+}
+
+/// The beginning of a part whose events have no more than so many bytes; at least one position.
+fn light_enough(records: &[Committed], part: Part, most: usize) -> Part {
+    let (mut bytes, mut last) = (0, part.after);
+    for committed in records {
+        if let Record::Event(stored) = &committed.record {
+            bytes += stored.event.json.len();
+        }
+        if bytes > most && last > part.after && committed.position > last {
+            return Part { up_to: last, ..part };
+        }
+        last = committed.position;
+    }
+    part
 }
 
 /// Stored events at their positions in the log.

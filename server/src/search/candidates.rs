@@ -9,12 +9,13 @@ use ruma::{OwnedUserId, UserId};
 use tokio::time::Instant;
 
 use super::Search;
-use super::analysis::Needle;
+use super::analysis::{Needle, Query};
 use super::document::{subject_of, text_of};
 use super::find::{Hit, Wish};
 use super::page::{Group, Page};
 use crate::refusal::Refusal;
 use crate::rooms::Room;
+use crate::rooms::timeline::client_event_format::VisibleEvent;
 use crate::rooms::visibility::ReaderMembership;
 use crate::store::rooms::events::StoredEvent;
 use crate::store::search::{Candidates, DocumentKey, Scope};
@@ -25,6 +26,9 @@ const MOST_BYTES: usize = 2 << 20;
 
 /// Candidates that are looked at together.
 const BATCH: usize = 100;
+
+/// Bytes of texts that are read without anybody noticing.
+const QUICKLY_READ: usize = 32 * 1024;
 
 /// How long a request looks for more, and how long the index may take for one batch of candidates.
 const LONGEST: Duration = Duration::from_secs(2);
@@ -146,12 +150,10 @@ impl<'a> Looking<'a> {
             .filter(|stored| self.wants(stored));
         let wanted = wanted.cloned().collect();
         let mut found = self.found_among(wanted).await?;
-        let hits = keys.into_iter().filter_map(|key| {
-            let mut hit = found.remove(&key.parts().1)?;
-            hit.key = key;
-            Some(hit)
-        });
-        Ok(hits.collect())
+        Ok(keys
+            .into_iter()
+            .filter_map(|key| found.remove(&key.parts().1))
+            .collect())
     }
 
     /// Whether an event is what is looked for but for its text, as far as that can be told by itself.
@@ -187,19 +189,14 @@ impl<'a> Looking<'a> {
             .filter(|stored| !stored.event.is_state());
         let ids = messages.map(|stored| stored.event.id.to_string()).collect();
         let edits = rooms.aggregations.visible_edits(self.user_id, ids).await?;
-        let mut found = HashMap::new();
-        for seen in seen {
+        let texts = seen.into_iter().filter_map(|seen| {
             let event = &seen.stored.event;
             let edit = edits.get(&event.id).map(|edit| &*edit.event);
-            let score = text_of(event, edit).and_then(|text| self.wish.query.score(&text));
-            if let Some(score) = score {
-                let (nid, key) = (seen.stored.nid, DocumentKey::new(0, seen.stored.nid));
-                found.insert(nid, Hit { key, seen, score });
-            }
-            // Texts may be long.
-            tokio::task::consume_budget().await;
-        }
-        Ok(found)
+            let text = text_of(event, edit)?;
+            Some((seen, text))
+        });
+        let hits = scored(Arc::clone(&self.wish.query), texts.collect()).await?;
+        Ok(hits.into_iter().map(|hit| (hit.seen.stored.nid, hit)).collect())
     }
 
     /// A room, and what the user is to it.
@@ -213,6 +210,25 @@ impl<'a> Looking<'a> {
             self.rooms.insert(nid, (room, reader));
         }
         Ok(self.rooms.get(&nid))
+    }
+}
+
+/// Those of some events whose texts hold what is looked for. Where the texts are long, off the async threads.
+async fn scored(query: Arc<Query>, texts: Vec<(VisibleEvent, String)>) -> Result<Vec<Hit>, Refusal> {
+    let bytes: usize = texts.iter().map(|(_, text)| text.len()).sum();
+    let score = move || {
+        let hits = texts.into_iter().filter_map(|(seen, text)| {
+            let score = query.score(&text)?;
+            let key = DocumentKey::new(seen.stored.event.origin_server_ts, seen.stored.nid);
+            Some(Hit { key, seen, score })
+        });
+        hits.collect()
+    };
+    match bytes > QUICKLY_READ {
+        true => tokio::task::spawn_blocking(score)
+            .await
+            .map_err(Refusal::internal),
+        false => Ok(score()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Pages of results, by time or by rank, and the groups that they fall into.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use maru_protocol::event::Event;
 use ruma::UserId;
@@ -18,7 +19,7 @@ use crate::sync::EventFilter;
 #[derive(Clone, Debug)]
 pub struct Wish {
     /// What stands in it.
-    pub query: Query,
+    pub query: Arc<Query>,
     /// In what of an event.
     pub subjects: BTreeSet<Subject>,
     /// Which events.

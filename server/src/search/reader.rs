@@ -26,6 +26,9 @@ use crate::store::{Store, StoreError};
 /// Positions whose events come into the index together: their transaction is short, since on SQLite messages wait for it.
 const POSITIONS: usize = 100;
 
+/// Bytes of events that come into the index together: of long messages, a few.
+const BYTES: usize = 64 * 1024;
+
 /// How long after a page the next one is read. An event is found, and what was redacted is out of the index, so much later.
 const LINGER: Duration = Duration::from_millis(400);
 
@@ -55,6 +58,7 @@ impl Reader for SearchReader {
     fn tuning(&self) -> Tuning {
         Tuning {
             positions: POSITIONS,
+            bytes: BYTES,
             linger: LINGER,
             ..Tuning::default()
         }
@@ -158,12 +162,31 @@ impl SearchReader {
             newest.extend(edits.into_iter().filter_map(by_target));
         }
         plain.retain(|nid, _| !edited.contains_key(nid));
-        for stored in plain.values().chain(edited.values()) {
-            let edit = newest.get(&stored.event.id).map(|edit| &*edit.event);
-            add_to(&mut change, stored, text_of(&stored.event, edit));
-        }
-        Ok(change)
+        let events = plain.into_values().chain(edited.into_values());
+        let texts = events.map(|stored| {
+            let edit = newest.get(&stored.event.id).cloned();
+            (stored, edit)
+        });
+        add_all(change, texts.collect()).await
     }
+}
+
+/// Puts events with their newest edits into the index, or takes them out. Long texts take long: off the async threads.
+async fn add_all(
+    mut change: IndexChange,
+    events: Vec<(Arc<StoredEvent>, Option<Arc<StoredEvent>>)>,
+) -> Result<IndexChange, StoreError> {
+    let adding = tokio::task::spawn_blocking(move || {
+        for (stored, edit) in &events {
+            let text = text_of(&stored.event, edit.as_ref().map(|edit| &*edit.event));
+            add_to(&mut change, stored, text);
+        }
+        change
+    });
+    // It ends early only with the process.
+    adding
+        .await
+        .map_err(|error| StoreError::Unavailable(error.to_string()))
 }
 
 fn is_in_timeline(stored: &StoredEvent) -> bool {

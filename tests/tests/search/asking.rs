@@ -241,7 +241,7 @@ async fn results_come_with_what_stands_around_them(server: TestServer) {
     };
     assert_eq!(around("events_before"), [&*sent[1]]);
     assert_eq!(around("events_after"), [&*sent[3], &sent[4]]);
-    assert_eq!(context["profile_info"][&alice.id]["displayname"], "alice");
+    assert_eq!(context["profile_info"][&alice.id]["displayname"], "Alice");
     // From there on, the client reads the timeline.
     let (start, end) = (
         context["start"].as_str().unwrap(),

@@ -52,7 +52,9 @@ async fn caught_up(server: &TestServer) {
         let is_done = |reader: &ReaderLine| reader.lag == 0 && reader.building.is_none();
         reader
             .as_ref()
-            .is_some_and(is_done).then_some(()).ok_or(format!("{reader:?}"))
+            .is_some_and(is_done)
+            .then_some(())
+            .ok_or(format!("{reader:?}"))
     })
     .await;
 }

@@ -115,7 +115,7 @@ fn wish(criteria: &Criteria) -> Result<Wish, Refusal> {
     let groups = &criteria.groupings.group_by;
     let is_by = |key: GroupingKey| groups.iter().any(|group| group.key.as_ref() == Some(&key));
     Ok(Wish {
-        query: query.ok_or_else(|| Refusal::invalid(why()))?,
+        query: Arc::new(query.ok_or_else(|| Refusal::invalid(why()))?),
         subjects,
         filter: wanted(&criteria.filter),
         limit: criteria
