@@ -127,15 +127,102 @@ impl FromStr for LogId {
     }
 }
 
-/// The `since` and `next_batch` of sync: `s<log id>_<position>_<ephemeral>`.
+/// How far a device has been told of what lives in memory only (typing, presence), at each node that it has been at.
+///
+/// Each start of a node counts by itself. The upper bits of a count say which start it is of; so a node finds its own, and
+/// passes the others on. A device that comes back to a node is told what has changed since it was there, and one that comes
+/// for the first time is told all, once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct EphemeralCounts([u64; Self::MOST]);
+
+impl EphemeralCounts {
+    /// Nodes whose counts are kept: those where the device was last.
+    pub const MOST: usize = 8;
+
+    /// Bits of a count below those that say of which start it is.
+    const COUNT_BITS: u32 = 40;
+
+    /// The first count of a start at a time in milliseconds since 1970: by the start's number where it has one. Where a
+    /// process has a database to itself it has none, and the time in microseconds is further on than the process before has
+    /// come.
+    pub fn first(start: Option<u64>, now_ms: u64) -> u64 {
+        start.map_or(now_ms.saturating_mul(1_000), Self::first_of)
+    }
+
+    /// The first count of a start, by the start's number among all that a database has had. Above 2^24 numbers come again.
+    pub fn first_of(start: u64) -> u64 {
+        start << Self::COUNT_BITS
+    }
+
+    /// Where only one node was.
+    pub fn at(count: u64) -> Self {
+        Self::default().moved_to(count)
+    }
+
+    /// The newest count: that of the node that gave it.
+    pub fn newest(&self) -> u64 {
+        self.0[0]
+    }
+
+    /// How far the device has been told at the start of a node that stands at `now`; 0 where it has not been there, or is
+    /// ahead of it.
+    pub fn of_start_at(&self, now: u64) -> u64 {
+        let own = self.0.iter().find(|count| is_one_start(**count, now));
+        own.copied().filter(|count| *count <= now).unwrap_or(0)
+    }
+
+    /// After an answer of a node whose start stands at `now`. Beyond [`Self::MOST`] nodes the one left longest ago goes.
+    #[must_use]
+    pub fn moved_to(mut self, now: u64) -> Self {
+        let own = self
+            .0
+            .iter()
+            .position(|count| *count == 0 || is_one_start(*count, now));
+        let own = own.unwrap_or(Self::MOST - 1);
+        self.0[..=own].rotate_right(1);
+        self.0[0] = now;
+        self
+    }
+}
+
+/// Whether two counts are of one start of a node.
+fn is_one_start(one: u64, other: u64) -> bool {
+    one >> EphemeralCounts::COUNT_BITS == other >> EphemeralCounts::COUNT_BITS
+}
+
+impl fmt::Display for EphemeralCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.newest().fmt(f)?;
+        let others = self.0[1..].iter().take_while(|count| **count != 0);
+        others.into_iter().try_for_each(|count| write!(f, ".{count}"))
+    }
+}
+
+impl FromStr for EphemeralCounts {
+    type Err = TokenError;
+
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        let mut counts = Self::default();
+        for (at, count) in text.split('.').enumerate() {
+            let place = counts.0.get_mut(at).ok_or(TokenError::Malformed)?;
+            *place = integer(count)?;
+            if at > 0 && *place == 0 {
+                return Err(TokenError::Malformed);
+            }
+        }
+        Ok(counts)
+    }
+}
+
+/// The `since` and `next_batch` of sync: `s<log id>_<position>_<ephemeral counts>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SinceToken {
     /// The log that the position counts in.
     pub log_id: LogId,
     /// Everything up to and including this position has been handed out.
     pub position: Position,
-    /// Counter of what lives in memory only (typing, presence); a restart resets it harmlessly.
-    pub ephemeral: u64,
+    /// How far what lives in memory only (typing, presence) has been; a restart resets it harmlessly.
+    pub ephemeral: EphemeralCounts,
 }
 
 impl fmt::Display for SinceToken {
@@ -161,7 +248,7 @@ impl FromStr for SinceToken {
         Ok(Self {
             log_id: log_id.parse()?,
             position: Position(position),
-            ephemeral: integer(ephemeral)?,
+            ephemeral: ephemeral.parse()?,
         })
     }
 }
@@ -245,6 +332,9 @@ mod tests {
             format!("s{id}_-1_0"),
             format!("s{id}_7_-1"),
             format!("s{id}_9223372036854775808_0"),
+            format!("s{id}_7_1.0"),
+            format!("s{id}_7_1."),
+            format!("s{id}_7_1.2.3.4.5.6.7.8.9"),
             format!("s{}_7_0", id.to_uppercase()),
             format!("s{}é_7_0", &id[..30]),
         ] {
@@ -266,6 +356,23 @@ mod tests {
     }
 
     #[test]
+    fn a_device_is_known_at_each_node_that_it_was_at_lately() {
+        let first = EphemeralCounts::first_of;
+        let counts = EphemeralCounts::at(first(3) + 7);
+        assert_eq!(counts.of_start_at(first(3) + 9), first(3) + 7);
+        assert_eq!(counts.of_start_at(first(3) + 6), 0, "ahead of the node");
+        assert_eq!(counts.of_start_at(first(4) + 9), 0, "it was never there");
+        let counts = counts.moved_to(first(4)).moved_to(first(3) + 8);
+        assert_eq!(counts.newest(), first(3) + 8);
+        assert_eq!(counts.of_start_at(first(4) + 9), first(4));
+        assert_eq!(counts.to_string(), format!("{}.{}", first(3) + 8, first(4)));
+        let starts = 5..5 + EphemeralCounts::MOST as u64 - 1;
+        let counts = starts.fold(counts, |counts, start| counts.moved_to(first(start)));
+        assert_eq!(counts.of_start_at(first(4) + 9), 0, "it was left longest ago");
+        assert_eq!(counts.of_start_at(first(3) + 9), first(3) + 8);
+    }
+
+    #[test]
     fn a_stretch_has_room_for_what_comes_and_for_what_is_missing() {
         assert!(Place::FIRST_LIVE.begins_stretch());
         assert!(!Place(0).is_live() && !Place(0).begins_stretch() && !Place(-7).is_live());
@@ -283,9 +390,11 @@ mod tests {
     proptest! {
         #[test]
         fn tokens_survive_the_trip(
-            log in any::<[u8; 16]>(), position in 0..=i64::MAX, ephemeral in any::<u64>(), place in any::<i64>(),
+            log in any::<[u8; 16]>(), position in 0..=i64::MAX, counts in prop::collection::vec(any::<u64>(), 1..12),
+            place in any::<i64>(),
         ) {
-            let since = SinceToken { log_id: LogId(log), position: Position(position), ephemeral };
+            let counts = counts.into_iter().fold(EphemeralCounts::default(), EphemeralCounts::moved_to);
+            let since = SinceToken { log_id: LogId(log), position: Position(position), ephemeral: counts };
             prop_assert_eq!(since.to_string().parse(), Ok(since));
             prop_assert_eq!(since.to_string().parse(), Ok(PageToken::Since(since)));
             let page = PageToken::Place(Place(place));

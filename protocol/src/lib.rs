@@ -50,7 +50,7 @@ pub mod wire;
 
 pub use auth::{PowerLevel, PowerLevels, SlotHash, StateSlot};
 pub use canonical::Content;
-pub use cursor::{LogId, PageToken, Place, Position, SinceToken};
+pub use cursor::{EphemeralCounts, LogId, PageToken, Place, Position, SinceToken};
 pub use event::Event;
 pub use key::{KeyId, PublicKey, SecretKey, Signature, SigningKey};
 pub use record::{ServerRecord, SignedRecord, VerifiedRecord};

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use maru_protocol::cursor::LogId;
+use maru_protocol::cursor::{EphemeralCounts, LogId};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use thiserror::Error;
@@ -13,7 +13,7 @@ use crate::account_data::{ClientData, Quota};
 use crate::accounts::{AccountRules, Accounts};
 use crate::clock::Clock;
 use crate::config::{self, Config, Limits, MediaStorage};
-use crate::ephemeral::{EduSender, Presence, PresenceLimits, Typing};
+use crate::ephemeral::{EduSender, NodeListener, NodeSender, Outlet, Presence, PresenceLimits, Typing};
 use crate::housekeeping;
 use crate::identity::Identity;
 use crate::jobs::{Runner, RunnerSettings};
@@ -22,6 +22,7 @@ use crate::limits::Budgets;
 use crate::live::{CommitListeners, NodeFollower, Notifier};
 use crate::media::{BucketSettings, Media, MediaLimits, Storage};
 use crate::nodes::Nodes;
+use crate::nodes::bus::{Bus, NatsError, NatsSettings};
 use crate::peers::{self, PeerSettings, Peers};
 use crate::push::Push;
 use crate::readers::{LogSource, Reader, Readers};
@@ -54,7 +55,7 @@ const JOBS_GRACE: Duration = Duration::from_secs(5);
 const TASKS_GRACE: Duration = Duration::from_secs(15);
 
 /// Why a server cannot be opened.
-#[derive(Clone, Debug, Error)]
+#[derive(Debug, Error)]
 pub enum OpenError {
     /// The database cannot be opened.
     #[error(transparent)]
@@ -62,6 +63,9 @@ pub enum OpenError {
     /// The storage of media cannot be used.
     #[error("{0} (`media.storage`)")]
     MediaStorage(String),
+    /// NATS cannot be used as it is configured.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
 }
 
 /// A running server's parts. Handlers name only those they use.
@@ -141,7 +145,8 @@ impl Server {
         };
         let reader = Arc::clone(&listeners) as Arc<dyn CommitReader>;
         let store = Store::open(&database, access, LogId(rand::random()), commit, reader).await?;
-        notifier.start_at(store.log.position(), clock.now_ms());
+        let first_count = EphemeralCounts::first(store.log.start_number(), clock.now_ms());
+        notifier.start_at(store.log.position(), first_count);
         let (identity, clock) = (Arc::new(identity), Arc::new(clock));
         let tasks = Tasks::new();
         let push = Push::open(Arc::clone(&store), own_rules).await?;
@@ -177,7 +182,11 @@ impl Server {
             Arc::clone(&tasks),
         );
         let receipts = Arc::new(receipts);
-        let (outlet, news) = EduSender::new(Arc::clone(&identity));
+        let (bus, bus_end) = Bus::new(Arc::clone(&listeners.commit_signal));
+        let outlet = Outlet {
+            edus: EduSender::new(Arc::clone(&identity)),
+            nodes: NodeSender::new(bus),
+        };
         let typing = Typing::start(Arc::clone(&notifier), outlet.clone(), &tasks);
         let offline_after = Duration::from_secs(config.presence.offline_after_seconds.into());
         let presence = Presence::start(
@@ -185,7 +194,7 @@ impl Server {
             Arc::clone(&store),
             table,
             Arc::clone(&notifier),
-            outlet,
+            outlet.clone(),
             PresenceLimits::offline_after(offline_after),
             &tasks,
         );
@@ -227,13 +236,13 @@ impl Server {
             accounts: Arc::clone(&accounts),
             typing: Arc::clone(&typing),
             presence: Arc::clone(&presence),
-            news,
+            outlet: outlet.clone(),
             media: Arc::clone(&media),
             destinations,
             tail,
             tasks: Arc::clone(&tasks),
         };
-        let settings = peer_settings(&config);
+        let settings = PeerSettings::configured(&config.federation);
         let peers = Peers::open(Arc::clone(&identity), Arc::clone(&clock), parts, settings)
             .await
             .map_err(unopened)?;
@@ -260,6 +269,16 @@ impl Server {
         store.log.follow(Arc::new(follower)).await?;
         let budgets = Budgets::new(config.rate_limits, &config.rates, Arc::clone(&clock));
         let nodes = Nodes::start(Arc::clone(&store.nodes), node(&config)).await?;
+        let heard = bus_end
+            .start(&nodes, &store, NatsSettings::configured(&config), &tasks)
+            .await?;
+        let node_listener = NodeListener {
+            rooms: Arc::clone(&rooms.repository),
+            typing: Arc::clone(&typing),
+            presence: Arc::clone(&presence),
+            outlet,
+        };
+        node_listener.start(heard, &tasks);
         let source = Arc::clone(&store.log) as Arc<dyn LogSource>;
         let search = match config.search {
             true => Some(Search::new(Arc::clone(&store), Arc::clone(&rooms))),
@@ -435,18 +454,6 @@ fn node(config: &Config) -> NewNode {
         link: config.node_link_address.as_ref().map(ToString::to_string),
         zone: config.zone.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-    }
-}
-
-fn peer_settings(config: &Config) -> PeerSettings {
-    let federation = &config.federation;
-    PeerSettings {
-        peers: federation.peers.iter().cloned().collect(),
-        allow: federation.allow.clone(),
-        deny: federation.deny.clone(),
-        backlog_events: usize::try_from(federation.backlog_events).unwrap_or(usize::MAX),
-        inbox_events: federation.inbox_events.into(),
-        inbox_bytes: federation.inbox_bytes,
     }
 }
 

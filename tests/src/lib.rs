@@ -29,6 +29,7 @@ pub mod engine;
 pub mod federation;
 pub mod fuzz;
 pub mod model;
+pub mod nats;
 pub mod object_storage;
 pub mod picture;
 pub mod postgres;

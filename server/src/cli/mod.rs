@@ -139,6 +139,9 @@ struct Flags {
     /// Address for the other nodes of this homeserver, UDP [default: none]
     #[arg(long, global = true, value_name = "ADDR")]
     node_listen: Option<String>,
+    /// NATS servers by which nodes tell each other what is new [default: none; PostgreSQL carries it]
+    #[arg(long, global = true, value_name = "URLS")]
+    nats: Option<String>,
     /// Who may register: open, token or closed [default: closed]
     #[arg(long, global = true, value_name = "WHO")]
     registration: Option<String>,
@@ -158,6 +161,7 @@ impl Flags {
             ("database", self.database),
             ("node_name", self.node_name),
             ("node_listen", self.node_listen),
+            ("nats", self.nats),
             ("registration", self.registration),
             ("rate_limits", self.rate_limits),
         ];
@@ -257,7 +261,7 @@ async fn open_server(folder: &DataFolder, config: &Config) -> Result<Arc<Server>
     ));
     let server = opening.await.map_err(|error| match error {
         OpenError::Database(error) => failed(error),
-        error @ OpenError::MediaStorage(_) => Failure::Other(error.to_string()),
+        error @ (OpenError::MediaStorage(_) | OpenError::Nats(_)) => Failure::Other(error.to_string()),
     })?;
     let user = server
         .store

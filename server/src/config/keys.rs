@@ -8,8 +8,8 @@ use maru_protocol::record::Address;
 use ruma::OwnedServerName;
 
 use super::{
-    AddressRange, BaseUrl, ConfiguredPeers, Database, LogFormat, LogLevel, MediaStorage, PeerAddress,
-    Registration, Secret,
+    AddressRange, BaseUrl, ConfiguredPeers, Database, LogFormat, LogLevel, MediaStorage, NatsAddress,
+    PeerAddress, Registration, Secret,
 };
 use crate::limits::{Budget, Rate, Rates};
 use crate::node_name::NodeName;
@@ -65,6 +65,12 @@ section! {
         node_link_address: Option<PeerAddress> = None;
         /// Near what this node stands, as parts joined by `/`, the widest first, such as `asia/seoul/a`: clients are sent to the node whose zone has most first parts in common with theirs.
         zone: Option<String> = None;
+        /// NATS servers by which the nodes of this homeserver tell each other what is new, as `nats://host:4222` or `tls://host:4222`, with `user:password@` before the host where they ask for it; several are of one cluster. The same for all nodes. None: PostgreSQL carries it.
+        nats: Vec<NatsAddress> = Vec::new();
+        /// File of credentials for NATS (a user's JWT and key).
+        nats_credentials: Option<PathBuf> = None;
+        /// Certificates in PEM of the authorities that the certificate of NATS may be of. Unset: those of the system.
+        nats_authorities: Option<PathBuf> = None;
         /// Who may register: `open` (anybody), `token` (who has a registration token), `closed` (nobody but the one-time admin token of the first start).
         registration: Registration = Registration::Closed;
         /// User names that only admins may have, since others would take their owner for the server or its admin; `*` at the end stands for any rest, and punctuation does not count.

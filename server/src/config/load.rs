@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use maru_protocol::record::MAX_ADDRESSES;
 use maru_protocol::wire::limits::MAX_FRAME_BYTES;
 
-use super::{Config, Media, MediaStorage, Node};
+use super::{Config, Database, Media, MediaStorage, Node};
 
 /// Everything that can give a key a value, besides its default.
 #[derive(Clone, Debug, Default)]
@@ -235,6 +235,10 @@ impl Config {
             _ => {}
         }
         self.media.check()?;
+        if !self.nats.is_empty() && self.database == Database::Sqlite {
+            let cause = "is for several nodes, which share a PostgreSQL database".to_owned();
+            Err(("nats", cause))?;
+        }
         if self.federation.addresses.len() > MAX_ADDRESSES {
             let cause = format!("{MAX_ADDRESSES} addresses fit into a server record");
             Err(("federation.addresses", cause))?;

@@ -17,4 +17,6 @@ pub use load::{ConfigError, Loaded, Source, Sources, load};
 pub use peers::{ConfiguredPeer, ConfiguredPeers, PeerAddress};
 pub use section::{Key, Node, Value};
 pub use setting::Setting;
-pub use values::{AddressRange, BaseUrl, Database, LogFormat, LogLevel, MediaStorage, Registration, Secret};
+pub use values::{
+    AddressRange, BaseUrl, Database, LogFormat, LogLevel, MediaStorage, NatsAddress, Registration, Secret,
+};

@@ -4,7 +4,7 @@
 use super::{Config, Loaded, Node};
 
 /// The keys that `maru serve` also takes as flags.
-pub const FLAGS: [&str; 10] = [
+pub const FLAGS: [&str; 11] = [
     "data",
     "server_name",
     "listen",
@@ -13,6 +13,7 @@ pub const FLAGS: [&str; 10] = [
     "database",
     "node_name",
     "node_listen",
+    "nats",
     "registration",
     "rate_limits",
 ];

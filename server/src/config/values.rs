@@ -168,6 +168,46 @@ fn without_password(url: &str) -> String {
     format!("{scheme}://{rest}{}", query.unwrap_or_default())
 }
 
+/// The address of a NATS server. May hold a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NatsAddress {
+    text: String,
+    server: async_nats::ServerAddr,
+}
+
+impl NatsAddress {
+    /// The server.
+    pub fn server(&self) -> async_nats::ServerAddr {
+        self.server.clone()
+    }
+}
+
+impl Setting for NatsAddress {
+    fn read(text: &str) -> Result<Self, String> {
+        let expected = || "expected a URL such as nats://host:4222 or tls://host:4222".to_owned();
+        if !text.starts_with("nats://") && !text.starts_with("tls://") {
+            return Err(expected());
+        }
+        let server: async_nats::ServerAddr = text.parse().map_err(|_| expected())?;
+        if server.host().is_empty() {
+            return Err(expected());
+        }
+        let text = text.to_owned();
+        Ok(Self { text, server })
+    }
+
+    fn show(&self) -> Option<toml::Value> {
+        Some(toml::Value::String(without_password(&self.text)))
+    }
+}
+
+/// Never shows a password.
+impl fmt::Debug for NatsAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&without_password(&self.text))
+    }
+}
+
 /// The address at which clients reach the server from outside, without a slash at the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl(String);

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ruma::{OwnedServerName, OwnedUserId, UserId};
-use tokio::sync::mpsc;
+use tokio::sync::broadcast;
 
 use crate::identity::Identity;
 use crate::rooms::Room;
 
-/// Pieces of news that wait to be told. Further ones are lost: what goes on is told again before long.
-const WAITING: usize = 4096;
+/// Pieces of news that wait to be told. When there are more the oldest are lost: what goes on is told again before long.
+const WAITING: usize = 1_024;
 
 /// What has just changed about a user of this server.
 #[derive(Clone, Debug)]
@@ -21,19 +21,30 @@ pub enum News {
     Presence(OwnedUserId, BTreeSet<OwnedServerName>),
 }
 
-/// The way for news.
+/// The way for news. Of several nodes one speaks with other servers: on the others nobody listens, and nothing is kept.
 #[derive(Clone, Debug)]
 pub struct EduSender {
     identity: Arc<Identity>,
-    news: mpsc::Sender<News>,
+    news: broadcast::Sender<News>,
 }
 
 impl EduSender {
-    /// A way for news of this server's users, and its other end.
+    /// A way for news of this server's users.
     #[must_use]
-    pub fn new(identity: Arc<Identity>) -> (Self, mpsc::Receiver<News>) {
-        let (news, told) = mpsc::channel(WAITING);
-        (Self { identity, news }, told)
+    pub fn new(identity: Arc<Identity>) -> Self {
+        let (news, _) = broadcast::channel(WAITING);
+        Self { identity, news }
+    }
+
+    /// The news from now on.
+    #[must_use]
+    pub fn listen(&self) -> broadcast::Receiver<News> {
+        self.news.subscribe()
+    }
+
+    /// Whether anybody listens.
+    pub(super) fn is_heard(&self) -> bool {
+        self.news.receiver_count() > 0
     }
 
     /// Whether a user is of this server.
@@ -43,8 +54,8 @@ impl EduSender {
 
     /// A user has begun to type or has stopped.
     pub(super) fn typing(&self, room: &Arc<Room>, user_id: &UserId) {
-        if self.is_own(user_id) && room.head().servers.len() > 1 {
-            self.tell(News::Typing(Arc::clone(room), user_id.to_owned()));
+        if self.is_heard() && self.is_own(user_id) && room.head().servers.len() > 1 {
+            let _ = self.news.send(News::Typing(Arc::clone(room), user_id.to_owned()));
         }
     }
 
@@ -52,12 +63,7 @@ impl EduSender {
     pub(super) fn presence(&self, user_id: &UserId, mut servers: BTreeSet<OwnedServerName>) {
         servers.remove(self.identity.name());
         if !servers.is_empty() {
-            self.tell(News::Presence(user_id.to_owned(), servers));
+            let _ = self.news.send(News::Presence(user_id.to_owned(), servers));
         }
-    }
-
-    fn tell(&self, news: News) {
-        // Where nobody listens, or there is too much, it is lost.
-        let _ = self.news.try_send(news);
     }
 }

@@ -1,7 +1,8 @@
 //! Who is present (client-server API, "Presence"), by heartbeat: a poll or a frame of any of a user's devices keeps the
-//! user online, and without one the user is offline after a while. One map, one task, whatever the number of users.
+//! user online, and without one the user is offline after a while. One map (`people.rs`), one task, whatever the number of
+//! users. Heartbeats count at whatever node they are.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -11,7 +12,9 @@ use ruma::{OwnedUserId, UserId};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::edu_sender::EduSender;
+use super::node_messages::PresenceSaid;
+use super::node_sender::Outlet;
+use super::people::{Moment, People};
 use super::remote_presence::RemotePresence;
 use crate::clock::Clock;
 use crate::live::Notifier;
@@ -30,7 +33,7 @@ const WOKEN: usize = 50;
 const WAKING_PAUSE: Duration = Duration::from_millis(100);
 
 /// Longest status message, in bytes.
-const STATUS_BYTES: usize = 1024;
+pub(super) const STATUS_BYTES: usize = 1024;
 
 /// Bounds of presence.
 #[derive(Clone, Copy, Debug)]
@@ -65,28 +68,8 @@ pub struct Presence {
     limits: PresenceLimits,
     people: Mutex<People>,
     changes: mpsc::Sender<OwnedUserId>,
-    outlet: EduSender,
+    outlet: Outlet,
     elsewhere: Arc<RemotePresence>,
-}
-
-#[derive(Debug, Default)]
-struct People {
-    known: HashMap<OwnedUserId, Person>,
-    /// One entry for each user who is not offline, in order of time: when to look at the user again.
-    looks: VecDeque<(Instant, OwnedUserId)>,
-    /// The users of those entries.
-    queued: HashSet<OwnedUserId>,
-}
-
-#[derive(Debug)]
-struct Person {
-    state: PresenceState,
-    status: Option<String>,
-    /// Milliseconds since 1970.
-    active_at: u64,
-    heartbeat: Instant,
-    /// Until then a device counts as in use, and idle devices do not make the user unavailable.
-    online_until: Instant,
 }
 
 /// How a user is.
@@ -115,16 +98,6 @@ impl Shown {
     }
 }
 
-impl Person {
-    fn shown(&self) -> Shown {
-        Shown {
-            state: self.state.clone(),
-            status: self.status.clone(),
-            active_at: self.active_at,
-        }
-    }
-}
-
 impl Presence {
     /// Nobody is present. Must be called inside the runtime: it starts the task.
     #[must_use]
@@ -133,7 +106,7 @@ impl Presence {
         store: Arc<Store>,
         table: Arc<RoomCache>,
         notifier: Arc<Notifier>,
-        outlet: EduSender,
+        outlet: Outlet,
         limits: PresenceLimits,
         tasks: &Tasks,
     ) -> Arc<Self> {
@@ -142,6 +115,8 @@ impl Presence {
             Arc::clone(&store.rooms),
             Arc::clone(&notifier),
             limits.told_members,
+            Arc::clone(&clock),
+            outlet.nodes.clone(),
             tasks,
         );
         let presence = Arc::new(Self {
@@ -150,7 +125,7 @@ impl Presence {
             table,
             notifier,
             limits,
-            people: Mutex::default(),
+            people: Mutex::new(People::new(limits.offline_after, limits.users)),
             changes,
             outlet,
             elsewhere,
@@ -166,27 +141,25 @@ impl Presence {
     }
 
     /// A device of the user is there, in the given state; called for every poll. A device that says `offline` does not
-    /// count. Takes a moment: who must hear of a change is worked out elsewhere.
+    /// count. Takes a moment: who must hear of a change is worked out elsewhere. The other nodes are told of it from time to
+    /// time.
     pub fn heartbeat(&self, user_id: &UserId, state: &PresenceState) {
         if *state == PresenceState::Offline {
             return;
         }
+        let at = self.now();
         let mut people = self.lock();
-        let now = Instant::now();
-        let idle = *state != PresenceState::Online;
-        let changed = match people.known.get_mut(user_id) {
-            Some(person) if person.state != PresenceState::Offline => {
-                person.heartbeat = now;
-                if idle && person.online_until > now {
-                    return;
-                }
-                self.appear(person, state.clone(), now)
-            }
-            _ => self.arrive(&mut people, user_id, state.clone(), now),
-        };
+        let outcome = people.heartbeat(user_id, state, at);
+        let is_said = outcome.is_due && self.outlet.nodes.has_listeners();
+        let said = is_said.then(|| people.said(user_id, at)).flatten();
         drop(people);
-        if changed {
+        if outcome.is_news {
             self.note(user_id);
+        }
+        match said {
+            Some(said) if outcome.is_news => self.outlet.nodes.presence(said),
+            Some(said) => self.outlet.nodes.still_present(said),
+            None => {}
         }
     }
 
@@ -194,35 +167,53 @@ impl Presence {
     ///
     /// # Errors
     /// [`Refusal::InvalidParam`] for an unknown state, [`Refusal::TooLarge`] for a long message.
-    pub fn set(&self, user_id: &UserId, state: PresenceState, status: Option<String>) -> Result<(), Refusal> {
+    pub fn set(
+        &self,
+        user_id: &UserId,
+        state: &PresenceState,
+        status: Option<String>,
+    ) -> Result<(), Refusal> {
         let known = [
             PresenceState::Online,
             PresenceState::Unavailable,
             PresenceState::Offline,
         ];
-        if !known.contains(&state) {
+        if !known.contains(state) {
             return Err(Refusal::invalid("presence is online, unavailable or offline"));
         }
         if status.as_ref().is_some_and(|status| status.len() > STATUS_BYTES) {
             let why = format!("a status message has at most {STATUS_BYTES} bytes");
             return Err(Refusal::TooLarge(why));
         }
+        let at = self.now();
+        let status = status.filter(|status| !status.is_empty());
         let mut people = self.lock();
-        let now = Instant::now();
-        if people
-            .known
-            .get(user_id)
-            .is_none_or(|person| person.state == PresenceState::Offline)
-        {
-            self.arrive(&mut people, user_id, state.clone(), now);
-        }
-        if let Some(person) = people.known.get_mut(user_id) {
-            self.appear(person, state, now);
-            person.status = status.filter(|status| !status.is_empty());
-        }
+        let is_kept = people.set(user_id, state, status, at);
+        let is_said = is_kept && self.outlet.nodes.has_listeners();
+        let said = is_said.then(|| people.said(user_id, at)).flatten();
         drop(people);
         self.note(user_id);
+        if let Some(said) = said {
+            self.outlet.nodes.presence(PresenceSaid {
+                by_hand: true,
+                ..said
+            });
+        }
         Ok(())
+    }
+
+    /// Another node says how one of this homeserver's users is.
+    pub(super) fn heard_from_node(&self, said: &PresenceSaid) {
+        let is_own = self.outlet.edus.is_own(&said.user_id);
+        if is_own && self.lock().heard(said, self.now()) {
+            self.note(&said.user_id);
+        }
+    }
+
+    /// What to say to a node that knows nothing: of everybody whose heartbeats are here. Costs grow with those who are known.
+    pub(super) fn said_of_all_here(&self) -> Vec<PresenceSaid> {
+        let at = self.now();
+        self.lock().said_of_all_here(at)
     }
 
     /// The presence of those of the users of whom something is known, as contents of `m.presence` events.
@@ -240,8 +231,8 @@ impl Presence {
     /// How a user is, as far as it is known.
     #[must_use]
     pub fn shown(&self, user_id: &UserId) -> Option<Shown> {
-        if self.outlet.is_own(user_id) {
-            self.lock().known.get(user_id).map(Person::shown)
+        if self.outlet.edus.is_own(user_id) {
+            self.lock().shown(user_id)
         } else {
             self.elsewhere.shown(user_id)
         }
@@ -282,72 +273,24 @@ impl Presence {
         ))
     }
 
-    /// Changes a known person's state; whether that is news.
-    fn appear(&self, person: &mut Person, state: PresenceState, now: Instant) -> bool {
-        if state == PresenceState::Online {
-            person.active_at = self.clock.now_ms();
-            person.online_until = now + self.limits.offline_after;
-        } else {
-            person.online_until = now;
-        }
-        let news = person.state != state;
-        person.state = state;
-        news
+    /// Looks at everybody whose time has come, and tells the other nodes of those who have gone and were here. Who has gone.
+    fn look(&self) -> Vec<OwnedUserId> {
+        let at = self.now();
+        let gone = self.lock().look(at);
+        let gone = gone.into_iter().map(|(user_id, said)| {
+            if let Some(said) = said {
+                self.outlet.nodes.presence(said);
+            }
+            user_id
+        });
+        gone.collect()
     }
 
-    /// Somebody who was offline is not any more; false when there is no room for one more.
-    fn arrive(&self, people: &mut People, user_id: &UserId, state: PresenceState, now: Instant) -> bool {
-        if people.known.len() >= self.limits.users && !people.known.contains_key(user_id) {
-            people
-                .known
-                .retain(|_, person| person.state != PresenceState::Offline);
-            if people.known.len() >= self.limits.users {
-                return false;
-            }
+    fn now(&self) -> Moment {
+        Moment {
+            instant: Instant::now(),
+            ms: self.clock.now_ms(),
         }
-        let status = people.known.remove(user_id).and_then(|person| person.status);
-        let mut person = Person {
-            state: PresenceState::Offline,
-            status,
-            active_at: self.clock.now_ms(),
-            heartbeat: now,
-            online_until: now,
-        };
-        let news = self.appear(&mut person, state.clone(), now);
-        people.known.insert(user_id.to_owned(), person);
-        if state != PresenceState::Offline && people.queued.insert(user_id.to_owned()) {
-            people
-                .looks
-                .push_back((now + self.limits.offline_after, user_id.to_owned()));
-        }
-        news
-    }
-
-    /// Looks at everybody whose time has come; whose state changed by that.
-    fn look(&self, now: Instant) -> Vec<OwnedUserId> {
-        let mut changed = Vec::new();
-        let mut people = self.lock();
-        let People { known, looks, queued } = &mut *people;
-        while looks.front().is_some_and(|(at, _)| *at <= now) {
-            let Some((_, user_id)) = looks.pop_front() else {
-                break;
-            };
-            let Some(person) = known
-                .get_mut(&user_id)
-                .filter(|person| person.state != PresenceState::Offline)
-            else {
-                queued.remove(&user_id);
-                continue;
-            };
-            if person.heartbeat + self.limits.offline_after <= now {
-                person.state = PresenceState::Offline;
-                queued.remove(&user_id);
-                changed.push(user_id);
-            } else {
-                looks.push_back((now + self.limits.offline_after, user_id));
-            }
-        }
-        changed
     }
 
     fn note(&self, user_id: &UserId) {
@@ -361,12 +304,14 @@ impl Presence {
     async fn publish(&self, user_id: &UserId) -> Result<(), Refusal> {
         let mut told: HashSet<OwnedUserId> = HashSet::from([user_id.to_owned()]);
         let mut servers = BTreeSet::new();
+        let mut is_elsewhere = false;
         for stored in self.store.rooms.memberships_of(user_id).await? {
             if stored.membership.membership != "join" {
                 continue;
             }
-            // A room that is not in memory has nobody who listens to it.
+            // A room that is not in memory has nobody here who listens to it.
             let Some(room) = self.table.get(stored.membership.room) else {
+                is_elsewhere = true;
                 continue;
             };
             if room.member_count() <= self.limits.told_members {
@@ -380,7 +325,14 @@ impl Presence {
         }
         self.notifier
             .presence_changed(user_id, told.iter().map(|member| &**member));
-        self.outlet.presence(user_id, servers);
+        if self.outlet.edus.is_heard() {
+            // It may have somebody at another node, or at another homeserver.
+            if is_elsewhere {
+                let members = self.told_members();
+                servers.extend(self.store.rooms.servers_near(user_id, members).await?);
+            }
+            self.outlet.edus.presence(user_id, servers);
+        }
         Ok(())
     }
 
@@ -406,10 +358,7 @@ async fn void_when(settled: impl Future<Output = ()>, notifier: Weak<Notifier>) 
 /// Publishes changes and looks at people when their time has come.
 async fn keep(presence: Weak<Presence>, mut changed: mpsc::Receiver<OwnedUserId>) {
     loop {
-        let Some(next) = presence
-            .upgrade()
-            .map(|presence| presence.lock().looks.front().map(|(at, _)| *at))
-        else {
+        let Some(next) = presence.upgrade().map(|presence| presence.lock().next_look()) else {
             return;
         };
         let published = tokio::select! {
@@ -418,7 +367,7 @@ async fn keep(presence: Weak<Presence>, mut changed: mpsc::Receiver<OwnedUserId>
                 None => return,
             },
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
-                presence.upgrade().map_or_else(Vec::new, |presence| presence.look(Instant::now()))
+                presence.upgrade().map_or_else(Vec::new, |presence| presence.look())
             }
         };
         let Some(presence) = presence.upgrade() else {

@@ -10,7 +10,10 @@ use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 use tokio::sync::Notify;
 use tokio::time::{Instant, interval, sleep};
 
+use super::node_messages::RemotePresenceSaid;
+use super::node_sender::NodeSender;
 use super::presence::Shown;
+use crate::clock::Clock;
 use crate::live::Notifier;
 use crate::refusal::Refusal;
 use crate::store::rooms::RoomTables;
@@ -41,6 +44,8 @@ pub struct RemotePresence {
     notifier: Arc<Notifier>,
     /// Changes are told to members of rooms of at most this size.
     told_members: usize,
+    clock: Arc<Clock>,
+    nodes: NodeSender,
     people: Mutex<People>,
     changed: Arc<Notify>,
 }
@@ -60,6 +65,8 @@ impl RemotePresence {
         rooms: Arc<RoomTables>,
         notifier: Arc<Notifier>,
         told_members: usize,
+        clock: Arc<Clock>,
+        nodes: NodeSender,
         tasks: &Tasks,
     ) -> Arc<Self> {
         let changed = Arc::new(Notify::new());
@@ -67,6 +74,8 @@ impl RemotePresence {
             rooms,
             notifier,
             told_members,
+            clock,
+            nodes,
             people: Mutex::default(),
             changed: Arc::clone(&changed),
         });
@@ -77,8 +86,60 @@ impl RemotePresence {
         elsewhere
     }
 
-    /// A server says how one of its users is, for `lifetime` from now. False when there is no room for one more.
+    /// A server says how one of its users is, for `lifetime` from now. The other nodes are told. False when there is no room
+    /// for one more.
     pub fn heard(&self, user_id: &UserId, shown: Shown, lifetime: Duration) -> bool {
+        let said = self
+            .nodes
+            .has_listeners()
+            .then(|| self.said(user_id, &shown, lifetime));
+        let kept = self.keep(user_id, shown, lifetime);
+        if let (Some(is_news), Some(said)) = (kept, said) {
+            self.nodes.remote_presence(said, is_news);
+        }
+        kept.is_some()
+    }
+
+    /// Another node has heard so.
+    pub(super) fn heard_from_node(&self, said: RemotePresenceSaid) {
+        let shown = Shown {
+            state: said.state,
+            status: said.status,
+            active_at: self.clock.now_ms().saturating_sub(said.active_ago_ms),
+        };
+        let lifetime = Duration::from_millis(said.lifetime_ms);
+        self.keep(&said.user_id, shown, lifetime);
+    }
+
+    /// The servers of whose users something is known.
+    pub(super) fn servers(&self) -> Vec<OwnedServerName> {
+        self.lock().servers.keys().cloned().collect()
+    }
+
+    /// What to say of the users of a server to a node that knows nothing. Costs grow with them.
+    pub(super) fn said_of_server(&self, server: &ServerName) -> Vec<RemotePresenceSaid> {
+        let now = Instant::now();
+        let people = self.lock();
+        let known = people.servers.get(server).into_iter().flatten();
+        let present =
+            known.filter(|(_, (shown, until))| shown.state != PresenceState::Offline && *until > now);
+        present
+            .map(|(user_id, (shown, until))| self.said(user_id, shown, *until - now))
+            .collect()
+    }
+
+    fn said(&self, user_id: &UserId, shown: &Shown, lifetime: Duration) -> RemotePresenceSaid {
+        RemotePresenceSaid {
+            user_id: user_id.to_owned(),
+            state: shown.state.clone(),
+            status: shown.status.clone(),
+            active_ago_ms: self.clock.now_ms().saturating_sub(shown.active_at),
+            lifetime_ms: u64::try_from(lifetime.min(LONGEST).as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Keeps how a user is; whether that is news. None when there is no room for one more.
+    fn keep(&self, user_id: &UserId, shown: Shown, lifetime: Duration) -> Option<bool> {
         let mut people = self.lock();
         let People {
             servers,
@@ -88,7 +149,7 @@ impl RemotePresence {
         let of_server = servers.get(user_id.server_name());
         if of_server.is_none_or(|users| !users.contains_key(user_id)) {
             if *known >= USERS || of_server.is_some_and(|users| users.len() >= USERS_OF_SERVER) {
-                return false;
+                return None;
             }
             *known += 1;
         }
@@ -97,12 +158,13 @@ impl RemotePresence {
         let before = of_server.insert(user_id.to_owned(), (shown.clone(), until));
         let same =
             |(before, _): (Shown, Instant)| before.state == shown.state && before.status == shown.status;
-        if !before.is_some_and(same) {
+        let is_news = !before.is_some_and(same);
+        if is_news {
             changed.insert(user_id.to_owned());
             drop(people);
             self.changed.notify_one();
         }
-        true
+        Some(is_news)
     }
 
     /// A server is not connected any more: what it said holds no longer.

@@ -9,6 +9,7 @@ use super::notifier::Delivering;
 use super::peer_wakeups::PeerWakeups;
 use super::user_stream_cache::Item;
 use super::{EventWaiters, Notifier, RecentEvents};
+use crate::nodes::bus::CommitSignal;
 use crate::push::{CustomRules, IGNORED_USERS, PUSH_RULES};
 use crate::rooms::RoomCache;
 use crate::store::log::{CommitReader, Committed, Record};
@@ -29,11 +30,18 @@ pub struct CommitListeners {
     pub recent_events: Arc<RecentEvents>,
     /// Events that receipts wait for.
     pub event_waiters: Arc<EventWaiters>,
+    /// Whoever tells other nodes how far the log has come.
+    pub commit_signal: Arc<CommitSignal>,
 }
 
 impl CommitReader for CommitListeners {
     fn committed(&self, batch: &[Committed], end: Position) {
+        self.commit_signal.raise(end);
         self.show(batch, end, || ());
+    }
+
+    fn tells_nodes(&self) -> bool {
+        self.commit_signal.is_carried()
     }
 }
 

@@ -93,12 +93,11 @@ impl Notifier {
         Position(self.position.load(Ordering::Acquire))
     }
 
-    /// Where the log stood when the server started, at a time in milliseconds since 1970. The counter of what lives in
-    /// memory only begins at that time in microseconds: further on than the server that ran before has come.
-    pub fn start_at(&self, position: Position, now_ms: u64) {
+    /// Where the log stood when the server started, and where the counter of what lives in memory only begins: where it never
+    /// was before, and further on than a server that ran before and was the only one.
+    pub fn start_at(&self, position: Position, ephemeral: u64) {
         self.position.store(position.0, Ordering::Release);
-        self.ephemeral
-            .store(now_ms.saturating_mul(1000), Ordering::Release);
+        self.ephemeral.store(ephemeral, Ordering::Release);
     }
 
     /// Waits until the log has been handed out up to a position at which a record is durable already: a moment.
@@ -358,7 +357,7 @@ mod tests {
     fn what_changes_while_an_inbox_is_gone_is_not_lost() {
         let notifier = Notifier::default();
         let (alice, bob) = (user_id!("@alice:example.org"), user_id!("@bob:example.org"));
-        notifier.start_at(Position(7), 1_000);
+        notifier.start_at(Position(7), 1_000_000);
         let since = notifier.ephemeral();
         // Nothing has changed since the start: that is all there is to know.
         let reaches = |inbox: &UserInbox, since| {
@@ -387,7 +386,7 @@ mod tests {
     fn what_was_told_and_is_void_is_told_again_once() {
         let notifier = Notifier::default();
         let [alice, bob] = [user_id!("@alice:example.org"), user_id!("@bob:example.org")];
-        notifier.start_at(Position(7), 1_000);
+        notifier.start_at(Position(7), 1_000_000);
         let inbox = notifier.open(alice);
         let since = notifier.ephemeral();
         assert_eq!(notifier.void_passing().len(), 1);

@@ -5,10 +5,12 @@
 //! | `liveness.rs` | who is dead, by beats that stand still |
 //! | `lease_keeper.rs` | which leases this run holds and may act on: the machine |
 //! | `choice.rs` | which node a client is told to use |
+//! | `bus/` | what nodes tell each other beside the log |
 //! | this file | what drives it: the task that beats, looks and takes |
 //!
 //! Where one process has the database to itself nothing beats: leases are taken when they are wanted, and kept.
 
+pub mod bus;
 mod choice;
 mod lease_keeper;
 mod liveness;
@@ -181,6 +183,13 @@ impl Nodes {
         let all = self.all();
         all.iter()
             .any(|(node, is_dead)| node.run != run && !is_dead && !node.draining)
+    }
+
+    /// Whether other nodes live, as far as it was seen.
+    #[must_use]
+    pub fn others_live(&self) -> bool {
+        let (run, keeper) = (self.run(), lock(&self.shared.keeper));
+        keeper.nodes().any(|(node, is_dead)| node.run != run && !is_dead)
     }
 
     /// Asks this node to drain and end.

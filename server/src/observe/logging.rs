@@ -24,7 +24,7 @@ pub fn init(log: &Log) {
     // Matrix log every step of every event, which would cost more than the steps.
     let refined = std::env::var("RUST_LOG").unwrap_or_default();
     let filter = EnvFilter::builder().parse_lossy(format!(
-        "{libraries},maru={ours},sqlx=warn,ruma_state_res=warn,{refined}"
+        "{libraries},maru={ours},sqlx=warn,async_nats=warn,ruma_state_res=warn,{refined}"
     ));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -55,6 +55,25 @@ pub static COMMIT_TIME: Histogram = Histogram::new(
     "Time that the database took to make a commit durable.",
 );
 
+/// What other nodes said of typing and presence.
+pub static NODE_MESSAGES_HEARD: Counter = Counter::new(
+    "maru_node_messages_heard_total",
+    "What other nodes said of typing and presence.",
+);
+/// What was to be said between nodes, or was heard, and was dropped.
+pub static NODE_MESSAGES_DROPPED: Counter = Counter::new(
+    "maru_node_messages_dropped_total",
+    "Messages between nodes that were dropped: too much waited, or nobody carried them.",
+);
+/// What arrived between nodes and is no message.
+pub static NODE_MESSAGES_REFUSED: Counter = Counter::new(
+    "maru_node_messages_refused_total",
+    "What arrived as a message between nodes and is none.",
+);
+/// Whether NATS carries what nodes tell each other.
+pub static NATS_CONNECTED: Gauge =
+    Gauge::new("maru_nats_connected", "1 while this node is connected with NATS.");
+
 /// Messages to devices that were refused: too much waited for the device or for its server.
 pub static TO_DEVICE_REFUSED: Counter = Counter::new(
     "maru_to_device_refused_total",
@@ -121,6 +140,10 @@ pub static ALL: &[&(dyn Metric + Sync)] = &[
     &RECORDS_FOLLOWED,
     &CHANGES_FAILED,
     &COMMIT_TIME,
+    &NODE_MESSAGES_HEARD,
+    &NODE_MESSAGES_DROPPED,
+    &NODE_MESSAGES_REFUSED,
+    &NATS_CONNECTED,
     &TO_DEVICE_REFUSED,
     &PEER_MESSAGES_DROPPED,
     &PEER_ITEMS_REFUSED,

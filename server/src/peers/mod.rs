@@ -38,7 +38,6 @@ use std::time::Duration;
 use maru_federation::Pool;
 use maru_protocol::record::SignedRecord;
 use ruma::OwnedServerName;
-use tokio::sync::mpsc;
 
 pub use admin::{PeerAdmin, PeerSeen, Pong};
 pub use backfill::federated_history::FederatedHistory;
@@ -57,8 +56,8 @@ pub use membership::room_resolution::RoomResolver;
 
 use crate::accounts::Accounts;
 use crate::clock::Clock;
-use crate::config::ConfiguredPeer;
-use crate::ephemeral::{News, Presence, Typing};
+use crate::config::{self, ConfiguredPeer};
+use crate::ephemeral::{Outlet, Presence, Typing};
 use crate::identity::Identity;
 use crate::keys::{Keys, OtherServers};
 use crate::live::{PeerWakeups, RecentEvents};
@@ -125,6 +124,21 @@ pub struct PeerSettings {
     pub inbox_bytes: u64,
 }
 
+impl PeerSettings {
+    /// The settings of a configuration.
+    #[must_use]
+    pub fn configured(federation: &config::Federation) -> Self {
+        Self {
+            peers: federation.peers.iter().cloned().collect(),
+            allow: federation.allow.clone(),
+            deny: federation.deny.clone(),
+            backlog_events: usize::try_from(federation.backlog_events).unwrap_or(usize::MAX),
+            inbox_events: federation.inbox_events.into(),
+            inbox_bytes: federation.inbox_bytes,
+        }
+    }
+}
+
 /// The parts of this server that other servers hear of and ask.
 #[derive(Debug)]
 pub struct Parts {
@@ -140,8 +154,8 @@ pub struct Parts {
     pub typing: Arc<Typing>,
     /// Who is present.
     pub presence: Arc<Presence>,
-    /// What is new of typing and presence.
-    pub news: mpsc::Receiver<News>,
+    /// Where what is new of typing and presence goes.
+    pub outlet: Outlet,
     /// Files that users upload and download.
     pub media: Arc<Media>,
     /// Servers that the log has something new for.
@@ -268,7 +282,7 @@ impl Peers {
             edus,
             quota,
         );
-        let ephemeral = EphemeralEdus::new(dependencies, parts.typing, parts.presence, parts.news);
+        let ephemeral = EphemeralEdus::new(dependencies, parts.typing, parts.presence, parts.outlet);
         let handlers = RequestHandlers::new(
             dependencies,
             Arc::clone(&parts.keys),

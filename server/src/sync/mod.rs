@@ -39,7 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, ready};
-use maru_protocol::cursor::{Position, SinceToken};
+use maru_protocol::cursor::{EphemeralCounts, Position, SinceToken};
 
 pub use answer::SyncResponse;
 pub use device_lists::DeviceLists;
@@ -244,7 +244,7 @@ impl Sync {
         device_lists::of(self, caller, &window).await
     }
 
-    fn token(&self, position: Position, ephemeral: u64) -> SinceToken {
+    fn token(&self, position: Position, ephemeral: EphemeralCounts) -> SinceToken {
         SinceToken {
             log_id: self.store.log.id(),
             position,

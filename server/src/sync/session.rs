@@ -133,8 +133,10 @@ impl<'s> Session<'s> {
     fn has_news(&self) -> bool {
         let Some(since) = self.since else { return true };
         let now = self.now();
+        let ephemeral = now.ephemeral.newest();
+        let told = since.ephemeral.of_start_at(ephemeral);
         self.inbox
-            .has_after(since.position, since.ephemeral, now.position, now.ephemeral)
+            .has_after(since.position, told, now.position, ephemeral)
     }
 
     /// How far the device may read.
@@ -144,7 +146,8 @@ impl<'s> Session<'s> {
             let since = self.since.map_or(Position::START, |since| since.position);
             position = position.min(hold.position).max(since);
         }
-        self.sync.token(position, ephemeral)
+        let counts = self.since.map(|since| since.ephemeral).unwrap_or_default();
+        self.sync.token(position, counts.moved_to(ephemeral))
     }
 
     /// What there is for the device now, if anything. Moves the cursor past what was looked at.
@@ -185,16 +188,9 @@ impl<'s> Session<'s> {
 
     /// The window since a cursor; none when there is nothing new.
     async fn recent(&mut self, since: SinceToken, now: SinceToken) -> Result<Option<Window>, Refusal> {
-        // The counter of what lives in memory started over with the server.
-        let ephemeral = if since.ephemeral > now.ephemeral {
-            0
-        } else {
-            since.ephemeral
-        };
-        let Some(fresh) = self
-            .inbox
-            .after(since.position, ephemeral, now.position, now.ephemeral)
-        else {
+        let ephemeral = now.ephemeral.newest();
+        let told = since.ephemeral.of_start_at(ephemeral);
+        let Some(fresh) = self.inbox.after(since.position, told, now.position, ephemeral) else {
             return self.gathered(Some(since), now).await.map(Some);
         };
         if fresh.is_empty() {
@@ -220,9 +216,8 @@ impl<'s> Session<'s> {
 
     /// The window since a cursor, or of all there is, from the database.
     async fn gathered(&self, since: Option<SinceToken>, now: SinceToken) -> Result<Window, Refusal> {
-        // A counter ahead of this one is of a server whose clock was.
-        let counter = |since: SinceToken| Some(since.ephemeral).filter(|counter| *counter <= now.ephemeral);
-        let passing = since.map(|since| self.sync.notifier.passing_after(counter(since).unwrap_or(0)));
+        let told = |since: SinceToken| since.ephemeral.of_start_at(now.ephemeral.newest());
+        let passing = since.map(|since| self.sync.notifier.passing_after(told(since)));
         let (position, passing) = (since.map(|since| since.position), passing.unwrap_or_default());
         let Self {
             sync,

@@ -1,5 +1,6 @@
 //! Several nodes on one PostgreSQL: each serves any client, and all of them see one log.
 
+mod beyond;
 mod by_the_leader;
 mod choosing;
 mod clients;
@@ -7,7 +8,9 @@ mod draining;
 mod failures;
 mod led;
 mod moving;
+mod nats;
 mod one_log;
+mod passing;
 
 use maru_tests::user::User;
 use maru_tests::{Engine, TestServer};

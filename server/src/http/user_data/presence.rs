@@ -38,6 +38,6 @@ async fn set(
     check_own(&caller, &request.user_id)?;
     server
         .presence
-        .set(&caller.user_id, request.presence, request.status_msg)?;
+        .set(&caller.user_id, &request.presence, request.status_msg)?;
     Ok(Answer(set_presence::Response::new()))
 }

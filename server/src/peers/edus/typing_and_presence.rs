@@ -2,21 +2,23 @@
 //! a server has just been connected. What a server says holds no longer than its connection.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use maru_protocol::wire::bounded::Text;
 use maru_protocol::wire::datagram::{self, Datagram, PresenceState};
 use ruma::presence::PresenceState as Shows;
 use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
-use tokio::sync::mpsc;
+use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::clock::Clock;
-use crate::ephemeral::{News, Presence, Shown, Typing};
+use crate::ephemeral::{News, Outlet, Presence, Shown, Typing};
 use crate::identity::Identity;
 use crate::observe::metrics;
 use crate::peers::dependencies::Dependencies;
+use crate::peers::leader::term::Term;
 use crate::peers::rpc_client::RpcClient;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
@@ -45,7 +47,8 @@ const STATUS_BYTES: usize = 600;
 /// Changes of typing that one server may send in a second: each reaches a whole room. What goes on is sent again.
 const TYPING_CHANGES: u32 = 20;
 
-/// Servers that were just connected and wait for typing and presence of everybody. Further ones get the next repeat.
+/// Servers that were just connected and wait for typing and presence of everybody. When there are more the first get the next
+/// repeat.
 const GREETED: usize = 1024;
 
 /// The sender and reader of typing and presence between servers.
@@ -58,10 +61,10 @@ pub(in crate::peers) struct EphemeralEdus {
     rpc: Arc<RpcClient>,
     typing: Arc<Typing>,
     presence: Arc<Presence>,
-    /// Taken by the task that sends.
-    news: Mutex<Option<mpsc::Receiver<News>>>,
-    connected: mpsc::Sender<OwnedServerName>,
-    to_greet: Mutex<Option<mpsc::Receiver<OwnedServerName>>>,
+    outlet: Outlet,
+    /// Whether this node speaks with other servers.
+    speaks: AtomicBool,
+    connected: broadcast::Sender<OwnedServerName>,
     /// Changes of who types that each connected server has sent, since the second began that they are counted in.
     changes: Mutex<HashMap<OwnedServerName, (Instant, u32)>>,
     tasks: Arc<Tasks>,
@@ -72,9 +75,9 @@ impl EphemeralEdus {
         dependencies: &Dependencies,
         typing: Arc<Typing>,
         presence: Arc<Presence>,
-        news: mpsc::Receiver<News>,
+        outlet: Outlet,
     ) -> Self {
-        let (connected, to_greet) = mpsc::channel(GREETED);
+        let (connected, _) = broadcast::channel(GREETED);
         Self {
             identity: Arc::clone(&dependencies.identity),
             clock: Arc::clone(&dependencies.clock),
@@ -83,9 +86,9 @@ impl EphemeralEdus {
             rpc: Arc::clone(&dependencies.rpc),
             typing,
             presence,
-            news: Mutex::new(Some(news)),
+            outlet,
+            speaks: AtomicBool::new(false),
             connected,
-            to_greet: Mutex::new(Some(to_greet)),
             changes: Mutex::default(),
             tasks: Arc::clone(&dependencies.tasks),
         }
@@ -107,40 +110,23 @@ impl EphemeralEdus {
     /// A connection is ready, or gone. Returns at once.
     pub(in crate::peers) fn connection_changed(&self, peer: &ServerName, connected: bool) {
         if connected {
-            let _ = self.connected.try_send(peer.to_owned());
-        } else {
+            let _ = self.connected.send(peer.to_owned());
+        } else if self.speaks.load(Ordering::Relaxed) {
             self.forget(peer);
         }
     }
 
-    /// Tells other servers, for as long as this server speaks with any.
-    pub(in crate::peers) fn start(self: &Arc<Self>) {
-        let take = |slot: &Mutex<Option<_>>| slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(mut news) = take(&self.news) else {
-            return;
-        };
-        let to_greet = &self.to_greet;
-        let Some(mut to_greet) = to_greet.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-            return;
-        };
+    /// The connections are about to be ended: what peers have said holds on, for as long as they said, since another node
+    /// may speak with them.
+    pub(in crate::peers) fn stop(&self) {
+        self.speaks.store(false, Ordering::Relaxed);
+    }
+
+    /// Tells other servers for a term, and takes what they say until it is stopped.
+    pub(in crate::peers) fn start(self: &Arc<Self>, term: &Term) {
+        self.speaks.store(true, Ordering::Relaxed);
         let edus = Arc::downgrade(self);
-        self.tasks.until_stop("edus", async move {
-            let (mut typing, mut presence) = (interval(TYPING_EVERY), interval(PRESENCE_EVERY));
-            typing.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            presence.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                let due = tokio::select! {
-                    Some(news) = news.recv() => Due::News(news),
-                    Some(peer) = to_greet.recv() => Due::Everybody(vec![peer]),
-                    _ = typing.tick() => Due::Typing,
-                    _ = presence.tick() => Due::Presence,
-                };
-                let Some(edus) = edus.upgrade() else { return };
-                if let Err(refusal) = edus.send_due(due).await {
-                    tracing::debug!(%refusal, "typing and presence are not told");
-                }
-            }
-        });
+        term.keep(&self.tasks, "edus", move || tell(Weak::clone(&edus)));
     }
 
     async fn send_due(self: &Arc<Self>, due: Due) -> Result<(), Refusal> {
@@ -235,13 +221,17 @@ impl EphemeralEdus {
         }))
     }
 
-    /// A room that is not in memory has nobody who is listening.
+    /// A room that is not in memory has nobody here who is listening; other nodes may have somebody.
     fn receive_typing(&self, typing: &datagram::Typing) -> bool {
-        let Some(room) = self.rooms.repository.cache().named(&typing.room_id) else {
-            return true;
-        };
         let lifetime = Duration::from_millis(typing.lifetime_ms.into());
         let lifetime = typing.typing.then_some(lifetime);
+        let Some(room) = self.rooms.repository.cache().named(&typing.room_id) else {
+            let nodes = &self.outlet.nodes;
+            if nodes.has_listeners() && self.may_change(typing.user_id.server_name()) {
+                nodes.typing(&typing.room_id, &typing.user_id, lifetime);
+            }
+            return true;
+        };
         let left = self.typing.left(room.nid, &typing.user_id);
         let is_news = left.is_some() != typing.typing;
         if is_news && !self.may_change(typing.user_id.server_name()) {
@@ -279,12 +269,44 @@ impl EphemeralEdus {
         *count <= TYPING_CHANGES
     }
 
-    /// What a server said holds no longer.
+    /// What a server said holds no longer, on all nodes.
     fn forget(&self, peer: &ServerName) {
+        self.outlet.nodes.server_gone(peer);
         self.typing.forget(peer);
         self.presence.elsewhere().forget(peer);
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         changes.remove(peer);
+    }
+}
+
+/// Tells other servers what changes and what goes on, for as long as it is polled.
+async fn tell(edus: Weak<EphemeralEdus>) {
+    let listening = edus.upgrade();
+    let Some((mut news, mut connected)) =
+        listening.map(|edus| (edus.outlet.edus.listen(), edus.connected.subscribe()))
+    else {
+        return;
+    };
+    // The first ticks are at once: whoever has been connected before is told then.
+    let (mut typing, mut presence) = (interval(TYPING_EVERY), interval(PRESENCE_EVERY));
+    typing.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    presence.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let due = tokio::select! {
+            news = news.recv() => news.map(Due::News),
+            peer = connected.recv() => peer.map(|peer| Due::Everybody(vec![peer])),
+            _ = typing.tick() => Ok(Due::Typing),
+            _ = presence.tick() => Ok(Due::Presence),
+        };
+        let due = match due {
+            Ok(due) => due,
+            Err(broadcast::error::RecvError::Lagged(_)) => continue,
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        let Some(edus) = edus.upgrade() else { return };
+        if let Err(refusal) = edus.send_due(due).await {
+            tracing::debug!(%refusal, "typing and presence are not told");
+        }
     }
 }
 

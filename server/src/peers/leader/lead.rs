@@ -67,13 +67,13 @@ impl Peers {
         let term = Term::begin();
         self.wake_destinations(&term);
         self.scheduler.start(&term).await?;
+        self.ephemeral.start(&term);
         *self.leads() = Some(Leads {
             address,
             own_record,
             _term: term,
         });
         self.worker.resume().await?;
-        self.ephemeral.start();
         let sharing = self.servers.sharing();
         sharing.refresh(now).await?;
         let messages_since = i64::try_from(now.saturating_sub(MESSAGES_KEPT_MS)).unwrap_or(i64::MAX);
@@ -98,6 +98,8 @@ impl Peers {
     }
 
     async fn end_term(&self, then: Way) {
+        // Another node may speak with them from now on: what they said of their users holds.
+        self.ephemeral.stop();
         drop(self.leads().take());
         if let Some(pool) = self.rpc.go_by(then) {
             pool.shut_down().await;

@@ -152,7 +152,7 @@ impl GroupCommit {
         }
         let records = part.iter().flat_map(|(change, _)| change.records.iter().cloned());
         let placed = place_records(records, turn.before);
-        let commit = commit_of(&placed, turn.before);
+        let commit = self.commit_of(&placed, turn.before);
         let is_embedded = connection.is_sqlite();
         let outcome = finished(is_embedded, turn.finish(&mut connection, &placed, commit)).await;
         self.settle(connection, outcome, commit).await?;
@@ -190,7 +190,7 @@ impl GroupCommit {
             records,
         } = transaction;
         let placed = place_records(records, turn.before);
-        let commit = commit_of(&placed, turn.before);
+        let commit = self.commit_of(&placed, turn.before);
         let outcome = match ran {
             Ok(()) => finished(is_embedded, turn.finish(&mut connection, &placed, commit)).await,
             Err(error) => Err(Failure::Refused(error)),
@@ -198,6 +198,15 @@ impl GroupCommit {
         self.settle(connection, outcome, commit).await?;
         self.publish(&placed);
         Ok(self.position)
+    }
+
+    fn commit_of(&self, placed: &[Committed], before: Position) -> Commit {
+        Commit {
+            is_announced: !self.readers.tells_nodes(),
+            id: rand::random(),
+            before,
+            last: last_position(placed, before),
+        }
     }
 
     /// Begins a transaction, has its turn, and knows what other nodes have committed before. Where that is much, the turn is
@@ -385,14 +394,6 @@ fn positions(part: &[(Change, Answer)]) -> i64 {
     let records = part.iter().flat_map(|(change, _)| &change.records);
     let taken = records.filter(|record| record.takes_position()).count();
     i64::try_from(taken.max(1)).unwrap_or(i64::MAX)
-}
-
-fn commit_of(placed: &[Committed], before: Position) -> Commit {
-    Commit {
-        id: rand::random(),
-        before,
-        last: last_position(placed, before),
-    }
 }
 
 /// Asks the database whether a commit has happened, again and again until it answers.

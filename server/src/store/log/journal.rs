@@ -13,6 +13,7 @@ use maru_protocol::state::EventNid;
 use ruma::{OwnedEventId, OwnedServerName};
 use serde::{Deserialize, Serialize};
 
+use super::listener::channels;
 use super::unlogged::UnloggedTransaction;
 use super::{Committed, DeviceListChange, DeviceName, Erased, Record, SessionsEnded};
 use crate::store::StoreError;
@@ -153,6 +154,8 @@ impl<'r> Entry<'r> {
 /// One commit, as the journal is told of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Commit {
+    /// Whether the database announces it to other nodes.
+    pub(super) is_announced: bool,
     /// Random: whether it has happened is asked by this.
     pub(super) id: i64,
     /// Where the log stood before it.
@@ -173,26 +176,29 @@ pub(super) async fn store(
         .filter_map(|committed| Entry::of(&committed.record))
         .collect();
     let entries = minicbor_serde::to_vec(entries).map_err(StoreError::encoding)?;
-    let sql = match connection.is_sqlite() {
-        true => {
-            "INSERT INTO commits (position, first, commit_id, committed_at, entries) VALUES ($1, $2, $3, $4, $5)"
-        }
-        // Announced with the commit, on the channel of `listener.rs`: one a commit, since announcing takes a lock of the
-        // whole database server until then.
-        false => {
-            "WITH announced AS (SELECT pg_notify('maru_log', ($1::bigint)::text)) \
+    // Announced with the commit: one a commit, since announcing takes a lock of the whole database server until then.
+    let is_announced = commit.is_announced && !connection.is_sqlite();
+    let storing = match is_announced {
+        false => query(
+            "INSERT INTO commits (position, first, commit_id, committed_at, entries) VALUES ($1, $2, $3, $4, $5)",
+        ),
+        true => query(
+            "WITH announced AS (SELECT pg_notify($6, ($1::bigint)::text)) \
              INSERT INTO commits (position, first, commit_id, committed_at, entries) \
-             SELECT $1::bigint, $2, $3, $4, $5 FROM announced"
-        }
+             SELECT $1::bigint, $2, $3, $4, $5 FROM announced",
+        ),
     };
-    query(sql)
+    let storing = storing
         .bind(commit.last.0)
         .bind(commit.before.0 + 1)
         .bind(commit.id)
         .bind(i64::try_from(now_ms).unwrap_or(i64::MAX))
-        .bind(entries)
-        .run(connection)
-        .await
+        .bind(entries);
+    let storing = match is_announced {
+        false => storing,
+        true => storing.bind(channels::COMMITS),
+    };
+    storing.run(connection).await
 }
 
 /// Whether a commit has happened.

@@ -12,7 +12,7 @@
 //! | `apply.rs` | a batch of records put into the tables |
 //! | `unlogged.rs` | transactions beside the log |
 //! | `journal.rs` | what each commit held, for who follows the log |
-//! | `listener.rs`, `follower.rs` | when to look for other nodes' commits, and who is shown them |
+//! | `listener.rs`, `follower.rs` | PostgreSQL's notifications: when to look for other nodes' commits; and who is shown them |
 //! | `inbound_commit.rs` | what peers sent, in one commit with what deals with it |
 
 mod apply;
@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use futures_util::future::{BoxFuture, FutureExt};
 use maru_protocol::cursor::{LogId, Position};
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::StoreError;
@@ -43,6 +43,12 @@ pub use change::{Change, DeviceListChange, DeviceName, Erased, HeadTicket, Recor
 pub use follower::{Follower, Mirror};
 pub(super) use journal::Journal;
 pub use journal::{LogPage, PageLimits};
+use listener::Listener;
+pub use listener::Notification;
+pub(in crate::store) use listener::channels;
+
+/// Notifications that wait for who hears them; older ones are dropped.
+const NOTIFICATIONS: usize = 256;
 
 /// Local numbers of a block, as a power of two: a million million.
 const NUMBER_BLOCK_BITS: u32 = 40;
@@ -72,11 +78,15 @@ pub struct Log {
     writer: writer::Writer,
     unlogged: unlogged::Unlogged,
     numbers: AtomicI64,
+    /// Which start of a process on this database this is; none where one process has it to itself.
+    start: Option<u64>,
     journal: Journal,
     waiting: inbound_commit::Waiting,
     peer_logs: inbound_commit::PeerLogs,
     /// Hears of other nodes' commits, where there may be other nodes.
     listening: Option<AbortOnDropHandle<()>>,
+    /// What it hears beside that.
+    notifications: broadcast::Sender<Notification>,
 }
 
 impl Log {
@@ -98,18 +108,28 @@ impl Log {
         let first = first_number(&mut connection).await?;
         own.put(connection);
         let postgres = own.postgres();
+        let start = postgres
+            .as_ref()
+            .and_then(|_| u64::try_from(first >> NUMBER_BLOCK_BITS).ok());
         let writer = writer::Writer::start(own, position, limits, readers, journal.clone());
+        let (notifications, _) = broadcast::channel(NOTIFICATIONS);
         let listening = postgres.map(|options| {
             let (hint, committed) = writer.hints();
-            let position = move || Position(committed.load(Ordering::Acquire));
-            AbortOnDropHandle::new(tokio::spawn(listener::listen(options, hint, position)))
+            let listener = Listener {
+                hint,
+                position: move || Position(committed.load(Ordering::Acquire)),
+                notifications: notifications.clone(),
+            };
+            AbortOnDropHandle::new(tokio::spawn(listener.listen(options)))
         });
         Ok(Self {
             id,
             writer,
             listening,
+            notifications,
             unlogged,
             numbers: AtomicI64::new(first),
+            start,
             journal,
             waiting: inbound_commit::Waiting::default(),
             peer_logs: inbound_commit::PeerLogs::default(),
@@ -120,6 +140,13 @@ impl Log {
     #[must_use]
     pub fn id(&self) -> LogId {
         self.id
+    }
+
+    /// The number of this start among all that processes have made on this database, where several may share it: none is ever
+    /// given twice.
+    #[must_use]
+    pub fn start_number(&self) -> Option<u64> {
+        self.start
     }
 
     /// The newest position whose commit is durable and has reached the readers.
@@ -170,6 +197,11 @@ impl Log {
         if position > self.position() {
             self.writer.hint();
         }
+    }
+
+    /// What other nodes tell beside the log, from now on.
+    pub(super) fn notifications(&self) -> broadcast::Receiver<Notification> {
+        self.notifications.subscribe()
     }
 
     /// Whether the log stands at a position or beyond it, also where only other nodes have come so far.
@@ -343,6 +375,11 @@ pub trait CommitReader: Send + Sync + std::fmt::Debug {
     /// These records are durable now, and the log stands at `end`: at the last of them or, where none has a position of its
     /// own, after it.
     fn committed(&self, batch: &[Committed], end: Position);
+
+    /// Whether it tells other nodes now how far the log has come. Where it does not, the database does so with each commit.
+    fn tells_nodes(&self) -> bool {
+        false
+    }
 }
 
 /// A change whose order in the log is fixed and which is not yet durable.

@@ -3,9 +3,11 @@
 //! | file | what |
 //! |---|---|
 //! | `registry.rs` | who serves, with the beat by which others see that it lives |
+//! | `notifications.rs` | what they tell each other beside the log, by PostgreSQL |
 //! | `leases.rs` | what is held by one run at a time, with the fencing number that its effects are checked by |
 
 mod leases;
+mod notifications;
 mod registry;
 
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use super::log::Log;
 
 pub(in crate::store) use leases::check_lease;
 pub use leases::{Claim, Lease, StoredLease};
+pub use notifications::Notification;
 pub use registry::{NewNode, StoredNode};
 
 /// One start of a node, by a random number. A node that starts again under the same name is another run.

@@ -214,6 +214,26 @@ impl RoomTables {
         Ok(near)
     }
 
+    /// The other servers in rooms of at most `members` members that a user is in. Costs grow with the user's rooms and the
+    /// servers in them.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn servers_near(
+        &self,
+        user_id: &UserId,
+        members: i64,
+    ) -> Result<Vec<OwnedServerName>, StoreError> {
+        let rows = query(
+            "SELECT DISTINCT i.server_name FROM memberships AS m \
+             JOIN room_heads AS h ON h.room = m.room AND h.joined <= $2 \
+             JOIN interests AS i ON i.room = m.room AND i.to_position IS NULL \
+             WHERE m.user_id = $1 AND m.membership = 'join'",
+        );
+        let rows = rows.bind(user_id.as_str()).bind(members).all(&self.readers);
+        rows.await?.iter().map(|row| server_name(row, 0)).collect()
+    }
+
     /// Whether two users are in a room together.
     ///
     /// # Errors

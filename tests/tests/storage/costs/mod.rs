@@ -99,7 +99,8 @@ const GROWING_ON_POSTGRES: &[(&str, &str)] = &[(
 /// What a restore does, and what drops attempts of jobs, which go through whole tables; and what belongs to the session of a whole database.
 const NOT_RUN: &[&str] = &[
     "SELECT CASE WHEN pg_try_advisory_lock($1) THEN 1::bigint ELSE 0::bigint END",
-    "WITH announced AS (SELECT pg_notify('maru_log', ($1::bigint)::text)) \
+    "SELECT 1::bigint FROM (SELECT pg_notify($1, $2)) AS told",
+    "WITH announced AS (SELECT pg_notify($6, ($1::bigint)::text)) \
      INSERT INTO commits (position, first, commit_id, committed_at, entries) \
      SELECT $1::bigint, $2, $3, $4, $5 FROM announced",
     "SELECT CASE WHEN pg_try_advisory_lock_shared($1) THEN 1::bigint ELSE 0::bigint END",
