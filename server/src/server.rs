@@ -17,7 +17,7 @@ use crate::ephemeral::{EduSender, NodeListener, NodeSender, Outlet, Presence, Pr
 use crate::housekeeping;
 use crate::identity::Identity;
 use crate::jobs::{Runner, RunnerSettings};
-use crate::keys::Keys;
+use crate::keys::{KeyBackups, Keys};
 use crate::limits::Budgets;
 use crate::live::{CommitListeners, NodeFollower, Notifier};
 use crate::media::{BucketSettings, Media, MediaLimits, Storage};
@@ -97,6 +97,8 @@ pub struct Server {
     pub presence: Arc<Presence>,
     /// Keys of end-to-end encryption.
     pub keys: Arc<Keys>,
+    /// Backups of room keys.
+    pub key_backups: KeyBackups,
     /// What users upload and download.
     pub media: Arc<Media>,
     /// Push rules.
@@ -203,6 +205,11 @@ impl Server {
             Arc::clone(&clock),
             Arc::clone(&store),
         ));
+        let key_backups = KeyBackups::new(
+            Arc::clone(&store),
+            limits.key_backup_keys,
+            limits.key_backup_bytes,
+        );
         let accounts = Accounts::new(
             Arc::clone(&identity),
             Arc::clone(&clock),
@@ -308,6 +315,7 @@ impl Server {
             typing,
             presence,
             keys,
+            key_backups,
             media,
             push,
             tasks,

@@ -151,6 +151,10 @@ section! {
         account_data_items: u32 = 20_000;
         /// All account data of one user together, in bytes: a first sync carries it all.
         account_data_bytes: u64 = 8 * 1024 * 1024;
+        /// Room keys in the key backups of one user, those of all versions together; further ones are refused.
+        key_backup_keys: u32 = 500_000;
+        /// Those keys together, in bytes.
+        key_backup_bytes: u64 = 512 * 1024 * 1024;
         /// Devices of one user; the login that would exceed it is refused.
         devices_per_user: u32 = 100;
         /// Fewest characters of a password that is set.

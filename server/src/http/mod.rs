@@ -67,6 +67,7 @@ fn routes() -> Routes {
         .merge(user_data::receipts::routes())
         .merge(user_data::typing::routes())
         .merge(user_data::presence::routes())
+        .merge(encryption::key_backups::routes())
         .merge(encryption::keys::routes())
         .merge(encryption::to_device::routes())
         .merge(media::routes())

@@ -1,6 +1,7 @@
 //! Keys of end-to-end encryption: the server keeps public keys and passes messages on; it can read none of them
 //! (client-server API, "End-to-End Encryption").
 
+mod backup;
 mod cross_signing;
 mod one_time;
 mod others;
@@ -15,6 +16,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use futures_util::future::{BoxFuture, ready};
 use ruma::{OwnedUserId, UserId};
 
+pub use backup::{BackedUpKey, KeyBackup, KeyBackups, KeyName, RestoredKeys, Which};
 pub use cross_signing::{NewCrossSigningKeys, OwnKeys, SignatureFailures};
 pub use one_time::{Claimed, ClaimedKeys, Claims};
 pub use others::{FromOthers, OtherServers, UserKeys};

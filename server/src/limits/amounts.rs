@@ -58,6 +58,18 @@ pub const AMOUNTS: &[Amount] = &[
         "413 `M_TOO_LARGE`",
     ),
     amount(
+        "limits.key_backup_keys",
+        "keys",
+        By::Account,
+        "403 `M_RESOURCE_LIMIT_EXCEEDED`",
+    ),
+    amount(
+        "limits.key_backup_bytes",
+        "bytes",
+        By::Account,
+        "403 `M_RESOURCE_LIMIT_EXCEEDED`",
+    ),
+    amount(
         "limits.devices_per_user",
         "devices",
         By::Account,

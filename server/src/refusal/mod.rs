@@ -105,6 +105,12 @@ pub enum Refusal {
     /// The media were created and their content has not arrived in time.
     #[error("these media have not been uploaded yet")]
     NotYetUploaded,
+    /// Room keys are backed up in another version.
+    #[error("your keys are backed up in version {current}")]
+    WrongRoomKeysVersion {
+        /// The newest version.
+        current: i64,
+    },
     /// Only the server itself writes this.
     #[error("{0}")]
     ServerControlled(String),

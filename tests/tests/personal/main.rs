@@ -8,6 +8,7 @@
 )]
 
 mod erased;
+mod key_backups;
 mod keys;
 mod media;
 mod media_in_a_bucket;

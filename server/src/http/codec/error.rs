@@ -50,6 +50,7 @@ pub(in crate::http) fn on_the_wire(refusal: &Refusal) -> (StatusCode, &'static s
         Refusal::ResourceLimitExceeded(_) => (StatusCode::FORBIDDEN, "M_RESOURCE_LIMIT_EXCEEDED"),
         Refusal::CannotOverwriteMedia => (StatusCode::CONFLICT, "M_CANNOT_OVERWRITE_MEDIA"),
         Refusal::NotYetUploaded => (StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED"),
+        Refusal::WrongRoomKeysVersion { .. } => (StatusCode::FORBIDDEN, "M_WRONG_ROOM_KEYS_VERSION"),
         Refusal::ServerControlled(_) => (StatusCode::METHOD_NOT_ALLOWED, "M_BAD_JSON"),
         Refusal::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN"),
         Refusal::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN"),
@@ -84,6 +85,7 @@ impl IntoResponse for ApiError {
             }
             Refusal::UnknownToken { soft_logout } => body["soft_logout"] = json!(soft_logout),
             Refusal::Unavailable(_) => retry_after = Some(1.0),
+            Refusal::WrongRoomKeysVersion { current } => body["current_version"] = json!(current.to_string()),
             _ => {}
         }
         let mut response = answer(status, body.to_string());

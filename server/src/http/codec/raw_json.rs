@@ -66,6 +66,12 @@ impl Written {
         self.0.push(']');
     }
 
+    /// A field whose JSON is there already.
+    pub(in crate::http) fn json(&mut self, name: &str, json: &str) {
+        self.field(name);
+        self.0.push_str(json);
+    }
+
     /// A field that is an event.
     pub(in crate::http) fn event(&mut self, name: &str, view: &UnsignedData, seen: &VisibleEvent) {
         self.field(name);

@@ -10,6 +10,7 @@ use super::credentials::Credentials;
 use super::devices::{Devices, remove};
 use crate::store::StoreError;
 use crate::store::accounts::AccountTables;
+use crate::store::encryption::key_backups;
 use crate::store::engine::{On, Row, query};
 use crate::store::log::{Erased, Record};
 use crate::token_hash::TokenHash;
@@ -201,7 +202,8 @@ impl AccountTables {
             .await
     }
 
-    /// Closes an account: no password, no profile, not found in the directory, no devices. Where it is erased, its account
+    /// Closes an account: no password, no profile, not found in the directory, no devices and no
+    /// backup of their keys. Where it is erased, its account
     /// data and filters go too, and its messages are not for those who come from now on. `None` when there is no such
     /// account, or what was proved does not hold any more.
     ///
@@ -229,6 +231,10 @@ impl AccountTables {
                 }
                 let profile = query("DELETE FROM profiles WHERE user_id = $1").bind(user_id.as_str());
                 profile.run(&mut tx.connection).await?;
+                for backup in key_backups::DELETE_ALL {
+                    let backup = query(backup).bind(user_id.as_str());
+                    backup.run(&mut tx.connection).await?;
+                }
                 if erase {
                     for private in ERASE {
                         let private = query(private).bind(user_id.as_str());
