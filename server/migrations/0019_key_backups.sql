@@ -16,7 +16,7 @@ CREATE TABLE key_backups (
     PRIMARY KEY (user_id, version)
 ){clustered};
 
-CREATE TABLE backed_up_keys (
+CREATE TABLE room_keys (
     user_id {text} NOT NULL,
     version {int} NOT NULL,
     room_id {text} NOT NULL,

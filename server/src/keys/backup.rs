@@ -11,10 +11,10 @@ use serde_json::value::RawValue;
 
 use crate::refusal::Refusal;
 use crate::store::Store;
-use crate::store::encryption::backed_up_keys::KeysChanged;
-pub use crate::store::encryption::backed_up_keys::{BackedUpKey, KeyName};
 use crate::store::encryption::key_backups::Held;
 pub use crate::store::encryption::key_backups::KeyBackup;
+use crate::store::encryption::room_keys::KeysChanged;
+pub use crate::store::encryption::room_keys::{BackedUpKey, KeyName};
 
 /// Longest name of an algorithm or of a session, in bytes.
 const NAME_BYTES: usize = 255;
@@ -178,11 +178,7 @@ impl KeyBackups {
     pub async fn remove(&self, user_id: &UserId, version: &str, which: Which) -> Result<Changed, Refusal> {
         let of = (which.room_id, which.session_id);
         let tables = &self.store.encryption;
-        changed(
-            tables
-                .remove_backed_up_keys(user_id, number(version)?, of)
-                .await?,
-        )
+        changed(tables.remove_room_keys(user_id, number(version)?, of).await?)
     }
 
     /// Keys of a version, to be read.
@@ -229,9 +225,7 @@ impl RestoredKeys {
     async fn after(&self, name: &KeyName) -> Result<Vec<(KeyName, BackedUpKey)>, Refusal> {
         let of = (self.which.room_id.as_deref(), self.which.session_id.as_deref());
         let tables = &self.store.encryption;
-        Ok(tables
-            .backed_up_keys(&self.user_id, self.version, of, name)
-            .await?)
+        Ok(tables.room_keys(&self.user_id, self.version, of, name).await?)
     }
 }
 

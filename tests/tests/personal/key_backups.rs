@@ -257,7 +257,7 @@ async fn a_closed_account_leaves_no_backup(server: TestServer) {
     let tables = &server.parts().store.encryption;
     let held = async || {
         let keys = tables
-            .backed_up_keys(&user_id, 1, (None, None), &Default::default())
+            .room_keys(&user_id, 1, (None, None), &Default::default())
             .await;
         let backup = tables.key_backup(&user_id, None).await.unwrap();
         (backup.is_some(), keys.unwrap().len())

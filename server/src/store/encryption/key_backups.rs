@@ -1,4 +1,4 @@
-//! Versions of backups of room keys: which there are, and what each counts. Their keys: `backed_up_keys.rs`.
+//! Versions of backups of room keys: which there are, and what each counts. Their keys: `room_keys.rs`.
 
 use ruma::UserId;
 
@@ -155,7 +155,7 @@ impl EncryptionTables {
                 if delete.execute(&mut tx.connection).await? == 0 {
                     return Ok(false);
                 }
-                let keys = query("DELETE FROM backed_up_keys WHERE user_id = $1 AND version = $2");
+                let keys = query("DELETE FROM room_keys WHERE user_id = $1 AND version = $2");
                 keys.bind(&user_id).bind(version).run(&mut tx.connection).await?;
                 Ok(true)
             })
@@ -166,7 +166,7 @@ impl EncryptionTables {
 
 /// Statements that remove all backups of the user `$1`: of an account that is closed.
 pub(in crate::store) const DELETE_ALL: [&str; 2] = [
-    "DELETE FROM backed_up_keys WHERE user_id = $1",
+    "DELETE FROM room_keys WHERE user_id = $1",
     "DELETE FROM key_backups WHERE user_id = $1",
 ];
 

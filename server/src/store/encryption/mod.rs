@@ -6,14 +6,14 @@
 //! | `one_time_keys.rs` | one-time and fallback keys |
 //! | `device_lists.rs` | whose devices or keys changed when |
 //! | `key_backups.rs` | versions of backups of room keys |
-//! | `backed_up_keys.rs` | the keys in them |
+//! | `room_keys.rs` | the keys in them |
 //! | `to_device.rs` | messages that wait for devices of this server |
 
-pub mod backed_up_keys;
 pub mod device_keys;
 pub(super) mod device_lists;
 pub mod key_backups;
 pub mod one_time_keys;
+pub mod room_keys;
 pub mod to_device;
 
 use std::sync::Arc;

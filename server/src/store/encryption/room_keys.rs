@@ -50,14 +50,14 @@ macro_rules! select {
     ($of:literal) => {
         concat!(
             "SELECT room_id, session_id, first_message_index, forwarded_count, is_verified, session_data \
-             FROM backed_up_keys WHERE user_id = $1 AND version = $2 AND ",
+             FROM room_keys WHERE user_id = $1 AND version = $2 AND ",
             $of
         )
     };
 }
 
 static INSERT: Insert = Insert {
-    table: "backed_up_keys",
+    table: "room_keys",
     columns: &[
         ("user_id", Kind::Text),
         ("version", Kind::Int),
@@ -74,12 +74,12 @@ static INSERT: Insert = Insert {
 };
 
 const PRESENT: &str = "SELECT k.room_id, k.session_id, k.first_message_index, k.forwarded_count, k.is_verified, \
-    OCTET_LENGTH(k.session_data) FROM json_each($3) AS item CROSS JOIN backed_up_keys AS k \
+    OCTET_LENGTH(k.session_data) FROM json_each($3) AS item CROSS JOIN room_keys AS k \
     ON k.user_id = $1 AND k.version = $2 AND k.room_id = json_extract(item.value, '$[0]') \
     AND k.session_id = json_extract(item.value, '$[1]')";
 const PRESENT_ON_POSTGRES: &str = "SELECT k.room_id, k.session_id, k.first_message_index, k.forwarded_count, \
     k.is_verified, CAST(OCTET_LENGTH(k.session_data) AS BIGINT) FROM json_array_elements($3::json) AS item (value) \
-    JOIN backed_up_keys AS k ON k.user_id = $1 AND k.version = $2 AND k.room_id = item.value->>0 \
+    JOIN room_keys AS k ON k.user_id = $1 AND k.version = $2 AND k.room_id = item.value->>0 \
     AND k.session_id = item.value->>1";
 
 /// A key that is there, without its content.
@@ -171,7 +171,7 @@ impl EncryptionTables {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn backed_up_keys(
+    pub async fn room_keys(
         &self,
         user_id: &UserId,
         version: i64,
@@ -193,7 +193,7 @@ impl EncryptionTables {
     ///
     /// # Errors
     /// When it was not stored.
-    pub async fn remove_backed_up_keys(
+    pub async fn remove_room_keys(
         &self,
         user_id: &UserId,
         version: i64,
@@ -207,7 +207,7 @@ impl EncryptionTables {
                     return Ok(KeysChanged::NoVersion);
                 };
                 let removed = query(
-                    "DELETE FROM backed_up_keys WHERE user_id = $1 AND version = $2 \
+                    "DELETE FROM room_keys WHERE user_id = $1 AND version = $2 \
                      AND room_id = COALESCE($3, room_id) AND session_id = COALESCE($4, session_id) \
                      RETURNING CAST(OCTET_LENGTH(session_data) AS BIGINT)",
                 );
