@@ -84,6 +84,9 @@ pub trait Outgoing: AsyncWrite + Send + Unpin {
     /// Waits until all that was written before the stream was shut down has reached the other side, or the
     /// other side reads no more, or the link is closed.
     fn delivered(&mut self) -> BoxFuture<'_, ()>;
+
+    /// Waits until the other side reads no more of a stream that is not shut down, or the link is closed.
+    fn given_up(&mut self) -> BoxFuture<'_, ()>;
 }
 
 /// The reading half of a stream. Dropped before its end, the writer hears that nobody reads any more.

@@ -363,6 +363,14 @@ impl Outgoing for MemoryStream {
     fn delivered(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async {})
     }
+
+    /// Of who reads no more is heard by writing.
+    fn given_up(&mut self) -> BoxFuture<'_, ()> {
+        let mut closed = self.closed.subscribe();
+        Box::pin(async move {
+            let _ = closed.wait_for(Option::is_some).await;
+        })
+    }
 }
 
 impl Incoming for MemoryStream {}

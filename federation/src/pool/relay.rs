@@ -30,13 +30,13 @@ pub enum RelayError {
 pub(super) async fn relay(wanted: Wanted, frame: &[u8], to: &mut OutgoingStream) -> Result<(), RelayError> {
     let (mut from, asked) = tokio::select! {
         sent = send(wanted, frame) => sent?,
-        () = to.delivered() => return Err(RelayError::NobodyReads),
+        () = to.given_up() => return Err(RelayError::NobodyReads),
     };
     let mut buffer = BytesMut::with_capacity(limits::RELAY_BUFFER);
     loop {
         let read = tokio::select! {
             read = timeout(limits::ANSWER_TIMEOUT, from.read_buf(&mut buffer)) => read,
-            () = to.delivered() => return Err(RelayError::NobodyReads),
+            () = to.given_up() => return Err(RelayError::NobodyReads),
         };
         let read = read.map_err(|_| broken("no answer in time"))?.map_err(broken)?;
         asked.count(read as u64);

@@ -155,7 +155,12 @@ impl Sender {
 }
 
 impl Outgoing for Sender {
+    fn given_up(&mut self) -> BoxFuture<'_, ()> {
+        self.delivered()
+    }
+
     fn delivered(&mut self) -> BoxFuture<'_, ()> {
+        // Of a stream that is not finished, this is that the other side has stopped it.
         let stopped = self.stream.stopped();
         Box::pin(async {
             // An error says that the connection is gone.

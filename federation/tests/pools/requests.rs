@@ -1,16 +1,25 @@
 //! Requests and answers: parts in order, refusals, back pressure, bounds.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use maru_federation::{limits, pool::RequestError};
-use maru_protocol::wire::{
-    Datagram, RefusedCode, Text,
-    datagram::Typing,
-    request::{
-        directory::{Alias, Profile},
-        media::Media,
-        records::Records,
+use maru_federation::{
+    limits,
+    link::{IncomingStream, Link, OutgoingStream, Transport, frames::FrameReader},
+    pool::{Answering, Held, RelayError, RequestError},
+    quic::{BoundSocket, Quic},
+};
+use maru_protocol::{
+    SecretKey,
+    wire::{
+        Datagram, RefusedCode, Request, Text,
+        datagram::Typing,
+        encode,
+        request::{
+            directory::{Alias, Profile},
+            media::Media,
+            records::Records,
+        },
     },
 };
 
@@ -209,5 +218,81 @@ async fn datagrams_arrive_and_a_flood_is_dropped() {
         .done()
         .await
         .unwrap();
+    two.stop().await;
+}
+
+/// Where a node passes an answer on to, and where the one that has asked it reads.
+struct Passage {
+    to: OutgoingStream,
+    from: IncomingStream,
+    _links: [Arc<dyn Link>; 2],
+    _ends: [Quic; 2],
+}
+
+impl Passage {
+    async fn open() -> Self {
+        let key = SecretKey::from_seed(&[7; 32]);
+        let node = || {
+            let socket = BoundSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            Quic::between_nodes(&key, socket).unwrap()
+        };
+        let (leader, asker) = (node(), node());
+        let accepting = async { leader.accept().await.unwrap().await };
+        let dialling = asker.dial(leader.local_address().unwrap(), None);
+        let (accepted, dialled) = tokio::join!(accepting, dialling);
+        let links = [accepted.unwrap(), dialled.unwrap()];
+        links.iter().for_each(|link| link.admit());
+        let asking = async {
+            let (mut outgoing, incoming) = links[1].open_request().await.unwrap();
+            tokio::io::AsyncWriteExt::shutdown(&mut outgoing).await.unwrap();
+            incoming
+        };
+        let (from, taken) = tokio::join!(asking, links[0].accept_request());
+        Self {
+            to: taken.unwrap().0,
+            from,
+            _links: links,
+            _ends: [leader, asker],
+        }
+    }
+}
+
+/// Holds nothing.
+struct Nothing;
+
+impl Held for Nothing {
+    fn count(&self, _bytes: u64) {}
+}
+
+#[tokio::test]
+async fn an_answer_is_passed_on_to_another_node_as_it_comes() {
+    let two = Two::start(quick());
+    let mut passage = Passage::open().await;
+    let frame = encode(&Request::from(media(200))).unwrap();
+    let reader = FrameReader::new(passage.from);
+    let answer = Answering::<Media>::new(reader, two.b.name.clone(), Box::new(Nothing));
+    let (passed, read) = tokio::join!(
+        two.to_b.relay(&two.b.name, &frame, &mut passage.to),
+        answer.collect(64 << 20)
+    );
+    passed.unwrap();
+    assert_eq!(read.unwrap().0, (0..200).map(part).collect::<Vec<_>>());
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_no_node_reads_is_given_up_and_one_that_none_gives_is_told() {
+    let two = Two::start(quick());
+    let mut passage = Passage::open().await;
+    drop(passage.from);
+    let frame = encode(&Request::from(media(200))).unwrap();
+    let passed = two.to_b.relay(&two.b.name, &frame, &mut passage.to).await;
+    let given_up = matches!(passed, Err(RelayError::NobodyReads | RelayError::Broken(_)));
+    assert!(given_up, "{passed:?}");
+    let mut passage = Passage::open().await;
+    let nobody = ruma::owned_server_name!("nobody.example.org");
+    let passed = two.to_b.relay(&nobody, &frame, &mut passage.to).await;
+    let not_reached = matches!(passed, Err(RelayError::NotAsked(RequestError::NotReached(_))));
+    assert!(not_reached, "{passed:?}");
     two.stop().await;
 }

@@ -50,6 +50,7 @@ pub(super) async fn run(flags: Flags) -> Result<(), Failure> {
         ("free space", free_space(&config.data)),
         ("open files", open_files(config)),
         ("federation", federation(config)),
+        ("links of nodes", node_links(config)),
         ("peers", peers(config).await),
     ];
     let mut wrong = 0;
@@ -263,6 +264,23 @@ fn federation(config: &Config) -> Finding {
             "{address}, UDP, can be bound; the server record names no address, see `federation.addresses`"
         ));
     }
+    Ok(format!("{address}, UDP, can be bound"))
+}
+
+/// Whether other nodes of this homeserver can come in.
+fn node_links(config: &Config) -> Finding {
+    let Some(address) = config.node_listen else {
+        return Ok("off: `node_listen` is not set".to_owned());
+    };
+    if config.node_link_address.is_none() && address.ip().is_unspecified() {
+        return Err(format!(
+            "{address} is nowhere others come to: set `node_link_address`"
+        ));
+    }
+    if DataFolder::is_in_use(&config.data).unwrap_or(false) {
+        return Ok(format!("{address}, UDP, is the running server's"));
+    }
+    BoundSocket::bind(address).map_err(|error| error.to_string())?;
     Ok(format!("{address}, UDP, can be bound"))
 }
 

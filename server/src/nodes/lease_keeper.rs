@@ -385,6 +385,30 @@ mod tests {
     }
 
     #[test]
+    fn the_holder_is_seen_while_it_is_another_one_and_lives() {
+        let mut keeper = keeper();
+        let seen = |keeper: &LeaseKeeper| keeper.other_holder("a").map(|node| node.run);
+        keeper.observe(
+            look(0),
+            &stored(Some(OTHER), 1),
+            vec![node(OWN, 1), node(OTHER, 1)],
+        );
+        assert_eq!(seen(&keeper), Some(OTHER));
+        for second in 1..5 {
+            keeper.observe(
+                look(second),
+                &stored(Some(OTHER), 1),
+                vec![node(OWN, 1), node(OTHER, 1)],
+            );
+        }
+        assert_eq!(seen(&keeper), None, "its beat stands still");
+        keeper.observe(look(5), &stored(Some(OWN), 2), vec![node(OWN, 1), node(OTHER, 2)]);
+        assert_eq!(seen(&keeper), None);
+        keeper.observe(look(6), &stored(None, 2), vec![node(OWN, 1), node(OTHER, 3)]);
+        assert_eq!(seen(&keeper), None);
+    }
+
+    #[test]
     fn who_drains_gives_back_and_takes_nothing() {
         let mut keeper = keeper();
         keeper.observe(look(0), &[], vec![node(OWN, 1)]);

@@ -360,7 +360,7 @@ impl Peers {
     /// # Errors
     /// When the database fails.
     pub async fn refresh(&self) -> Result<(), Refusal> {
-        if self.rpc.is_open() {
+        if !self.rpc.is_closed() {
             self.servers
                 .sharing()
                 .refresh_when_due(self.clock.now_ms())
@@ -381,7 +381,7 @@ impl Peers {
         let own = self.leads().as_ref().map(|leads| leads.own_record.clone());
         own.or_else(|| {
             let newest = self.servers.keyring().newest(&self.identity.server_name);
-            Some(newest.filter(|_| self.rpc.is_open())?.signed().clone())
+            Some(newest.filter(|_| !self.rpc.is_closed())?.signed().clone())
         })
     }
 }

@@ -104,9 +104,9 @@ impl RpcClient {
         }
     }
 
-    /// Whether this server reaches others at all, by whichever of its nodes.
-    pub(super) fn is_open(&self) -> bool {
-        !matches!(&*self.way.borrow(), Way::Closed | Way::Ended)
+    /// Whether this server reaches others by none of its nodes, as far as this one knows.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(&*self.way.borrow(), Way::Closed)
     }
 
     /// Refuses a server that may not be spoken with.
@@ -115,9 +115,9 @@ impl RpcClient {
     /// [`Refusal::Forbidden`] for one that is kept out, and where this server does not federate.
     pub(super) fn check_open_to(&self, peer: &ServerName) -> Result<(), Refusal> {
         self.servers.check_allowed(peer)?;
-        match self.is_open() {
-            true => Ok(()),
-            false => Err(not_open()),
+        match self.is_closed() {
+            true => Err(closed()),
+            false => Ok(()),
         }
     }
 
@@ -235,7 +235,7 @@ impl RpcClient {
     /// # Errors
     /// [`Refusal::Unavailable`] where no node leads.
     pub(super) async fn hold_join(&self, room_id: &RoomId) -> Result<Option<JoinHold>, Refusal> {
-        if !self.is_open() {
+        if self.is_closed() {
             return Ok(None);
         }
         let mut ways = Ways::of(&self.way);
@@ -292,7 +292,7 @@ impl Ways {
         match known.map(|known| known.map(|way| way.clone())) {
             Ok(Ok(Way::Own(pool))) => Ok(Through::Own(pool)),
             Ok(Ok(Way::Leader(leader))) => Ok(Through::Leader(leader)),
-            Ok(Ok(Way::Closed)) => Err(not_open()),
+            Ok(Ok(Way::Closed)) => Err(closed()),
             Ok(Ok(Way::Ended) | Err(_)) => Err(Refusal::Unavailable("this server stops".into())),
             Ok(Ok(Way::Unknown)) | Err(_) => Err(Refusal::Unavailable(
                 "no node of this server speaks with others just now".into(),
@@ -311,8 +311,8 @@ impl Ways {
     }
 }
 
-fn not_open() -> Refusal {
-    Refusal::forbidden("this server does not reach others: `federation_listen` is not set")
+fn closed() -> Refusal {
+    Refusal::forbidden("this server does not reach others: see `federation_listen` and `node_listen`")
 }
 
 fn busy(peer: &ServerName) -> Refusal {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{Method, Request, header};
 use maru::data_folder::Keys;
 use maru_federation::link::frames::FrameReader;
@@ -151,6 +152,34 @@ async fn every_node_does_what_needs_another_homeserver() {
     alice.leave(&room).await;
     bob.sees_member(&room, &alice, "leave").await;
     assert!(!two.log().contains("panicked") && !nodes.one.log().contains("panicked"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_in_by_any_node_while_much_is_said_misses_nothing() {
+    let nodes = Nodes::start().await;
+    let name = nodes.name();
+    let bob = nodes.elsewhere.user("bob").await;
+    let room = bob.create_room(json!({ "preset": "public_chat" })).await;
+    let users = [
+        nodes.two.user("alice").await,
+        nodes.one.user("carol").await,
+        nodes.two.user("dave").await,
+    ];
+    let talk = async {
+        for number in 0..60 {
+            bob.send(&room, &format!("message {number}")).await;
+        }
+    };
+    let coming = join_all(users.iter().map(|user| user.join_via(&room, &name)));
+    let ((), came) = tokio::join!(talk, coming);
+    came.into_iter().for_each(|reply| drop(reply.ok()));
+    bob.send(&room, "the last").await;
+    let mut said: Vec<String> = (0..60).map(|number| format!("message {number}")).collect();
+    said.push("the last".to_owned());
+    for user in &users {
+        user.hears(&room, "the last").await;
+        assert_eq!(texts(&user.history(&room).await), said);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

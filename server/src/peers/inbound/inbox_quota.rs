@@ -24,6 +24,11 @@ impl InboxQuotas {
         sizes.get(peer).copied()
     }
 
+    /// Nothing is known of how much waits: another node had the inbox.
+    pub(in crate::peers) fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// What waits of a peer has been counted.
     pub(in crate::peers) fn counted(&self, peer: &ServerName, size: InboxQuota) {
         let mut sizes = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -75,6 +75,11 @@ impl LogReceiver {
         }
     }
 
+    /// Begins to receive, perhaps after another node has.
+    pub(in crate::peers) fn begin(&self) {
+        self.quotas.forget();
+    }
+
     /// Stores what a peer's log holds, and has it ingested.
     pub(in crate::peers) async fn receive(
         self: &Arc<Self>,

@@ -61,7 +61,7 @@ pub(in crate::peers) async fn follow(
                 }
             }
             Err(why) => {
-                tracing::info!(address, %why, "the node that leads is not reached");
+                tracing::warn!(address, %why, "the node that leads is not reached");
                 tokio::select! {
                     () = tokio::time::sleep(DIAL_AGAIN) => {}
                     _ = leader.changed() => {}

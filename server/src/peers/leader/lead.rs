@@ -42,6 +42,7 @@ impl Peers {
         let own_record = own.publish(&self.store, keyring, &self.identity, now).await?;
         let transport = Quic::new(tls_key, socket).map_err(Refusal::internal)?;
         let address = transport.local_address().map_err(Refusal::internal)?;
+        self.receiver.begin();
         let adapter = PoolAdapter {
             identity: Arc::clone(&self.identity),
             clock: Arc::clone(&self.clock),

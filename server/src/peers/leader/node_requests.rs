@@ -175,7 +175,7 @@ impl NodeRequests {
     ) -> Ended {
         let _lock = tokio::select! {
             lock = self.local.lock_join(&join.room_id) => lock,
-            () = outgoing.delivered() => return Ok(()),
+            () = outgoing.given_up() => return Ok(()),
         };
         if self.leading(&mut outgoing).await?.is_none() {
             return Ok(());
@@ -232,12 +232,7 @@ impl NodeRequests {
 
     /// Waits until this node has followed the log up to a position, or for so long.
     async fn known_up_to(&self, at: Position) {
-        let log = &self.store.log;
-        log.hint(at);
-        if timeout(KNOWN_WITHIN, log.moved_past(Position(at.0 - 1)))
-            .await
-            .is_err()
-        {
+        if !self.store.log.reach(at, KNOWN_WITHIN).await {
             tracing::debug!(%at, "this node is behind the one that asks");
         }
     }

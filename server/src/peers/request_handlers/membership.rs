@@ -1,6 +1,7 @@
 //! Users of other servers come into rooms through this one, and leave them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use maru_federation::homeserver::Parts;
 use maru_protocol::auth::{self, StateSlot};
@@ -24,6 +25,9 @@ use crate::peers::request_handlers::RequestHandlers;
 use crate::refusal::Refusal;
 use crate::rooms::Room;
 use crate::rooms::ingest::{Incoming, IngestResult};
+
+/// How long a request about a membership waits until this node knows what others have committed before it.
+const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(5);
 
 fn invalid(why: impl std::fmt::Display) -> Refused {
     Refused::new(RefusedCode::Invalid, &why.to_string())
@@ -247,6 +251,9 @@ impl RequestHandlers {
     /// A room that this server is in, whose rules will say who may come.
     async fn open_room(&self, peer: &ServerName, room_id: &RoomId) -> Result<Arc<Room>, Refused> {
         let unknown = || Refused::new(RefusedCode::NotFound, "this server is not in that room");
+        // What lets the user in may just have been done on another node, whose user was told so.
+        let caught_up = self.store.log.catch_up(CAUGHT_UP_WITHIN).await;
+        caught_up.map_err(|error| refused(error.into()))?;
         let room = self
             .local
             .present(room_id)

@@ -29,6 +29,7 @@ mod writer_queue;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use maru_protocol::cursor::{LogId, Position};
@@ -202,6 +203,26 @@ impl Log {
     /// What other nodes tell beside the log, from now on.
     pub(super) fn notifications(&self) -> broadcast::Receiver<Notification> {
         self.notifications.subscribe()
+    }
+
+    /// Waits until this process has followed the log up to a position, no longer than `patience`. Whether it has.
+    pub async fn reach(&self, position: Position, patience: Duration) -> bool {
+        self.hint(position);
+        let reached = self.moved_past(Position(position.0 - 1));
+        tokio::time::timeout(patience, reached).await.is_ok()
+    }
+
+    /// Waits until this process knows all that the log holds now, whichever node has committed it, no longer than `patience`.
+    /// Whether it does. For what must not miss what somebody was told elsewhere: costs a query where there may be other nodes.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn catch_up(&self, patience: Duration) -> Result<bool, StoreError> {
+        if self.listening.is_none() {
+            return Ok(true);
+        }
+        let now = self.journal.position().await?;
+        Ok(self.reach(now, patience).await)
     }
 
     /// Whether the log stands at a position or beyond it, also where only other nodes have come so far.

@@ -59,7 +59,7 @@ INSERT INTO heard_messages SELECT 's' || {group}, 'm' || n, n FROM numbers;
 INSERT INTO waiting_receipts SELECT {group}, '@u' || n, '', '$w' || n, n, n FROM numbers;
 INSERT INTO remote_device_lists SELECT '@u' || n, 's' || {group}, 1, n, '{}' FROM numbers;
 INSERT INTO cached_media SELECT 's' || {group}, 'm' || n, NULL, NULL, 1, n FROM numbers;
-INSERT INTO nodes SELECT 'node' || n, n, n, NULL, NULL, 0, 'v', 0 FROM numbers WHERE n <= 20;
+INSERT INTO nodes SELECT 'node' || n, n, n, NULL, NULL, 0, 'v', 0, NULL FROM numbers WHERE n <= 20;
 INSERT INTO leases SELECT 'lease' || n, n, 1 FROM numbers WHERE n <= 20;
 INSERT INTO readers SELECT 'reader' || n, 0, n, 0, 0, NULL, n, n FROM numbers WHERE n <= 20;
 INSERT INTO readers_set_aside SELECT 'reader1', 0, n, 'event', 'why', n FROM numbers WHERE n <= 20;
