@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use maru_tests::user::encode;
+use maru_tests::waiting::look_for;
 use maru_tests::{TestServer, User, on_both_engines};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -25,6 +26,18 @@ const STEPS: usize = 24;
 
 const VISIBILITIES: [&str; 4] = ["joined", "invited", "shared", "world_readable"];
 
+/// Waits until the index of search holds what is in the log.
+async fn caught_up(server: &TestServer) {
+    look_for("an index that has caught up", async || {
+        let readers = server.parts().readers.all().await.unwrap();
+        let is_done = readers
+            .iter()
+            .any(|(reader, lag)| &*reader.id.name == "search" && reader.building.is_none() && *lag == 0);
+        is_done.then_some(()).ok_or(format!("{readers:?}"))
+    })
+    .await;
+}
+
 /// An event, and what was the case just before and just after it.
 #[derive(Debug)]
 struct Told {
@@ -42,6 +55,9 @@ struct Life<'a> {
     visibility: &'static str,
     membership: &'static str,
     told: Vec<Told>,
+    /// Messages that were said, and events that alice has tried to edit, by their ids.
+    said: HashSet<String>,
+    edited: HashSet<String>,
     /// The visibility when bob last stopped being joined.
     departure: Option<&'static str>,
 }
@@ -56,6 +72,8 @@ async fn every_reading_path_shows_the_same(server: TestServer) {
                 life.check(&format!("life {seed}, step {step}")).await;
             }
         }
+        caught_up(&server).await;
+        life.check_all_is_found(&format!("life {seed}")).await;
     }
 }
 
@@ -105,6 +123,8 @@ impl<'a> Life<'a> {
             visibility: "shared",
             membership: "leave",
             told: Vec::new(),
+            said: HashSet::new(),
+            edited: HashSet::new(),
             departure: None,
         };
         life.told = history(alice, &life.room, "f", None)
@@ -182,7 +202,8 @@ impl<'a> Life<'a> {
         } else {
             self.alice
         };
-        speaker.send(&self.room, "something").await;
+        let said = speaker.send(&self.room, "something").await;
+        self.said.insert(said);
     }
 
     /// An edit of some event: not a valid one unless that is a message of alice's, which the server must tell.
@@ -193,6 +214,7 @@ impl<'a> Life<'a> {
             "m.relates_to": { "rel_type": "m.replace", "event_id": target },
         });
         self.alice.send_event(&self.room, "m.room.message", content).await;
+        self.edited.insert(target);
     }
 
     /// The table of the specification.
@@ -271,7 +293,49 @@ impl<'a> Life<'a> {
                 }
             }
         }
+        for term in ["something", "edited"] {
+            for result in self.searched(term).await {
+                self.check_events(&[result["result"].clone()], &seen_set, when);
+                for part in ["events_before", "events_after"] {
+                    self.check_events(result["context"][part].as_array().unwrap(), &seen_set, when);
+                }
+            }
+        }
         self.check_state(may_enter, when).await;
+    }
+
+    /// What bob finds in the room.
+    async fn searched(&self, term: &str) -> Vec<Value> {
+        let (mut results, mut path) = (Vec::new(), "search".to_owned());
+        loop {
+            let criteria = json!({
+                "search_term": term, "order_by": "recent", "filter": { "rooms": [self.room], "limit": 3 },
+                "event_context": { "before_limit": 3, "after_limit": 3 },
+            });
+            let body = json!({ "search_categories": { "room_events": criteria } });
+            let answer = self.bob.post(&path, body).await.ok()["search_categories"]["room_events"].take();
+            results.extend(answer["results"].as_array().unwrap().iter().cloned());
+            match answer["next_batch"].as_str() {
+                Some(next) => path = format!("search?next_batch={next}"),
+                None => return results,
+            }
+        }
+    }
+
+    /// Who has been in the room finds every message there that he may see, of those that nobody has tried to edit.
+    async fn check_all_is_found(&self, when: &str) {
+        let was_in = self.membership == "join" || self.departure.is_some();
+        let expected: HashSet<&str> = (0..self.told.len())
+            .filter(|at| was_in && self.may_see(*at))
+            .map(|at| self.told[at].id.as_str())
+            .filter(|id| self.said.contains(*id) && !self.edited.contains(*id))
+            .collect();
+        let results = self.searched("something").await;
+        let ids = results
+            .iter()
+            .map(|result| result["result"]["event_id"].as_str().unwrap());
+        let found: HashSet<&str> = ids.filter(|id| !self.edited.contains(*id)).collect();
+        assert_eq!(found, expected, "{when}: search");
     }
 
     /// Events that bob was shown must be among those he may see, and so must what they bring along.

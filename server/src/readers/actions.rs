@@ -11,6 +11,9 @@ pub struct Tuning {
     pub positions: usize,
     /// Bytes of the events that are handed on together at most, but for a single position that has more.
     pub bytes: usize,
+    /// How many times as long as a part took it is idle after it, so that it takes no more than its share of the machine and the
+    /// database while there is much to do; some seconds at most.
+    pub idle: u32,
     /// How long after a page to read the next one, so that pages become fuller, unless the last one was full.
     pub linger: Duration,
     /// How often to look when nobody says that there is something new.
@@ -30,6 +33,7 @@ impl Default for Tuning {
         Self {
             positions: 500,
             bytes: 4 << 20,
+            idle: 0,
             linger: Duration::from_millis(50),
             poll: Duration::from_secs(3),
             store_after: Duration::from_secs(2),

@@ -34,10 +34,14 @@ use crate::store::readers::{
 /// How long a reader may take for one part of a page.
 const HANDLING: Duration = Duration::from_secs(60);
 
-/// Stored events that are read and dealt with together, and the pause after them: whoever writes meanwhile waits for one
-/// such part at most.
+/// Stored events that are read and dealt with together, the pause after them, and how many times as long as they took a reader
+/// is idle then at most: there may be many of them, and nobody waits for the first.
 const STORED_PAGE: usize = 100;
-const STORED_PAUSE: Duration = Duration::from_millis(20);
+const STORED_PAUSE: Duration = Duration::from_millis(10);
+const STORED_IDLE: u32 = 3;
+
+/// The longest that a reader is idle after a part.
+const LONGEST_IDLE: Duration = Duration::from_secs(3);
 
 /// Longest text of a failure that is kept, in characters.
 const LONGEST_WHY: usize = 500;
@@ -85,6 +89,10 @@ struct Running {
     page: Arc<LogPage>,
     effects: Effects,
     set_aside: u64,
+    /// When the action that is under way began, and how long those of the present part took so far.
+    action_began: Instant,
+    worked: Duration,
+    idle_until: Option<Instant>,
 }
 
 /// What came of an action.
@@ -111,6 +119,9 @@ impl Runner {
             page: Arc::default(),
             effects: Effects::none(),
             set_aside: 0,
+            action_began: Instant::now(),
+            worked: Duration::ZERO,
+            idle_until: None,
         };
         running.lead();
         running.run().await;
@@ -122,6 +133,17 @@ impl Running {
     async fn run(&mut self) {
         loop {
             self.look_around();
+            if let Some(until) = self.idle_for_now() {
+                tokio::select! {
+                    () = tokio::time::sleep_until(until) => self.idle_until = None,
+                    changed = self.parts.lease.changed() => match changed {
+                        Ok(()) => self.lead(),
+                        Err(_) => return,
+                    },
+                    () = self.parts.stop.cancelled() => {}
+                }
+                continue;
+            }
             let now = self.began.elapsed();
             if let Some(action) = self.machine.poll(now) {
                 let performing = self.perform(action);
@@ -162,6 +184,26 @@ impl Running {
                 () = self.parts.changed.notify.notified() => {}
                 () = self.parts.stop.cancelled() => {}
             }
+        }
+    }
+
+    /// Until when it is idle after the last part.
+    fn idle_for_now(&self) -> Option<Instant> {
+        self.idle_until.filter(|_| !self.parts.stop.is_cancelled())
+    }
+
+    /// Notes that something was done for a part, after whose end it is idle.
+    fn worked(&mut self, is_end: bool) {
+        self.worked += self.action_began.elapsed();
+        if is_end {
+            let idle = self.parts.reader.tuning().idle;
+            let idle = match self.track {
+                Track::Log => idle,
+                Track::Stored => idle.min(STORED_IDLE),
+            };
+            let idle = self.worked.saturating_mul(idle).min(LONGEST_IDLE);
+            self.idle_until = (!idle.is_zero()).then(|| Instant::now() + idle);
+            self.worked = Duration::ZERO;
         }
     }
 
@@ -209,6 +251,7 @@ impl Running {
         self.machine.lead(lease.is_some());
         self.held = lease;
         (self.page, self.effects) = (Arc::default(), Effects::none());
+        (self.worked, self.idle_until) = (Duration::ZERO, None);
     }
 
     /// Has the metrics show where the reader stands; nothing where another node leads it.
@@ -238,6 +281,7 @@ impl Running {
 
     /// Begins an action. What it does with the database goes on when it is dropped.
     fn perform(&mut self, action: Action) -> BoxFuture<'static, Outcome> {
+        self.action_began = Instant::now();
         let Some(lease) = self.held.clone() else {
             return Box::pin(std::future::ready(Outcome::Noted));
         };
@@ -381,6 +425,7 @@ impl Running {
                 self.machine.page(page, is_full, now, chance);
             }
             Outcome::Handled(part, handled) => {
+                self.worked(handled.as_ref().is_ok_and(Effects::is_none));
                 let handled = handled.map(|effects| {
                     self.effects = effects;
                     !self.effects.is_none()
@@ -392,6 +437,7 @@ impl Running {
                 self.machine.handled(part, handled, now, chance);
             }
             Outcome::Advanced(step, advanced) => {
+                self.worked(true);
                 let is_built = self.track == Track::Stored && step.to == ALL_STORED && advanced.is_ok();
                 self.machine.advanced(step, advanced.map_err(failed), now, chance);
                 if is_built {

@@ -42,9 +42,10 @@ pub(super) struct Looking<'a> {
     asked: Candidates,
     rooms: HashMap<i64, (Arc<Room>, ReaderMembership)>,
     ignored: HashSet<OwnedUserId>,
-    deadline: Option<Instant>,
+    deadline: Instant,
     looked_at: usize,
     bytes: usize,
+    most_bytes: usize,
     /// There are no more candidates.
     pub(super) is_over: bool,
 }
@@ -81,6 +82,8 @@ impl<'a> Looking<'a> {
                 Needle::Beginning(start) => asked.beginnings.push(start),
             }
         }
+        // What was ranked together once should be ranked together again.
+        let patience = if page.ranked.is_some() { 2 } else { 1 };
         Ok(Some(Self {
             search,
             user_id,
@@ -88,8 +91,8 @@ impl<'a> Looking<'a> {
             asked,
             rooms: HashMap::new(),
             ignored: search.rooms.visibility.ignored_by(user_id).await?,
-            // What was ranked together once is ranked together again, however long it takes.
-            deadline: page.ranked.is_none().then(|| Instant::now() + LONGEST),
+            deadline: Instant::now() + LONGEST * patience,
+            most_bytes: MOST_BYTES * usize::try_from(patience).unwrap_or(1),
             looked_at: 0,
             bytes: 0,
             is_over: false,
@@ -103,12 +106,12 @@ impl<'a> Looking<'a> {
 
     /// Whether no more may be looked at.
     pub(super) fn is_spent(&self) -> bool {
-        let is_late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let is_late = Instant::now() >= self.deadline;
         self.is_over || is_late || self.looked_at >= MOST_LOOKED_AT || self.is_full()
     }
 
     fn is_full(&self) -> bool {
-        self.deadline.is_some() && self.bytes >= MOST_BYTES
+        self.bytes >= self.most_bytes
     }
 
     /// What is found among the next candidates, the newest first.

@@ -32,6 +32,9 @@ const BYTES: usize = 64 * 1024;
 /// How long after a page the next one is read. An event is found, and what was redacted is out of the index, so much later.
 const LINGER: Duration = Duration::from_millis(400);
 
+/// How many times as long as it took to put events into the index it is idle: who sends messages comes first.
+const IDLE: u32 = 8;
+
 /// Keeps the index of full-text search.
 #[derive(Debug)]
 pub struct SearchReader {
@@ -59,6 +62,7 @@ impl Reader for SearchReader {
         Tuning {
             positions: POSITIONS,
             bytes: BYTES,
+            idle: IDLE,
             linger: LINGER,
             ..Tuning::default()
         }

@@ -214,6 +214,30 @@ async function relations() {
     });
 }
 
+async function searching() {
+    await step("search", async () => {
+        const first = await say(alice, "내일 회의실에서 그물을 고칩니다");
+        const second = await say(bob, "회의실은 닫혔습니다");
+        const search = () => alice.searchRoomEvents({ term: "회의", filter: { rooms: [roomId], limit: 1 } });
+        let found = await search();
+        // The index follows the room within a second.
+        for (let tries = 0; tries < 100 && found.count < 2; tries += 1) {
+            await new Promise((resolve) => setTimeout(resolve, 100));
+            found = await search();
+        }
+        const ids = () => found.results.map((result) => result.context.getEvent().getId()).join();
+        expect(ids() === second, `the newest result is ${ids()}`);
+        expect(found.highlights.join() === "회의", `the highlights are ${found.highlights}`);
+        const around = found.results[0].context.getTimeline().map((event) => event.getId());
+        expect(around.includes(first), "the message before the result is not shown with it");
+        found = await alice.backPaginateRoomEventsSearch(found);
+        expect(ids() === [second, first].join(), `the results are ${ids()}`);
+        await alice.redactEvent(roomId, first);
+        found = await search();
+        expect(ids() === second && !found.next_batch, "a redacted message is found");
+    });
+}
+
 async function media() {
     await step("upload and download", async () => {
         const bytes = Uint8Array.from({ length: 70_000 }, (_, index) => (index * 31) % 251);
@@ -292,6 +316,7 @@ try {
     await state();
     await ephemeral();
     await relations();
+    await searching();
     await media();
     await direct();
     await encrypted();

@@ -25,6 +25,7 @@ for_both_engines!(
     everything_is_dealt_with_once_over_restarts,
     what_cannot_be_dealt_with_is_set_aside_and_read_again_when_asked,
     a_paused_reader_rests_until_it_is_resumed,
+    a_reader_that_is_to_be_idle_leaves_the_machine_to_others,
     the_reader_of_a_dead_node_is_taken_over,
 );
 
@@ -44,6 +45,9 @@ struct Counting {
     /// Fails at messages of this text.
     bad: Option<&'static str>,
     mended: AtomicBool,
+    /// How long a part takes, and how many times as long the reader is idle then.
+    takes: Duration,
+    idle: u32,
 }
 
 fn alice() -> OwnedUserId {
@@ -65,6 +69,7 @@ impl Reader for Counting {
             positions: 7,
             linger: moment,
             first_pause: moment,
+            idle: self.idle,
             ..Tuning::default()
         }
     }
@@ -91,7 +96,12 @@ impl Reader for Counting {
                 content: message.json.clone(),
             }));
         }
-        std::future::ready(Ok(Effects::records(effects))).boxed()
+        let takes = self.takes;
+        async move {
+            tokio::time::sleep(takes).await;
+            Ok(Effects::records(effects))
+        }
+        .boxed()
     }
 }
 
@@ -275,6 +285,24 @@ async fn a_paused_reader_rests_until_it_is_resumed(engine: Engine) {
     assert_eq!(process.effects(), 10, "it rests over a restart as well");
     process.readers.set_paused("counting", false).await.unwrap();
     assert_eq!(process.counted().await, texts(0..20));
+    process.stop().await;
+}
+
+async fn a_reader_that_is_to_be_idle_leaves_the_machine_to_others(engine: Engine) {
+    let takes = Duration::from_millis(10);
+    let reader = Arc::new(Counting {
+        takes,
+        idle: 5,
+        ..Counting::default()
+    });
+    let data = Data::new(engine);
+    let process = process(&data, &reader).await;
+    let began = Instant::now();
+    process.send(texts(0..70)).await;
+    assert_eq!(process.counted().await, texts(0..70));
+    // Seven at a time, and there is no need to be idle after the last.
+    let least = takes * 10 + takes * 5 * 9;
+    assert!(began.elapsed() >= least, "{:?}", began.elapsed());
     process.stop().await;
 }
 

@@ -14,6 +14,7 @@ on_both_engines!(
     the_best_come_first,
     results_come_with_what_stands_around_them,
     results_are_grouped,
+    whoever_is_in_many_rooms_searches_them_all,
     whatever_is_asked_is_answered,
     long_messages_are_found_by_what_they_begin_with,
     who_searches_too_often_is_told_so,
@@ -299,6 +300,22 @@ async fn results_are_grouped(server: TestServer) {
         assert_eq!(listed, in_one, "{order}");
         assert_eq!(rest.get("next_batch"), None, "{rest}");
     }
+}
+
+async fn whoever_is_in_many_rooms_searches_them_all(server: TestServer) {
+    let [alice, bob] = [server.user("alice").await, server.user("bob").await];
+    let elsewhere = bob.create_room(json!({})).await;
+    let mut sent = Vec::new();
+    for n in 0..70 {
+        let room = alice.create_room(json!({})).await;
+        sent.push(alice.send(&room, &format!("room {n}")).await);
+        bob.send(&elsewhere, &format!("room {n}")).await;
+    }
+    sent.reverse();
+    caught_up(&server).await;
+    assert_eq!(found(&alice, "room").await, sent);
+    assert_eq!(found(&alice, "room 7").await, [&*sent[62]]);
+    assert_eq!(found(&bob, "room").await.len(), 70);
 }
 
 async fn whatever_is_asked_is_answered(server: TestServer) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Error};
 
-use super::{Query, Readers, Row, postgres_arguments, sqlite_arguments, sqlite_text};
+use super::{Query, READING, Readers, Row, postgres_arguments, sqlite_arguments, sqlite_text};
 use crate::store::StoreError;
 
 /// Steps of SQLite's machine after which it looks at the clock.
@@ -29,7 +29,10 @@ impl Query {
     ) -> Result<Option<Vec<Row>>, StoreError> {
         let rows = match readers {
             Readers::Sqlite(pool) => self.within_on_sqlite(pool, patience).await,
-            Readers::Postgres(pool) => self.within_on_postgres(pool, patience).await,
+            Readers::Postgres(pool) => {
+                let rows = tokio::time::timeout(READING, self.within_on_postgres(pool, patience)).await;
+                rows.map_err(|_| StoreError::Unavailable("it does not answer in time".into()))?
+            }
         };
         match rows {
             Ok(rows) => Ok(Some(rows)),

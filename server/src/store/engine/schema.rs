@@ -35,10 +35,12 @@ const SQLITE_SEARCH_INDEX: &str = "CREATE VIRTUAL TABLE search_index USING fts5 
     (words, event UNINDEXED, room UNINDEXED, tokenize = 'ascii', detail = 'none', \
     content = '', contentless_delete = 1, contentless_unindexed = 1)";
 
-/// The index of full-text search on PostgreSQL. What is new waits in a short list, which every search reads.
+/// The index of full-text search on PostgreSQL. What is new waits in a short list, which every search reads. What many events
+/// have is found by walking them from the newest.
 const POSTGRES_SEARCH_INDEX: &str = "CREATE TABLE search_index \
     (event BIGINT PRIMARY KEY, room BIGINT NOT NULL, sent_at BIGINT NOT NULL, words TSVECTOR NOT NULL); \
-    CREATE INDEX search_index_by_word ON search_index USING GIN (words) WITH (gin_pending_list_limit = 512)";
+    CREATE INDEX search_index_by_word ON search_index USING GIN (words) WITH (gin_pending_list_limit = 512); \
+    CREATE INDEX search_index_by_time ON search_index (sent_at, event)";
 
 /// The schema version that this program makes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;

@@ -7,10 +7,13 @@ use maru_protocol::state::EventNid;
 
 use super::{DocumentKey, SearchTables, Subject, room_mark, sender_mark, subject_mark};
 use crate::store::StoreError;
-use crate::store::engine::query;
+use crate::store::engine::{Query, Readers, Row, query};
 
 /// Rooms that are asked for by their marks. Where there are more, the index is read for all rooms.
 const MARKED_ROOMS: usize = 64;
+
+/// How long PostgreSQL may walk the documents for what it takes to be common.
+const WALKING: Duration = Duration::from_millis(100);
 
 /// Where to look.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +56,7 @@ impl SearchTables {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = match self.readers.is_sqlite() {
             true => asked.on_sqlite(limit).within(&self.readers, patience).await?,
-            false => asked.on_postgres(limit).within(&self.readers, patience).await?,
+            false => asked.in_time_on_postgres(limit, &self.readers, patience).await?,
         };
         let Some(rows) = rows else {
             return Ok(None);
@@ -95,7 +98,7 @@ impl Candidates {
         (self.scope.rooms.len() > MARKED_ROOMS).then(|| self.scope.rooms.clone())
     }
 
-    fn on_sqlite(&self, limit: i64) -> crate::store::engine::Query {
+    fn on_sqlite(&self, limit: i64) -> Query {
         let quoted = |token: &String| format!("\"{token}\"");
         let tokens = self.tokens.iter().map(quoted);
         let beginnings = self.beginnings.iter().map(|start| format!("\"{start}\" *"));
@@ -125,7 +128,26 @@ impl Candidates {
         rooms.into_iter().fold(asked, |asked, rooms| asked.bind(rooms))
     }
 
-    fn on_postgres(&self, limit: i64) -> crate::store::engine::Query {
+    /// PostgreSQL walks the documents from the newest where it takes what is looked for to be common. Where that turns out
+    /// wrong, the index of words is asked all the same.
+    async fn in_time_on_postgres(
+        &self,
+        limit: i64,
+        readers: &Readers,
+        patience: Duration,
+    ) -> Result<Option<Vec<Row>>, StoreError> {
+        let short = WALKING.min(patience);
+        match self.on_postgres(limit, false).within(readers, short).await? {
+            None => {
+                self.on_postgres(limit, true)
+                    .within(readers, patience - short)
+                    .await
+            }
+            found => Ok(found),
+        }
+    }
+
+    fn on_postgres(&self, limit: i64, by_word: bool) -> Query {
         let quoted = |token: &String| format!("'{token}'");
         let tokens = self.tokens.iter().map(quoted);
         let beginnings = self.beginnings.iter().map(|start| format!("'{start}':*"));
@@ -138,16 +160,27 @@ impl Candidates {
         let before = self.scope.before.unwrap_or(last);
         let from = self.scope.from.unwrap_or(DocumentKey::from_parts(0, EventNid(0)));
         let rooms = self.listed_rooms();
-        let asked = query(match rooms {
-            None => {
+        // The sum keeps PostgreSQL off the index by time.
+        let asked = query(match (&rooms, by_word) {
+            (None, false) => {
                 "SELECT sent_at, event FROM search_index WHERE words @@ $1::tsquery \
                  AND (sent_at, event) < ($2, $3) AND (sent_at, event) >= ($4, $5) \
                  ORDER BY sent_at DESC, event DESC LIMIT $6"
             }
-            Some(_) => {
+            (None, true) => {
+                "SELECT sent_at, event FROM search_index WHERE words @@ $1::tsquery \
+                 AND (sent_at + 0, event) < ($2, $3) AND (sent_at + 0, event) >= ($4, $5) \
+                 ORDER BY sent_at + 0 DESC, event DESC LIMIT $6"
+            }
+            (Some(_), false) => {
                 "SELECT sent_at, event FROM search_index WHERE words @@ $1::tsquery \
                  AND (sent_at, event) < ($2, $3) AND (sent_at, event) >= ($4, $5) \
                  AND room = ANY($7) ORDER BY sent_at DESC, event DESC LIMIT $6"
+            }
+            (Some(_), true) => {
+                "SELECT sent_at, event FROM search_index WHERE words @@ $1::tsquery \
+                 AND (sent_at + 0, event) < ($2, $3) AND (sent_at + 0, event) >= ($4, $5) \
+                 AND room = ANY($7) ORDER BY sent_at + 0 DESC, event DESC LIMIT $6"
             }
         });
         let asked = asked
