@@ -3,6 +3,8 @@
 //! A reader that begins with the stored events reads them on a track of its own, to whose end a machine drives it as it does
 //! along the log: a position is then the number of an event. Meanwhile its position in the log is where the log stood when
 //! that began, so that nothing that came later is dropped from the journal.
+//!
+//! Over 500 lines, because every action stands beside what is made of its outcome: neither is understood without the other.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

@@ -61,9 +61,10 @@ INSERT INTO remote_device_lists SELECT '@u' || n, 's' || {group}, 1, n, '{}' FRO
 INSERT INTO cached_media SELECT 's' || {group}, 'm' || n, NULL, NULL, 1, n FROM numbers;
 INSERT INTO nodes SELECT 'node' || n, n, n, NULL, NULL, 0, 'v', 0, NULL FROM numbers WHERE n <= 20;
 INSERT INTO leases SELECT 'lease' || n, n, 1 FROM numbers WHERE n <= 20;
-INSERT INTO readers SELECT 'reader' || n, 0, n, 0, 0, NULL, n, n FROM numbers WHERE n <= 20;
+INSERT INTO readers SELECT 'reader' || n, 0, n, 0, 0, NULL, n, n, CAST(NULL AS BIGINT) FROM numbers WHERE n <= 20;
 INSERT INTO readers_set_aside SELECT 'reader1', 0, n, 'event', 'why', n FROM numbers WHERE n <= 20;
 INSERT INTO jobs SELECT n, 'k1', 'key' || n, 'd' || {group}, n, CASE WHEN n <= 20 THEN 1 WHEN n % 10 = 9 THEN 3 ELSE 0 END, n % 2, 1, 1, CASE WHEN n <= 20 THEN n END, '{}', n, NULL FROM numbers;
 INSERT INTO job_attempts_0 SELECT {group}, n, 'k1', n, n, n, 0, NULL FROM numbers;
 INSERT INTO job_attempts_1 SELECT {group}, n, 'k1', n, n, n, 0, NULL FROM numbers;
 INSERT INTO job_attempts_2 SELECT {group}, n, 'k1', n, n, n, 0, NULL FROM numbers;
+INSERT INTO search_edits SELECT n, n FROM numbers;

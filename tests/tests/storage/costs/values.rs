@@ -129,9 +129,9 @@ fn of(column: &str) -> Value {
         "destination" => Text("d1"),
         "outcome" => Int(2),
         "name" => Text("reader1"),
-        "id" | "job" | "run" | "shard" | "fencing" | "paused" | "draining" | "load" | "failures" | "beat"
-        | "room" | "nid" | "filter_id" | "published" | "admin" | "own" | "credentials" | "version"
-        | "readable_by" | "leaving" | "uploads" => Int(1),
+        "building" | "id" | "job" | "run" | "shard" | "fencing" | "paused" | "draining" | "load"
+        | "failures" | "beat" | "room" | "nid" | "filter_id" | "published" | "admin" | "own"
+        | "credentials" | "version" | "readable_by" | "leaving" | "uploads" => Int(1),
         "position" | "place" | "used_at" | "last_seen_at" | "from_position" | "to_position"
         | "created_at" | "committed_at" | "first" | "commit_id" | "expires_at" | "size" | "bytes"
         | "items" | "uses_allowed" | "sequence" | "joined" | "erased_at" | "due_at" | "records"
@@ -144,7 +144,7 @@ fn of(column: &str) -> Value {
 /// A set that is compared with a column.
 fn set_of(column: &str) -> Value {
     match column {
-        "nid" | "position" => Ints(&[1, 2, 3, 4, 5]),
+        "nid" | "position" | "event" | "edit" | "rowid" => Ints(&[1, 2, 3, 4, 5]),
         "room" => Ints(&[1, 2, 3]),
         "id" => Ints(&[21, 22, 23]),
         "run" => Ints(&[1, 2]),
