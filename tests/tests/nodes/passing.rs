@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use maru_tests::user::encode;
 use maru_tests::waiting::look_for;
 use maru_tests::websocket::Shown;
-use maru_tests::{Engine, Socket, Synced, TestServer, User};
+use maru_tests::{Engine, Socket, Synced, TestProcess, TestServer, User};
 use serde_json::{Value, json};
 
 use super::two_nodes;
@@ -207,6 +207,39 @@ async fn a_user_is_offline_when_no_node_has_the_user() {
     }
     until(&bob, since, "she is gone", |synced| {
         presence(synced, &alice) == Some(json!("offline"))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_at_a_node_that_is_killed_has_stopped_typing_and_is_offline_before_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("maru.toml");
+    std::fs::write(&file, "[presence]\noffline_after_seconds = 2\n").unwrap();
+    let config = ["--config", file.to_str().unwrap()];
+    let mut one = TestProcess::start(Engine::Postgres, &config).await;
+    let flags = [&config[..], &["--node-name", "two"]].concat();
+    let two = TestProcess::start_on(one.data().beside(), &flags).await;
+    let [alice, bob] = [one.user("alice").await, two.user("bob").await];
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    let since = bob.sync(None).await.next();
+    types(&alice, &room, Some(120_000)).await;
+    let here = json!([alice.id]);
+    let since = until(&bob, since, "she types", |synced| {
+        typing(synced, &room) == Some(here.clone())
+    })
+    .await;
+    is(&alice, "unavailable", "").await;
+    let is_told = |state: &'static str| {
+        let alice = &alice;
+        move |synced: &Synced| presence(synced, alice) == Some(json!(state))
+    };
+    let since = until(&bob, since, "she is there", is_told("unavailable")).await;
+    one.kill().await;
+    let since = until(&bob, since, "she is gone", is_told("offline")).await;
+    until(&bob, since, "she has stopped", |synced| {
+        typing(synced, &room) == Some(json!([]))
     })
     .await;
 }
