@@ -54,6 +54,16 @@ pub static COMMIT_TIME: Histogram = Histogram::new(
     "maru_commit_seconds",
     "Time that the database took to make a commit durable.",
 );
+/// Time that this node waited for its turn to write to the log.
+pub static TURN_WAIT: Histogram = Histogram::new(
+    "maru_turn_wait_seconds",
+    "Time that this node waited for its turn to write to the log.",
+);
+/// Time for which this node kept its turn, while no other could write to the log.
+pub static TURN_TIME: Histogram = Histogram::new(
+    "maru_turn_seconds",
+    "Time for which this node kept its turn, while no other could write to the log.",
+);
 
 /// What other nodes said of typing and presence.
 pub static NODE_MESSAGES_HEARD: Counter = Counter::new(
@@ -144,6 +154,8 @@ pub static ALL: &[&(dyn Metric + Sync)] = &[
     &NODE_MESSAGES_DROPPED,
     &NODE_MESSAGES_REFUSED,
     &NATS_CONNECTED,
+    &TURN_WAIT,
+    &TURN_TIME,
     &TO_DEVICE_REFUSED,
     &PEER_MESSAGES_DROPPED,
     &PEER_ITEMS_REFUSED,

@@ -17,8 +17,10 @@ use crate::target::Target;
 /// One run against one server.
 #[derive(Debug)]
 pub(crate) struct Context {
-    /// The server.
+    /// The server, or its first node.
     pub(crate) target: Arc<Target>,
+    /// Its other nodes: clients are spread over all of them.
+    pub(crate) further_nodes: Vec<Arc<Target>>,
     /// Whose processor time and memory is counted.
     pub(crate) watched: Watched,
     /// For servers that register only who has one.
@@ -31,6 +33,7 @@ pub(crate) struct Context {
     pub(crate) judge: bool,
     run: String,
     used: Cell<usize>,
+    clients: Cell<usize>,
 }
 
 /// How many calls set-up has in flight.
@@ -50,6 +53,7 @@ impl Context {
         let run = format!("{:x}x{:x}", now.as_micros(), std::process::id());
         Self {
             target: Arc::new(target),
+            further_nodes: Vec::new(),
             watched,
             registration_token,
             other: None,
@@ -57,7 +61,16 @@ impl Context {
             judge,
             run,
             used: Cell::new(0),
+            clients: Cell::new(0),
         }
+    }
+
+    /// The node that the next client uses: they take turns.
+    pub(crate) fn node(&self) -> Arc<Target> {
+        let turn = self.clients.get() % (1 + self.further_nodes.len());
+        self.clients.set(self.clients.get() + 1);
+        let further = turn.checked_sub(1).and_then(|index| self.further_nodes.get(index));
+        Arc::clone(further.unwrap_or(&self.target))
     }
 
     /// The second homeserver.
@@ -92,7 +105,7 @@ impl Context {
         let names: Vec<String> = (0..count).map(|_| format!("load-{}", self.unique())).collect();
         let workers = SETUP_CONCURRENCY.min(count);
         let shares = try_join_all((0..workers).map(async |worker| {
-            let mut connection = Connection::new(self.target.clone());
+            let mut connection = Connection::new(self.node());
             let mut users = Vec::new();
             for name in names.iter().skip(worker).step_by(workers) {
                 users
@@ -114,7 +127,7 @@ impl Context {
     pub(crate) fn sessions_of(&self, users: &[User]) -> Vec<Session> {
         users
             .iter()
-            .map(|user| Session::new(self.target.clone(), user.clone()))
+            .map(|user| Session::new(self.node(), user.clone()))
             .collect()
     }
 

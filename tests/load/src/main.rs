@@ -23,6 +23,7 @@ mod websocket;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser};
@@ -55,10 +56,13 @@ struct Common {
     /// Base URL of the homeserver; loopback only
     #[arg(long, global = true, default_value = "http://127.0.0.1:8008")]
     target: String,
+    /// Base URL of a further node of the same homeserver; may be repeated. Clients are spread over all nodes
+    #[arg(long, global = true, value_name = "URL")]
+    node: Vec<String>,
     /// PEM file of the authority that an https target is checked against
     #[arg(long, global = true, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Process of the homeserver, to count its processor time and memory; may be repeated
+    /// Process of the homeserver, to count its processor time and memory; repeated for each of its nodes
     #[arg(long, global = true)]
     pid: Vec<u32>,
     /// Counts the descendants of --pid too
@@ -140,6 +144,10 @@ async fn run(arguments: &Arguments) -> Result<Report, LoadError> {
     let token = common.registration_token.clone();
     let mut context = Context::new(target, watched.clone(), token.clone(), judge);
     context.federation = common.federation;
+    for node in &common.node {
+        let node = Target::new(node, common.ca.as_deref())?;
+        context.further_nodes.push(Arc::new(node));
+    }
     if let Some(other) = &common.other {
         let target = Target::new(other, common.ca.as_deref())?;
         context.other = Some(Box::new(Context::new(target, watched, token, judge)));

@@ -34,6 +34,8 @@ pub(super) struct Turn {
     pub(super) before: Position,
     /// Where the counter stands in this transaction.
     counter: Position,
+    /// Since when this process has it.
+    begun: Instant,
 }
 
 impl Turn {
@@ -47,11 +49,13 @@ impl Turn {
         known: Position,
         positions: i64,
     ) -> Result<Self, StoreError> {
+        let asked = Instant::now();
         connection.begin().await?;
         if connection.is_sqlite() {
             return Ok(Self {
                 before: known,
                 counter: known,
+                begun: asked,
             });
         }
         let row = query("UPDATE log SET position = position + $1 WHERE one = 1 RETURNING position")
@@ -61,9 +65,14 @@ impl Turn {
         let row = row.ok_or_else(|| StoreError::corrupt("log", "no row"))?;
         let counter = Position(row.get(0)?);
         let before = Position(counter.0 - positions);
+        metrics::TURN_WAIT.observe(asked.elapsed());
         match before < known {
             true => Err(lost(before, known)),
-            false => Ok(Self { before, counter }),
+            false => Ok(Self {
+                before,
+                counter,
+                begun: Instant::now(),
+            }),
         }
     }
 
@@ -88,6 +97,7 @@ impl Turn {
             false => Failure::Unknown(error),
         })?;
         metrics::COMMIT_TIME.observe(begun.elapsed());
+        metrics::TURN_TIME.observe(self.begun.elapsed());
         Ok(())
     }
 

@@ -64,7 +64,7 @@ pub(super) async fn run(size: &Size, context: &Context, outcome: &mut Outcome) -
             "the system does not allow {wanted} open sockets"
         )));
     }
-    let devices = devices(size, context, wanted).await?;
+    let devices = devices(context, size.accounts, wanted).await?;
     let (base, counted) = devices.split_at(size.base);
     let mut crowd = JoinSet::new();
     open(size.transport, context, base, &mut crowd).await?;
@@ -96,11 +96,15 @@ pub(super) async fn run(size: &Size, context: &Context, outcome: &mut Outcome) -
 
 /// Logs in `wanted` devices. Passwords are slow to check on purpose, so that one account's further devices come by
 /// login tokens where the server gives them.
-async fn devices(size: &Size, context: &Context, wanted: usize) -> Result<Vec<User>, LoadError> {
-    let accounts = context.users(size.accounts).await?;
-    let share = wanted.div_ceil(size.accounts);
+pub(super) async fn devices(
+    context: &Context,
+    accounts: usize,
+    wanted: usize,
+) -> Result<Vec<User>, LoadError> {
+    let share = wanted.div_ceil(accounts);
+    let accounts = context.users(accounts).await?;
     let logging_in = accounts.into_iter().map(async |account| {
-        let mut connection = Connection::new(context.target.clone());
+        let mut connection = Connection::new(context.node());
         let name = account.name.clone();
         let mut session = context.sessions_of(std::slice::from_ref(&account)).pop();
         let mut devices = vec![account];

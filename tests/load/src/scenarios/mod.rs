@@ -21,6 +21,7 @@ mod join;
 mod logins;
 mod one_sender;
 mod page;
+mod reconnect;
 mod relay;
 mod relay_latency;
 mod search;
@@ -40,6 +41,8 @@ pub(crate) enum Scenario {
     Growth(growth::Size),
     /// Memory for each idle connection.
     Idle(idle::Size),
+    /// Everybody who listens at a node that dies goes on at the others.
+    Reconnect(reconnect::Size),
     /// Concurrent logins by password.
     Logins(logins::Size),
     /// First and incremental sync of an account with many rooms.
@@ -75,6 +78,7 @@ impl Scenario {
             Self::Group(_) => "group",
             Self::Growth(_) => "growth",
             Self::Idle(_) => "idle",
+            Self::Reconnect(_) => "reconnect",
             Self::Logins(_) => "logins",
             Self::Sync(_) => "sync",
             Self::CreateRoom(_) => "create-room",
@@ -108,6 +112,7 @@ impl Scenario {
             Self::Group(size) => serde_json::to_value(size),
             Self::Growth(size) => serde_json::to_value(size),
             Self::Idle(size) => serde_json::to_value(size),
+            Self::Reconnect(size) => serde_json::to_value(size),
             Self::Logins(size) => serde_json::to_value(size),
             Self::Sync(size) => serde_json::to_value(size),
             Self::CreateRoom(size) => serde_json::to_value(size),
@@ -131,6 +136,7 @@ impl Scenario {
             Self::Group(size) => group::run(size, context, outcome).await,
             Self::Growth(size) => growth::run(size, context, outcome).await,
             Self::Idle(size) => idle::run(size, context, outcome).await,
+            Self::Reconnect(size) => reconnect::run(size, context, outcome).await,
             Self::Logins(size) => logins::run(size, context, outcome).await,
             Self::Sync(size) => sync::run(size, context, outcome).await,
             Self::CreateRoom(size) => create_room::run(size, context, outcome).await,
