@@ -69,7 +69,9 @@ impl Context {
     pub(crate) fn node(&self) -> Arc<Target> {
         let turn = self.clients.get() % (1 + self.further_nodes.len());
         self.clients.set(self.clients.get() + 1);
-        let further = turn.checked_sub(1).and_then(|index| self.further_nodes.get(index));
+        let further = turn
+            .checked_sub(1)
+            .and_then(|index| self.further_nodes.get(index));
         Arc::clone(further.unwrap_or(&self.target))
     }
 

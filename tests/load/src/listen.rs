@@ -122,7 +122,11 @@ impl Listener {
             Channel::WebSocket { socket, .. } => socket.next().await?,
         };
         self.next_batch.of(&news)?.clone_into(&mut self.since);
-        if let Channel::WebSocket { socket, unacknowledged } = &mut self.channel {
+        if let Channel::WebSocket {
+            socket,
+            unacknowledged,
+        } = &mut self.channel
+        {
             *unacknowledged += 1;
             if *unacknowledged >= ACKNOWLEDGE_EVERY {
                 let ack = format!(r#"{{"type":"ack","next_batch":"{}"}}"#, self.since);

@@ -68,6 +68,38 @@ async fn both_nodes_write_into_one_room_at_once() {
     assert_eq!(history.len(), bob.history(&room).await.len());
 }
 
+/// Every commit of one node moves the head on which all that waits at the other was built.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_refused_where_many_write_into_one_room_at_both_nodes_without_pause() {
+    const SENDERS: usize = 32;
+    const MESSAGES: usize = 12;
+    let [one, two] = two_nodes().await;
+    let [alice, bob] = [one.user("alice").await, two.user("bob").await];
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    let talk = |user: &User| {
+        let (user, room) = (user.clone(), room.clone());
+        tokio::spawn(async move {
+            for n in 0..MESSAGES {
+                user.send(&room, &n.to_string()).await;
+            }
+        })
+    };
+    let talking = (0..SENDERS).flat_map(|_| [talk(&alice), talk(&bob)]);
+    for talked in join_all(talking).await {
+        talked.expect("a message was refused");
+    }
+    let sent = 2 * SENDERS * MESSAGES;
+    let since = alice.sync(None).await.next();
+    // Whoever comes with the other's cursor is shown all that the other has seen.
+    bob.sync(Some(&since)).await;
+    for user in [&alice, &bob] {
+        let history = user.history(&room).await;
+        let messages = history.iter().filter(|event| event["type"] == "m.room.message");
+        assert_eq!(messages.count(), sent);
+    }
+}
+
 #[tokio::test]
 async fn a_second_node_of_one_name_is_refused() {
     let one = TestServer::start_on(Engine::Postgres).await;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use maru_protocol::cursor::Position;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::follower::Follower;
 use super::journal::{self, Commit, Journal, LogPage, PageLimits};
@@ -31,6 +32,9 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 
 /// How long a turn is kept for changes that are built anew because another node has moved the heads under them.
 const REBUILDING: Duration = Duration::from_millis(20);
+
+/// How long the next of them is waited for: whoever waited for a change may have gone.
+const REBUILT_AFTER: Duration = Duration::from_millis(5);
 
 /// Positions that a node may be behind and still read while it has the turn: some tens of milliseconds.
 const FAR_BEHIND: i64 = 2_048;
@@ -143,8 +147,9 @@ impl GroupCommit {
         is_last: bool,
     ) -> Result<Vec<Committed>, StoreError> {
         let (mut connection, turn) = self.take_turn(positions(part)).await?;
-        if refuse_stale(part) > 0 && is_last {
-            self.join_rebuilt(part).await;
+        let refused = refuse_stale(part);
+        if is_last {
+            self.join_rebuilt(part, refused).await;
         }
         if part.is_empty() {
             self.give_up(connection).await;
@@ -159,16 +164,29 @@ impl GroupCommit {
         Ok(placed)
     }
 
-    /// Adds what is built anew on the heads as they are now: while this node has the turn, nobody moves them.
-    async fn join_rebuilt(&mut self, part: &mut Vec<(Change, Answer)>) {
-        let limits = CommitLimits {
-            changes: self.limits.changes.saturating_sub(part.len()),
-            bytes: self.limits.bytes,
-        };
-        if limits.changes > 0 {
-            let _ = tokio::time::timeout(REBUILDING, self.queue.fill(limits.changes)).await;
-            part.extend(self.queue.gather(limits));
-            refuse_stale(part);
+    /// Adds what is built anew on the heads as they are now: while this node has the turn, nobody moves them. So many are
+    /// waited for, since those that miss this turn would find the heads moved again at the next one, and never get on
+    /// where several nodes write to a room without pause.
+    async fn join_rebuilt(&mut self, part: &mut Vec<(Change, Answer)>, refused: usize) {
+        let end = Instant::now() + REBUILDING;
+        let mut awaited = refused;
+        while awaited > 0 {
+            let limits = CommitLimits {
+                changes: self.limits.changes.saturating_sub(part.len()),
+                bytes: self.limits.bytes,
+            };
+            let patience = end.min(Instant::now() + REBUILT_AFTER);
+            let coming = tokio::time::timeout_at(patience, self.queue.fill(limits.changes));
+            if limits.changes == 0 || coming.await != Ok(true) {
+                return;
+            }
+            let came = self.queue.gather(limits);
+            if came.is_empty() {
+                return;
+            }
+            awaited = awaited.saturating_sub(came.len());
+            part.extend(came);
+            awaited += refuse_stale(part);
         }
     }
 

@@ -70,8 +70,10 @@ pub(super) async fn run(size: &Size, context: &Context, outcome: &mut Outcome) -
         let needs = "reconnect needs --node, and --pid of the first node, which it kills";
         return Err(LoadError::Usage(needs.into()));
     };
-    if raise_open_files()? < 2 * size.connections as u64 + 100 {
-        return Err(LoadError::Usage("the system does not allow as many open sockets".into()));
+    if raise_open_files()? < (size.connections + 2 * OPENING) as u64 + 100 {
+        return Err(LoadError::Usage(
+            "the system does not allow as many open sockets".into(),
+        ));
     }
     let users = idle::devices(context, size.accounts, size.connections).await?;
     let (room, speaker) = room_of_all(context, &users).await?;
@@ -86,7 +88,12 @@ pub(super) async fn run(size: &Size, context: &Context, outcome: &mut Outcome) -
         death,
     };
     let nodes = context.further_nodes.iter().cycle();
-    let following = try_join_all(users.iter().zip(nodes).map(|(user, node)| storm.follow(user, node)));
+    let following = try_join_all(
+        users
+            .iter()
+            .zip(nodes)
+            .map(|(user, node)| storm.follow(user, node)),
+    );
     let killing = async {
         while storm.listening.get() < users.len() {
             tokio::time::sleep(LOOK).await;
@@ -161,7 +168,11 @@ impl Storm<'_> {
                 (_, 0) => tokio::time::sleep(PAUSE).await,
                 (Some(connected), 1) => {
                     let heard = died.elapsed();
-                    return Ok(Back { connected, heard, tries });
+                    return Ok(Back {
+                        connected,
+                        heard,
+                        tries,
+                    });
                 }
                 _ => return Err(LoadError::Verification("a message came more than once".into())),
             }
