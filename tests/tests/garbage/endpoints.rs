@@ -76,6 +76,8 @@ impl Place {
         let alice = server.user("alice").await;
         let room = alice.create_room(json!({ "preset": "public_chat" })).await;
         let event = alice.send(&room, "hello").await;
+        let backup = json!({ "algorithm": "org.example.none", "auth_data": {} });
+        let backup = alice.post("room_keys/version", backup).await.ok();
         let values = [
             ("room_id", room.clone()),
             ("room_id_or_alias", room),
@@ -96,6 +98,8 @@ impl Place {
             ("server_name", server.name().into()),
             ("media_id", "abc".into()),
             ("filename", "a.txt".into()),
+            ("version", backup["version"].as_str().unwrap().into()),
+            ("session_id", "session".into()),
         ];
         Self {
             alice,

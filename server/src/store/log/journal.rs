@@ -23,12 +23,16 @@ use crate::store::engine::{Connection, Readers, Row, query};
 use crate::store::federation::destination_intervals::Interest;
 use crate::store::federation::peer_messages::PeerMessage;
 use crate::store::rooms::Membership;
+use crate::store::rooms::event_sizes;
 use crate::store::rooms::events::{self, NewTransaction, Redaction, StoredEvent};
 use crate::store::rooms::notifications::NewNotification;
 use crate::store::rooms::receipts::Receipt;
 
 /// Commits that are read together, whatever they hold.
 const COMMITS_OF_A_PAGE: usize = 256;
+
+/// Events of a page whose sizes are not asked for: they are not much memory, however long they are.
+const FEW_EVENTS: usize = 16;
 
 /// Bounds of a page of the log. A commit is never cut, so the last of a page may exceed them.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +41,8 @@ pub struct PageLimits {
     pub records: usize,
     /// Bytes of the journal, without the events that it names.
     pub bytes: usize,
+    /// Bytes of those events: they are all in memory together.
+    pub event_bytes: usize,
 }
 
 impl Default for PageLimits {
@@ -44,6 +50,7 @@ impl Default for PageLimits {
         Self {
             records: 1_024,
             bytes: 1 << 20,
+            event_bytes: 4 << 20,
         }
     }
 }
@@ -258,6 +265,7 @@ impl Journal {
             }
             read.add(row)?;
         }
+        read.lighten(&self.readers, limits.event_bytes).await?;
         read.load(&self.readers).await
     }
 
@@ -289,6 +297,8 @@ impl Journal {
 struct Entries {
     after: Position,
     end: Position,
+    /// Where each commit ends in `found`, and in the log.
+    commits: Vec<(usize, Position)>,
     found: Vec<(Position, Entry<'static>)>,
     /// Positions that have a transaction id: from, to.
     transactions: Option<(Position, Position)>,
@@ -300,6 +310,7 @@ impl Entries {
         Self {
             after,
             end: after,
+            commits: Vec::new(),
             found: Vec::new(),
             transactions: None,
             bytes: 0,
@@ -327,16 +338,43 @@ impl Entries {
             self.found.push((position, entry));
         }
         self.end = Position(last);
+        self.commits.push((self.found.len(), self.end));
+        Ok(())
+    }
+
+    /// The events that the entries name.
+    fn named(&self) -> Vec<EventNid> {
+        let named = self.found.iter().filter_map(|(_, entry)| entry.event());
+        named.collect()
+    }
+
+    /// Leaves commits for the next page whose events are too much to be held together, but for the first.
+    async fn lighten(&mut self, readers: &Readers, most: usize) -> Result<(), StoreError> {
+        let named = self.named();
+        if named.len() <= FEW_EVENTS || self.commits.len() <= 1 {
+            return Ok(());
+        }
+        let sizes = event_sizes::of(readers, &named).await?.into_iter();
+        let sizes: HashMap<EventNid, usize> = sizes.map(|size| (size.nid, size.bytes)).collect();
+        let (mut bytes, mut from) = (0, 0);
+        let mut fitting = self.commits.iter().take_while(|(to, _)| {
+            let commit = self.found.get(from..*to).unwrap_or_default().iter();
+            let named = commit.filter_map(|(_, entry)| entry.event());
+            bytes += named.filter_map(|nid| sizes.get(&nid)).sum::<usize>();
+            from = *to;
+            bytes <= most
+        });
+        let last = fitting.by_ref().last().or(self.commits.first());
+        if let Some((to, end)) = last.copied() {
+            self.found.truncate(to);
+            self.end = end;
+        }
         Ok(())
     }
 
     /// Reads what the entries name.
     async fn load(self, readers: &Readers) -> Result<LogPage, StoreError> {
-        let named = self.found.iter().filter_map(|(_, entry)| match entry {
-            Entry::Event(nid) | Entry::Redaction(nid, ..) => Some(*nid),
-            _ => None,
-        });
-        let named: Vec<EventNid> = named.collect();
+        let named = self.named();
         let events = events::by_nid(readers, &named).await?;
         let mut transactions = match self.transactions {
             Some((from, to)) => events::transactions_between(readers, from, to).await?,
@@ -358,6 +396,16 @@ impl Entries {
         page.moved_rooms.sort_unstable();
         page.moved_rooms.dedup();
         Ok(page)
+    }
+}
+
+impl Entry<'_> {
+    /// The event that it names.
+    fn event(&self) -> Option<EventNid> {
+        match self {
+            Self::Event(nid) | Self::Redaction(nid, ..) => Some(*nid),
+            _ => None,
+        }
     }
 }
 

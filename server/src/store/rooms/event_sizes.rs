@@ -5,7 +5,7 @@ use maru_protocol::state::EventNid;
 use ruma::OwnedEventId;
 
 use crate::store::StoreError;
-use crate::store::engine::{Row, query};
+use crate::store::engine::{Readers, Row, query};
 use crate::store::rooms::RoomTables;
 
 /// Events whose sizes are read together.
@@ -27,24 +27,28 @@ fn read(row: &Row) -> Result<Size, StoreError> {
     })
 }
 
+/// The sizes of events. Costs grow with their number.
+pub(in crate::store) async fn of(readers: &Readers, nids: &[EventNid]) -> Result<Vec<Size>, StoreError> {
+    let mut sizes = Vec::with_capacity(nids.len());
+    for nids in nids.chunks(TOGETHER) {
+        let rows = query("SELECT nid, CAST(OCTET_LENGTH(json) AS BIGINT) FROM events WHERE nid = ANY($1)")
+            .bind(nids.iter().map(|nid| nid.0).collect::<Vec<_>>())
+            .all(readers)
+            .await?;
+        for row in &rows {
+            sizes.push(read(row)?);
+        }
+    }
+    Ok(sizes)
+}
+
 impl RoomTables {
     /// The sizes of events. Costs grow with their number.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn event_sizes(&self, nids: &[EventNid]) -> Result<Vec<Size>, StoreError> {
-        let mut sizes = Vec::with_capacity(nids.len());
-        for nids in nids.chunks(TOGETHER) {
-            let rows =
-                query("SELECT nid, CAST(OCTET_LENGTH(json) AS BIGINT) FROM events WHERE nid = ANY($1)")
-                    .bind(nids.iter().map(|nid| nid.0).collect::<Vec<_>>())
-                    .all(&self.readers)
-                    .await?;
-            for row in &rows {
-                sizes.push(read(row)?);
-            }
-        }
-        Ok(sizes)
+        of(&self.readers, nids).await
     }
 
     /// The sizes of those events that are here and not rejected. Costs grow with their number.
