@@ -46,12 +46,22 @@ pub enum KeysChanged {
 /// Keys that are read together.
 const TOGETHER: i64 = 250;
 
-macro_rules! select {
+macro_rules! select_room_keys {
     ($of:literal) => {
         concat!(
             "SELECT room_id, session_id, first_message_index, forwarded_count, is_verified, session_data \
              FROM room_keys WHERE user_id = $1 AND version = $2 AND ",
             $of
+        )
+    };
+}
+
+macro_rules! delete_room_keys {
+    ($of:literal) => {
+        concat!(
+            "DELETE FROM room_keys WHERE user_id = $1 AND version = $2 ",
+            $of,
+            " RETURNING CAST(OCTET_LENGTH(session_data) AS BIGINT)"
         )
     };
 }
@@ -179,9 +189,13 @@ impl EncryptionTables {
         after: &KeyName,
     ) -> Result<Vec<(KeyName, BackedUpKey)>, StoreError> {
         let rows = query(match of {
-            (Some(_), Some(_)) => select!("room_id = $3 AND session_id = $4 LIMIT $5"),
-            (Some(_), None) => select!("room_id = $3 AND session_id > $4 ORDER BY session_id LIMIT $5"),
-            (None, _) => select!("(room_id, session_id) > ($3, $4) ORDER BY room_id, session_id LIMIT $5"),
+            (Some(_), Some(_)) => select_room_keys!("room_id = $3 AND session_id = $4 LIMIT $5"),
+            (Some(_), None) => {
+                select_room_keys!("room_id = $3 AND session_id > $4 ORDER BY session_id LIMIT $5")
+            }
+            (None, _) => {
+                select_room_keys!("(room_id, session_id) > ($3, $4) ORDER BY room_id, session_id LIMIT $5")
+            }
         });
         let (room, session) = (of.0.unwrap_or(&after.0), of.1.unwrap_or(&after.1));
         let rows = rows.bind(user_id.as_str()).bind(version);
@@ -206,12 +220,14 @@ impl EncryptionTables {
                 let Some(mut locked) = LockedBackup::take(connection, &user_id, version).await? else {
                     return Ok(KeysChanged::NoVersion);
                 };
-                let removed = query(
-                    "DELETE FROM room_keys WHERE user_id = $1 AND version = $2 \
-                     AND room_id = COALESCE($3, room_id) AND session_id = COALESCE($4, session_id) \
-                     RETURNING CAST(OCTET_LENGTH(session_data) AS BIGINT)",
-                );
-                let removed = removed.bind(&user_id).bind(version).bind(of.0).bind(of.1);
+                let removed = query(match of {
+                    (Some(_), Some(_)) => delete_room_keys!("AND room_id = $3 AND session_id = $4"),
+                    (Some(_), None) => delete_room_keys!("AND room_id = $3"),
+                    (None, _) => delete_room_keys!(""),
+                });
+                let removed = removed.bind(&user_id).bind(version);
+                let named = [of.0.clone(), of.0.and(of.1)].into_iter().flatten();
+                let removed = named.fold(removed, |removed, name| removed.bind(name));
                 let mut growth = Held::default();
                 for row in removed.all(&mut *connection).await? {
                     growth.keys -= 1;

@@ -50,7 +50,7 @@ impl Default for PageLimits {
         Self {
             records: 1_024,
             bytes: 1 << 20,
-            event_bytes: 4 << 20,
+            event_bytes: 1 << 20,
         }
     }
 }

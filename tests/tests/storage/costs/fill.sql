@@ -39,6 +39,8 @@ INSERT INTO device_keys SELECT '@u' || {group}, 'D' || n, '{}' FROM numbers;
 INSERT INTO one_time_keys SELECT '@u' || {group}, 'D1', 'signed_curve25519', 'k' || n, '{}', n, n % 2 FROM numbers;
 INSERT INTO fallback_keys SELECT '@u' || {group}, 'D' || n, 'signed_curve25519', 'f', '{}', 0 FROM numbers;
 INSERT INTO cross_signing_keys SELECT '@u' || n, 'master', '{}' FROM numbers;
+INSERT INTO key_backups SELECT '@u' || n, 1, 'signed_curve25519', '{}', n, 1, 2, 0 FROM numbers;
+INSERT INTO room_keys SELECT '@u' || {group}, 1, '!r1:x', 's' || n, 0, 0, 1, '{}' FROM numbers;
 INSERT INTO key_signatures SELECT '@u' || {group}, 'D' || n, '@u' || {group}, 'ed25519:x', 's' FROM numbers;
 INSERT INTO media SELECT 'm' || n, 's1', '@u' || {group}, NULL, NULL, 1, CASE WHEN n % 10 = 0 THEN NULL ELSE CAST('h' AS {blob}) END, n FROM numbers;
 INSERT INTO media_arrivals SELECT 'o' || n, n % 2, n % 2, n FROM numbers;

@@ -88,6 +88,12 @@ const BY_STATEMENT: &[(&str, usize, Value)] = &[
     ("log_id = $1", 1, Text("l")),
     ("WITH RECURSIVE heads", 1, Text("")),
     ("WITH RECURSIVE heads", 2, Text("")),
+    ("version = COALESCE($2, version)", 2, Int(1)),
+    ("JOIN room_keys AS k", 1, Text("@u1")),
+    ("JOIN room_keys AS k", 3, Text(r#"[["!r1:x","s1"]]"#)),
+    ("(room_id, session_id) > ($3, $4)", 3, Text("!r1:x")),
+    ("(room_id, session_id) > ($3, $4)", 4, Text("s1")),
+    ("room_id = $3 AND session_id > $4", 4, Text("s1")),
     ("AS place", 1, Text(r#"[["k1","d1"]]"#)),
     ("AS item", 1, Text(r#"[[30,0,5,0,null]]"#)),
     ("pg_advisory_xact_lock", 1, Int(1)),
@@ -132,10 +138,34 @@ fn of(column: &str) -> Value {
         "building" | "id" | "job" | "run" | "shard" | "fencing" | "paused" | "draining" | "load"
         | "failures" | "beat" | "room" | "nid" | "filter_id" | "published" | "admin" | "own"
         | "credentials" | "version" | "readable_by" | "leaving" | "uploads" => Int(1),
-        "position" | "place" | "used_at" | "last_seen_at" | "from_position" | "to_position"
-        | "created_at" | "committed_at" | "first" | "commit_id" | "expires_at" | "size" | "bytes"
-        | "items" | "uses_allowed" | "sequence" | "joined" | "erased_at" | "due_at" | "records"
-        | "updated_at" | "set_aside_at" | "since" => Int(5),
+        "position"
+        | "place"
+        | "used_at"
+        | "last_seen_at"
+        | "from_position"
+        | "to_position"
+        | "created_at"
+        | "committed_at"
+        | "first"
+        | "commit_id"
+        | "expires_at"
+        | "size"
+        | "bytes"
+        | "items"
+        | "uses_allowed"
+        | "sequence"
+        | "joined"
+        | "erased_at"
+        | "due_at"
+        | "records"
+        | "updated_at"
+        | "set_aside_at"
+        | "since"
+        | "etag"
+        | "keys"
+        | "first_message_index"
+        | "forwarded_count"
+        | "is_verified" => Int(5),
         "entries" => Bytes(b"x"),
         _ => Text("x"),
     }
