@@ -253,6 +253,62 @@ impl FromStr for SinceToken {
     }
 }
 
+/// The `pos` of sliding sync (MSC4186): `<since>` while nothing of the connection is kept, then
+/// `<since>~<connection>.<generation>.<nonce>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SlidingToken {
+    /// Everything up to and including this has been handed out, of the rooms that the connection follows.
+    pub since: SinceToken,
+    /// What of the connection the device has been sent; none before the first room.
+    pub point: Option<ConnectionPoint>,
+}
+
+/// A state of a sliding sync connection: which rooms a device has been sent, and what of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnectionPoint {
+    /// The connection's random number.
+    pub connection: i64,
+    /// How often what is kept of it had changed.
+    pub generation: i64,
+    /// The random number of the answer that made the generation: of two answers to one request, the device has one.
+    pub nonce: i64,
+}
+
+impl fmt::Display for SlidingToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.since.fmt(f)?;
+        match &self.point {
+            None => Ok(()),
+            Some(point) => write!(f, "~{}.{}.{}", point.connection, point.generation, point.nonce),
+        }
+    }
+}
+
+impl FromStr for SlidingToken {
+    type Err = TokenError;
+
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        let Some((since, point)) = text.split_once('~') else {
+            let since = text.parse()?;
+            return Ok(Self { since, point: None });
+        };
+        let mut parts = point.split('.');
+        let (Some(connection), Some(generation), Some(nonce), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(TokenError::Malformed);
+        };
+        Ok(Self {
+            since: since.parse()?,
+            point: Some(ConnectionPoint {
+                connection: integer(connection)?,
+                generation: integer(generation)?,
+                nonce: integer(nonce)?,
+            }),
+        })
+    }
+}
+
 /// The `from`, `to`, `start`, `end` and `prev_batch` of `/messages` and its kin.
 ///
 /// A place token stands in the gap just *after* the event at its place, whichever way the reader goes:
@@ -262,7 +318,8 @@ impl FromStr for SinceToken {
 pub enum PageToken {
     /// `t<place>`: the gap after this place.
     Place(Place),
-    /// A sync token: the gap after the last event of the room with a log position at or before it.
+    /// A sync token, or a `pos` of sliding sync: the gap after the last event of the room with a log position at or before
+    /// it.
     Since(SinceToken),
 }
 
@@ -281,7 +338,7 @@ impl FromStr for PageToken {
     fn from_str(text: &str) -> Result<Self, TokenError> {
         match text.strip_prefix('t') {
             Some(place) => Ok(Self::Place(Place(integer(place)?))),
-            None => Ok(Self::Since(text.parse()?)),
+            None => Ok(Self::Since(text.parse::<SlidingToken>()?.since)),
         }
     }
 }
@@ -397,6 +454,12 @@ mod tests {
             let since = SinceToken { log_id: LogId(log), position: Position(position), ephemeral: counts };
             prop_assert_eq!(since.to_string().parse(), Ok(since));
             prop_assert_eq!(since.to_string().parse(), Ok(PageToken::Since(since)));
+            let point = ConnectionPoint { connection: position, generation: place, nonce: place };
+            for point in [None, Some(point)] {
+                let pos = SlidingToken { since, point };
+                prop_assert_eq!(pos.to_string().parse(), Ok(pos));
+                prop_assert_eq!(pos.to_string().parse(), Ok(PageToken::Since(since)));
+            }
             let page = PageToken::Place(Place(place));
             prop_assert_eq!(page.to_string().parse(), Ok(page));
         }

@@ -26,6 +26,13 @@ const STEPS: usize = 20;
 /// How long commits stay in the journal for nodes that are away, in milliseconds: seven days.
 const COMMITS_KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
+/// How long connections of sliding sync stay on which no room is sent, in milliseconds: thirty days. Their clients begin
+/// anew after that.
+const SYNC_CONNECTIONS_KEPT_MS: u64 = 30 * 24 * 60 * 60 * 1000;
+
+/// Connections that are dropped in one transaction, each with all its rooms.
+const SYNC_CONNECTIONS: usize = 20;
+
 /// How long something may be under way to a device that was just removed.
 const UNDER_WAY: Duration = Duration::from_secs(5 * 60);
 
@@ -39,6 +46,7 @@ pub fn kinds(store: &Arc<Store>, clock: &Arc<Clock>, rooms: &Arc<Rooms>, media: 
         .with(OldTransactions(Arc::clone(rooms)))
         .with(MediaSweep(Arc::clone(media)))
         .with(OldLoginTokens(rows()))
+        .with(OldSyncConnections(rows()))
         .with(OldPeerMessages(rows()))
         .with(OldHeardMessages(rows()))
         .with(OldWaitingReceipts(rows()))
@@ -125,6 +133,26 @@ impl JobKind for OldLoginTokens {
     async fn perform(&self, _: &HeldJob, (): ()) -> Result<Done, JobError> {
         let (accounts, now) = (&self.0.store.accounts, self.0.now());
         stepwise(|| accounts.expire_login_tokens(now, STEP)).await
+    }
+}
+
+/// Connections of sliding sync on which no room has been sent for a long time.
+#[derive(Debug)]
+struct OldSyncConnections(Rows);
+
+impl JobKind for OldSyncConnections {
+    const NAME: &'static str = "old_sync_connections";
+    const RULES: Rules = minutes(60);
+    type Payload = ();
+
+    async fn perform(&self, _: &HeldJob, (): ()) -> Result<Done, JobError> {
+        let (accounts, before) = (&self.0.store.accounts, self.0.ago(SYNC_CONNECTIONS_KEPT_MS));
+        for _ in 0..STEPS {
+            if accounts.drop_sync_connections(before, SYNC_CONNECTIONS).await? < SYNC_CONNECTIONS {
+                return Ok(Done::Finished);
+            }
+        }
+        Ok(Done::Partly)
     }
 }
 

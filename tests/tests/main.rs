@@ -13,5 +13,6 @@ mod garbage;
 mod nodes;
 mod readers;
 mod search;
+mod sliding;
 mod storage;
 mod tidy;

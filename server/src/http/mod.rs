@@ -47,6 +47,7 @@ fn routes() -> Routes {
         .merge(rooms::membership::routes())
         .merge(rooms::sending::routes())
         .merge(syncing::long_poll::routes())
+        .merge(syncing::sliding::routes())
         .merge(syncing::websocket::routes())
         .merge(accounts::session::routes())
         .merge(accounts::account::routes())

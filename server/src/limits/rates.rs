@@ -106,6 +106,8 @@ rates! {
     Presence, presence_per_user, Account, 2.0, 50;
     /// Acknowledgements over one user's WebSockets
     Acknowledgements, acknowledgements_per_user, Account, 100.0, 2000;
+    /// Requests of sliding sync by one user
+    SlidingSyncs, sliding_syncs_per_user, Account, 20.0, 500;
     /// Requests of one user to send messages to devices
     ToDevice, to_device_per_user, Account, 20.0, 1000;
     /// Uploads of, questions for and claims of keys by one user

@@ -6,7 +6,7 @@ use super::Budget::{
     AccountChanges, Acknowledgements, DirectoryChanges, Events, Invites, Joins, Keys, LoginsFromAddress,
     LoginsToAccount, LoginsToAccountFromAddress, Presence, ProfileChanges, ProofsOfDevice, Receipts,
     RefreshesFromAddress, RegistrationRequests, RegistrationsFromAddress, Rooms, Searches, Settings,
-    ToDevice, Typing, Uploads,
+    SlidingSyncs, ToDevice, Typing, Uploads,
 };
 
 /// What an endpoint spends.
@@ -126,6 +126,7 @@ pub static ENDPOINTS: &[Spending] = &[
     row("POST", "publicRooms", &[Searches]),
     row("POST", "user_directory/search", &[Searches]),
     row("POST", "search", &[Searches]),
+    row("POST", "sync", &[SlidingSyncs]),
     row("PUT", "sendToDevice/{event_type}/{txn_id}", &[ToDevice]),
     row("POST", "keys/upload", &[Keys]),
     row("POST", "room_keys/version", &[Keys]),

@@ -111,6 +111,9 @@ pub enum Refusal {
         /// The newest version.
         current: i64,
     },
+    /// The sliding sync connection is not known, or no longer: a new one must be begun.
+    #[error("this connection has expired, begin a new one")]
+    UnknownPos,
     /// Only the server itself writes this.
     #[error("{0}")]
     ServerControlled(String),

@@ -62,6 +62,7 @@ pub(super) async fn window(
                     continue;
                 };
                 let mut joined = JoinedWindow::of(Arc::clone(room));
+                joined.after = after;
                 joined.entire = since.is_none() || membership.joined_at > after;
                 window.joined.insert(membership.membership.room, joined);
             }
@@ -80,7 +81,7 @@ pub(super) async fn window(
         ignored,
     };
     let limit = wish.filter.timeline_limit();
-    fill_joined(sync, caller, &mut window, after, shown, limit).await?;
+    fill_joined(sync, caller, &mut window, shown, limit).await?;
     for membership in left {
         window
             .left
@@ -104,23 +105,14 @@ pub(super) async fn window(
             .await?;
     }
     window.to_device = to_device::stored(sync, caller, after, until).await?;
-    let is_idle = |joined: &JoinedWindow| {
-        !joined.entire
-            && joined.timeline.is_empty()
-            && joined.receipts.is_empty()
-            && joined.account_data.is_empty()
-            && joined.skipped_state.is_empty()
-            && !joined.limited
-            && !joined.typing
-    };
     window
         .joined
-        .retain(|_, joined| wish.full_state || !is_idle(joined));
+        .retain(|_, joined| wish.full_state || !joined.is_idle());
     Ok(window)
 }
 
 /// Leaves out invitations by users who are ignored.
-async fn drop_ignored_invitations(
+pub(super) async fn drop_ignored_invitations(
     sync: &Sync,
     window: &mut Window,
     ignored: &HashSet<OwnedUserId>,
@@ -146,7 +138,7 @@ async fn drop_ignored_invitations(
 ///
 /// A membership that changed after `until` has left no trace of what it was. A window that ended at `until` would pass
 /// over its room, so the window ends at the newest change instead: what was read at once is what held there.
-async fn memberships_now(
+pub(super) async fn memberships_now(
     sync: &Sync,
     caller: &Caller,
     until: Position,
@@ -167,17 +159,22 @@ struct Start {
     first: Place,
 }
 
-async fn fill_joined(
+/// Fills the timelines of joined rooms, each from where the device has it, with at most `limit` events, and what of their
+/// state these leave out.
+pub(super) async fn fill_joined(
     sync: &Sync,
     caller: &Caller,
     window: &mut Window,
-    after: Position,
     shown: Shown<'_>,
     limit: usize,
 ) -> Result<(), Refusal> {
     let until = window.until;
-    let rooms: Vec<i64> = window.joined.keys().copied().collect();
-    let stretches = sync.store.rooms.stretches(rooms, after, until).await?;
+    let rooms = window.joined.iter().map(|(nid, joined)| (*nid, joined.after));
+    let stretches = sync
+        .store
+        .rooms
+        .stretches(&rooms.collect::<Vec<_>>(), until)
+        .await?;
     let mut starts = Vec::new();
     for (nid, joined) in &mut window.joined {
         let head = joined.room.head();
@@ -272,7 +269,7 @@ async fn read_timelines(
 }
 
 /// What a user may still see of a room that the user has left, or of one that was never joined: that it is over.
-async fn left_window(
+pub(super) async fn left_window(
     sync: &Sync,
     membership: &StoredMembership,
     since: Option<Position>,
@@ -312,7 +309,7 @@ async fn left_window(
             let stretches = sync
                 .store
                 .rooms
-                .stretches(vec![nid], since, membership.position)
+                .stretches(&[(nid, since)], membership.position)
                 .await?;
             stretches
                 .get(&nid)
@@ -360,7 +357,7 @@ async fn never_joined(sync: &Sync, event: EventNid) -> Result<bool, Refusal> {
 }
 
 /// Account data and receipts.
-async fn fill_data(
+pub(super) async fn fill_data(
     sync: &Sync,
     caller: &Caller,
     window: &mut Window,
@@ -394,7 +391,10 @@ async fn fill_data(
     let rooms = |joined: Vec<&JoinedWindow>| joined.iter().map(|joined| joined.room.nid).collect::<Vec<_>>();
     let (entire, known) = (rooms(entire), rooms(known));
     let mut receipts = sync.store.rooms.receipts_in(entire, None).await?;
-    receipts.extend(sync.store.rooms.receipts_in(known, since).await?);
+    // Of a room that the device has from further back it may be given some again.
+    let from = window.joined.values().map(|joined| joined.after).min();
+    let from = since.map(|since| from.map_or(since, |from| from.min(since)));
+    receipts.extend(sync.store.rooms.receipts_in(known, from).await?);
     for receipt in receipts {
         if let Some(joined) = window.joined.get_mut(&receipt.room) {
             joined.unread |= receipt.user_id == caller.user_id;
@@ -404,11 +404,11 @@ async fn fill_data(
     let returned: HashSet<i64> = window
         .joined
         .values()
-        .filter(|joined| joined.entire && since.is_some())
+        .filter(|joined| since.is_some_and(|since| joined.entire || joined.after < since))
         .map(|joined| joined.room.nid)
         .collect();
     if !returned.is_empty() {
-        // What was set before the user came back to the room.
+        // What was set before the user came back to the room, or while the device did not follow it.
         let all = sync
             .store
             .accounts

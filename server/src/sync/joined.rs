@@ -167,7 +167,17 @@ pub(super) fn write_seen<'e>(
     view: &UnsignedData,
     events: impl IntoIterator<Item = &'e Arc<StoredEvent>>,
 ) {
-    out.push_str("\"events\":[");
+    out.push_str("\"events\":");
+    write_list(out, view, events);
+}
+
+/// Appends a list of events as the view's reader sees them.
+pub(super) fn write_list<'e>(
+    out: &mut String,
+    view: &UnsignedData,
+    events: impl IntoIterator<Item = &'e Arc<StoredEvent>>,
+) {
+    out.push('[');
     for (at, stored) in events.into_iter().enumerate() {
         if at > 0 {
             out.push(',');

@@ -10,6 +10,7 @@
 //! - [`joined`], [`left`], [`stripped`]: rooms by the user's membership. [`state`], [`lazy_members`], [`members`]: their state.
 //! - [`unread`]: unread counts. [`ephemeral`], [`presence`], [`device_lists`], [`to_device`]: the other kinds of data.
 //! - [`filter`], [`shown`]: filters, and what they leave. [`timeline_cache`]: timelines written once for many devices.
+//! - [`sliding`]: sliding sync, over the same windows.
 //! - [`echo_hold`]: the sender's own device waits for the answer to its request. [`answer`]: the JSON.
 
 mod answer;
@@ -27,6 +28,7 @@ mod memory_window;
 mod presence;
 mod session;
 mod shown;
+pub mod sliding;
 mod state;
 mod stripped;
 mod timeline_cache;
@@ -77,6 +79,9 @@ pub struct Sync {
     push: Arc<Push>,
     nothing_kept: to_device::NothingKept,
     lazily_loaded: lazy_members::LazyMembers,
+    /// The same of connections of sliding sync.
+    sliding_members: lazy_members::LazyMembers,
+    connections: sliding::Connections,
     unanswered: Arc<echo_hold::Unanswered>,
     timelines: timeline_cache::TimelineCache,
     /// Filters of devices that listen.
@@ -161,6 +166,8 @@ impl Sync {
             push: sources.push,
             nothing_kept: to_device::NothingKept::new(DEVICES),
             lazily_loaded: lazy_members::LazyMembers::new(DEVICES),
+            sliding_members: lazy_members::LazyMembers::new(DEVICES),
+            connections: sliding::Connections::new(),
             unanswered: Arc::default(),
             timelines: timeline_cache::TimelineCache::new(),
             filters: KnownFilters::default(),

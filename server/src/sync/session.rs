@@ -59,6 +59,17 @@ pub struct Session<'s> {
     leaving: Leaving,
 }
 
+/// What a user's inbox has of a window.
+#[derive(Debug)]
+pub(super) enum InMemory {
+    /// All of it, which is nothing.
+    Nothing,
+    /// All of it.
+    Window(Box<Window>),
+    /// Not all: the database must be asked.
+    TooLittle,
+}
+
 impl Drop for Session<'_> {
     fn drop(&mut self) {
         self.inbox.session_ended(self.sync.clock.now_ms());
@@ -130,7 +141,7 @@ impl<'s> Session<'s> {
     }
 
     /// Whether [`Session::look`] may find something. A first sync always does.
-    fn has_news(&self) -> bool {
+    pub(super) fn has_news(&self) -> bool {
         let Some(since) = self.since else { return true };
         let now = self.now();
         let ephemeral = now.ephemeral.newest();
@@ -140,7 +151,7 @@ impl<'s> Session<'s> {
     }
 
     /// How far the device may read.
-    fn now(&self) -> SinceToken {
+    pub(super) fn now(&self) -> SinceToken {
         let (mut position, ephemeral) = (self.sync.notifier.position(), self.sync.notifier.ephemeral());
         if let Some(hold) = self.sync.unanswered.hold(&self.caller) {
             let since = self.since.map_or(Position::START, |since| since.position);
@@ -148,6 +159,31 @@ impl<'s> Session<'s> {
         }
         let counts = self.since.map(|since| since.ephemeral).unwrap_or_default();
         self.sync.token(position, counts.moved_to(ephemeral))
+    }
+
+    /// The user's inbox.
+    pub(super) fn inbox(&self) -> &UserInbox {
+        &self.inbox
+    }
+
+    /// Whom the user ignores now.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub(super) async fn refresh_ignored_users(&mut self) -> Result<Arc<HashSet<OwnedUserId>>, Refusal> {
+        self.ignored = self.ignored_users().await?;
+        Ok(Arc::clone(&self.ignored))
+    }
+
+    /// Moves the cursor past what was looked at.
+    pub(super) fn looked_up_to(&mut self, now: SinceToken) {
+        self.since = Some(now);
+    }
+
+    /// Waits until the answers to the device's own requests, up to a position to which it is answered, are handed on.
+    pub(super) async fn answered_before(&self, until: Position) {
+        let unanswered = &self.sync.unanswered;
+        unanswered.answered_before(&self.caller, until, &self.inbox).await;
     }
 
     /// What there is for the device now, if anything. Moves the cursor past what was looked at.
@@ -188,30 +224,39 @@ impl<'s> Session<'s> {
 
     /// The window since a cursor; none when there is nothing new.
     async fn recent(&mut self, since: SinceToken, now: SinceToken) -> Result<Option<Window>, Refusal> {
+        match self.in_memory(since, now) {
+            InMemory::Nothing => {
+                self.since = Some(now);
+                Ok(None)
+            }
+            InMemory::Window(window) => Ok(Some(*window)),
+            InMemory::TooLittle => self.gathered(Some(since), now).await.map(Some),
+        }
+    }
+
+    /// What the inbox has since a cursor.
+    pub(super) fn in_memory(&self, since: SinceToken, now: SinceToken) -> InMemory {
         let ephemeral = now.ephemeral.newest();
         let told = since.ephemeral.of_start_at(ephemeral);
         let Some(fresh) = self.inbox.after(since.position, told, now.position, ephemeral) else {
-            return self.gathered(Some(since), now).await.map(Some);
+            return InMemory::TooLittle;
         };
         if fresh.is_empty() {
-            self.since = Some(now);
-            return Ok(None);
+            return InMemory::Nothing;
         }
-        let filter = Arc::clone(&self.wish.filter);
+        let filter = &self.wish.filter;
         let shown = Shown {
             wanted: &filter.timeline,
             ignored: &self.ignored,
         };
-        match memory_window::window(
+        let window = memory_window::window(
             fresh,
             since.position,
             &self.caller,
-            (shown, &filter),
+            (shown, filter),
             self.sync.rooms.repository.cache(),
-        ) {
-            Some(window) => Ok(Some(window)),
-            None => self.gathered(Some(since), now).await.map(Some),
-        }
+        );
+        window.map_or(InMemory::TooLittle, |window| InMemory::Window(Box::new(window)))
     }
 
     /// The window since a cursor, or of all there is, from the database.

@@ -13,10 +13,7 @@ pub(super) async fn write(
     sync: &Sync,
     membership: &StoredMembership,
 ) -> Result<(), Refusal> {
-    let events = match &membership.membership.stripped_state {
-        Some(stripped) => stripped.trim_start_matches('[').trim_end_matches(']').to_owned(),
-        None => of_local_room(sync, membership).await?,
-    };
+    let events = events(sync, membership).await?;
     write_json(out, membership.room_id.as_str());
     let name = if membership.membership.membership == "knock" {
         "knock_state"
@@ -25,6 +22,14 @@ pub(super) async fn write(
     };
     out.push_str(&format!(":{{\"{name}\":{{\"events\":[{events}]}}}}"));
     Ok(())
+}
+
+/// What may be known of a room: stripped state events as JSON, with commas between.
+pub(super) async fn events(sync: &Sync, membership: &StoredMembership) -> Result<String, Refusal> {
+    match &membership.membership.stripped_state {
+        Some(stripped) => Ok(stripped.trim_start_matches('[').trim_end_matches(']').to_owned()),
+        None => of_local_room(sync, membership).await,
+    }
 }
 
 /// The shown state of a room that this server is in, the user's own membership and that of who invited.

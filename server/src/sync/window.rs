@@ -55,6 +55,8 @@ impl Window {
 pub(super) struct JoinedWindow {
     /// The room.
     pub(super) room: Arc<Room>,
+    /// The position up to which the device has it; the beginning where it knows nothing of it.
+    pub(super) after: Position,
     /// Whether the device knows nothing of it yet.
     pub(super) entire: bool,
     /// The event by which the user left; none for a room that the user is in.
@@ -80,6 +82,7 @@ impl JoinedWindow {
     pub(super) fn of(room: Arc<Room>) -> Self {
         Self {
             room,
+            after: Position::START,
             entire: false,
             end: None,
             timeline: Vec::new(),
@@ -90,6 +93,17 @@ impl JoinedWindow {
             typing: false,
             unread: false,
         }
+    }
+
+    /// Whether there is nothing new.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.entire
+            && self.timeline.is_empty()
+            && self.receipts.is_empty()
+            && self.account_data.is_empty()
+            && self.skipped_state.is_empty()
+            && !self.limited
+            && !self.typing
     }
 
     /// All state events in it, oldest first.

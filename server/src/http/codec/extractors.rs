@@ -274,6 +274,32 @@ fn check_json(body: &[u8]) -> Result<(), Response> {
     Err(plain(StatusCode::BAD_REQUEST, errcode, &why))
 }
 
+/// A JSON body of a type of our own from somebody who is known; an empty one is an empty object.
+pub(in crate::http) async fn read_json<T: serde::de::DeserializeOwned>(
+    body: axum::body::Body,
+    limits: &Limits,
+) -> Result<T, Response> {
+    let body = read_body(body, limits, true).await?;
+    check_json(&body)?;
+    let json = if body.is_empty() { b"{}" } else { &body[..] };
+    parsed(json)
+}
+
+#[expect(
+    clippy::result_large_err,
+    reason = "axum takes rejections as responses; this one is rare"
+)]
+fn parsed<T: serde::de::DeserializeOwned>(json: &[u8]) -> Result<T, Response> {
+    serde_json::from_slice(json).map_err(|error| {
+        let errcode = if error.is_data() {
+            "M_BAD_JSON"
+        } else {
+            "M_NOT_JSON"
+        };
+        plain(StatusCode::BAD_REQUEST, errcode, &error.to_string())
+    })
+}
+
 /// A JSON body of a type of our own, where ruma's request type does not do.
 #[derive(Debug)]
 pub struct JsonBody<T>(pub T);
@@ -286,14 +312,7 @@ impl<T: serde::de::DeserializeOwned> FromRequest<Arc<Server>> for JsonBody<T> {
         spent.map_err(|refusal| ApiError(refusal).into_response())?;
         let body = read_body(request.into_body(), &server.limits, false).await?;
         check_json(&body)?;
-        serde_json::from_slice(&body).map(Self).map_err(|error| {
-            let errcode = if error.is_data() {
-                "M_BAD_JSON"
-            } else {
-                "M_NOT_JSON"
-            };
-            plain(StatusCode::BAD_REQUEST, errcode, &error.to_string())
-        })
+        parsed(&body).map(Self)
     }
 }
 

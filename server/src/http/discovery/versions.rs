@@ -10,6 +10,9 @@ const VERSIONS: [&str; 12] = [
     "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12",
 ];
 
+/// What is here of what no version has yet, by the names that clients look for.
+const FEATURES: [&str; 1] = ["org.matrix.simplified_msc3575"];
+
 pub(in crate::http) fn routes() -> Routes {
     Routes::new().endpoint::<get_supported_versions::Request, _>(supported_versions)
 }
@@ -18,5 +21,7 @@ async fn supported_versions(
     _: Call<get_supported_versions::Request>,
 ) -> Reply<get_supported_versions::Response> {
     let versions = VERSIONS.map(str::to_owned).to_vec();
-    Ok(Answer(get_supported_versions::Response::new(versions)))
+    let mut response = get_supported_versions::Response::new(versions);
+    response.unstable_features = FEATURES.map(|name| (name.to_owned(), true)).into();
+    Ok(Answer(response))
 }

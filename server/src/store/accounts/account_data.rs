@@ -169,6 +169,27 @@ impl AccountTables {
             .collect()
     }
 
+    /// A user's account data of one type, of all rooms.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn account_data_of_type(
+        &self,
+        user_id: &UserId,
+        data_type: &str,
+    ) -> Result<Vec<AccountData>, StoreError> {
+        let rows = query(
+            "SELECT user_id, room, type, content FROM account_data WHERE user_id = $1 AND type = $2 AND room <> 0",
+        );
+        rows.bind(user_id.as_str())
+            .bind(data_type)
+            .all(&self.readers)
+            .await?
+            .iter()
+            .map(read)
+            .collect()
+    }
+
     /// The account data of one type of several users (for example everybody's push rules).
     ///
     /// # Errors

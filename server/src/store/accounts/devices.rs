@@ -5,7 +5,7 @@ use ruma::{OwnedUserId, UserId};
 use super::credentials;
 use super::credentials::Credentials;
 use super::gone_devices::{self, GoneDevices};
-use super::sessions;
+use super::{sessions, sync_connections};
 use crate::store::StoreError;
 use crate::store::accounts::AccountTables;
 use crate::store::engine::{Row, query};
@@ -99,7 +99,7 @@ pub(in crate::store) async fn remove(
         return Ok(Vec::new());
     }
     let ended = sessions::tokens_of(&mut tx.connection, &user_id, ids.clone()).await?;
-    for statement in REMOVE {
+    for statement in sync_connections::REMOVE_OF_DEVICES.into_iter().chain(REMOVE) {
         let statement = query(statement).bind(user_id.as_str()).bind(ids.clone());
         statement.run(&mut tx.connection).await?;
     }

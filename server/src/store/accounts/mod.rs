@@ -7,6 +7,7 @@
 //! | `devices.rs`, `sessions.rs` | devices, access and refresh tokens, login tokens |
 //! | `registration_tokens.rs` | tokens that let their holders register |
 //! | `profiles.rs`, `member_profiles.rs` | profiles of this server's users; names and pictures of members of rooms |
+//! | `sync_connections.rs` | what devices have been sent of which rooms by sliding sync |
 //! | `user_directory.rs` | the search for users |
 //! | `account_data.rs`, `filters.rs` | account data, global and of rooms; filters of sync |
 
@@ -19,6 +20,7 @@ pub mod member_profiles;
 pub mod profiles;
 pub mod registration_tokens;
 pub mod sessions;
+pub mod sync_connections;
 pub mod user_directory;
 pub mod users;
 

@@ -22,36 +22,55 @@ pub struct Stretch {
 }
 
 impl RoomTables {
-    /// Which part of each room's timeline came after `since` and up to `until`, and where the timeline ended then. Rooms
-    /// without a live event by then are left out. Two index searches a room.
+    /// Which part of each room's timeline came after the position that stands with it and up to `until`, and where the
+    /// timeline ended then. Rooms without a live event by then are left out. Two index searches a room.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn stretches(
         &self,
-        rooms: Vec<i64>,
-        since: Position,
+        rooms: &[(i64, Position)],
         until: Position,
     ) -> Result<HashMap<i64, Stretch>, StoreError> {
         if rooms.is_empty() {
             return Ok(HashMap::new());
         }
         // Live in the words of `Place::is_live`.
-        let rows = query(
-            "SELECT r.nid, (SELECT e.place FROM events AS e WHERE e.room = r.nid AND e.position > $2 \
-               AND e.position <= $3 AND e.place >= 1 AND (e.place - 1) % 4294967296 < 2147483648 \
-               ORDER BY e.position LIMIT 1) AS first, \
-             (SELECT e.place FROM events AS e WHERE e.room = r.nid \
-               AND e.position <= $3 AND e.place >= 1 AND (e.place - 1) % 4294967296 < 2147483648 \
-               ORDER BY e.position DESC LIMIT 1) AS last \
-             FROM rooms AS r WHERE r.nid = ANY($1)",
-        );
-        let rows = rows
-            .bind(rooms)
-            .bind(since.0)
-            .bind(until.0)
-            .all(&self.readers)
-            .await?;
+        macro_rules! stretches {
+            ($rooms:literal, $room:literal, $since:literal) => {
+                concat!(
+                    "SELECT r.nid, (SELECT e.place FROM events AS e WHERE e.room = r.nid AND e.position > r.since \
+                       AND e.position <= $2 AND e.place >= 1 AND (e.place - 1) % 4294967296 < 2147483648 \
+                       ORDER BY e.position LIMIT 1) AS first, \
+                     (SELECT e.place FROM events AS e WHERE e.room = r.nid \
+                       AND e.position <= $2 AND e.place >= 1 AND (e.place - 1) % 4294967296 < 2147483648 \
+                       ORDER BY e.position DESC LIMIT 1) AS last \
+                     FROM (SELECT ",
+                    $room,
+                    " AS nid, ",
+                    $since,
+                    " AS since FROM ",
+                    $rooms,
+                    ") AS r"
+                )
+            };
+        }
+        let sql = if self.readers.is_sqlite() {
+            stretches!(
+                "json_each($1) AS room",
+                "json_extract(room.value, '$[0]')",
+                "json_extract(room.value, '$[1]')"
+            )
+        } else {
+            stretches!(
+                "json_array_elements($1::json) AS room (value)",
+                "(room.value->>0)::bigint",
+                "(room.value->>1)::bigint"
+            )
+        };
+        let pairs: Vec<(i64, i64)> = rooms.iter().map(|(room, since)| (*room, since.0)).collect();
+        let pairs = serde_json::to_string(&pairs).map_err(StoreError::encoding)?;
+        let rows = query(sql).bind(pairs).bind(until.0).all(&self.readers).await?;
         let mut stretches = HashMap::new();
         for row in rows {
             if let Some(last) = row.get::<Option<i64>>(2)? {
@@ -61,6 +80,40 @@ impl RoomTables {
             }
         }
         Ok(stretches)
+    }
+
+    /// When something last happened in each of these rooms: the position of the newest head.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn activity(&self, rooms: Vec<i64>) -> Result<HashMap<i64, Position>, StoreError> {
+        let rows = query("SELECT room, position FROM room_heads WHERE room = ANY($1)").bind(rooms);
+        let read = |row: &Row| Ok((row.get(0)?, Position(row.get(1)?)));
+        rows.all(&self.readers).await?.iter().map(read).collect()
+    }
+
+    /// When somebody last said something in each of these rooms: the position of the newest event of the types by which
+    /// clients sort rooms (MSC4186, `bump_stamp`). Where none of the newest hundred events is of these, that of the oldest
+    /// of them. One index search a room.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn bump_stamps(&self, rooms: Vec<i64>) -> Result<HashMap<i64, Position>, StoreError> {
+        let rows = query(
+            "SELECT r.nid, (SELECT COALESCE(MAX(CASE WHEN newest.type IN ('m.room.create', 'm.room.message', \
+               'm.room.encrypted', 'm.sticker', 'm.call.invite', 'm.poll.start', 'm.beacon_info') \
+               THEN newest.position END), MIN(newest.position)) \
+               FROM (SELECT e.type, e.position FROM events AS e WHERE e.room = r.nid AND e.place >= 1 \
+                     ORDER BY e.place DESC LIMIT 100) AS newest) \
+             FROM rooms AS r WHERE r.nid = ANY($1)",
+        );
+        let mut stamps = HashMap::new();
+        for row in rows.bind(rooms).all(&self.readers).await? {
+            if let Some(stamp) = row.get::<Option<i64>>(1)? {
+                stamps.insert(row.get(0)?, Position(stamp));
+            }
+        }
+        Ok(stamps)
     }
 
     /// The accepted state events of a room from one place up to, and without, another, oldest first. Costs grow with

@@ -27,6 +27,8 @@ INSERT INTO devices (user_id, device_id, created_at) SELECT '@u' || {group}, 'D'
 INSERT INTO access_tokens SELECT CAST('t' || n AS {blob}), '@u' || {group}, 'D' || n, NULL, CAST('r' || n AS {blob}), CAST('q' || n AS {blob}) FROM numbers;
 INSERT INTO login_tokens SELECT CAST('t' || n AS {blob}), '@u' || {group}, 1000000000 + n FROM numbers;
 INSERT INTO registration_tokens (token_hash, hint, created_at) SELECT CAST('t' || n AS {blob}), 't', n FROM numbers;
+INSERT INTO sync_connections SELECT n, '@u' || {group}, 'D' || n, 'x', 5, 5, 5, '[]', n FROM numbers;
+INSERT INTO sync_connection_rooms SELECT {group}, n, 1, NULL, 0 FROM numbers;
 INSERT INTO filters SELECT '@u' || {group}, n, '{' || n || '}' FROM numbers;
 INSERT INTO account_data SELECT '@u' || {group}, n, 'm.t', '{}', n FROM numbers;
 INSERT INTO account_data SELECT '@u' || n, 0, 'm.push_rules', '{}', n FROM numbers WHERE n % 10 = 1;

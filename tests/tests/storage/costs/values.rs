@@ -99,6 +99,17 @@ const BY_STATEMENT: &[(&str, usize, Value)] = &[
     ("pg_advisory_xact_lock", 1, Int(1)),
     ("(one, log_id, position)", 1, Text("l")),
     ("records = records + $5", 5, Int(1)),
+    ("json_each($1) AS room", 1, Text("[[1,5],[2,25]]")),
+    ("json_array_elements($1::json) AS room", 1, Text("[[1,5],[2,25]]")),
+    ("generation = $5 + 1 AND previous_nonce = $6", 6, Int(5)),
+    ("generation = $7 + 1 AND previous_nonce = $3", 7, Int(5)),
+    ("SELECT $1, user_id, device_id, $2", 1, Int(1_000_000_000)),
+    ("SELECT $1, user_id, device_id, $2", 2, Text("fresh")),
+    ("SELECT $1, user_id, device_id, $2", 3, Int(1)),
+    ("SELECT $1, user_id, device_id, $2", 4, Int(1)),
+    ("SELECT $1, user_id, device_id, $2", 5, Text("[]")),
+    ("SELECT $1, user_id, device_id, $2", 6, Int(1)),
+    ("changed_at <= $1 ORDER BY changed_at", 1, Int(3)),
 ];
 
 /// What is compared with a column.
@@ -137,7 +148,9 @@ fn of(column: &str) -> Value {
         "name" => Text("reader1"),
         "building" | "id" | "job" | "run" | "shard" | "fencing" | "paused" | "draining" | "load"
         | "failures" | "beat" | "room" | "nid" | "filter_id" | "published" | "admin" | "own"
-        | "credentials" | "version" | "readable_by" | "leaving" | "uploads" => Int(1),
+        | "connection" | "config" | "credentials" | "version" | "readable_by" | "leaving" | "uploads" => {
+            Int(1)
+        }
         "position"
         | "place"
         | "used_at"
@@ -165,7 +178,12 @@ fn of(column: &str) -> Value {
         | "keys"
         | "first_message_index"
         | "forwarded_count"
-        | "is_verified" => Int(5),
+        | "is_verified"
+        | "generation"
+        | "nonce"
+        | "previous_nonce"
+        | "changed_at"
+        | "sent_until" => Int(5),
         "entries" => Bytes(b"x"),
         _ => Text("x"),
     }
@@ -177,6 +195,7 @@ fn set_of(column: &str) -> Value {
         "nid" | "position" | "event" | "edit" | "rowid" => Ints(&[1, 2, 3, 4, 5]),
         "room" => Ints(&[1, 2, 3]),
         "id" => Ints(&[21, 22, 23]),
+        "connection" => Ints(&[1, 2]),
         "run" => Ints(&[1, 2]),
         "kind" => Texts(&["k1"]),
         "user_id" | "sender" => Texts(&["@u1", "@u2", "@u3"]),
