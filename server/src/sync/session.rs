@@ -1,6 +1,7 @@
 //! One device listening: the loop under the long-poll and the WebSocket.
 
 mod waiting;
+mod windows;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -11,26 +12,21 @@ use ruma::OwnedUserId;
 use tokio::time::Instant;
 
 use self::waiting::Leaving;
+pub(super) use self::windows::InMemory;
 use super::answer::{
     Draft, SyncResponse, account_data, open, write_comma, write_events, write_json, write_name,
 };
 use super::deadline::before;
 use super::joined::{JoinedParts, Timeline};
 use super::lazy_members::GivenMembers;
-use super::shown::Shown;
 use super::state::Asking;
 use super::window::{JoinedWindow, Window};
-use super::{
-    Sync, SyncRequest, database_window, device_lists, joined, left, members, memory_window, presence,
-    stripped, unread,
-};
+use super::{Sync, SyncRequest, device_lists, joined, left, members, presence, stripped, unread};
 use crate::accounts::Caller;
 use crate::keys::RememberedCounts;
 use crate::live::UserInbox;
-use crate::push::{IGNORED_USERS, ignored_users};
 use crate::refusal::Refusal;
 use crate::rooms::timeline::client_event_format::{Reader, Recency, UnsignedData};
-use crate::store::accounts::account_data::GLOBAL;
 use crate::store::rooms::events::StoredEvent;
 
 /// Members named in the summary of a room without a name.
@@ -57,17 +53,6 @@ pub struct Session<'s> {
     recalls: u64,
     /// When it leaves, where everybody is to.
     leaving: Leaving,
-}
-
-/// What a user's inbox has of a window.
-#[derive(Debug)]
-pub(super) enum InMemory {
-    /// All of it, which is nothing.
-    Nothing,
-    /// All of it.
-    Window(Box<Window>),
-    /// Not all: the database must be asked.
-    TooLittle,
 }
 
 impl Drop for Session<'_> {
@@ -166,15 +151,6 @@ impl<'s> Session<'s> {
         &self.inbox
     }
 
-    /// Whom the user ignores now.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub(super) async fn refresh_ignored_users(&mut self) -> Result<Arc<HashSet<OwnedUserId>>, Refusal> {
-        self.ignored = self.ignored_users().await?;
-        Ok(Arc::clone(&self.ignored))
-    }
-
     /// Moves the cursor past what was looked at.
     pub(super) fn looked_up_to(&mut self, now: SinceToken) {
         self.since = Some(now);
@@ -192,7 +168,7 @@ impl<'s> Session<'s> {
     /// When the database cannot be read.
     pub async fn look(&mut self) -> Result<Option<SyncResponse>, Refusal> {
         let mut now = self.now();
-        self.ignored = self.ignored_users().await?;
+        self.refresh_ignored_users().await?;
         let window = match self.since {
             Some(since) if !self.wish.full_state => match self.recent(since, now).await? {
                 Some(window) => window,
@@ -220,82 +196,6 @@ impl<'s> Session<'s> {
         if let Some(given) = &self.given {
             given.answering(self.has, until);
         }
-    }
-
-    /// The window since a cursor; none when there is nothing new.
-    async fn recent(&mut self, since: SinceToken, now: SinceToken) -> Result<Option<Window>, Refusal> {
-        match self.in_memory(since, now) {
-            InMemory::Nothing => {
-                self.since = Some(now);
-                Ok(None)
-            }
-            InMemory::Window(window) => Ok(Some(*window)),
-            InMemory::TooLittle => self.gathered(Some(since), now).await.map(Some),
-        }
-    }
-
-    /// What the inbox has since a cursor.
-    pub(super) fn in_memory(&self, since: SinceToken, now: SinceToken) -> InMemory {
-        let ephemeral = now.ephemeral.newest();
-        let told = since.ephemeral.of_start_at(ephemeral);
-        let Some(fresh) = self.inbox.after(since.position, told, now.position, ephemeral) else {
-            return InMemory::TooLittle;
-        };
-        if fresh.is_empty() {
-            return InMemory::Nothing;
-        }
-        let filter = &self.wish.filter;
-        let shown = Shown {
-            wanted: &filter.timeline,
-            ignored: &self.ignored,
-        };
-        let window = memory_window::window(
-            fresh,
-            since.position,
-            &self.caller,
-            (shown, filter),
-            self.sync.rooms.repository.cache(),
-        );
-        window.map_or(InMemory::TooLittle, |window| InMemory::Window(Box::new(window)))
-    }
-
-    /// The window since a cursor, or of all there is, from the database.
-    async fn gathered(&self, since: Option<SinceToken>, now: SinceToken) -> Result<Window, Refusal> {
-        let told = |since: SinceToken| since.ephemeral.of_start_at(now.ephemeral.newest());
-        let passing = since.map(|since| self.sync.notifier.passing_after(told(since)));
-        let (position, passing) = (since.map(|since| since.position), passing.unwrap_or_default());
-        let Self {
-            sync,
-            caller,
-            wish,
-            ignored,
-            ..
-        } = self;
-        let window =
-            database_window::window(sync, caller, position, now.position, &passing, wish, ignored).await?;
-        if window.until > now.position {
-            sync.unanswered
-                .answered_before(caller, window.until, &self.inbox)
-                .await;
-        }
-        Ok(window)
-    }
-
-    /// Whom the user ignores: read once, and then kept current by the inbox.
-    async fn ignored_users(&self) -> Result<Arc<HashSet<OwnedUserId>>, Refusal> {
-        if let Some(known) = self.inbox.ignored() {
-            return Ok(known);
-        }
-        let stored = self
-            .sync
-            .store
-            .accounts
-            .account_data(&self.caller.user_id, GLOBAL, IGNORED_USERS)
-            .await?;
-        let read = stored
-            .map(|data| ignored_users(&data.content))
-            .unwrap_or_default();
-        Ok(self.inbox.remember_ignored(read))
     }
 
     /// Appends the members of the answer's object.

@@ -4,7 +4,7 @@
 //
 // Prints `ok <step>` for every step; the first failure ends the story with one line and status 1.
 
-import { Direction, Method, describe, expect, failures, login, refused, register, start, step, until } from "./support.mjs";
+import { Direction, Method, SlidingSync, describe, expect, failures, login, refused, register, start, step, until } from "./support.mjs";
 
 const baseUrl = process.argv[2];
 if (!baseUrl) {
@@ -107,7 +107,7 @@ async function history() {
     });
     await step("page back", async () => {
         // The second device starts with the last few events only and reads the rest page by page.
-        await start(laptop, 5);
+        await start(laptop, { initialSyncLimit: 5 });
         const room = await until(laptop, "the room", () => laptop.getRoom(roomId));
         expect(messages(laptop).length <= 5, "the first sync ignored its limit");
         while (room.oldState.paginationToken) await laptop.scrollback(room, 30);
@@ -290,6 +290,19 @@ async function encrypted() {
 }
 
 async function farewell() {
+    await step("sliding sync", async () => {
+        const tablet = await login(baseUrl, aliceName, password);
+        const room = { timeline_limit: 5, required_state: [["*", "*"]] };
+        const lists = new Map([["all", { ranges: [[0, 19]], ...room }]]);
+        const slidingSync = new SlidingSync(baseUrl, lists, room, tablet, 10_000);
+        await start(tablet, { slidingSync });
+        await until(tablet, "the room", () => tablet.getRoom(roomId)?.getMyMembership() === "join");
+        const eventId = await say(bob, "to the tablet");
+        await until(tablet, "the message", () => find(tablet, eventId));
+        expect(slidingSync.getListData("all").joinedCount > 1, "the list does not count its rooms");
+        tablet.stopClient();
+        await tablet.logout();
+    });
     await step("leave", async () => {
         await bob.leave(roomId);
         await until(alice, "Bob gone", () => alice.getRoom(roomId).getMember(bob.getUserId()).membership === "leave");

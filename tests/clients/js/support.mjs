@@ -17,7 +17,7 @@ if (!process.env.STORY_VERBOSE) {
     for (const level of ["trace", "debug", "info", "warn", "error"]) console[level] = () => {};
 }
 
-export const { Direction, InteractiveAuth, Method, createClient } = sdk;
+export const { Direction, InteractiveAuth, Method, SlidingSync, createClient } = sdk;
 
 /** How long a condition may take to come true, in milliseconds. */
 const DEADLINE = Number(process.env.STORY_DEADLINE_MS ?? 20_000);
@@ -122,9 +122,9 @@ export async function login(baseUrl, username, password) {
 }
 
 /** Makes the device's keys, starts syncing and waits until the first answer has been taken in. */
-export async function start(client, initialSyncLimit = 20) {
+export async function start(client, options = {}) {
     await client.initRustCrypto({ useIndexedDB: false });
-    await client.startClient({ initialSyncLimit });
+    await client.startClient({ initialSyncLimit: 20, ...options });
     await until(client, "the first sync", () => client.isInitialSyncComplete());
 }
 

@@ -176,7 +176,7 @@ async fn a_path_knows_its_methods_and_no_others(server: TestServer) {
         "/_matrix/",
         "/_matrix/client/v3",
         "/_matrix/client/v3/nothing",
-        "/_matrix/client/v4/sync",
+        "/_matrix/client/v9/sync",
         "/_matrix/client/v3/sync/",
         "/_matrix/client/v3/rooms",
         "/_matrix/client/v3/%00",

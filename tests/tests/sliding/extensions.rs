@@ -61,6 +61,26 @@ async fn messages_to_the_device_come_until_they_are_acknowledged(server: TestSer
     assert_eq!(notes(&phone.ask().await), Vec::<&str>::new());
     let kept = server.data().number("SELECT COUNT(*) FROM to_device").await;
     assert_eq!(kept, 0, "all are acknowledged");
+    // What comes after everything was acknowledged, whether the device waits then or not, and when it comes back with an
+    // older `pos`.
+    let mut away = phone.clone();
+    message(&bob, &alice, "4").await;
+    let fourth = phone.wait().await;
+    assert_eq!(notes(&fourth), ["4"]);
+    assert_eq!(notes(&away.ask().await), ["4"]);
+    let since = &fourth["extensions"]["to_device"]["next_batch"];
+    phone.body = extension("to_device", json!({ "since": since }));
+    assert_eq!(notes(&phone.ask().await), Vec::<&str>::new());
+    let waiting = tokio::spawn(async move {
+        let answer = phone.wait().await;
+        (phone, answer)
+    });
+    message(&bob, &alice, "5").await;
+    let (mut phone, fifth) = waiting.await.unwrap();
+    assert_eq!(notes(&fifth), ["5"]);
+    let since = &fifth["extensions"]["to_device"]["next_batch"];
+    phone.body = extension("to_device", json!({ "since": since }));
+    phone.ask().await;
     phone.body = extension("to_device", json!({ "since": "of another server" }));
     assert_eq!(notes(&phone.ask().await), Vec::<&str>::new());
 }

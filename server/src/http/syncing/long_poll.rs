@@ -20,7 +20,7 @@ use crate::server::Server;
 use crate::sync::{EventFilter, Filter, Session, StatePart, SyncRequest, SyncResponse};
 
 /// Longest wait for something new.
-const LONGEST_WAIT: Duration = Duration::from_secs(90);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(90);
 
 pub(in crate::http) fn routes() -> Routes {
     Routes::new().endpoint::<sync_events::Request, _>(sync)

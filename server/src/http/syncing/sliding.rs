@@ -11,6 +11,7 @@ use ruma::api::auth_scheme::AccessToken;
 use ruma::presence::PresenceState;
 use tokio::time::Instant;
 
+use super::long_poll::LONGEST_WAIT;
 use super::sliding_body::{Body, Parameters};
 use crate::accounts::{Caller, WatchedToken};
 use crate::http::codec::error::ApiError;
@@ -26,9 +27,6 @@ const PATH: &str = "/_matrix/client/v4/sync";
 
 /// The path by which clients spoke it before.
 const SIMPLIFIED_PATH: &str = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync";
-
-/// Longest wait for something new.
-const LONGEST_WAIT: Duration = Duration::from_secs(90);
 
 pub(in crate::http) fn routes() -> Routes {
     Routes::new()

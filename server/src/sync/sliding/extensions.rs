@@ -29,6 +29,16 @@ pub(super) struct Messages {
     events: Vec<String>,
 }
 
+impl Messages {
+    /// No messages.
+    pub(super) fn none(until: SinceToken) -> Self {
+        Self {
+            next_batch: until,
+            events: Vec::new(),
+        }
+    }
+}
+
 /// The messages that wait for a device, oldest first, after those that it acknowledges.
 ///
 /// # Errors
@@ -41,13 +51,6 @@ pub(super) async fn to_device(
 ) -> Result<Messages, Refusal> {
     let since = wanted.since.filter(|since| since.log_id == until.log_id);
     let after = since.map_or(Position::START, |since| since.position);
-    let nothing = Messages {
-        next_batch: until,
-        events: Vec::new(),
-    };
-    if sync.nothing_kept.is_known_for(caller) {
-        return Ok(nothing);
-    }
     let limit = wanted.limit.unwrap_or(MOST_TO_DEVICE).clamp(1, MOST_TO_DEVICE);
     let (user_id, device_id) = (&caller.user_id, &caller.device_id);
     let kept = &sync.store.encryption;
@@ -55,7 +58,7 @@ pub(super) async fn to_device(
         .to_device(user_id, device_id, after, until.position, limit)
         .await?;
     if messages.is_empty() {
-        return Ok(nothing);
+        return Ok(Messages::none(until));
     }
     sync.nothing_kept.gave(caller);
     let last = messages.last().filter(|_| messages.len() == limit);

@@ -35,6 +35,8 @@ pub(super) struct Gathered<'r> {
     pub(super) direct_changed: HashSet<OwnedRoomId>,
     /// The user's rooms now.
     pub(super) list: RoomList,
+    /// Whether messages to the device may wait in the database.
+    pub(super) has_messages: bool,
 }
 
 /// A device that asks.
@@ -84,6 +86,10 @@ impl<'r> Asking<'_, 'r> {
             true => device_lists::of(self.sync, self.caller, &window).await?,
             false => DeviceLists::default(),
         };
+        if !window.to_device.is_empty() {
+            self.sync.nothing_kept.gave(self.caller);
+        }
+        let has_messages = !self.sync.nothing_kept.is_known_for(self.caller);
         let (mut list, direct_changed) = list.after(&window);
         let choice = list.choose(self.sync, self.caller, self.request).await?;
         let is_current =
@@ -108,6 +114,7 @@ impl<'r> Asking<'_, 'r> {
             device_lists,
             direct_changed,
             list,
+            has_messages,
         })
         .await
     }
@@ -151,6 +158,8 @@ impl<'r> Asking<'_, 'r> {
             device_lists,
             direct_changed: HashSet::new(),
             list,
+            // What is known of them is what the inbox has not reached back to.
+            has_messages: true,
         })
         .await
     }

@@ -9,7 +9,7 @@ use maru_protocol::cursor::{Position, SinceToken, SlidingToken};
 use tokio::time::Instant;
 
 use super::connections::Remembered;
-use super::extensions::{self, ExtensionWriter};
+use super::extensions::{self, ExtensionWriter, Messages};
 use super::gather::{Asking, Gathered};
 use super::request::SlidingRequest;
 use super::room::{JoinedParts, RoomWriter};
@@ -322,7 +322,10 @@ impl<'s> SlidingSession<'s> {
         let mut is_news = false;
         // Messages to the device stand before all that they decrypt.
         if let Some(wanted) = &wanted.to_device {
-            let messages = extensions::to_device(sync, caller, wanted, now).await?;
+            let messages = match gathered.has_messages {
+                true => extensions::to_device(sync, caller, wanted, now).await?,
+                false => Messages::none(now),
+            };
             is_news |= extensions::write_to_device(out, &messages);
         }
         if wanted.e2ee {

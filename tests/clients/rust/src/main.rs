@@ -112,7 +112,7 @@ impl Person {
         let room = self.room(room_id, RoomState::Joined).await?;
         let timeline = Arc::new(room.timeline().await?);
         let what = format!("{} reads {text}", self.name);
-        until(&what, async || {
+        let read = until(&what, async || {
             let items = timeline.items().await;
             let shows = items.iter().any(|item| {
                 let event = item.as_event();
@@ -121,7 +121,9 @@ impl Person {
             });
             Ok(shows.then_some(()))
         })
-        .await
+        .await;
+        let items = timeline.items().await;
+        read.with_context(|| format!("the timeline of {} is {items:#?}", self.name))
     }
 }
 
