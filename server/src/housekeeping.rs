@@ -47,6 +47,7 @@ pub fn kinds(store: &Arc<Store>, clock: &Arc<Clock>, rooms: &Arc<Rooms>, media: 
         .with(MediaSweep(Arc::clone(media)))
         .with(OldLoginTokens(rows()))
         .with(OldSyncConnections(rows()))
+        .with(OldOAuth(rows()))
         .with(OldPeerMessages(rows()))
         .with(OldHeardMessages(rows()))
         .with(OldWaitingReceipts(rows()))
@@ -153,6 +154,30 @@ impl JobKind for OldSyncConnections {
             }
         }
         Ok(Done::Partly)
+    }
+}
+
+/// What OAuth 2.0 leaves behind: codes and grants that have ended, people who were signed in on pages, applications that
+/// nobody uses.
+#[derive(Debug)]
+struct OldOAuth(Rows);
+
+impl JobKind for OldOAuth {
+    const NAME: &'static str = "old_oauth";
+    const RULES: Rules = minutes(10);
+    type Payload = ();
+
+    async fn perform(&self, _: &HeldJob, (): ()) -> Result<Done, JobError> {
+        let (oauth, now) = (&self.0.store.oauth, self.0.now());
+        let all = [
+            stepwise(|| oauth.expire_codes(now, STEP)).await?,
+            stepwise(|| oauth.expire_device_grants(now, STEP)).await?,
+            stepwise(|| oauth.expire_browser_sessions(now, STEP)).await?,
+            stepwise(|| oauth.expire_resets(now, STEP)).await?,
+            stepwise(|| oauth.expire_clients(now, STEP)).await?,
+        ];
+        let is_left = all.iter().any(|done| matches!(done, Done::Partly));
+        Ok(if is_left { Done::Partly } else { Done::Finished })
     }
 }
 

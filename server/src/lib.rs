@@ -22,6 +22,7 @@ pub mod live;
 pub mod media;
 pub mod node_name;
 pub mod nodes;
+pub mod oauth;
 pub mod observe;
 pub mod peers;
 pub mod push;

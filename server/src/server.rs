@@ -24,6 +24,7 @@ use crate::live::{CommitListeners, NodeFollower, Notifier};
 use crate::media::{BucketSettings, Media, MediaLimits, Storage};
 use crate::nodes::Nodes;
 use crate::nodes::bus::{Bus, NatsError, NatsSettings};
+use crate::oauth::OAuth;
 use crate::peers::{self, PeerSettings, Peers};
 use crate::push::Push;
 use crate::readers::{LogSource, Reader, Readers};
@@ -86,6 +87,8 @@ pub struct Server {
     pub notifier: Arc<Notifier>,
     /// Accounts and sessions.
     pub accounts: Arc<Accounts>,
+    /// The authorization server of OAuth 2.0; none where it is turned off.
+    pub oauth: Option<Arc<OAuth>>,
     /// Rooms.
     pub rooms: Arc<Rooms>,
     /// What users' clients keep here for each other.
@@ -211,6 +214,7 @@ impl Server {
             limits.key_backup_keys,
             limits.key_backup_bytes,
         );
+        let issuer = config.public_base_url.as_ref().filter(|_| config.oauth);
         let accounts = Accounts::new(
             Arc::clone(&identity),
             Arc::clone(&clock),
@@ -223,9 +227,21 @@ impl Server {
                 devices_per_user: limits.devices_per_user,
                 password_characters: limits.password_characters,
                 reserved_names: config.reserved_names.clone(),
+                account_page: issuer.map(|issuer| format!("{}/account", issuer.as_str())),
             },
         );
         let accounts = Arc::new(accounts);
+        let oauth = issuer.map(|issuer| {
+            let secret = identity.signing_key.secret.to_seed();
+            let (accounts, tables) = (Arc::clone(&accounts), Arc::clone(&store.oauth));
+            Arc::new(OAuth::new(
+                accounts,
+                tables,
+                Arc::clone(&clock),
+                issuer.as_str(),
+                &secret,
+            ))
+        });
         let media = Arc::new(Media::new(
             Arc::clone(&identity),
             Arc::clone(&clock),
@@ -310,6 +326,7 @@ impl Server {
             readers,
             notifier,
             accounts,
+            oauth,
             rooms,
             account_data,
             receipts,

@@ -61,6 +61,18 @@ impl User {
         }
     }
 
+    /// The same user with the access token of another session.
+    ///
+    /// # Panics
+    /// When it is none.
+    #[must_use]
+    pub fn with_token(&self, token: &Value) -> Self {
+        Self {
+            token: token.as_str().unwrap().to_owned(),
+            ..self.clone()
+        }
+    }
+
     /// The same user on a second device.
     pub async fn second_device(&self) -> Self {
         self.api.log_in(&self.name, &self.password).await

@@ -11,6 +11,7 @@ mod federation;
 mod flows;
 mod garbage;
 mod nodes;
+mod oauth;
 mod readers;
 mod search;
 mod sliding;

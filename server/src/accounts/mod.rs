@@ -4,6 +4,7 @@
 //! make grow (known sessions, interactive authentication) is bounded, and of every secret only a hash is stored.
 
 mod admin;
+mod client_session;
 mod device;
 mod directory;
 mod interactive_auth;
@@ -34,10 +35,11 @@ use crate::store::log::Mirror;
 use crate::tasks::Tasks;
 
 pub use directory::{DirectoryPage, DirectoryUser};
-pub use interactive_auth::{Attempt, Proof};
+pub use interactive_auth::{Attempt, OnPage, Proof};
 pub use password::Share;
 pub use register::{NewAccount, Registered};
 pub use session::{NewDevice, Session, WatchedToken};
+pub(crate) use token::new_secret;
 
 /// Whose access token a request carried. Only a valid token makes one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +61,8 @@ pub struct AccountRules {
     pub password_characters: usize,
     /// Names that only admins have.
     pub reserved_names: Vec<String>,
+    /// The address of the account page, where there is one.
+    pub account_page: Option<String>,
 }
 
 /// Everything that accounts need to work.

@@ -177,6 +177,21 @@ impl Accounts {
         self.check_password(&made.user_id, password, share).await
     }
 
+    /// Whether somebody can make an account here now, and whether that takes a registration token: `None` where nobody can.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn registration_needs_token(&self) -> Result<Option<bool>, Refusal> {
+        match self.rules.registration {
+            Registration::Open => Ok(Some(false)),
+            Registration::Token => Ok(Some(true)),
+            Registration::Closed => {
+                let is_first = self.store.accounts.users_after("", 1).await?.is_empty();
+                Ok(is_first.then_some(true))
+            }
+        }
+    }
+
     /// Nobody learns anything where registration is closed, except who comes with a token. As long as there is no
     /// account at all, somebody holds the one-time admin token: whoever asks is asked for it.
     async fn check_open(&self, attempt: Option<&Attempt>) -> Result<(), Refusal> {
@@ -199,6 +214,7 @@ impl Accounts {
                 Registration::Open => &[Stage::Dummy],
                 Registration::Token | Registration::Closed => &[Stage::RegistrationToken],
             },
+            page: None,
         }
     }
 

@@ -13,7 +13,8 @@ use super::token::{new_device_id, new_secret};
 use super::{Accounts, Caller};
 use crate::refusal::Refusal;
 use crate::store::accounts::credentials::Credentials;
-use crate::store::accounts::sessions::{NewSession, NewTokens, Started};
+use crate::store::accounts::sessions::{NewSession, NewTokens, SessionClient, Started};
+use crate::store::oauth::Grant;
 use crate::token_hash::TokenHash;
 
 /// How long an access token is good for that comes with a refresh token. Others do not expire.
@@ -33,6 +34,8 @@ pub struct NewDevice {
     pub refreshable: bool,
     /// Where the login comes from, which is where the device was first seen.
     pub address: Option<IpAddr>,
+    /// The OAuth 2.0 client that logs in, and what its user has allowed it, which is used up.
+    pub client: Option<(String, Grant)>,
 }
 
 impl NewDevice {
@@ -67,10 +70,13 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// A new pair of tokens, and what is stored of it.
-fn new_tokens(refreshable: bool, now: i64) -> (NewTokens, String, Option<String>) {
+/// A new pair of tokens, and what is stored of it. The refresh tokens of a session may have something in common: its family.
+fn new_tokens(refreshable: bool, family: Option<&str>, now: i64) -> (NewTokens, String, Option<String>) {
     let access_token = new_secret("mat");
-    let refresh_token = refreshable.then(|| new_secret("mrt"));
+    let refresh_token = refreshable.then(|| match family {
+        Some(family) => new_secret(&format!("mrt_{family}.")),
+        None => new_secret("mrt"),
+    });
     let lifetime = i64::try_from(ACCESS_TOKEN_LIFETIME.as_millis()).unwrap_or(i64::MAX);
     let stored = NewTokens {
         token_hash: TokenHash::of(&access_token),
@@ -78,6 +84,12 @@ fn new_tokens(refreshable: bool, now: i64) -> (NewTokens, String, Option<String>
         refresh_hash: refresh_token.as_deref().map(TokenHash::of),
     };
     (stored, access_token, refresh_token)
+}
+
+/// What a refresh token has in common with the others of its session.
+pub(super) fn family_of(refresh_token: &str) -> Option<&str> {
+    let (family, _) = refresh_token.strip_prefix("mrt_")?.split_once("._")?;
+    Some(family)
 }
 
 /// A token that is looked at again and again while its connection lasts.
@@ -183,8 +195,9 @@ impl Accounts {
     /// Starts a session on a device, new or known, for somebody who proved to be the owner of the account.
     ///
     /// # Errors
-    /// [`Refusal::Forbidden`] when what was proved does not hold any more, [`Refusal::ResourceLimitExceeded`] when the user has too many devices, [`Refusal::InvalidParam`] for an
-    /// impossible device id or name.
+    /// [`Refusal::Forbidden`] when what was proved does not hold any more, or the device is another client's;
+    /// [`Refusal::BadState`] when what the user has allowed a client is used up; [`Refusal::ResourceLimitExceeded`] when
+    /// the user has too many devices, [`Refusal::InvalidParam`] for an impossible device id or name.
     pub async fn start_session(
         &self,
         user_id: &UserId,
@@ -194,7 +207,12 @@ impl Accounts {
         device.check()?;
         let now = self.now();
         let device_id = device.device_id.unwrap_or_else(new_device_id);
-        let (tokens, access_token, refresh_token) = new_tokens(device.refreshable, now);
+        let family = device.client.as_ref().map(|_| new_secret("f"));
+        let (tokens, access_token, refresh_token) = new_tokens(device.refreshable, family.as_deref(), now);
+        let client = device.client.zip(family).map(|((client_id, grant), family)| {
+            let family = TokenHash::of(&family);
+            (SessionClient { client_id, family }, grant)
+        });
         let session = NewSession {
             user_id: user_id.to_owned(),
             device_id: device_id.clone(),
@@ -203,6 +221,7 @@ impl Accounts {
             created_at: now,
             devices_allowed: i64::from(self.rules.devices_per_user),
             proved,
+            client,
         };
         let (store, ending) = (Arc::clone(&self.store), self.sessions.ending(user_id));
         // Not given up when the client hangs up: what ends in the database must end in memory.
@@ -216,6 +235,12 @@ impl Accounts {
         match starting.await.map_err(Refusal::internal)?? {
             Started::Running(_) => {}
             Started::Outdated => return Err(Refusal::outdated_proof()),
+            Started::UsedUp => return Err(Refusal::BadState("this was used already".into())),
+            Started::OtherClient => {
+                return Err(Refusal::forbidden(
+                    "this device is signed in by another application",
+                ));
+            }
             Started::TooManyDevices => {
                 let limit = self.rules.devices_per_user;
                 let text = format!("this account has {limit} devices; log one out before the next comes in");
@@ -238,17 +263,22 @@ impl Accounts {
     }
 
     /// Renews a session's tokens: access token, refresh token, and for how long the former is good. The old pair is
-    /// good until the new one is used.
+    /// good until the new one is used. `client_id` is the OAuth 2.0 client that asks, whose session it must be.
     ///
     /// # Errors
     /// [`Refusal::UnknownToken`].
-    pub async fn refresh(&self, refresh_token: &str) -> Result<(String, String, Duration), Refusal> {
+    pub async fn refresh(
+        &self,
+        refresh_token: &str,
+        client_id: Option<&str>,
+    ) -> Result<(String, String, Duration), Refusal> {
         let unknown = Refusal::UnknownToken { soft_logout: false };
-        let (tokens, access_token, new_refresh_token) = new_tokens(true, self.now());
+        let family = client_id.and_then(|_| family_of(refresh_token));
+        let (tokens, access_token, new_refresh_token) = new_tokens(true, family, self.now());
         let renewed = self
             .store
             .accounts
-            .renew(TokenHash::of(refresh_token), tokens)
+            .renew(TokenHash::of(refresh_token), tokens, client_id.map(str::to_owned))
             .await?;
         let (Some(renewed), Some(new_refresh_token)) = (renewed, new_refresh_token) else {
             return Err(unknown);

@@ -86,7 +86,10 @@ async fn an_access_token_expires_where_it_can_be_renewed() {
         expired,
         Err(Refusal::UnknownToken { soft_logout: true })
     ));
-    let (renewed, _, _) = accounts.refresh(&renewable.refresh_token.unwrap()).await.unwrap();
+    let (renewed, _, _) = accounts
+        .refresh(&renewable.refresh_token.unwrap(), None)
+        .await
+        .unwrap();
     let caller = accounts.caller(TokenHash::of(&renewed)).await.unwrap();
     assert_eq!(caller.device_id, renewable.device_id);
     let ended = accounts.caller(TokenHash::of(&renewable.access_token)).await;

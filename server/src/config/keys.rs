@@ -79,6 +79,8 @@ section! {
         rate_limits: bool = true;
         /// Where clients reach the server from outside, for `.well-known` and the printed address. Unset: there is no `.well-known/matrix/client`, and the bound address is printed.
         public_base_url: Option<BaseUrl> = None;
+        /// Whether clients can sign in by OAuth 2.0, on this server's own pages under `public_base_url`, without which they cannot.
+        oauth: bool = true;
         /// Proxies whose `X-Forwarded-For` is believed, as addresses or ranges.
         trusted_proxies: Vec<AddressRange> = Vec::new();
         /// Whether users can search messages: costs an index in the database. `off` empties it at the next start.

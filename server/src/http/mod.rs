@@ -6,6 +6,7 @@ pub mod codec;
 pub mod discovery;
 mod encryption;
 mod media;
+mod oauth;
 mod rooms;
 pub mod router;
 pub mod syncing;
@@ -43,6 +44,7 @@ fn routes() -> Routes {
         .merge(discovery::versions::routes())
         .merge(accounts::register::routes())
         .merge(accounts::login::routes())
+        .merge(oauth::routes())
         .merge(rooms::creation::routes())
         .merge(rooms::membership::routes())
         .merge(rooms::sending::routes())

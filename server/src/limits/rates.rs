@@ -84,7 +84,15 @@ rates! {
     RegistrationsFromAddress, registration_per_address, Address, 0.1, 10;
     /// Requests to register from one address, with a proof or without
     RegistrationRequests, registration_requests_per_address, Address, 0.5, 30;
-    /// Renewals of tokens from one address
+    /// OAuth 2.0 clients registered from one address
+    ClientRegistrations, client_registrations_per_address, Address, 0.05, 50;
+    /// Forms of this server's own pages sent from one address
+    PageForms, page_forms_per_address, Address, 1.0, 60;
+    /// Devices without a browser that ask from one address to be signed in
+    DeviceGrants, device_grants_per_address, Address, 0.1, 20;
+    /// Codes of such devices that one user tries
+    UserCodes, user_codes_per_user, Account, 0.1, 20;
+    /// Renewals of tokens from one address, and whatever else OAuth 2.0 clients do with codes and tokens
     RefreshesFromAddress, refreshes_per_address, Address, 5.0, 200;
     /// Events sent by one user, by whatever way
     Events, messages_per_user, Account, 10.0, 100;

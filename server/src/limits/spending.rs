@@ -3,10 +3,10 @@
 
 use super::Budget;
 use super::Budget::{
-    AccountChanges, Acknowledgements, DirectoryChanges, Events, Invites, Joins, Keys, LoginsFromAddress,
-    LoginsToAccount, LoginsToAccountFromAddress, Presence, ProfileChanges, ProofsOfDevice, Receipts,
-    RefreshesFromAddress, RegistrationRequests, RegistrationsFromAddress, Rooms, Searches, Settings,
-    SlidingSyncs, ToDevice, Typing, Uploads,
+    AccountChanges, Acknowledgements, ClientRegistrations, DeviceGrants, DirectoryChanges, Events, Invites,
+    Joins, Keys, LoginsFromAddress, LoginsToAccount, LoginsToAccountFromAddress, PageForms, Presence,
+    ProfileChanges, ProofsOfDevice, Receipts, RefreshesFromAddress, RegistrationRequests,
+    RegistrationsFromAddress, Rooms, Searches, Settings, SlidingSyncs, ToDevice, Typing, Uploads, UserCodes,
 };
 
 /// What an endpoint spends.
@@ -14,7 +14,7 @@ use super::Budget::{
 pub struct Spending {
     /// The method.
     pub method: &'static str,
-    /// The path without the part that names API and version.
+    /// The path without the part that names API and version; whole, with its slash, where it has none.
     pub path: &'static str,
     /// What every request spends, once each.
     pub each: &'static [Budget],
@@ -66,6 +66,45 @@ pub static ENDPOINTS: &[Spending] = &[
         &[LoginsToAccountFromAddress, LoginsToAccount],
     ),
     row("POST", "refresh", &[RefreshesFromAddress]),
+    row("POST", "/oauth/register", &[ClientRegistrations]),
+    and(
+        "POST",
+        "/oauth/authorize",
+        &[PageForms],
+        &[
+            LoginsFromAddress,
+            LoginsToAccountFromAddress,
+            LoginsToAccount,
+            RegistrationRequests,
+            RegistrationsFromAddress,
+        ],
+    ),
+    row("POST", "/oauth/token", &[RefreshesFromAddress]),
+    row("POST", "/oauth/revoke", &[RefreshesFromAddress]),
+    row("POST", "/oauth/device_authorization", &[DeviceGrants]),
+    and(
+        "POST",
+        "/oauth/device",
+        &[PageForms],
+        &[
+            LoginsFromAddress,
+            LoginsToAccountFromAddress,
+            LoginsToAccount,
+            UserCodes,
+        ],
+    ),
+    and(
+        "POST",
+        "/account",
+        &[PageForms],
+        &[
+            LoginsFromAddress,
+            LoginsToAccountFromAddress,
+            LoginsToAccount,
+            AccountChanges,
+            ProfileChanges,
+        ],
+    ),
     and("POST", "login/get_token", &[AccountChanges], &[ProofsOfDevice]),
     row("POST", "logout", &[AccountChanges]),
     row("POST", "logout/all", &[AccountChanges]),
@@ -173,7 +212,7 @@ pub static FRAMES: &[(&str, Budget)] = &[
 /// What an endpoint spends, by its method and its path as it is served.
 #[must_use]
 pub fn of_endpoint(method: &str, path: &str) -> Option<&'static Spending> {
-    let path = without_version(path)?;
+    let path = without_version(path).unwrap_or(path);
     ENDPOINTS
         .iter()
         .find(|row| row.method == method && row.path == path)

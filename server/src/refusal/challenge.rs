@@ -11,6 +11,10 @@ pub enum Stage {
     Password,
     /// A token that lets its holder register.
     RegistrationToken,
+    /// An approval on the account page.
+    Page,
+    /// The same for new cross-signing keys, by its older name.
+    CrossSigningReset,
 }
 
 /// What a client is asked to prove.
@@ -20,6 +24,8 @@ pub struct Challenge {
     pub session: String,
     /// Any of these is enough.
     pub flows: &'static [Stage],
+    /// Where the user can approve it, for the stages that are passed there.
+    pub page: Option<String>,
     /// What was wrong with the attempt before.
     pub error: Option<Box<Refusal>>,
 }

@@ -9,6 +9,7 @@
 //! | `log/` | the log: positions, changes, the writer, group commit |
 //! | `rooms/` | tables of rooms: events, timelines, states, memberships, receipts |
 //! | `accounts/` | tables of accounts: users, devices, sessions, profiles, account data |
+//! | `oauth/` | tables of OAuth 2.0: clients, what users have allowed them, who is signed in on pages |
 //! | `encryption/` | tables of end-to-end encryption: keys, messages to devices |
 //! | `federation/` | tables of federation: the inbox, what peers are to be sent, who peers are |
 //! | `media/` | tables of media |
@@ -32,6 +33,7 @@ pub mod jobs;
 pub mod log;
 pub mod media;
 pub mod nodes;
+pub mod oauth;
 pub mod readers;
 pub mod rooms;
 pub mod search;
@@ -54,6 +56,7 @@ pub use log::CommitLimits;
 use log::Log;
 use media::MediaTables;
 use nodes::NodeTables;
+use oauth::OAuthTables;
 use readers::ReaderTables;
 use rooms::RoomTables;
 use search::SearchTables;
@@ -79,6 +82,8 @@ pub struct Store {
     pub rooms: Arc<RoomTables>,
     /// Tables of accounts.
     pub accounts: Arc<AccountTables>,
+    /// Tables of OAuth 2.0.
+    pub oauth: Arc<OAuthTables>,
     /// Tables of end-to-end encryption.
     pub encryption: Arc<EncryptionTables>,
     /// Tables of federation.
@@ -130,6 +135,7 @@ impl Store {
         Ok(Arc::new(Self {
             rooms: Arc::new(RoomTables::new(readers.clone(), Arc::clone(&log))),
             accounts: Arc::new(AccountTables::new(readers.clone(), Arc::clone(&log))),
+            oauth: Arc::new(OAuthTables::new(readers.clone(), Arc::clone(&log))),
             encryption: Arc::new(EncryptionTables::new(readers.clone(), Arc::clone(&log))),
             federation: Arc::new(FederationTables::new(readers.clone(), Arc::clone(&log))),
             media: Arc::new(MediaTables::new(readers.clone(), Arc::clone(&log))),

@@ -68,6 +68,7 @@ async fn every_kind_has_its_schedule(server: TestServer) {
         "old_attempts",
         "old_heard_messages",
         "old_login_tokens",
+        "old_oauth",
         "old_peer_messages",
         "old_sync_connections",
         "old_transactions",

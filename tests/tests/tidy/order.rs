@@ -29,6 +29,7 @@ const ORDER: &[&[&str]] = &[
     &["ephemeral", "receipts", "account_data", "media"],
     &["accounts"],
     &["keys"],
+    &["oauth"],
     &["sync"],
     &["search"],
     &["peers"],

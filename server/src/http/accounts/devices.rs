@@ -10,10 +10,11 @@ use ruma::api::client::device::get_devices::v3 as get_devices;
 use ruma::api::client::device::update_device::v3 as update_device;
 use serde::Serialize;
 
+use crate::accounts::OnPage;
 use crate::http::codec::completed_body::Completed;
 use crate::http::codec::error::ApiError;
 use crate::http::codec::extractors::{Answer, Call, JsonAnswer, Reply};
-use crate::http::codec::interactive_auth::{Provable, confirm};
+use crate::http::codec::interactive_auth::{Provable, confirm_on_page};
 use crate::http::router::{Endpoints, Routes};
 use crate::server::Server;
 use crate::store::accounts::devices::{Devices, StoredDevice};
@@ -62,8 +63,10 @@ async fn delete(
     call: Call<Provable<delete_device::Request>>,
 ) -> Reply<delete_device::Response> {
     let Completed { request, .. } = call.request;
-    let proved = confirm(&server, &call.caller, "delete_device", request.auth).await?;
-    let this = Devices::These(vec![request.device_id.to_string()]);
+    let this = vec![request.device_id.to_string()];
+    let what = OnPage::SignOut(this.clone());
+    let proved = confirm_on_page(&server, &call.caller, "delete_device", request.auth, what).await?;
+    let this = Devices::These(this);
     server
         .accounts
         .remove_devices(&call.caller.user_id, this, Some(proved))
@@ -76,8 +79,9 @@ async fn delete_several(
     call: Call<Provable<delete_devices::Request>>,
 ) -> Reply<delete_devices::Response> {
     let Completed { request, .. } = call.request;
-    let proved = confirm(&server, &call.caller, "delete_devices", request.auth).await?;
-    let these = request.devices.iter().map(ToString::to_string).collect();
+    let these: Vec<_> = request.devices.iter().map(ToString::to_string).collect();
+    let what = OnPage::SignOut(these.clone());
+    let proved = confirm_on_page(&server, &call.caller, "delete_devices", request.auth, what).await?;
     server
         .accounts
         .remove_devices(&call.caller.user_id, Devices::These(these), Some(proved))

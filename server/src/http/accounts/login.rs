@@ -87,6 +87,7 @@ async fn log_in(
         display_name: login.initial_device_display_name.clone(),
         refreshable: login.refresh_token,
         address: Some(address.0),
+        client: None,
     };
     // Before the proof, which is used up where it is a token.
     device.check()?;
@@ -130,7 +131,11 @@ async fn who(
 
 /// Spends an attempt to log in to an account. Strangers together have few, but spend nothing of those who try where the
 /// account is at home.
-async fn spend_attempt(server: &Server, user_id: &UserId, network: ClientNetwork) -> Result<(), Refusal> {
+pub(in crate::http) async fn spend_attempt(
+    server: &Server,
+    user_id: &UserId,
+    network: ClientNetwork,
+) -> Result<(), Refusal> {
     server
         .budgets
         .spend(Budget::LoginsToAccountFromAddress, (user_id, network))?;
@@ -159,7 +164,7 @@ async fn refresh(
     State(server): State<Arc<Server>>,
     call: Call<refresh_token::Request>,
 ) -> Reply<refresh_token::Response> {
-    let renewed = server.accounts.refresh(&call.request.refresh_token).await?;
+    let renewed = server.accounts.refresh(&call.request.refresh_token, None).await?;
     let (access_token, refresh_token, expires_in) = renewed;
     let mut response = refresh_token::Response::new(access_token);
     response.refresh_token = Some(refresh_token);

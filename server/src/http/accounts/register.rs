@@ -47,6 +47,7 @@ async fn register(
         display_name: request.initial_device_display_name,
         refreshable: request.refresh_token,
         address: Some(address.0),
+        client: None,
     };
     device.check()?;
     let wanted = NewAccount {

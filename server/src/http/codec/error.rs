@@ -104,10 +104,17 @@ fn asked_for(challenge: &Challenge) -> String {
         Stage::Dummy => "m.login.dummy",
         Stage::Password => "m.login.password",
         Stage::RegistrationToken => "m.login.registration_token",
+        Stage::Page => "m.oauth",
+        Stage::CrossSigningReset => "org.matrix.cross_signing_reset",
     };
     let flow = |alone| json!({ "stages": [stage(alone)] });
     let flows: Vec<_> = challenge.flows.iter().map(flow).collect();
-    let mut body = json!({ "flows": flows, "completed": [], "params": {}, "session": challenge.session });
+    let mut params = serde_json::Map::new();
+    if let Some(page) = &challenge.page {
+        let of_stage = |alone| (stage(alone).to_owned(), json!({ "url": page }));
+        params.extend(challenge.flows.iter().map(of_stage));
+    }
+    let mut body = json!({ "flows": flows, "completed": [], "params": params, "session": challenge.session });
     if let Some(error) = &challenge.error {
         body["errcode"] = json!(on_the_wire(error).1);
         body["error"] = json!(error.to_string());

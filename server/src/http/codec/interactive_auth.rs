@@ -8,7 +8,7 @@ use ruma::api::{IncomingRequest, Metadata};
 use serde_json::{Map, Value, json};
 
 use super::completed_body::{Completed, Completion};
-use crate::accounts::{Attempt, Caller, Proof};
+use crate::accounts::{Attempt, Caller, OnPage, Proof};
 use crate::limits::Budget;
 use crate::refusal::Refusal;
 use crate::server::Server;
@@ -27,6 +27,7 @@ pub(in crate::http) fn attempt(auth: AuthData) -> Attempt {
             },
             _ => Proof::Other,
         },
+        AuthData::OAuth(_) => Proof::Page,
         _ => Proof::Other,
     };
     Attempt { session, proof }
@@ -92,5 +93,23 @@ pub(in crate::http) async fn confirm(
     server
         .accounts
         .confirm(caller, operation, auth.map(attempt))
+        .await
+}
+
+/// As [`confirm`], for what the user of an OAuth 2.0 client approves or does on the account page.
+pub(in crate::http) async fn confirm_on_page(
+    server: &Server,
+    caller: &Caller,
+    operation: &'static str,
+    auth: Option<AuthData>,
+    what: OnPage,
+) -> Result<Credentials, Refusal> {
+    // Such a client asks again and again until the user has approved it, and has nothing judged.
+    if !matches!(auth, None | Some(AuthData::OAuth(_))) {
+        server.budgets.spend(Budget::ProofsOfDevice, caller)?;
+    }
+    server
+        .accounts
+        .confirm_on_page(caller, operation, auth.map(attempt), what)
         .await
 }

@@ -13,9 +13,10 @@ use ruma::serde::Raw;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
+use crate::accounts::OnPage;
 use crate::http::codec::completed_body::Completed;
 use crate::http::codec::extractors::{Answer, Call, Reply};
-use crate::http::codec::interactive_auth::{Provable, confirm};
+use crate::http::codec::interactive_auth::{Provable, confirm_on_page};
 use crate::http::router::{Endpoints, Routes};
 use crate::http::syncing::long_poll::cursor;
 use crate::keys::{NewCrossSigningKeys, NewDeviceKeys};
@@ -157,7 +158,11 @@ async fn upload_signing(
     };
     let stored = server.keys.cross_signing_of(&caller.user_id).await?;
     let proved = match stored.would_be_replaced_by(&new) {
-        true => Some(confirm(&server, &caller, "upload cross-signing keys", request.auth).await?),
+        true => {
+            let operation = "upload cross-signing keys";
+            let what = OnPage::CrossSigningReset;
+            Some(confirm_on_page(&server, &caller, operation, request.auth, what).await?)
+        }
         false => None,
     };
     server

@@ -17,6 +17,10 @@ impl Credentials {
     /// Those of an account that has just been made.
     pub const FIRST: Self = Self(0);
 
+    pub(in crate::store) fn version(self) -> i64 {
+        self.0
+    }
+
     pub(in crate::store) fn read(row: &Row, index: usize) -> Result<Self, StoreError> {
         row.get(index).map(Self)
     }

@@ -10,6 +10,7 @@ use crate::store::accounts::AccountTables;
 use crate::store::engine::{Connection, Row, query};
 use crate::store::log::writer::Transaction;
 use crate::store::log::{Record, SessionsEnded};
+use crate::store::oauth::{self, Grant};
 use crate::token_hash::TokenHash;
 
 /// The tokens of a session.
@@ -21,6 +22,15 @@ pub struct NewTokens {
     pub expires_at: Option<i64>,
     /// The refresh token, if the access token ends.
     pub refresh_hash: Option<TokenHash>,
+}
+
+/// The OAuth 2.0 client that a session is of.
+#[derive(Clone, Debug)]
+pub struct SessionClient {
+    /// Its id.
+    pub client_id: String,
+    /// What all refresh tokens of the session have in common.
+    pub family: TokenHash,
 }
 
 /// A session to start.
@@ -40,6 +50,8 @@ pub struct NewSession {
     pub devices_allowed: i64,
     /// When its user proved to be the owner of the account.
     pub proved: Credentials,
+    /// The client that it is of, and what its user has allowed it, which is used up.
+    pub client: Option<(SessionClient, Grant)>,
 }
 
 /// What came of starting a session.
@@ -52,6 +64,21 @@ pub enum Started {
     /// What was proved does not hold any more: the password has changed, everything was logged out, or the account is
     /// closed.
     Outdated,
+    /// What its user has allowed is used up already.
+    UsedUp,
+    /// The device is signed in by another client.
+    OtherClient,
+}
+
+/// The session that a token is of.
+#[derive(Clone, Debug)]
+pub struct SessionOf {
+    /// Whose.
+    pub user_id: OwnedUserId,
+    /// On which device.
+    pub device_id: String,
+    /// The OAuth 2.0 client that it is of.
+    pub client_id: Option<String>,
 }
 
 /// A session as it is read back.
@@ -76,7 +103,8 @@ pub struct Renewed {
     pub ended: Vec<TokenHash>,
 }
 
-fn hash(row: &Row, index: usize) -> Result<TokenHash, StoreError> {
+/// A hash as a column holds it.
+pub(in crate::store) fn hash(row: &Row, index: usize) -> Result<TokenHash, StoreError> {
     let bytes: Vec<u8> = row.get(index)?;
     let bytes = bytes.try_into();
     bytes
@@ -100,11 +128,12 @@ async fn insert_tokens(
     user_id: &UserId,
     device_id: &str,
     tokens: NewTokens,
+    client: Option<SessionClient>,
     replaces: Option<TokenHash>,
 ) -> Result<(), StoreError> {
     let insert = query(
-        "INSERT INTO access_tokens (token_hash, user_id, device_id, expires_at, refresh_hash, replaces_refresh_hash) \
-         VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO access_tokens (token_hash, user_id, device_id, expires_at, refresh_hash, replaces_refresh_hash, \
+         client_id, family) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     );
     insert
         .bind(&tokens.token_hash.0[..])
@@ -113,6 +142,8 @@ async fn insert_tokens(
         .bind(tokens.expires_at)
         .bind(tokens.refresh_hash.map(|hash| hash.0.to_vec()))
         .bind(replaces.map(|hash| hash.0.to_vec()))
+        .bind(client.as_ref().map(|client| client.client_id.clone()))
+        .bind(client.map(|client| client.family.0.to_vec()))
         .run(connection)
         .await
 }
@@ -143,6 +174,28 @@ async fn drop_replaced(
         .run(connection)
         .await?;
     drop_pair(connection, &replaced).await
+}
+
+/// Whether a device is signed in, and not by this client.
+async fn is_of_another(
+    connection: &mut Connection,
+    session: &NewSession,
+    client_id: &str,
+) -> Result<bool, StoreError> {
+    let other = query(
+        "SELECT 1 FROM access_tokens WHERE user_id = $1 AND device_id = $2 AND (client_id IS NULL OR client_id <> $3) \
+         LIMIT 1",
+    );
+    let other = other.bind(session.user_id.as_str()).bind(&session.device_id);
+    Ok(other.bind(client_id).optional(connection).await?.is_some())
+}
+
+fn session_of(row: &Row) -> Result<SessionOf, StoreError> {
+    Ok(SessionOf {
+        user_id: user_id(row, 0, "access_tokens")?,
+        device_id: row.get(1)?,
+        client_id: row.get(2)?,
+    })
 }
 
 /// Adds to the log that sessions of a user end.
@@ -193,6 +246,14 @@ impl AccountTables {
                     if !holds.await? {
                         return Ok(Started::Outdated);
                     }
+                    if let Some((client, grant)) = &session.client {
+                        if is_of_another(&mut tx.connection, &session, &client.client_id).await? {
+                            return Ok(Started::OtherClient);
+                        }
+                        if !oauth::use_up(&mut tx.connection, *grant, client.family).await? {
+                            return Ok(Started::UsedUp);
+                        }
+                    }
                     if !make_device(&mut tx.connection, &session).await? {
                         return Ok(Started::TooManyDevices);
                     }
@@ -203,7 +264,9 @@ impl AccountTables {
                         .bind(device_id)
                         .run(&mut tx.connection)
                         .await?;
-                    insert_tokens(&mut tx.connection, user_id, device_id, session.tokens, None).await?;
+                    let client = session.client.as_ref().map(|(client, _)| client.clone());
+                    let connection = &mut tx.connection;
+                    insert_tokens(connection, user_id, device_id, session.tokens, client, None).await?;
                     note_ended(tx, user_id, &ended);
                     Ok(Started::Running(ended))
                 })
@@ -254,23 +317,40 @@ impl AccountTables {
     }
 
     /// Gives the session of a refresh token a new pair of tokens. The old pair stays valid until the new one is used:
-    /// an answer may get lost. `None` for an unknown refresh token.
+    /// an answer may get lost. `None` for an unknown refresh token, or one of another client.
     ///
     /// # Errors
     /// When it was not stored.
-    pub async fn renew(&self, refresh: TokenHash, tokens: NewTokens) -> Result<Option<Renewed>, StoreError> {
+    pub async fn renew(
+        &self,
+        refresh: TokenHash,
+        tokens: NewTokens,
+        client_id: Option<String>,
+    ) -> Result<Option<Renewed>, StoreError> {
         self.log
             .transact(move |tx| {
                 Box::pin(async move {
                     let connection = &mut tx.connection;
                     let row = query(
-                        "SELECT user_id, device_id, token_hash FROM access_tokens WHERE refresh_hash = $1",
+                        "SELECT user_id, device_id, client_id, token_hash, family FROM access_tokens \
+                         WHERE refresh_hash = $1",
                     );
                     let Some(row) = row.bind(&refresh.0[..]).optional(&mut *connection).await? else {
                         return Ok(None);
                     };
-                    let (user_id, device_id) = (user_id(&row, 0, "access_tokens")?, row.get::<String>(1)?);
-                    let mut ended = drop_replaced(connection, hash(&row, 2)?).await?;
+                    let session = session_of(&row)?;
+                    if session.client_id != client_id {
+                        return Ok(None);
+                    }
+                    let (user_id, device_id) = (session.user_id, session.device_id);
+                    let client = match client_id {
+                        Some(client_id) => Some(SessionClient {
+                            client_id,
+                            family: hash(&row, 4)?,
+                        }),
+                        None => None,
+                    };
+                    let mut ended = drop_replaced(connection, hash(&row, 3)?).await?;
                     // A pair from an answer that got lost: nobody has used it.
                     let lost = query("SELECT token_hash FROM access_tokens WHERE replaces_refresh_hash = $1");
                     for row in lost.bind(&refresh.0[..]).all(&mut *connection).await? {
@@ -280,12 +360,50 @@ impl AccountTables {
                         .bind(&refresh.0[..])
                         .run(connection)
                         .await?;
-                    insert_tokens(connection, &user_id, &device_id, tokens, Some(refresh)).await?;
+                    insert_tokens(connection, &user_id, &device_id, tokens, client, Some(refresh)).await?;
                     note_ended(tx, &user_id, &ended);
                     Ok(Some(Renewed { user_id, ended }))
                 })
             })
             .await
+    }
+
+    /// The session of an access token or of the refresh token that renews it.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn session_of_token(&self, token: TokenHash) -> Result<Option<SessionOf>, StoreError> {
+        for statement in [
+            "SELECT user_id, device_id, client_id FROM access_tokens WHERE token_hash = $1",
+            "SELECT user_id, device_id, client_id FROM access_tokens WHERE refresh_hash = $1",
+        ] {
+            let row = query(statement).bind(&token.0[..]);
+            if let Some(row) = row.optional(&self.readers).await? {
+                return session_of(&row).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The session whose refresh tokens are of this family.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn session_of_family(&self, family: TokenHash) -> Result<Option<SessionOf>, StoreError> {
+        let row = query("SELECT user_id, device_id, client_id FROM access_tokens WHERE family = $1 LIMIT 1");
+        let row = row.bind(&family.0[..]).optional(&self.readers).await?;
+        row.as_ref().map(session_of).transpose()
+    }
+
+    /// The OAuth 2.0 client that a device is signed in by.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn client_of(&self, user_id: &UserId, device_id: &str) -> Result<Option<String>, StoreError> {
+        let row = query("SELECT client_id FROM access_tokens WHERE user_id = $1 AND device_id = $2 LIMIT 1");
+        let row = row.bind(user_id.as_str()).bind(device_id);
+        let row = row.optional(&self.readers).await?;
+        row.map_or(Ok(None), |row| row.get(0))
     }
 
     /// Stores a login token; false when what was proved does not hold any more.

@@ -96,6 +96,8 @@ const BY_STATEMENT: &[(&str, usize, Value)] = &[
     ("room_id = $3 AND session_id > $4", 4, Text("s1")),
     ("AS place", 1, Text(r#"[["k1","d1"]]"#)),
     ("AS item", 1, Text(r#"[[30,0,5,0,null]]"#)),
+    ("pace_ms = pace_ms + $2", 2, Int(5)),
+    ("held = held - $1", 1, Int(1)),
     ("pg_advisory_xact_lock", 1, Int(1)),
     ("(one, log_id, position)", 1, Text("l")),
     ("records = records + $5", 5, Int(1)),
@@ -115,7 +117,10 @@ const BY_STATEMENT: &[(&str, usize, Value)] = &[
 /// What is compared with a column.
 fn of(column: &str) -> Value {
     match column {
-        "token_hash" => Bytes(b"t1"),
+        "token_hash" | "code_hash" | "device_code_hash" => Bytes(b"t1"),
+        "user_code_hash" => Bytes(b"u1"),
+        "family" => Bytes(b"f1"),
+        "client_id" => Text("c1"),
         "refresh_hash" => Bytes(b"r1"),
         "replaces_refresh_hash" => Bytes(b"q1"),
         "root_key" => Bytes(b"k"),
@@ -148,9 +153,8 @@ fn of(column: &str) -> Value {
         "name" => Text("reader1"),
         "building" | "id" | "job" | "run" | "shard" | "fencing" | "paused" | "draining" | "load"
         | "failures" | "beat" | "room" | "nid" | "filter_id" | "published" | "admin" | "own"
-        | "connection" | "config" | "credentials" | "version" | "readable_by" | "leaving" | "uploads" => {
-            Int(1)
-        }
+        | "connection" | "config" | "credentials" | "version" | "readable_by" | "leaving" | "uploads"
+        | "answer" | "held" => Int(1),
         "position"
         | "place"
         | "used_at"
@@ -183,7 +187,9 @@ fn of(column: &str) -> Value {
         | "nonce"
         | "previous_nonce"
         | "changed_at"
-        | "sent_until" => Int(5),
+        | "sent_until"
+        | "polled_at"
+        | "pace_ms" => Int(5),
         "entries" => Bytes(b"x"),
         _ => Text("x"),
     }
