@@ -5,6 +5,7 @@ mod attacks;
 mod browser;
 mod device;
 mod flow;
+mod forms;
 
 use maru::config::{Config, Setting};
 use maru_tests::server::Listening;
