@@ -7,6 +7,7 @@ mod jobs;
 mod nodes;
 mod peers;
 mod readers;
+mod reports;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
@@ -27,6 +28,7 @@ pub use jobs::{AttemptLine, JobCommand, JobCountLine, JobLine};
 pub use nodes::{NodeCommand, NodeLine, NodeState};
 pub use peers::{PeerCommand, PeerLine, RefusedLine};
 pub use readers::{ReaderLine, ReadersCommand, SetAsideLine};
+pub use reports::{ReportCommand, ReportLine};
 
 use crate::refusal::Refusal;
 use crate::server::Server;
@@ -89,6 +91,8 @@ pub enum AdminCommand {
     Readers(ReadersCommand),
     /// Something about nodes.
     Node(NodeCommand),
+    /// Something about reports of users.
+    Report(ReportCommand),
 }
 
 /// What the admin is told.
@@ -147,6 +151,11 @@ pub enum AdminReply {
     Nodes {
         /// One for each.
         nodes: Vec<NodeLine>,
+    },
+    /// Reports of users.
+    Reports {
+        /// One for each.
+        reports: Vec<ReportLine>,
     },
     /// Not done.
     Refused {
@@ -298,6 +307,7 @@ async fn try_execute(server: &Server, command: AdminCommand) -> Result<AdminRepl
         AdminCommand::Peer(command) => peers::execute(server, command).await,
         AdminCommand::Job(command) => jobs::execute(server, command).await,
         AdminCommand::Readers(command) => readers::execute(server, command).await,
+        AdminCommand::Report(command) => reports::execute(server, command).await,
         AdminCommand::Node(command) => nodes::execute(server, command).await,
     }
 }

@@ -20,6 +20,7 @@ pub mod keys;
 pub mod limits;
 pub mod live;
 pub mod media;
+pub mod moderation;
 pub mod node_name;
 pub mod nodes;
 pub mod oauth;

@@ -22,6 +22,7 @@ use crate::keys::{KeyBackups, Keys};
 use crate::limits::Budgets;
 use crate::live::{CommitListeners, NodeFollower, Notifier};
 use crate::media::{BucketSettings, Media, MediaLimits, Storage};
+use crate::moderation::Moderation;
 use crate::nodes::Nodes;
 use crate::nodes::bus::{Bus, NatsError, NatsSettings};
 use crate::oauth::OAuth;
@@ -115,6 +116,8 @@ pub struct Server {
     pub sync: Arc<Sync>,
     /// Full-text search; none where it is turned off.
     pub search: Option<Search>,
+    /// What users report.
+    pub moderation: Moderation,
     /// How often things may be done.
     pub budgets: Budgets,
     /// Sizes and counts that nobody may exceed.
@@ -318,6 +321,12 @@ impl Server {
             store.search.clear().await?;
         }
         let readers = Readers::start(&store.readers, source, &clock, &nodes, all_readers);
+        let moderation = Moderation::new(
+            Arc::clone(&store),
+            Arc::clone(&rooms),
+            Arc::clone(&peers.history),
+            Arc::clone(&clock),
+        );
         let server = Arc::new(Self {
             identity,
             clock,
@@ -340,6 +349,7 @@ impl Server {
             peers,
             sync,
             search,
+            moderation,
             budgets,
             limits,
             config,

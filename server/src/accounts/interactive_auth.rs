@@ -9,9 +9,7 @@
 //! over what it was opened for. So no number of strangers closes anybody's session, and one that was opened for an
 //! account ends with the credentials that it was opened under.
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
-
+use super::seal::SealKey;
 use super::{Accounts, Caller, Share};
 use crate::refusal::{Challenge, Refusal, Stage};
 use crate::store::accounts::credentials::Credentials;
@@ -91,32 +89,20 @@ impl OnPage {
 const PURPOSE: &[u8] = b"maru interactive authentication";
 
 /// Makes and knows the ids of sessions, on every node of this server alike.
-pub(super) struct Sessions {
-    key: [u8; 32],
-}
-
-impl std::fmt::Debug for Sessions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Sessions(…)")
-    }
-}
+#[derive(Debug)]
+pub(super) struct Sessions(SealKey);
 
 impl Sessions {
     /// Sessions sealed with a key that is derived from a secret of this server.
     pub(super) fn sealed_with(secret: &[u8; 32]) -> Self {
-        let mut key = Hmac::<Sha256>::new(&padded(secret).into());
-        key.update(PURPOSE);
-        Self {
-            key: key.finalize().into_bytes().into(),
-        }
+        Self(SealKey::derived(secret, PURPOSE))
     }
 
     fn open(&self, purpose: &str, now_ms: u64) -> String {
         let number = rand::random::<u64>();
         let head = format!("uia_{:x}_{number:016x}", now_ms + SESSION_MS);
-        let seal = self.seal(&head, purpose).finalize().into_bytes();
-        seal.iter()
-            .fold(head + "_", |id, byte| id + &format!("{byte:02x}"))
+        // No purpose holds a NUL, so none can be taken for another.
+        format!("{head}_{}", self.0.seal(&[&head, "\0", purpose]))
     }
 
     fn is_open(&self, id: &str, purpose: &str, now_ms: u64) -> bool {
@@ -125,32 +111,9 @@ impl Sessions {
         };
         let until = head.strip_prefix("uia_").and_then(|rest| rest.split_once('_'));
         let until = until.and_then(|(until, _)| u64::from_str_radix(until, 16).ok());
-        let bytes = (0..seal.len()).step_by(2).map(|at| {
-            let digits = seal.get(at..at + 2)?;
-            u8::from_str_radix(digits, 16).ok()
-        });
-        let Some(seal) = bytes.collect::<Option<Vec<u8>>>() else {
-            return false;
-        };
-        let is_ours = self.seal(head, purpose).verify_slice(&seal).is_ok();
+        let is_ours = self.0.is_seal(&[head, "\0", purpose], seal);
         is_ours && until.is_some_and(|until| until > now_ms)
     }
-
-    /// The seal of a session's id. No purpose holds a NUL, so none can be taken for another.
-    fn seal(&self, head: &str, purpose: &str) -> Hmac<Sha256> {
-        let mut seal = Hmac::<Sha256>::new(&padded(&self.key).into());
-        for part in [head, "\0", purpose] {
-            seal.update(part.as_bytes());
-        }
-        seal
-    }
-}
-
-/// A key as long as a block of the hash, as which HMAC takes it.
-fn padded(key: &[u8; 32]) -> [u8; 64] {
-    let mut block = [0; 64];
-    block.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
-    block
 }
 
 /// One action that waits for its proof.

@@ -11,10 +11,12 @@ mod interactive_auth;
 mod last_seen;
 mod login;
 mod name;
+mod openid;
 mod password;
 mod profile;
 mod register;
 mod registration_token;
+mod seal;
 mod session;
 mod session_cache;
 #[cfg(test)]
@@ -36,6 +38,7 @@ use crate::tasks::Tasks;
 
 pub use directory::{DirectoryPage, DirectoryUser};
 pub use interactive_auth::{Attempt, OnPage, Proof};
+pub use openid::LIFETIME as OPENID_LIFETIME;
 pub use password::Share;
 pub use register::{NewAccount, Registered};
 pub use session::{NewDevice, Session, WatchedToken};
@@ -78,6 +81,7 @@ pub struct Accounts {
     last_seen: last_seen::LastSeen,
     passwords: password::Hasher,
     interactive: interactive_auth::Sessions,
+    openid: openid::OpenIdTokens,
     registrations: register::Registrations,
 }
 
@@ -93,7 +97,8 @@ impl Accounts {
         tasks: Arc<Tasks>,
         rules: AccountRules,
     ) -> Self {
-        let interactive = interactive_auth::Sessions::sealed_with(&identity.signing_key.secret.to_seed());
+        let secret = identity.signing_key.secret.to_seed();
+        let interactive = interactive_auth::Sessions::sealed_with(&secret);
         Self {
             identity,
             clock,
@@ -105,6 +110,7 @@ impl Accounts {
             last_seen: last_seen::LastSeen::default(),
             passwords: password::Hasher::default(),
             interactive,
+            openid: openid::OpenIdTokens::sealed_with(&secret),
             registrations: register::Registrations::default(),
         }
     }

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use clap::Subcommand;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
-use super::{Failure, Flags, job, node, open_server, peer, readers};
+use super::{Failure, Flags, job, node, open_server, peer, readers, report};
 use crate::admin::{self, AdminCommand, AdminError, AdminReply, UserLine};
 use crate::config::Config;
 use crate::data_folder::DataFolder;
@@ -147,6 +147,7 @@ pub(super) fn print(reply: AdminReply) -> Result<(), Failure> {
                 .iter()
                 .for_each(|attempt| say!("{}", job::attempt_line(attempt)));
         }
+        AdminReply::Reports { reports } => reports.iter().for_each(|one| say!("{}", report::line(one))),
         AdminReply::Readers { readers: all } => {
             all.iter()
                 .flat_map(readers::lines)

@@ -18,6 +18,7 @@ mod key;
 mod node;
 mod peer;
 mod readers;
+mod report;
 mod running;
 mod serve;
 mod signals;
@@ -89,6 +90,11 @@ enum Command {
     Readers {
         #[command(subcommand)]
         action: readers::Action,
+    },
+    /// Show what users have reported, and remove what has been dealt with
+    Report {
+        #[command(subcommand)]
+        action: report::Action,
     },
     /// Show the processes that serve this homeserver, and have one drain
     Node {
@@ -228,6 +234,7 @@ fn execute(command: Command, flags: Flags) -> Result<(), Failure> {
         Command::Key { action } => key::run(action, flags),
         Command::Peer { action } => wait(peer::run(action, flags)),
         Command::Job { action } => wait(job::run(action, flags)),
+        Command::Report { action } => wait(report::run(action, flags)),
         Command::Readers { action } => wait(readers::run(action, flags)),
         Command::Node { action } => wait(node::run(action, flags)),
         Command::Backup { into } => wait(backup::back_up(&into, flags)),

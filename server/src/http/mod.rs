@@ -6,6 +6,7 @@ pub mod codec;
 pub mod discovery;
 mod encryption;
 mod media;
+mod moderation;
 mod oauth;
 mod rooms;
 pub mod router;
@@ -48,10 +49,12 @@ fn routes() -> Routes {
         .merge(rooms::creation::routes())
         .merge(rooms::membership::routes())
         .merge(rooms::sending::routes())
+        .merge(moderation::reporting::routes())
         .merge(syncing::long_poll::routes())
         .merge(syncing::sliding::routes())
         .merge(syncing::websocket::routes())
         .merge(accounts::session::routes())
+        .merge(accounts::openid::routes())
         .merge(accounts::account::routes())
         .merge(accounts::devices::routes())
         .merge(accounts::profile::routes())

@@ -126,6 +126,8 @@ rates! {
     AccountChanges, account_changes_per_user, Account, 0.5, 30;
     /// Uploads by one user
     Uploads, media_uploads_per_user, Account, 2.0, 50;
+    /// Reports by one user
+    Reports, reports_per_user, Account, 0.2, 20;
     /// Searches by one user, of messages, of the room directory or of the user directory
     Searches, searches_per_user, Account, 2.0, 20;
 }

@@ -6,7 +6,8 @@ use super::Budget::{
     AccountChanges, Acknowledgements, ClientRegistrations, DeviceGrants, DirectoryChanges, Events, Invites,
     Joins, Keys, LoginsFromAddress, LoginsToAccount, LoginsToAccountFromAddress, PageForms, Presence,
     ProfileChanges, ProofsOfDevice, Receipts, RefreshesFromAddress, RegistrationRequests,
-    RegistrationsFromAddress, Rooms, Searches, Settings, SlidingSyncs, ToDevice, Typing, Uploads, UserCodes,
+    RegistrationsFromAddress, Reports, Rooms, Searches, Settings, SlidingSyncs, ToDevice, Typing, Uploads,
+    UserCodes,
 };
 
 /// What an endpoint spends.
@@ -165,6 +166,9 @@ pub static ENDPOINTS: &[Spending] = &[
     row("POST", "publicRooms", &[Searches]),
     row("POST", "user_directory/search", &[Searches]),
     row("POST", "search", &[Searches]),
+    row("POST", "rooms/{room_id}/report/{event_id}", &[Reports]),
+    row("POST", "rooms/{room_id}/report", &[Reports]),
+    row("POST", "users/{user_id}/report", &[Reports]),
     row("POST", "sync", &[SlidingSyncs]),
     row("PUT", "sendToDevice/{event_type}/{txn_id}", &[ToDevice]),
     row("POST", "keys/upload", &[Keys]),
@@ -190,6 +194,7 @@ pub static ENDPOINTS: &[Spending] = &[
     ),
     row("PUT", "user/{user_id}/rooms/{room_id}/tags/{tag}", &[Settings]),
     row("DELETE", "user/{user_id}/rooms/{room_id}/tags/{tag}", &[Settings]),
+    row("POST", "user/{user_id}/openid/request_token", &[Settings]),
     row("POST", "user/{user_id}/filter", &[Settings]),
     row("PUT", "pushrules/global/{kind}/{rule_id}", &[Settings]),
     row("DELETE", "pushrules/global/{kind}/{rule_id}", &[Settings]),

@@ -13,6 +13,7 @@
 //! | `encryption/` | tables of end-to-end encryption: keys, messages to devices |
 //! | `federation/` | tables of federation: the inbox, what peers are to be sent, who peers are |
 //! | `media/` | tables of media |
+//! | `moderation/` | tables of moderation: what users have reported |
 //! | `nodes/` | tables of the processes that share the database, and of what one of them does alone |
 //! | `readers/` | tables of what follows the log by itself |
 //! | `jobs/` | tables of durable jobs |
@@ -32,6 +33,7 @@ pub mod federation;
 pub mod jobs;
 pub mod log;
 pub mod media;
+pub mod moderation;
 pub mod nodes;
 pub mod oauth;
 pub mod readers;
@@ -55,6 +57,7 @@ use jobs::JobTables;
 pub use log::CommitLimits;
 use log::Log;
 use media::MediaTables;
+use moderation::ModerationTables;
 use nodes::NodeTables;
 use oauth::OAuthTables;
 use readers::ReaderTables;
@@ -90,6 +93,8 @@ pub struct Store {
     pub federation: Arc<FederationTables>,
     /// Tables of media.
     pub media: Arc<MediaTables>,
+    /// Tables of moderation.
+    pub moderation: Arc<ModerationTables>,
     /// Tables of nodes.
     pub nodes: Arc<NodeTables>,
     /// Tables of readers of the log.
@@ -139,6 +144,7 @@ impl Store {
             encryption: Arc::new(EncryptionTables::new(readers.clone(), Arc::clone(&log))),
             federation: Arc::new(FederationTables::new(readers.clone(), Arc::clone(&log))),
             media: Arc::new(MediaTables::new(readers.clone(), Arc::clone(&log))),
+            moderation: Arc::new(ModerationTables::new(readers.clone(), Arc::clone(&log))),
             nodes: Arc::new(NodeTables::new(readers.clone(), Arc::clone(&log))),
             readers: Arc::new(ReaderTables::new(readers.clone(), Arc::clone(&log))),
             jobs: Arc::new(JobTables::new(readers.clone(), Arc::clone(&log))),

@@ -9,6 +9,8 @@ mod lazy_members;
 mod leaving;
 mod limits;
 mod newcomers;
+mod openid;
 mod redaction;
+mod reports;
 mod sync;
 mod websocket;

@@ -43,6 +43,8 @@ const OPEN: &[(&str, &[&str])] = &[
             "/directory/list/room/{room_id}",
             "/room_summary/{room_id_or_alias}",
             "/rooms/{room_id_or_alias}/summary",
+            "/summary/{room_id_or_alias}",
+            "/openid/userinfo",
             "/health",
             "/ready",
         ],

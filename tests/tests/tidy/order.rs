@@ -33,6 +33,7 @@ const ORDER: &[&[&str]] = &[
     &["sync"],
     &["search"],
     &["peers"],
+    &["moderation"],
     &["housekeeping"],
     &["backup", "server"],
     &["admin"],

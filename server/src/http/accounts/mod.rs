@@ -3,6 +3,7 @@
 pub(super) mod account;
 pub(super) mod devices;
 pub(super) mod login;
+pub(super) mod openid;
 pub(super) mod profile;
 pub(super) mod register;
 pub(super) mod session;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use http::Method;
 use maru_protocol::visibility::Membership;
 use ruma::UInt;
 use ruma::api::client::room::get_summary::v1 as get_summary;
@@ -18,9 +19,13 @@ use crate::refusal::Refusal;
 use crate::rooms::TreeRoom;
 use crate::server::Server;
 
+/// By which clients ask for a summary first that know it from before the specification had it.
+const OLD_SUMMARY_PATH: &str = "/_matrix/client/unstable/im.nheko.summary/summary/{room_id_or_alias}";
+
 pub(in crate::http) fn routes() -> Routes {
     Routes::new()
         .endpoint::<get_summary::Request, _>(summary)
+        .serve(Method::GET, OLD_SUMMARY_PATH, summary)
         .endpoint::<get_hierarchy::Request, _>(hierarchy)
 }
 

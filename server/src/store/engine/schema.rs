@@ -26,6 +26,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0019_key_backups.sql"),
     include_str!("../../../migrations/0020_sliding_sync.sql"),
     include_str!("../../../migrations/0021_oauth.sql"),
+    include_str!("../../../migrations/0022_reports.sql"),
 ];
 
 /// The oldest program (by the schema version it was made for) that can use a database of the newest version.

@@ -37,35 +37,27 @@ impl RoomTables {
         }
         // Live in the words of `Place::is_live`.
         macro_rules! stretches {
-            ($rooms:literal, $room:literal, $since:literal) => {
+            ($rooms:literal) => {
                 concat!(
                     "SELECT r.nid, (SELECT e.place FROM events AS e WHERE e.room = r.nid AND e.position > r.since \
                        AND e.position <= $2 AND e.place >= 1 AND (e.place - 1) % 4294967296 < 2147483648 \
                        ORDER BY e.position LIMIT 1) AS first, \
                      (SELECT e.place FROM events AS e WHERE e.room = r.nid \
                        AND e.position <= $2 AND e.place >= 1 AND (e.place - 1) % 4294967296 < 2147483648 \
-                       ORDER BY e.position DESC LIMIT 1) AS last \
-                     FROM (SELECT ",
-                    $room,
-                    " AS nid, ",
-                    $since,
-                    " AS since FROM ",
-                    $rooms,
-                    ") AS r"
+                       ORDER BY e.position DESC LIMIT 1) AS last FROM ",
+                    $rooms
                 )
             };
         }
         let sql = if self.readers.is_sqlite() {
             stretches!(
-                "json_each($1) AS room",
-                "json_extract(room.value, '$[0]')",
-                "json_extract(room.value, '$[1]')"
+                "(SELECT json_extract(room.value, '$[0]') AS nid, json_extract(room.value, '$[1]') AS since \
+                  FROM json_each($1) AS room) AS r"
             )
         } else {
             stretches!(
-                "json_array_elements($1::json) AS room (value)",
-                "(room.value->>0)::bigint",
-                "(room.value->>1)::bigint"
+                "(SELECT (room.value->>0)::bigint AS nid, (room.value->>1)::bigint AS since \
+                  FROM json_array_elements($1::json) AS room (value)) AS r"
             )
         };
         let pairs: Vec<(i64, i64)> = rooms.iter().map(|(room, since)| (*room, since.0)).collect();

@@ -34,6 +34,7 @@ INSERT INTO login_tokens SELECT CAST('t' || n AS {blob}), '@u' || {group}, 10000
 INSERT INTO registration_tokens (token_hash, hint, created_at) SELECT CAST('t' || n AS {blob}), 't', n FROM numbers;
 INSERT INTO sync_connections SELECT n, '@u' || {group}, 'D' || n, 'x', 5, 5, 5, '[]', n FROM numbers;
 INSERT INTO sync_connection_rooms SELECT {group}, n, 1, NULL, 0 FROM numbers;
+INSERT INTO reports SELECT n, '@u' || {group}, '!r1:x', NULL, NULL, '', n FROM numbers;
 INSERT INTO filters SELECT '@u' || {group}, n, '{' || n || '}' FROM numbers;
 INSERT INTO account_data SELECT '@u' || {group}, n, 'm.t', '{}', n FROM numbers;
 INSERT INTO account_data SELECT '@u' || n, 0, 'm.push_rules', '{}', n FROM numbers WHERE n % 10 = 1;

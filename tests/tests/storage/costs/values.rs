@@ -126,9 +126,8 @@ fn of(column: &str) -> Value {
         "root_key" => Bytes(b"k"),
         "log_id" => Bytes(b"l"),
         "cursor" | "record" | "sha256" => Bytes(b"c"),
-        "user_id" | "sender" | "who" | "reader" | "state_key" | "target_user_id" | "signer_user_id" => {
-            Text("@u1")
-        }
+        "user_id" | "sender" | "who" | "reader" | "reporter" | "state_key" | "target_user_id"
+        | "signer_user_id" => Text("@u1"),
         "room_id" => Text("!r1:x"),
         "device_id" | "target_key" => Text("D1"),
         "event_id" | "relates_to" | "root" => Text("$e1"),
@@ -189,7 +188,8 @@ fn of(column: &str) -> Value {
         | "changed_at"
         | "sent_until"
         | "polled_at"
-        | "pace_ms" => Int(5),
+        | "pace_ms"
+        | "reported_at" => Int(5),
         "entries" => Bytes(b"x"),
         _ => Text("x"),
     }

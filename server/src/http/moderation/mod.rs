@@ -1,0 +1,3 @@
+//! Moderation (client-server API, "Reporting Content").
+
+pub(super) mod reporting;
