@@ -52,39 +52,6 @@ pub struct Attempt {
     pub proof: Proof,
 }
 
-/// What a user of an OAuth 2.0 client, which knows no password, approves or does on the account page.
-#[derive(Clone, Debug)]
-pub enum OnPage {
-    /// That the cross-signing keys are replaced.
-    CrossSigningReset,
-    /// That these devices are signed out.
-    SignOut(Vec<String>),
-}
-
-impl OnPage {
-    /// The address of the page for it.
-    fn address(&self, page: &str) -> String {
-        let mut query = url::form_urlencoded::Serializer::new(String::new());
-        match self {
-            Self::CrossSigningReset => query.append_pair("action", "org.matrix.cross_signing_reset"),
-            Self::SignOut(devices) => match &devices[..] {
-                [device] => query
-                    .append_pair("action", "org.matrix.device_delete")
-                    .append_pair("device_id", device),
-                _ => query.append_pair("action", "org.matrix.devices_list"),
-            },
-        };
-        format!("{page}?{}", query.finish())
-    }
-
-    fn flows(&self) -> &'static [Stage] {
-        match self {
-            Self::CrossSigningReset => &[Stage::Page, Stage::CrossSigningReset],
-            Self::SignOut(_) => &[Stage::Page],
-        }
-    }
-}
-
 /// What the key of the seals is derived for.
 const PURPOSE: &[u8] = b"maru interactive authentication";
 
@@ -192,71 +159,6 @@ impl Accounts {
             Ok(proved) => Ok(proved),
             Err(why @ Refusal::Forbidden(_)) => Err(gate.ask(session, Some(why))),
             Err(other) => Err(other),
-        }
-    }
-}
-
-impl Accounts {
-    /// As [`Accounts::confirm`], but that the user of an OAuth 2.0 client is sent to the account page. What is to be done
-    /// there and is done already needs no proof.
-    ///
-    /// # Errors
-    /// [`Refusal::InteractiveAuth`] until it is approved, or the password is given.
-    pub async fn confirm_on_page(
-        &self,
-        caller: &Caller,
-        operation: &'static str,
-        attempt: Option<Attempt>,
-        what: OnPage,
-    ) -> Result<Credentials, Refusal> {
-        let page = self.rules.account_page.as_deref();
-        let Some(page) = page.filter(|_| {
-            matches!(
-                &attempt,
-                None | Some(Attempt {
-                    proof: Proof::Page,
-                    ..
-                })
-            )
-        }) else {
-            return self.confirm(caller, operation, attempt).await;
-        };
-        if !self.is_of_client(caller).await? {
-            return self.confirm(caller, operation, attempt).await;
-        }
-        let user = self.store.accounts.user(&caller.user_id).await?;
-        let credentials = user.map_or(Credentials::FIRST, |user| user.credentials);
-        if let Some(proved) = self.approved(caller, &what, credentials).await? {
-            return Ok(proved);
-        }
-        let gate = Gate {
-            accounts: self,
-            purpose: format!("{operation} {} {credentials}", caller.user_id),
-            flows: what.flows(),
-            page: Some(what.address(page)),
-        };
-        let (_, session) = gate.proof(attempt)?;
-        let why = Refusal::forbidden("approve this on the account page first");
-        Err(gate.ask(session, Some(why)))
-    }
-
-    /// What an approval on the account page is worth, if there is one.
-    async fn approved(
-        &self,
-        caller: &Caller,
-        what: &OnPage,
-        now: Credentials,
-    ) -> Result<Option<Credentials>, Refusal> {
-        match what {
-            OnPage::CrossSigningReset => {
-                let allowed = self.store.oauth.allowed_reset(&caller.user_id, self.now());
-                Ok(allowed.await?.filter(|proved| *proved == now))
-            }
-            OnPage::SignOut(devices) => {
-                let there = self.store.accounts.devices(&caller.user_id).await?;
-                let is_left = there.iter().any(|device| devices.contains(&device.device_id));
-                Ok((!is_left).then_some(now))
-            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //! One file per kind of thing that is done with accounts; [`Accounts`] holds what they all need. What a stranger can
 //! make grow (known sessions, interactive authentication) is bounded, and of every secret only a hash is stored.
 
+mod account_page;
 mod admin;
 mod client_session;
 mod device;
@@ -36,8 +37,9 @@ use crate::store::Store;
 use crate::store::log::Mirror;
 use crate::tasks::Tasks;
 
+pub use account_page::OnPage;
 pub use directory::{DirectoryPage, DirectoryUser};
-pub use interactive_auth::{Attempt, OnPage, Proof};
+pub use interactive_auth::{Attempt, Proof};
 pub use openid::LIFETIME as OPENID_LIFETIME;
 pub use password::Share;
 pub use register::{NewAccount, Registered};

@@ -1,6 +1,7 @@
 //! The account page, and what applications send people there for.
 
 use http::Method;
+use maru::config::Setting;
 use maru_tests::{Engine, Reply, User, for_both_engines};
 use serde_json::{Value, json};
 
@@ -14,6 +15,7 @@ for_both_engines!(
     a_device_is_signed_out_on_the_page,
     an_account_is_closed_by_who_is_sure,
     pages_speak_korean,
+    without_https_a_cookie_is_plain,
     what_has_ended_is_dropped,
 );
 
@@ -267,6 +269,21 @@ async fn pages_speak_korean(engine: Engine) {
     );
     let style = browser.get("/oauth/style.css").await;
     assert_eq!(style.header("content-type"), "text/css; charset=utf-8");
+}
+
+/// Where somebody tries the server on their own machine.
+async fn without_https_a_cookie_is_plain(engine: Engine) {
+    let base = "http://127.0.0.1:8008";
+    let place = Place::with(engine, |config| {
+        config.public_base_url = Some(Setting::read(base).unwrap());
+    });
+    let place = place.await;
+    let api = &place.listening.api;
+    let page = api.request(Method::GET, "/account", None, None).await;
+    let cookie = page.headers["set-cookie"].to_str().unwrap();
+    let (pair, guards) = cookie.split_once(';').unwrap();
+    assert!(pair.starts_with("maru="), "{cookie}");
+    assert_eq!(guards, " Path=/; HttpOnly; SameSite=Lax");
 }
 
 async fn what_has_ended_is_dropped(engine: Engine) {
