@@ -3,6 +3,9 @@
 use http::Method;
 use maru::config::Registration;
 use maru_tests::{Engine, TestServer, for_both_engines};
+use ruma::api::client::discovery::get_authorization_server_metadata::v1::{
+    AccountManagementAction, AuthorizationServerMetadata,
+};
 use serde_json::{Value, json};
 
 use super::browser::{Application, Browser, metadata, refused, register};
@@ -31,7 +34,16 @@ async fn somebody_signs_in_by_an_application(engine: Engine) {
         assert_eq!(found["authorization_endpoint"], format!("{BASE}/oauth/authorize"));
         assert_eq!(found["account_management_uri"], format!("{BASE}/account"));
         assert_eq!(found["prompt_values_supported"], json!(["create"]));
-        assert_eq!(found["code_challenge_methods_supported"], json!(["S256"]));
+        // As the SDK of Element X reads it.
+        let read: AuthorizationServerMetadata = serde_json::from_value(found).unwrap();
+        read.validate_urls().unwrap();
+        for action in [
+            AccountManagementAction::Profile,
+            AccountManagementAction::DeviceDelete,
+            AccountManagementAction::CrossSigningReset,
+        ] {
+            assert!(read.is_account_management_action_supported(&action));
+        }
     }
 
     let application = place.application().await;

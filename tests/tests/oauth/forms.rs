@@ -86,7 +86,7 @@ async fn nobody_is_sent_anywhere_but_to_what_was_registered(engine: Engine) {
         ),
         (
             "client_name",
-            json!("x".repeat(40_000)),
+            json!("x".repeat(20_000)),
             "invalid_client_metadata",
         ),
     ] {
@@ -248,8 +248,14 @@ async fn whatever_is_sent_is_answered(engine: Engine) {
     ] {
         for body in bodies {
             for kind in kinds {
-                let reply = send(api, path, kind, body).await;
-                assert!(reply.is_client_error(), "{path} {kind} {}: {reply}", body.len());
+                // Of what is too large not all is read before the answer, which the client may not come to read, and the
+                // connection is closed.
+                let is_large = body.len() > 32 * 1024;
+                let own = Api::http(&place.listening.base);
+                let through = if is_large { &own } else { api };
+                let reply = send(through, path, kind, body).await;
+                let is_refused = reply.map_or(is_large, |status| status.is_client_error());
+                assert!(is_refused, "{path} {kind} {}: {reply:?}", body.len());
             }
         }
     }
@@ -271,10 +277,10 @@ async fn whatever_is_sent_is_answered(engine: Engine) {
     assert_eq!(unknown["errcode"], "M_UNRECOGNIZED");
 }
 
-async fn send(api: &Api, path: &str, kind: &str, body: &[u8]) -> http::StatusCode {
+async fn send(api: &Api, path: &str, kind: &str, body: &[u8]) -> Option<http::StatusCode> {
     let request = Request::post(path)
         .header(header::CONTENT_TYPE, kind)
         .body(Bytes::copy_from_slice(body))
         .unwrap();
-    api.send(request).await.unwrap().status
+    api.send(request).await.ok().map(|reply| reply.status)
 }

@@ -4,18 +4,29 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::header;
 
 use super::pages::{Language, turned_away};
 use super::turned_on;
+use crate::config::Limits;
 use crate::http::codec::extractors::read_body;
 use crate::http::codec::spending::spend;
 use crate::oauth::{OAuthError, Parameters};
 use crate::refusal::Refusal;
 use crate::server::Server;
 
-/// Most bytes of a form.
+/// Most bytes of a form, or of what an application says of itself.
 const BYTES: usize = 32 * 1024;
+
+/// Reads a body that a stranger sends, and that is small.
+pub(super) async fn read_small(request: Request, server: &Server) -> Result<Bytes, Response> {
+    let small = Limits {
+        request_body_bytes: BYTES.min(server.limits.request_body_bytes),
+        ..server.limits.clone()
+    };
+    read_body(request.into_body(), &small, false).await
+}
 
 /// The form of an application. What is wrong with it is said as JSON.
 #[derive(Debug)]
@@ -70,10 +81,9 @@ async fn read(request: Request, server: &Arc<Server>) -> Result<Parameters, Unre
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     let is_form = kind.eq_ignore_ascii_case("application/x-www-form-urlencoded");
-    let body = read_body(request.into_body(), &server.limits, false).await;
-    let body = body.map_err(Unread::Answered)?;
-    if !is_form || body.len() > BYTES {
-        let why = format!("this is a form (application/x-www-form-urlencoded) of at most {BYTES} bytes");
+    let body = read_small(request, server).await.map_err(Unread::Answered)?;
+    if !is_form {
+        let why = "this is no form (application/x-www-form-urlencoded)";
         return Err(Unread::Wrong(OAuthError::invalid_request(why)));
     }
     Parameters::read(&body).map_err(Unread::Wrong)

@@ -6,15 +6,12 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{Method, StatusCode, header};
 
+use super::form::read_small;
 use super::turned_on;
-use crate::http::codec::extractors::read_body;
 use crate::http::codec::spending::spend;
 use crate::http::router::Routes;
 use crate::oauth::{ErrorCode, OAuthError, Registration};
 use crate::server::Server;
-
-/// Most bytes of what an application says of itself.
-const BYTES: usize = 32 * 1024;
 
 pub(super) fn routes() -> Routes {
     Routes::new().serve(Method::POST, "/oauth/register", register)
@@ -36,14 +33,11 @@ async fn register(State(server): State<Arc<Server>>, request: Request) -> Result
 }
 
 async fn read(server: &Arc<Server>, request: Request) -> Result<Registration, Response> {
-    let unfit = |why: String| OAuthError::new(ErrorCode::InvalidClientMetadata, why).into_response();
+    let unfit = |why: &str| OAuthError::new(ErrorCode::InvalidClientMetadata, why).into_response();
     let spent = spend(server, request.extensions(), None);
     spent.map_err(|refusal| OAuthError::from(refusal).into_response())?;
-    let body = read_body(request.into_body(), &server.limits, false).await?;
-    if body.len() > BYTES {
-        return Err(unfit(format!("this has at most {BYTES} bytes")));
-    }
+    let body = read_small(request, server).await?;
     let checked = maru_protocol::json::check(&body);
-    checked.map_err(|_| unfit("this is no JSON that is taken here".into()))?;
-    serde_json::from_slice(&body).map_err(|_| unfit("this does not say what an application says".into()))
+    checked.map_err(|_| unfit("this is no JSON that is taken here"))?;
+    serde_json::from_slice(&body).map_err(|_| unfit("this is not what an application says of itself"))
 }
