@@ -3,6 +3,7 @@
 //! A Unix socket in the data folder, for its owner only. One connection carries one command and its reply, each one
 //! line of JSON of bounded length.
 
+mod appservices;
 mod jobs;
 mod nodes;
 mod peers;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
+pub use appservices::{AppserviceCommand, AppserviceLine};
 pub use jobs::{AttemptLine, JobCommand, JobCountLine, JobLine};
 pub use nodes::{NodeCommand, NodeLine, NodeState};
 pub use peers::{PeerCommand, PeerLine, RefusedLine};
@@ -93,6 +95,8 @@ pub enum AdminCommand {
     Node(NodeCommand),
     /// Something about reports of users.
     Report(ReportCommand),
+    /// Something about application services.
+    Appservice(AppserviceCommand),
 }
 
 /// What the admin is told.
@@ -156,6 +160,11 @@ pub enum AdminReply {
     Reports {
         /// One for each.
         reports: Vec<ReportLine>,
+    },
+    /// Application services.
+    Appservices {
+        /// One for each.
+        services: Vec<AppserviceLine>,
     },
     /// Not done.
     Refused {
@@ -309,6 +318,7 @@ async fn try_execute(server: &Server, command: AdminCommand) -> Result<AdminRepl
         AdminCommand::Readers(command) => readers::execute(server, command).await,
         AdminCommand::Report(command) => reports::execute(server, command).await,
         AdminCommand::Node(command) => nodes::execute(server, command).await,
+        AdminCommand::Appservice(command) => appservices::execute(server, command).await,
     }
 }
 

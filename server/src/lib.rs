@@ -3,6 +3,8 @@
 pub mod account_data;
 pub mod accounts;
 pub mod admin;
+pub mod appservice_registrations;
+pub mod appservices;
 pub mod backup;
 pub mod cache;
 pub mod cli;

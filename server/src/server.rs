@@ -12,6 +12,8 @@ use tokio::time::MissedTickBehavior;
 
 use crate::account_data::{ClientData, Quota};
 use crate::accounts::{AccountRules, Accounts};
+use crate::appservice_registrations::{RegistrationError, Registrations};
+use crate::appservices::{self, Appservices};
 use crate::clock::Clock;
 use crate::config::{self, Config, Limits, MediaStorage};
 use crate::ephemeral::{EduSender, NodeListener, NodeSender, Outlet, Presence, PresenceLimits, Typing};
@@ -31,7 +33,7 @@ use crate::push::Push;
 use crate::readers::{LogSource, Reader, Readers};
 use crate::receipts::Receipts;
 use crate::refusal::Refusal;
-use crate::rooms::{self, Rooms};
+use crate::rooms::{self, NameQueries, Rooms};
 use crate::search::{self, Search, SearchReader};
 use crate::store::log::{CommitReader, Mirror};
 use crate::store::nodes::{NewNode, RunId};
@@ -69,6 +71,9 @@ pub enum OpenError {
     /// NATS cannot be used as it is configured.
     #[error(transparent)]
     Nats(#[from] NatsError),
+    /// The registration of an application service cannot be used.
+    #[error("{0} (`application_services`)")]
+    ApplicationService(#[from] RegistrationError),
 }
 
 /// A running server's parts. Handlers name only those they use.
@@ -118,6 +123,8 @@ pub struct Server {
     pub search: Option<Search>,
     /// What users report.
     pub moderation: Moderation,
+    /// Bridges and bots.
+    pub appservices: Arc<Appservices>,
     /// How often things may be done.
     pub budgets: Budgets,
     /// Sizes and counts that nobody may exceed.
@@ -137,6 +144,8 @@ impl Server {
         identity: Identity,
         clock: Clock,
     ) -> Result<Arc<Self>, OpenError> {
+        let registrations = Registrations::load(&config.application_services, &identity.server_name)?;
+        let registrations = Arc::new(registrations);
         let storage = media_storage(&config).await.map_err(OpenError::MediaStorage)?;
         let cleared = storage.clear_spool().await;
         cleared.map_err(|refusal| OpenError::MediaStorage(refusal.in_full()))?;
@@ -166,6 +175,8 @@ impl Server {
             store: Arc::clone(&store),
             cache: Arc::clone(&table),
             push: Arc::clone(&push),
+            services: Arc::clone(&registrations),
+            unknown_names: Arc::default(),
         };
         let room_limits = rooms::RoomLimits {
             message_characters: limits.message_characters,
@@ -232,6 +243,7 @@ impl Server {
                 reserved_names: config.reserved_names.clone(),
                 account_page: issuer.map(|issuer| format!("{}/account", issuer.as_str())),
             },
+            Arc::clone(&registrations),
         );
         let accounts = Arc::new(accounts);
         let oauth = issuer.map(|issuer| {
@@ -306,15 +318,33 @@ impl Server {
             outlet,
         };
         node_listener.start(heard, &tasks);
+        accounts.make_service_senders().await.map_err(unopened)?;
+        let sources = appservices::Sources {
+            identity: Arc::clone(&identity),
+            store: Arc::clone(&store),
+            rooms: Arc::clone(&rooms),
+            notifier: Arc::clone(&notifier),
+            typing: Arc::clone(&typing),
+            presence: Arc::clone(&presence),
+        };
+        let appservices = Appservices::new(registrations, sources).map_err(unopened)?;
+        let queries = Arc::downgrade(&appservices) as Weak<dyn NameQueries>;
+        foundations.unknown_names.ask_by(queries);
+        appservices.forget_others().await?;
+        appservices
+            .begin(i64::try_from(clock.now_ms()).unwrap_or(i64::MAX))
+            .await?;
+        appservices.tell_passing(&nodes, &tasks);
         let source = Arc::clone(&store.log) as Arc<dyn LogSource>;
         let search = match config.search {
             true => Some(Search::new(Arc::clone(&store), Arc::clone(&rooms))),
             false => None,
         };
-        let all_readers: Vec<Arc<dyn Reader>> = match config.search {
+        let mut all_readers: Vec<Arc<dyn Reader>> = match config.search {
             true => vec![Arc::new(SearchReader::new(Arc::clone(&store)))],
             false => Vec::new(),
         };
+        all_readers.extend(appservices.readers());
         if !config.search {
             // Nobody would take out of it what is redacted; and a cursor that stands still would hold the journal.
             store.readers.forget(search::NAME).await?;
@@ -350,6 +380,7 @@ impl Server {
             sync,
             search,
             moderation,
+            appservices,
             budgets,
             limits,
             config,

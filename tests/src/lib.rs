@@ -23,6 +23,7 @@
 )]
 
 pub mod api;
+pub mod appservice;
 pub mod backup;
 pub mod chance;
 pub mod engine;
@@ -44,6 +45,7 @@ pub mod web;
 pub mod websocket;
 
 pub use api::{Api, Reply};
+pub use appservice::TestAppservice;
 pub use backup::Backup;
 pub use engine::{Data, Engine};
 pub use federation::{federate, reunite};

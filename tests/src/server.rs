@@ -55,6 +55,14 @@ impl Stopped {
         Box::pin(TestServer::open(self.config, self.data, clock)).await
     }
 
+    /// Starts it again on the same data, or says why it does not start.
+    ///
+    /// # Errors
+    /// What opening it met.
+    pub async fn try_start(self) -> Result<TestServer, OpenError> {
+        Box::pin(TestServer::try_open(self.config, self.data, Clock::System)).await
+    }
+
     /// What it keeps.
     #[must_use]
     pub fn data(&self) -> &Data {

@@ -6,6 +6,7 @@
     reason = "a test may stop where something cannot be"
 )]
 
+mod appservices;
 mod faults;
 mod federation;
 mod flows;

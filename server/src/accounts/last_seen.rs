@@ -30,10 +30,7 @@ impl LastSeen {
     pub(super) fn complete(&self, user_id: &UserId, devices: &mut [StoredDevice]) {
         let waiting = self.lock();
         for device in devices {
-            let key = Caller {
-                user_id: user_id.to_owned(),
-                device_id: device.device_id.clone(),
-            };
+            let key = Caller::on_device(user_id.to_owned(), device.device_id.clone());
             if let Some((at, address)) = waiting.get(&key) {
                 device.last_seen_at = Some(*at);
                 device.last_seen_address = Some(address.to_string());

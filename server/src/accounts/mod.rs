@@ -18,6 +18,7 @@ mod profile;
 mod register;
 mod registration_token;
 mod seal;
+mod services;
 mod session;
 mod session_cache;
 #[cfg(test)]
@@ -28,8 +29,10 @@ use std::sync::{Arc, Weak};
 
 use ruma::OwnedUserId;
 
+use crate::appservice_registrations::{Registration, Registrations};
+use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::config::Registration;
+use crate::config;
 use crate::identity::Identity;
 use crate::live::Notifier;
 use crate::rooms::Rooms;
@@ -51,15 +54,35 @@ pub(crate) use token::new_secret;
 pub struct Caller {
     /// The user.
     pub user_id: OwnedUserId,
-    /// The device that the token belongs to.
+    /// The device that the token belongs to; empty for an application service that names none.
     pub device_id: String,
+    /// The application service that acts as the user; none where it is the user who calls.
+    pub service: Option<Arc<Registration>>,
+}
+
+impl Caller {
+    /// A user on a device.
+    #[must_use]
+    pub fn on_device(user_id: OwnedUserId, device_id: String) -> Self {
+        Self {
+            user_id,
+            device_id,
+            service: None,
+        }
+    }
+
+    /// Whether the requests spend budgets: those of everybody, but for application services that the admin has exempted.
+    #[must_use]
+    pub fn is_rate_limited(&self) -> bool {
+        self.service.as_ref().is_none_or(|service| service.rate_limited)
+    }
 }
 
 /// Who may register, and what accounts may have.
 #[derive(Clone, Debug)]
 pub struct AccountRules {
     /// Who may make an account.
-    pub registration: Registration,
+    pub registration: config::Registration,
     /// Most devices of one user.
     pub devices_per_user: u32,
     /// Fewest characters of a password that is set.
@@ -79,6 +102,9 @@ pub struct Accounts {
     rooms: Arc<Rooms>,
     tasks: Arc<Tasks>,
     rules: AccountRules,
+    services: Arc<Registrations>,
+    /// Users that application services act as and that are known to exist: none ever ceases to.
+    service_users: Cache<OwnedUserId, ()>,
     sessions: Arc<session_cache::KnownSessions>,
     last_seen: last_seen::LastSeen,
     passwords: password::Hasher,
@@ -88,8 +114,9 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// Accounts over a store. `hub` is told when sessions end.
+    /// Accounts over a store. `notifier` is told when sessions end.
     #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
     pub fn new(
         identity: Arc<Identity>,
         clock: Arc<Clock>,
@@ -98,6 +125,7 @@ impl Accounts {
         notifier: Arc<Notifier>,
         tasks: Arc<Tasks>,
         rules: AccountRules,
+        services: Arc<Registrations>,
     ) -> Self {
         let secret = identity.signing_key.secret.to_seed();
         let interactive = interactive_auth::Sessions::sealed_with(&secret);
@@ -108,6 +136,8 @@ impl Accounts {
             rooms,
             tasks,
             rules,
+            services,
+            service_users: Cache::new(services::KNOWN_USERS),
             sessions: session_cache::KnownSessions::new(notifier),
             last_seen: last_seen::LastSeen::default(),
             passwords: password::Hasher::default(),

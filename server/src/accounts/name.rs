@@ -50,7 +50,8 @@ impl Accounts {
     /// # Errors
     /// [`Refusal::InvalidUsername`], [`Refusal::UserInUse`].
     pub async fn check_may_be_had(&self, localpart: &str) -> Result<(), Refusal> {
-        self.check_available(localpart).await?;
+        let user_id = self.check_available(localpart).await?;
+        self.check_no_service_has(&user_id)?;
         if self.store.accounts.users_after("", 1).await?.is_empty() {
             return Ok(());
         }

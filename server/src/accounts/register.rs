@@ -99,7 +99,8 @@ impl Accounts {
         }
         let gate = self.registration_gate();
         if let (None, Some(localpart)) = (&attempt, &wanted.localpart) {
-            self.check_available(localpart).await?;
+            let user_id = self.check_available(localpart).await?;
+            self.check_no_service_has(&user_id)?;
         }
         let (proof, session) = gate.proof(attempt)?;
         let Some(password) = wanted.password.clone() else {
@@ -141,6 +142,7 @@ impl Accounts {
             return Err(gate.ask(session, Some(why)));
         };
         let localpart = wanted.localpart.unwrap_or_else(new_name);
+        self.check_no_service_has(&self.new_user_id(&localpart)?)?;
         if !admission.makes_admin {
             self.check_not_reserved(&localpart)?;
         }

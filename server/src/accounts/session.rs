@@ -97,11 +97,34 @@ pub(super) fn family_of(refresh_token: &str) -> Option<&str> {
 pub struct WatchedToken {
     token: TokenHash,
     expires_at: Option<u64>,
-    /// How often an end of sessions had begun or been stored when it was looked up.
-    ends: u64,
+    /// How often an end of sessions had begun or been stored when it was looked up; none for one that never ends.
+    ends: Option<u64>,
+}
+
+impl WatchedToken {
+    /// That of an application service.
+    fn of_service(token: TokenHash) -> Self {
+        Self {
+            token,
+            expires_at: None,
+            ends: None,
+        }
+    }
 }
 
 impl Accounts {
+    /// What [`Accounts::still_valid`] needs to ask again for the token of a caller.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownToken`].
+    pub async fn watch_caller(&self, caller: &Caller, token: TokenHash) -> Result<WatchedToken, Refusal> {
+        if caller.service.is_some() {
+            // Registrations stay as they are while the server runs.
+            return Ok(WatchedToken::of_service(token));
+        }
+        Ok(self.watch(token).await?.1)
+    }
+
     /// Who a token belongs to, and what [`Accounts::still_valid`] needs to ask for it again.
     ///
     /// # Errors
@@ -112,7 +135,7 @@ impl Accounts {
         let watched = WatchedToken {
             token,
             expires_at: known.expires_at,
-            ends,
+            ends: Some(ends),
         };
         Ok((known.caller.clone(), watched))
     }
@@ -122,11 +145,14 @@ impl Accounts {
     /// # Errors
     /// [`Refusal::UnknownToken`].
     pub async fn still_valid(&self, watched: &mut WatchedToken) -> Result<(), Refusal> {
+        let Some(seen) = watched.ends else {
+            return Ok(());
+        };
         let ends = self.sessions.ends();
         let has_expired = || watched.expires_at.is_some_and(|at| at <= self.clock.now_ms());
-        if watched.ends != ends || has_expired() {
+        if seen != ends || has_expired() {
             self.known(watched.token).await?;
-            watched.ends = ends;
+            watched.ends = Some(ends);
         }
         Ok(())
     }
@@ -174,10 +200,7 @@ impl Accounts {
         let stored = self.store.accounts.session(token).await?;
         let stored = stored.ok_or(Refusal::UnknownToken { soft_logout: false })?;
         let known = Arc::new(Known {
-            caller: Caller {
-                user_id: stored.user_id,
-                device_id: stored.device_id,
-            },
+            caller: Caller::on_device(stored.user_id, stored.device_id),
             expires_at: stored.expires_at,
             noted_at: AtomicU64::new(0),
         });
@@ -248,10 +271,7 @@ impl Accounts {
             }
         }
         if let Some(address) = device.address {
-            let caller = Caller {
-                user_id: user_id.to_owned(),
-                device_id: device_id.clone(),
-            };
+            let caller = Caller::on_device(user_id.to_owned(), device_id.clone());
             self.last_seen.note(&caller, self.clock.now_ms(), address);
         }
         Ok(Session {

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use clap::Subcommand;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
-use super::{Failure, Flags, job, node, open_server, peer, readers, report};
+use super::{Failure, Flags, appservice, job, node, open_server, peer, readers, report};
 use crate::admin::{self, AdminCommand, AdminError, AdminReply, UserLine};
 use crate::config::Config;
 use crate::data_folder::DataFolder;
@@ -160,6 +160,12 @@ pub(super) fn print(reply: AdminReply) -> Result<(), Failure> {
         }
         AdminReply::Nodes { nodes } => {
             nodes.iter().flat_map(node::lines).for_each(|line| say!("{line}"));
+        }
+        AdminReply::Appservices { services } => {
+            services
+                .iter()
+                .flat_map(appservice::lines)
+                .for_each(|line| say!("{line}"));
         }
         AdminReply::Refused { reason } => return Err(Failure::Other(reason)),
     }

@@ -1,8 +1,10 @@
 //! `maru config`: checks, shows and documents the configuration.
 
 use clap::Subcommand;
+use ruma::server_name;
 
 use super::{Failure, Flags};
+use crate::appservice_registrations::Registrations;
 use crate::config::reference;
 use crate::http::transport::tls::{Certificates, TlsFiles};
 
@@ -36,6 +38,8 @@ fn check(flags: Flags) -> Result<(), Failure> {
     if let Some(files) = TlsFiles::configured(&loaded.config.tls) {
         Certificates::load(files).map_err(|error| Failure::Other(error.to_string()))?;
     }
+    // Whatever the server will be called, who is registered is read in the same way.
+    Registrations::load(&loaded.config.application_services, server_name!("localhost"))?;
     for variable in &loaded.unknown_variables {
         eprintln!("maru: the variable {variable} names no key");
     }

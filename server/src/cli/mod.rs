@@ -8,6 +8,7 @@ macro_rules! say {
 }
 
 mod admin;
+mod appservice;
 mod backup;
 mod configuration;
 mod demo;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::appservice_registrations::RegistrationError;
 use crate::backup::BackupError;
 use crate::clock::Clock;
 use crate::config::{self, Config, ConfigError, Loaded, Sources};
@@ -100,6 +102,11 @@ enum Command {
     Node {
         #[command(subcommand)]
         action: node::Action,
+    },
+    /// Show application services: bridges and bots
+    Appservice {
+        #[command(subcommand)]
+        action: appservice::Action,
     },
     /// Copy a server's database, media and keys into a new folder; the server may run
     Backup {
@@ -191,6 +198,9 @@ enum Failure {
     /// The certificates cannot be used.
     #[error(transparent)]
     Certificates(#[from] TlsError),
+    /// The registration of an application service cannot be used.
+    #[error("{0} (`application_services`)")]
+    ApplicationService(#[from] RegistrationError),
     /// The database cannot be opened.
     #[error("cannot open the database {0}: {1}")]
     Database(config::Database, StoreError),
@@ -206,7 +216,7 @@ impl Failure {
     /// 2 for what a change of the configuration mends, else 1.
     fn status(&self) -> ExitCode {
         match self {
-            Self::Config(_) => ExitCode::from(2),
+            Self::Config(_) | Self::ApplicationService(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }
@@ -237,6 +247,7 @@ fn execute(command: Command, flags: Flags) -> Result<(), Failure> {
         Command::Report { action } => wait(report::run(action, flags)),
         Command::Readers { action } => wait(readers::run(action, flags)),
         Command::Node { action } => wait(node::run(action, flags)),
+        Command::Appservice { action } => wait(appservice::run(action, flags)),
         Command::Backup { into } => wait(backup::back_up(&into, flags)),
         Command::Restore { from } => wait(backup::restore(&from, flags)),
         Command::Doctor => wait(doctor::run(flags)),
@@ -269,6 +280,7 @@ async fn open_server(folder: &DataFolder, config: &Config) -> Result<Arc<Server>
     let server = opening.await.map_err(|error| match error {
         OpenError::Database(error) => failed(error),
         error @ (OpenError::MediaStorage(_) | OpenError::Nats(_)) => Failure::Other(error.to_string()),
+        OpenError::ApplicationService(error) => Failure::ApplicationService(error),
     })?;
     let user = server
         .store

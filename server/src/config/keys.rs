@@ -85,6 +85,8 @@ section! {
         trusted_proxies: Vec<AddressRange> = Vec::new();
         /// Whether users can search messages: costs an index in the database. `off` empties it at the next start.
         search: bool = true;
+        /// Registration files of application services (bridges and bots), in YAML or JSON, or folders that hold them. The same for all nodes; read at the start.
+        application_services: Vec<PathBuf> = Vec::new();
         /// Certificates of the client API.
         tls: Tls = Tls::default();
         /// Where uploaded files lie.

@@ -2,6 +2,7 @@
 //! are named as the Matrix specification names things.
 
 mod accounts;
+mod appservices;
 pub mod codec;
 pub mod discovery;
 mod encryption;
@@ -77,6 +78,8 @@ fn routes() -> Routes {
         .merge(encryption::keys::routes())
         .merge(encryption::to_device::routes())
         .merge(media::routes())
+        .merge(appservices::ping::routes())
+        .merge(appservices::third_party::routes())
         .merge(discovery::capabilities::routes())
         .merge(discovery::well_known::routes())
         .merge(discovery::nodes::routes())

@@ -1,11 +1,13 @@
-//! Being a client of web servers: small documents from those that strangers name, and (`storage_connector.rs`) the object
-//! storage that the admin names.
+//! Being a client of web servers: small documents from those that strangers name, and of those that the admin names the object
+//! storage (`storage_connector.rs`) and application services (`service_client.rs`).
 //!
 //! Whoever may choose where a server sends a request reaches what only that server can reach. So the [`Resolver`] gives
 //! public addresses only, the connection goes to the very address that was judged, a redirect to another host is not
 //! followed, and time and size are bounded.
 
+mod dial;
 mod resolver;
+mod service_client;
 mod storage_connector;
 
 use std::fmt;
@@ -28,6 +30,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use resolver::{PublicOnly, Resolver};
+pub use service_client::{ServiceAnswer, ServiceClient, ServiceError};
 pub use storage_connector::StorageConnector;
 
 /// Time for a document, redirects included.

@@ -10,29 +10,21 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use http::Uri;
-use http::uri::Scheme;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse,
     HttpResponseBody, HttpService,
 };
-use rustls::pki_types::{CertificateDer, ServerName as TlsName};
+use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsConnector;
 
-/// Time for a connection.
-const CONNECTING: Duration = Duration::from_secs(5);
+use super::dial::Dial;
 
 /// Time for a request to be sent and answered, up to the head of the answer.
 const ANSWERED: Duration = Duration::from_secs(60);
@@ -77,7 +69,7 @@ impl StorageConnector {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
-            .build(Dial(TlsConnector::from(Arc::new(config))));
+            .build(Dial::new(TlsConnector::from(Arc::new(config))));
         Ok(Self { client })
     }
 
@@ -151,86 +143,5 @@ impl Body for Unstalled {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// Makes connections.
-#[derive(Clone)]
-struct Dial(TlsConnector);
-
-impl Dial {
-    async fn dial(self, address: Uri) -> io::Result<Link> {
-        let host = address.host().ok_or(io::ErrorKind::InvalidInput)?;
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let is_plain = address.scheme() == Some(&Scheme::HTTP);
-        let port = address.port_u16().unwrap_or(if is_plain { 80 } else { 443 });
-        let stream = TcpStream::connect((host.as_str(), port)).await?;
-        stream.set_nodelay(true)?;
-        if is_plain {
-            return Ok(Link(TokioIo::new(Box::new(stream))));
-        }
-        let name = TlsName::try_from(host).map_err(io::Error::other)?;
-        let stream = self.0.connect(name, stream).await?;
-        Ok(Link(TokioIo::new(Box::new(stream))))
-    }
-}
-
-impl tower::Service<Uri> for Dial {
-    type Response = Link;
-    type Error = io::Error;
-    type Future = BoxFuture<'static, io::Result<Link>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, address: Uri) -> Self::Future {
-        let dialling = timeout(CONNECTING, self.clone().dial(address));
-        Box::pin(async {
-            dialling
-                .await
-                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        })
-    }
-}
-
-trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
-
-/// A connection, with TLS or without.
-struct Link(TokioIo<Box<dyn Duplex>>);
-
-impl Connection for Link {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-impl Read for Link {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        into: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, into)
-    }
-}
-
-impl Write for Link {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }

@@ -37,6 +37,8 @@ impl Keys {
     /// that contradict what is there; [`Refusal::TooLarge`].
     pub async fn upload(&self, caller: &Caller, new: NewDeviceKeys) -> Result<Arc<KeyCounts>, Refusal> {
         let (user_id, device_id) = (&caller.user_id, caller.device_id.as_str());
+        // An application service may have named no device.
+        check_name(device_id)?;
         let one_time = keys_of(new.one_time_keys)?;
         let fallback = keys_of(new.fallback_keys)?;
         if let Some(json) = new.device_keys {

@@ -128,6 +128,8 @@ rates! {
     Uploads, media_uploads_per_user, Account, 2.0, 50;
     /// Reports by one user
     Reports, reports_per_user, Account, 0.2, 20;
+    /// Pings that one application service asks for
+    Pings, pings_per_service, Account, 0.5, 10;
     /// Searches by one user, of messages, of the room directory or of the user directory
     Searches, searches_per_user, Account, 2.0, 20;
 }

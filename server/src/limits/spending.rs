@@ -4,7 +4,7 @@
 use super::Budget;
 use super::Budget::{
     AccountChanges, Acknowledgements, ClientRegistrations, DeviceGrants, DirectoryChanges, Events, Invites,
-    Joins, Keys, LoginsFromAddress, LoginsToAccount, LoginsToAccountFromAddress, PageForms, Presence,
+    Joins, Keys, LoginsFromAddress, LoginsToAccount, LoginsToAccountFromAddress, PageForms, Pings, Presence,
     ProfileChanges, ProofsOfDevice, Receipts, RefreshesFromAddress, RegistrationRequests,
     RegistrationsFromAddress, Reports, Rooms, Searches, Settings, SlidingSyncs, ToDevice, Typing, Uploads,
     UserCodes,
@@ -200,6 +200,13 @@ pub static ENDPOINTS: &[Spending] = &[
     row("DELETE", "pushrules/global/{kind}/{rule_id}", &[Settings]),
     row("PUT", "pushrules/global/{kind}/{rule_id}/actions", &[Settings]),
     row("PUT", "pushrules/global/{kind}/{rule_id}/enabled", &[Settings]),
+    row("POST", "appservice/{appservice_id}/ping", &[Pings]),
+    row("GET", "thirdparty/protocols", &[Searches]),
+    row("GET", "thirdparty/protocol/{protocol}", &[Searches]),
+    row("GET", "thirdparty/user/{protocol}", &[Searches]),
+    row("GET", "thirdparty/location/{protocol}", &[Searches]),
+    row("GET", "thirdparty/user", &[Searches]),
+    row("GET", "thirdparty/location", &[Searches]),
     row("POST", "upload", &[Uploads]),
     row("POST", "create", &[Uploads]),
     row("PUT", "upload/{server_name}/{media_id}", &[Uploads]),

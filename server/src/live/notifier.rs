@@ -26,6 +26,8 @@ pub struct Notifier {
     position: AtomicI64,
     /// Wakes who waits for the position to move.
     moved: Notify,
+    /// Wakes who waits for what lives in memory only to change.
+    passed: Notify,
     ephemeral: AtomicU64,
     /// Held while inboxes learn of one change of what lives in memory only, so that each has its own counter, and
     /// the counter moves past a change only after all inboxes know of it.
@@ -205,6 +207,19 @@ impl Notifier {
         self.ephemeral.load(Ordering::Acquire)
     }
 
+    /// Waits until something has changed after a counter of what lives in memory only.
+    pub async fn passed(&self, ephemeral: u64) {
+        loop {
+            let passed = self.passed.notified();
+            tokio::pin!(passed);
+            passed.as_mut().enable();
+            if self.ephemeral() > ephemeral {
+                return;
+            }
+            passed.await;
+        }
+    }
+
     /// Tells users that the typing users of a room changed.
     pub fn typing_changed<'u>(&self, room: i64, users: impl IntoIterator<Item = &'u UserId>) {
         let noted = |state: &mut EphemeralState, counter| state.typing.note(room, counter);
@@ -238,6 +253,7 @@ impl Notifier {
         inboxes.values().for_each(|inbox| inbox.void_passing(counter));
         (state.newest, state.void) = (counter, counter);
         self.ephemeral.store(counter, Ordering::Release);
+        self.passed.notify_waiters();
         inboxes.values().cloned().collect()
     }
 
@@ -259,6 +275,7 @@ impl Notifier {
         state.newest = counter;
         self.ephemeral.store(counter, Ordering::Release);
         drop(state);
+        self.passed.notify_waiters();
         listening.iter().for_each(|inbox| inbox.wake());
     }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use super::appservices::TRANSACTIONS;
 use super::budgets::BudgetsRefused;
 use super::jobs::JobCounts;
 use super::peers::{CounterBy, PeersSample};
@@ -166,6 +167,7 @@ pub static ALL: &[&(dyn Metric + Sync)] = &[
     &JOBS,
     &TASKS,
     &READERS,
+    &TRANSACTIONS,
 ];
 
 /// A name with samples under it.

@@ -1,5 +1,6 @@
 //! What the admin sees of a running server: log lines and metrics.
 
+pub mod appservices;
 pub mod budgets;
 pub mod jobs;
 pub mod logging;

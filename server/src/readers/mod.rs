@@ -42,7 +42,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Something that follows the log.
 pub trait Reader: Send + Sync + fmt::Debug {
     /// Its name, for good: the cursor is stored under it.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// How many share its work, each of which reads the whole log and deals with what is its own.
     fn shards(&self) -> u32 {
@@ -210,6 +210,12 @@ impl Readers {
             self.tell(id);
         }
         Ok(moved)
+    }
+
+    /// Has the readers of a name try again at once what failed, where they work here.
+    pub fn try_again(&self, name: &str) {
+        let named = self.running.iter().filter(|(id, _)| &*id.name == name);
+        named.for_each(|(_, changed)| changed.tell());
     }
 
     /// What the readers of a name went past.

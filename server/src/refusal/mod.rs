@@ -66,6 +66,29 @@ pub enum Refusal {
     /// The user name is taken.
     #[error("this user name is taken")]
     UserInUse,
+    /// The name belongs to an application service, or to another one.
+    #[error("{0}")]
+    Exclusive(String),
+    /// The user has no such device, and an application service wants to act on it.
+    #[error("{0}")]
+    UnknownDevice(String),
+    /// The application service has no address.
+    #[error("this application service has no url")]
+    UrlNotSet,
+    /// The application service could not be reached.
+    #[error("{0}")]
+    ConnectionFailed(String),
+    /// The application service did not answer in time.
+    #[error("{0}")]
+    ConnectionTimedOut(String),
+    /// The application service answered with another status than 200.
+    #[error("the application service answered with status {status}")]
+    BadStatus {
+        /// The status.
+        status: u16,
+        /// The answer, or its beginning.
+        body: String,
+    },
     /// The user name cannot be used.
     #[error("{0}")]
     InvalidUsername(String),

@@ -59,13 +59,25 @@ impl Appender {
         draft: Draft,
         effects: Effects<'_>,
     ) -> Result<Arc<StoredEvent>, Refusal> {
+        self.append_at(room, draft, None, effects).await
+    }
+
+    /// As [`Appender::append`], of an event that was made at a time (milliseconds since 1970) by its own account. Its place in
+    /// the timeline is that of one that is made now.
+    pub(in crate::rooms) async fn append_at(
+        &self,
+        room: &Arc<Room>,
+        draft: Draft,
+        at: Option<u64>,
+        effects: Effects<'_>,
+    ) -> Result<Arc<StoredEvent>, Refusal> {
         let mut known = LoadedState::new();
         let verdict = self.push_evaluation.evaluate(room, &draft).await?;
         for _ in 0..ATTEMPTS {
             let permit = room.builds.acquire().await.map_err(Refusal::internal)?;
             let newest = room.newest();
             self.load_needed(room, &newest.state, &draft, &mut known).await?;
-            let Some((stored, pending)) = self.build(room, &draft, &verdict, effects, &mut known)? else {
+            let Some((stored, pending)) = self.build(room, &draft, at, &verdict, effects, &mut known)? else {
                 continue;
             };
             match pending.wait().await {
@@ -130,13 +142,17 @@ impl Appender {
         &self,
         room: &Arc<Room>,
         draft: &Draft,
+        at: Option<u64>,
         verdict: &PushOutcome,
         effects: Effects<'_>,
         known: &mut LoadedState,
     ) -> Result<Option<(Arc<StoredEvent>, Pending)>, Refusal> {
         let mut lock = room.lock();
         let mut draft = draft.clone();
-        draft.origin_server_ts = lock.stamp(draft.origin_server_ts);
+        draft.origin_server_ts = match at {
+            Some(at) => at,
+            None => lock.stamp(draft.origin_server_ts),
+        };
         let mut chain = EventBuilder {
             identity: &self.identity,
             version: room.version,

@@ -296,6 +296,7 @@ impl Foundations {
             appender: Arc::clone(appender),
             join_rules: Arc::clone(join_rules),
             settings_carry_over: Arc::clone(settings_carry_over),
+            unknown_names: Arc::clone(&self.unknown_names),
         })
     }
 
@@ -341,6 +342,7 @@ impl Foundations {
             store: Arc::clone(&self.store),
             appender: Arc::clone(appender),
             memberships: Arc::clone(memberships),
+            services: Arc::clone(&self.services),
         })
     }
 
@@ -350,6 +352,8 @@ impl Foundations {
             store: Arc::clone(&self.store),
             repository: Arc::clone(repository),
             appender: Arc::clone(appender),
+            services: Arc::clone(&self.services),
+            unknown_names: Arc::clone(&self.unknown_names),
         }
     }
 

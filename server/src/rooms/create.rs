@@ -14,6 +14,8 @@ use ruma::{OwnedRoomAliasId, OwnedUserId, RoomId};
 use serde_json::{Map, Value};
 
 use super::Room;
+use super::discovery::aliases::check_may_make;
+use crate::appservice_registrations::Registrations;
 use crate::clock::Clock;
 use crate::identity::Identity;
 use crate::refusal::Refusal;
@@ -132,6 +134,7 @@ pub struct RoomCreation {
     pub(in crate::rooms) store: Arc<Store>,
     pub(in crate::rooms) appender: Arc<Appender>,
     pub(in crate::rooms) memberships: Arc<Memberships>,
+    pub(in crate::rooms) services: Arc<Registrations>,
 }
 
 impl RoomCreation {
@@ -144,6 +147,9 @@ impl RoomCreation {
             return Err(Refusal::invalid(format!(
                 "a new room may have at most {MOST_AT_ONCE} invitations and as many initial state events"
             )));
+        }
+        if let Some(alias) = &request.alias {
+            check_may_make(&self.services, alias, &request.creator)?;
         }
         if let Some(alias) = &request.alias
             && self.store.rooms.room_of_alias(alias).await?.is_some()

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::Room;
 use crate::identity::Identity;
 use crate::refusal::Refusal;
-use crate::rooms::{Appender, JoinRules, RoomRepository, SettingsCarryOver};
+use crate::rooms::{Appender, JoinRules, RoomRepository, Sender, SettingsCarryOver, UnknownNames};
 use crate::store::Store;
 use crate::store::accounts::member_profiles::{People, Person};
 use crate::store::rooms::events::StoredEvent;
@@ -62,6 +62,7 @@ pub struct Memberships {
     pub(in crate::rooms) appender: Arc<Appender>,
     pub(in crate::rooms) join_rules: Arc<JoinRules>,
     pub(in crate::rooms) settings_carry_over: Arc<SettingsCarryOver>,
+    pub(in crate::rooms) unknown_names: Arc<UnknownNames>,
 }
 
 impl Memberships {
@@ -79,7 +80,9 @@ impl Memberships {
         if room.is_joined(user_id) {
             return Ok(());
         }
-        self.join_with(room, user_id, reason, Map::new()).await.map(drop)
+        self.join_with(room, Sender::now(user_id), reason, Map::new())
+            .await
+            .map(drop)
     }
 
     /// The content of a join of a local user, with more keys.
@@ -104,16 +107,17 @@ impl Memberships {
     pub(in crate::rooms) async fn join_with(
         &self,
         room: &Arc<Room>,
-        user_id: &UserId,
+        sender: Sender<'_>,
         reason: Option<String>,
         more: Map<String, Value>,
     ) -> Result<Arc<StoredEvent>, Refusal> {
+        let user_id = sender.user_id;
         let mut content = self.join_content(user_id, reason, more).await?;
         if let Some(authoriser) = self.join_rules.authoriser(room, user_id).await? {
             content.insert("join_authorised_via_users_server".into(), json!(authoriser));
         }
         let was_joined = room.is_joined(user_id);
-        let joined = self.set_member(room, user_id, user_id, content).await?;
+        let joined = self.set_member(room, sender, user_id, content).await?;
         if !was_joined {
             self.settings_carry_over.carry_over(room, user_id).await;
         }
@@ -131,7 +135,9 @@ impl Memberships {
         reason: Option<String>,
     ) -> Result<(), Refusal> {
         let content = self.knock_content(user_id, reason).await?;
-        self.set_member(room, user_id, user_id, content).await.map(drop)
+        self.set_member(room, Sender::now(user_id), user_id, content)
+            .await
+            .map(drop)
     }
 
     /// The content of a knock of a local user.
@@ -163,7 +169,9 @@ impl Memberships {
             Some(_) => {}
         }
         let content = member_content(Membership::Leave, None, reason);
-        self.set_member(room, user_id, user_id, content).await.map(drop)
+        self.set_member(room, Sender::now(user_id), user_id, content)
+            .await
+            .map(drop)
     }
 
     /// Invites a user of this server.
@@ -179,7 +187,9 @@ impl Memberships {
     ) -> Result<(), Refusal> {
         let people = self.invitable([target]).await?;
         let content = member_content(Membership::Invite, people.get(target), reason);
-        self.set_member(room, sender, target, content).await.map(drop)
+        self.set_member(room, Sender::now(sender), target, content)
+            .await
+            .map(drop)
     }
 
     /// The content of an invitation of a user of another server, of whom this one knows no more than the id.
@@ -230,7 +240,9 @@ impl Memberships {
             Some(Membership::Leave) | None => return Err(not_in_room()),
         }
         let content = member_content(Membership::Leave, None, reason);
-        self.set_member(room, sender, target, content).await.map(drop)
+        self.set_member(room, Sender::now(sender), target, content)
+            .await
+            .map(drop)
     }
 
     /// Bans a user.
@@ -245,7 +257,9 @@ impl Memberships {
         reason: Option<String>,
     ) -> Result<(), Refusal> {
         let content = member_content(Membership::Ban, None, reason);
-        self.set_member(room, sender, target, content).await.map(drop)
+        self.set_member(room, Sender::now(sender), target, content)
+            .await
+            .map(drop)
     }
 
     /// Unbans a user.
@@ -263,7 +277,9 @@ impl Memberships {
             return Err(Refusal::BadState("that user is not banned".into()));
         }
         let content = member_content(Membership::Leave, None, reason);
-        self.set_member(room, sender, target, content).await.map(drop)
+        self.set_member(room, Sender::now(sender), target, content)
+            .await
+            .map(drop)
     }
 
     /// Drops a room that a user has left from the user's account.
@@ -298,7 +314,7 @@ impl Memberships {
     pub(in crate::rooms) async fn set_member(
         &self,
         room: &Arc<Room>,
-        sender: &UserId,
+        sender: Sender<'_>,
         target: &UserId,
         content: Map<String, Value>,
     ) -> Result<Arc<StoredEvent>, Refusal> {
@@ -308,7 +324,19 @@ impl Memberships {
             .await
     }
 
-    /// The users among `targets` who can be invited: all of them, or a refusal that names the first who cannot.
+    /// Has the application service make a user of this server whose the user would be, if there is no such user yet.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn ask_for_unknown(&self, user_id: &UserId) -> Result<(), Refusal> {
+        match self.invitable([user_id]).await {
+            Ok(_) | Err(Refusal::NotFound(_)) => Ok(()),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// The users among `targets` who can be invited: all of them, or a refusal that names the first who cannot. Application
+    /// services are asked for those whom nobody knows.
     pub(in crate::rooms) async fn invitable<'u, T: AsRef<UserId> + ?Sized + 'u>(
         &self,
         targets: impl IntoIterator<Item = &'u T>,
@@ -322,7 +350,15 @@ impl Memberships {
         if targets.is_empty() {
             return Ok(People::new());
         }
-        let people = self.store.accounts.people(targets.iter().copied()).await?;
+        let mut people = self.store.accounts.people(targets.iter().copied()).await?;
+        let unknown = targets
+            .iter()
+            .copied()
+            .filter(|target| !people.contains_key(*target));
+        let unknown: Vec<&UserId> = unknown.collect();
+        if self.unknown_names.are_users_made(&unknown).await {
+            people.extend(self.store.accounts.people(unknown).await?);
+        }
         for target in targets {
             if people.get(target).is_none_or(|person| person.deactivated) {
                 return Err(Refusal::not_found(format!("there is no user {target}")));

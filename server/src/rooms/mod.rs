@@ -21,6 +21,7 @@
 //! | server ACLs | [`RoomRepository::admits`] | `membership/server_acl.rs` |
 //! | invitations to rooms that are not here | [`RemoteMemberships`] | `membership/remote_invites.rs` |
 //! | new rooms, upgrades | [`RoomCreation`], [`RoomUpgrade`] | `create.rs`, `upgrade.rs` |
+//! | names that nobody has here yet | [`UnknownNames`] | `unknown_names.rs` |
 //! | aliases, directory, summaries, spaces | [`Aliases`], [`Directory`], [`Summaries`], [`RoomPreviews`] | `discovery/` |
 //!
 //! Unread counts are made of what push rules say of an event (`append/push_evaluation.rs`) and are counted in the store
@@ -36,12 +37,14 @@ mod repository;
 pub mod room_locks;
 pub mod server_visibility;
 pub mod timeline;
+mod unknown_names;
 mod upgrade;
 pub mod visibility;
 
 use std::sync::Arc;
 
 pub use append::push_evaluation::PushEvaluation;
+pub use append::send::Sender;
 pub use append::send_state::StateSender;
 pub use append::transactions::{Transaction, Transactions};
 pub use append::{Appender, Effects};
@@ -70,10 +73,12 @@ pub use timeline::client_event_format::ClientEventFormat;
 pub use timeline::erased::ErasedUsers;
 pub use timeline::history::TimelineReader;
 pub use timeline::state::StateReader;
+pub use unknown_names::{NameQueries, UnknownNames};
 pub use upgrade::RoomUpgrade;
 pub use upgrade::settings_carry_over::SettingsCarryOver;
 pub use visibility::Visibility;
 
+use crate::appservice_registrations::Registrations;
 use crate::clock::Clock;
 use crate::identity::Identity;
 use crate::push::Push;
@@ -153,6 +158,10 @@ pub struct Foundations {
     pub cache: Arc<RoomCache>,
     /// Push rules.
     pub push: Arc<Push>,
+    /// Application services, whose alone some names are.
+    pub services: Arc<Registrations>,
+    /// Who is asked for names that nobody has here.
+    pub unknown_names: Arc<UnknownNames>,
 }
 
 /// Limits of rooms.

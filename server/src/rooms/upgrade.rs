@@ -18,7 +18,7 @@ use super::create::initial_state;
 use super::create::{MOST_AT_ONCE, NewRoomRequest, Plan, Preset, StateDraft};
 use super::membership::member_content;
 use crate::refusal::Refusal;
-use crate::rooms::{Appender, Directory, RoomCreation, RoomRepository, SettingsCarryOver};
+use crate::rooms::{Appender, Directory, RoomCreation, RoomRepository, Sender, SettingsCarryOver};
 use crate::store::Store;
 use crate::store::rooms::events::StoredEvent;
 use power_levels::{Levels, carried_over, silenced};
@@ -239,7 +239,7 @@ impl RoomUpgrade {
     ) -> Result<(), Refusal> {
         let content = Content::of(content).map_err(Refusal::internal)?;
         self.appender
-            .set_state(room, sender, event_type, "", content)
+            .set_state(room, Sender::now(sender), event_type, "", content)
             .await
             .map(drop)
     }

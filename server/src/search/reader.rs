@@ -50,7 +50,7 @@ impl SearchReader {
 }
 
 impl Reader for SearchReader {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         NAME
     }
 

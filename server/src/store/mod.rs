@@ -18,6 +18,7 @@
 //! | `readers/` | tables of what follows the log by itself |
 //! | `jobs/` | tables of durable jobs |
 //! | `search/` | the index of full-text search |
+//! | `appservices/` | what application services are sent |
 //! | `engine/`, `engine.rs` | connections, statements and rows of both engines; migrations (`engine/schema.rs`) |
 //! | `waiting_quota.rs` | how much may wait for a receiver, by sender |
 //! | `backup.rs` | copies of the database |
@@ -25,6 +26,7 @@
 //! See `spec/architecture.md`.
 
 pub mod accounts;
+pub mod appservices;
 pub mod backup;
 pub mod encryption;
 mod engine;
@@ -47,6 +49,7 @@ use std::sync::Arc;
 use maru_protocol::cursor::LogId;
 
 use accounts::AccountTables;
+use appservices::AppserviceTables;
 use encryption::EncryptionTables;
 pub use engine::schema::VERSION as SCHEMA_VERSION;
 pub use engine::writer_connection::Access;
@@ -103,6 +106,8 @@ pub struct Store {
     pub jobs: Arc<JobTables>,
     /// The index of full-text search.
     pub search: Arc<SearchTables>,
+    /// What application services are sent.
+    pub appservices: Arc<AppserviceTables>,
     pool: Readers,
 }
 
@@ -149,6 +154,7 @@ impl Store {
             readers: Arc::new(ReaderTables::new(readers.clone(), Arc::clone(&log))),
             jobs: Arc::new(JobTables::new(readers.clone(), Arc::clone(&log))),
             search: Arc::new(SearchTables::new(readers.clone(), Arc::clone(&log))),
+            appservices: Arc::new(AppserviceTables::new(readers.clone(), Arc::clone(&log))),
             log,
             pool: readers,
         }))

@@ -291,10 +291,8 @@ impl Mirror for Sync {
     fn follow<'f>(&'f self, records: &'f [Committed]) -> BoxFuture<'f, Result<(), StoreError>> {
         for committed in records {
             if let Record::ToDevice(message) = &committed.record {
-                self.nothing_kept.gave(&Caller {
-                    user_id: message.user_id.clone(),
-                    device_id: message.device_id.clone(),
-                });
+                let device = Caller::on_device(message.user_id.clone(), message.device_id.clone());
+                self.nothing_kept.gave(&device);
             }
         }
         Box::pin(ready(Ok(())))

@@ -242,7 +242,9 @@ impl<'s> Session<'s> {
 
     /// What the device must know of its keys on the server. Not news by itself, but part of every answer.
     async fn write_key_counts(&mut self, out: &mut String) -> Result<(), Refusal> {
-        let Caller { user_id, device_id } = &self.caller;
+        let Caller {
+            user_id, device_id, ..
+        } = &self.caller;
         let keys = &self.sync.keys;
         let counts = keys
             .remembered_counts(&mut self.key_counts, user_id, device_id)

@@ -87,10 +87,7 @@ mod tests {
 
     #[test]
     fn what_comes_while_the_database_is_asked_is_kept() {
-        let alice = Caller {
-            user_id: user_id!("@alice:example.org").to_owned(),
-            device_id: "PHONE".to_owned(),
-        };
+        let alice = Caller::on_device(user_id!("@alice:example.org").to_owned(), "PHONE".to_owned());
         let nothing_kept = NothingKept::new(10);
         let asked = nothing_kept.ask();
         nothing_kept.gave(&alice);

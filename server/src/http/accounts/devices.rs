@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use http::StatusCode;
 use ruma::api::client::device::delete_device::v3 as delete_device;
 use ruma::api::client::device::delete_devices::v3 as delete_devices;
 use ruma::api::client::device::get_device::v3 as get_device;
@@ -49,13 +50,25 @@ async fn device(
 async fn rename(
     State(server): State<Arc<Server>>,
     call: Call<update_device::Request>,
-) -> Reply<update_device::Response> {
+) -> Result<(StatusCode, Answer<update_device::Response>), ApiError> {
     let (user_id, device_id) = (&call.caller.user_id, call.request.device_id.as_str());
-    match call.request.display_name {
+    let name = call.request.display_name;
+    let mut status = StatusCode::OK;
+    match name {
+        // Application services make devices without logging in.
+        name if call.caller.service.is_some() => {
+            if server
+                .accounts
+                .put_service_device(user_id, device_id, name)
+                .await?
+            {
+                status = StatusCode::CREATED;
+            }
+        }
         Some(name) => server.accounts.rename_device(user_id, device_id, name).await?,
         None => drop(server.accounts.device(user_id, device_id).await?),
     }
-    Ok(Answer(update_device::Response::new()))
+    Ok((status, Answer(update_device::Response::new())))
 }
 
 async fn delete(

@@ -11,14 +11,19 @@ use ruma::{OwnedUserId, UserId};
 use serde::Deserialize;
 
 use crate::accounts::{NewDevice, Share};
+use crate::appservice_registrations::Registration;
 use crate::http::codec::extractors::{Answer, Call, JsonBody, Reply};
 use crate::http::codec::interactive_auth::{Provable, confirm};
+use crate::http::codec::masquerade::ByService;
 use crate::http::router::{Endpoints, Routes};
 use crate::http::transport::client_address::ClientAddress;
 use crate::limits::{Budget, ClientNetwork};
 use crate::refusal::Refusal;
 use crate::server::Server;
 use crate::store::accounts::credentials::Credentials;
+
+/// The type of logins and registrations by application services.
+pub(super) const BY_SERVICE: &str = "m.login.application_service";
 
 pub(in crate::http) fn routes() -> Routes {
     Routes::new()
@@ -67,19 +72,27 @@ impl Login {
     }
 }
 
-async fn login_types(_: Call<get_login_types::Request>) -> Reply<get_login_types::Response> {
-    use get_login_types::{LoginType, PasswordLoginType, TokenLoginType};
+async fn login_types(
+    State(server): State<Arc<Server>>,
+    _: Call<get_login_types::Request>,
+) -> Reply<get_login_types::Response> {
+    use get_login_types::{ApplicationServiceLoginType, LoginType, PasswordLoginType, TokenLoginType};
     let mut token = TokenLoginType::new();
     token.get_login_token = true;
-    Ok(Answer(get_login_types::Response::new(vec![
+    let mut types = vec![
         LoginType::Password(PasswordLoginType::new()),
         LoginType::Token(token),
-    ])))
+    ];
+    if server.accounts.has_services() {
+        types.push(LoginType::ApplicationService(ApplicationServiceLoginType::new()));
+    }
+    Ok(Answer(get_login_types::Response::new(types)))
 }
 
 async fn log_in(
     State(server): State<Arc<Server>>,
     address: ClientAddress,
+    ByService(service): ByService,
     JsonBody(login): JsonBody<Login>,
 ) -> Reply<login::Response> {
     let device = NewDevice {
@@ -91,7 +104,7 @@ async fn log_in(
     };
     // Before the proof, which is used up where it is a token.
     device.check()?;
-    let (user_id, proved) = who(&server, &login, address).await?;
+    let (user_id, proved) = who(&server, &login, service, address).await?;
     let session = server.accounts.start_session(&user_id, proved, device).await?;
     let mut response = login::Response::new(user_id, session.access_token, session.device_id.into());
     response.refresh_token = session.refresh_token;
@@ -105,6 +118,7 @@ async fn log_in(
 async fn who(
     server: &Server,
     login: &Login,
+    service: Option<Arc<Registration>>,
     address: ClientAddress,
 ) -> Result<(OwnedUserId, Credentials), Refusal> {
     let missing = |what| Refusal::MissingParam(format!("{what} is missing"));
@@ -122,6 +136,13 @@ async fn who(
         "m.login.token" => {
             let token = login.token.as_deref().ok_or_else(|| missing("token"))?;
             server.accounts.take_login_token(token).await
+        }
+        BY_SERVICE => {
+            let service = service.ok_or(Refusal::MissingToken)?;
+            let named = server.accounts.named(login.name()?);
+            let user_id = named.ok_or_else(|| Refusal::invalid("this is no user of this server"))?;
+            let proved = server.accounts.prove_by_service(&service, &user_id).await?;
+            Ok((user_id, proved))
         }
         _ => Err(Refusal::UnknownKind(
             "this server knows no such login type".into(),

@@ -10,6 +10,7 @@ use ruma::api::client::account::get_username_availability::v3 as username_availa
 use ruma::api::client::account::register::{RegistrationKind, v3 as register};
 use serde::Serialize;
 
+use super::login::BY_SERVICE;
 use crate::accounts::{NewAccount, NewDevice};
 use crate::http::codec::error::ApiError;
 use crate::http::codec::extractors::{Answer, Call, JsonAnswer, Reply};
@@ -19,6 +20,7 @@ use crate::http::transport::client_address::ClientAddress;
 use crate::limits::Budget;
 use crate::refusal::Refusal;
 use crate::server::Server;
+use crate::store::accounts::credentials::Credentials;
 
 pub(in crate::http) fn routes() -> Routes {
     Routes::new()
@@ -32,11 +34,15 @@ async fn register(
     address: ClientAddress,
     call: Call<register::Request>,
 ) -> Result<JsonAnswer<Registration>, ApiError> {
-    let request = call.request;
+    let Call { request, caller } = call;
     if request.kind == RegistrationKind::Guest {
         return Err(Refusal::GuestAccessForbidden.into());
     }
-    if request.auth.is_some() {
+    let is_by_service = request
+        .login_type
+        .as_ref()
+        .is_some_and(|kind| kind.as_str() == BY_SERVICE);
+    if request.auth.is_some() && !is_by_service {
         server
             .budgets
             .spend(Budget::RegistrationsFromAddress, address.for_limits())?;
@@ -50,16 +56,25 @@ async fn register(
         client: None,
     };
     device.check()?;
-    let wanted = NewAccount {
-        localpart: request.username,
-        password: request.password,
-        device_id,
-        from: address.for_limits(),
+    let (made, proved) = if is_by_service {
+        let service = caller.ok_or(Refusal::MissingToken)?;
+        let made = server
+            .accounts
+            .register_for_service(&service, request.username, device_id)
+            .await?;
+        (made, Credentials::FIRST)
+    } else {
+        let wanted = NewAccount {
+            localpart: request.username,
+            password: request.password,
+            device_id,
+            from: address.for_limits(),
+        };
+        server
+            .accounts
+            .register(wanted, request.auth.map(attempt))
+            .await?
     };
-    let (made, proved) = server
-        .accounts
-        .register(wanted, request.auth.map(attempt))
-        .await?;
     let mut answer = Registration {
         user_id: made.user_id,
         session: None,

@@ -21,7 +21,8 @@ pub(in crate::http) fn routes() -> Routes {
 
 async fn who_am_i(call: Call<whoami::Request>) -> Reply<whoami::Response> {
     let mut response = whoami::Response::new(call.caller.user_id, false);
-    response.device_id = Some(call.caller.device_id.into());
+    let device_id = call.caller.device_id;
+    response.device_id = (!device_id.is_empty()).then(|| device_id.into());
     Ok(Answer(response))
 }
 

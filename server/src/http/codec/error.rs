@@ -37,6 +37,12 @@ pub(in crate::http) fn on_the_wire(refusal: &Refusal) -> (StatusCode, &'static s
         Refusal::KeyTooLarge(_) => (StatusCode::BAD_REQUEST, "M_KEY_TOO_LARGE"),
         Refusal::UnknownKind(_) => (StatusCode::BAD_REQUEST, "M_UNKNOWN"),
         Refusal::UserInUse => (StatusCode::BAD_REQUEST, "M_USER_IN_USE"),
+        Refusal::Exclusive(_) => (StatusCode::BAD_REQUEST, "M_EXCLUSIVE"),
+        Refusal::UnknownDevice(_) => (StatusCode::BAD_REQUEST, "M_UNKNOWN_DEVICE"),
+        Refusal::UrlNotSet => (StatusCode::BAD_REQUEST, "M_URL_NOT_SET"),
+        Refusal::ConnectionFailed(_) => (StatusCode::BAD_GATEWAY, "M_CONNECTION_FAILED"),
+        Refusal::ConnectionTimedOut(_) => (StatusCode::GATEWAY_TIMEOUT, "M_CONNECTION_TIMEOUT"),
+        Refusal::BadStatus { .. } => (StatusCode::BAD_GATEWAY, "M_BAD_STATUS"),
         Refusal::InvalidUsername(_) => (StatusCode::BAD_REQUEST, "M_INVALID_USERNAME"),
         Refusal::WeakPassword(_) => (StatusCode::BAD_REQUEST, "M_WEAK_PASSWORD"),
         Refusal::RoomInUse(_) => (StatusCode::BAD_REQUEST, "M_ROOM_IN_USE"),
@@ -86,6 +92,10 @@ impl IntoResponse for ApiError {
             }
             Refusal::UnknownToken { soft_logout } => body["soft_logout"] = json!(soft_logout),
             Refusal::Unavailable(_) => retry_after = Some(1.0),
+            Refusal::BadStatus { status, body: answer } => {
+                body["status"] = json!(status);
+                body["body"] = json!(answer);
+            }
             Refusal::WrongRoomKeysVersion { current } => body["current_version"] = json!(current.to_string()),
             _ => {}
         }

@@ -10,17 +10,20 @@ use axum::RequestExt;
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Uri};
 use maru_protocol::json::{self, JsonError};
 use ruma::api::auth_scheme::{
-    AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken, NoAuthentication,
+    AccessToken, AccessTokenOptional, AppserviceToken, AppserviceTokenOptional, AuthScheme, NoAccessToken,
+    NoAuthentication,
 };
 use ruma::api::error::FromHttpRequestError;
 use ruma::api::{IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingResponseExt};
 
 use super::error::{ApiError, plain};
-use super::spending::spend;
+use super::masquerade;
+use super::spending::{Spender, spend};
 use crate::accounts::Caller;
+use crate::appservice_registrations::Registration;
 use crate::config::Limits;
 use crate::http::transport::client_address::ClientAddress;
 use crate::refusal::Refusal;
@@ -48,24 +51,30 @@ pub trait Authenticate: AuthScheme {
     fn who(
         server: &Server,
         presented: Self::Output,
+        uri: &Uri,
         address: ClientAddress,
     ) -> impl Future<Output = Result<Self::Who, Refusal>> + Send;
 
-    /// Whose token it was, if there was one.
-    fn account(_who: &Self::Who) -> Option<&Caller> {
-        None
+    /// Who spends what the request costs.
+    fn spender(_who: &Self::Who) -> Spender<'_> {
+        Spender::Stranger
     }
 }
 
 impl Authenticate for AccessToken {
     type Who = Caller;
 
-    async fn who(server: &Server, token: String, address: ClientAddress) -> Result<Caller, Refusal> {
-        server.accounts.caller_from(&token, address.0).await
+    async fn who(
+        server: &Server,
+        token: String,
+        uri: &Uri,
+        address: ClientAddress,
+    ) -> Result<Caller, Refusal> {
+        masquerade::caller(server, &token, uri, address).await
     }
 
-    fn account(who: &Caller) -> Option<&Caller> {
-        Some(who)
+    fn spender(who: &Caller) -> Spender<'_> {
+        Spender::Account(who)
     }
 }
 
@@ -75,32 +84,67 @@ impl Authenticate for AccessTokenOptional {
     async fn who(
         server: &Server,
         token: Option<String>,
+        uri: &Uri,
         address: ClientAddress,
     ) -> Result<Option<Caller>, Refusal> {
         match token {
-            Some(token) => server.accounts.caller_from(&token, address.0).await.map(Some),
+            Some(token) => masquerade::caller(server, &token, uri, address).await.map(Some),
             None => Ok(None),
         }
     }
 
-    fn account(who: &Option<Caller>) -> Option<&Caller> {
-        who.as_ref()
+    fn spender(who: &Option<Caller>) -> Spender<'_> {
+        who.as_ref().map_or(Spender::Stranger, Spender::Account)
     }
 }
 
-/// Application services are not served yet: their token, where one is possible, is not looked at.
-impl Authenticate for AppserviceTokenOptional {
-    type Who = ();
+/// What application services alone may ask.
+impl Authenticate for AppserviceToken {
+    type Who = Arc<Registration>;
 
-    async fn who(_: &Server, _: Option<String>, _: ClientAddress) -> Result<(), Refusal> {
-        Ok(())
+    async fn who(
+        server: &Server,
+        token: String,
+        _: &Uri,
+        address: ClientAddress,
+    ) -> Result<Arc<Registration>, Refusal> {
+        match server.accounts.service_of(&token) {
+            Some(service) => Ok(service),
+            None => {
+                server.accounts.caller_from(&token, address.0).await?;
+                Err(Refusal::forbidden("this is for application services"))
+            }
+        }
+    }
+
+    fn spender(who: &Arc<Registration>) -> Spender<'_> {
+        Spender::Service(who)
+    }
+}
+
+/// What application services ask in another way than strangers. Any other token is not looked at.
+impl Authenticate for AppserviceTokenOptional {
+    type Who = Option<Arc<Registration>>;
+
+    async fn who(
+        server: &Server,
+        token: Option<String>,
+        _: &Uri,
+        _: ClientAddress,
+    ) -> Result<Self::Who, Refusal> {
+        Ok(token.and_then(|token| server.accounts.service_of(&token)))
+    }
+
+    fn spender(who: &Self::Who) -> Spender<'_> {
+        who.as_ref()
+            .map_or(Spender::Stranger, |service| Spender::Service(service))
     }
 }
 
 impl Authenticate for NoAccessToken {
     type Who = ();
 
-    async fn who(_: &Server, (): (), _: ClientAddress) -> Result<(), Refusal> {
+    async fn who(_: &Server, (): (), _: &Uri, _: ClientAddress) -> Result<(), Refusal> {
         Ok(())
     }
 }
@@ -108,7 +152,7 @@ impl Authenticate for NoAccessToken {
 impl Authenticate for NoAuthentication {
     type Who = ();
 
-    async fn who(_: &Server, (): (), _: ClientAddress) -> Result<(), Refusal> {
+    async fn who(_: &Server, (): (), _: &Uri, _: ClientAddress) -> Result<(), Refusal> {
         Ok(())
     }
 }
@@ -136,10 +180,10 @@ impl<A: Authenticate> Authenticated<A> {
             .get::<ClientAddress>()
             .copied()
             .unwrap_or_default();
-        let caller = A::who(server, presented, address).await;
+        let caller = A::who(server, presented, head.uri(), address).await;
         let caller = caller.map_err(|refusal| ApiError(refusal).into_response())?;
         let (parts, ()) = head.into_parts();
-        let spent = spend(server, &parts.extensions, A::account(&caller));
+        let spent = spend(server, &parts.extensions, A::spender(&caller));
         spent.map_err(|refusal| ApiError(refusal).into_response())?;
         Ok(Self {
             caller,
@@ -196,7 +240,7 @@ where
         let body = match judged.parts.method {
             Method::GET => Bytes::new(),
             _ => {
-                let known = R::Authentication::account(&judged.caller).is_some();
+                let known = R::Authentication::spender(&judged.caller).is_known();
                 read_body(judged.body, &server.limits, known).await?
             }
         };
@@ -308,7 +352,11 @@ impl<T: serde::de::DeserializeOwned> FromRequest<Arc<Server>> for JsonBody<T> {
     type Rejection = Response;
 
     async fn from_request(request: Request, server: &Arc<Server>) -> Result<Self, Response> {
-        let spent = spend(server, request.extensions(), None);
+        let service = masquerade::service(server, &request);
+        let spender = service
+            .as_ref()
+            .map_or(Spender::Stranger, |service| Spender::Service(service));
+        let spent = spend(server, request.extensions(), spender);
         spent.map_err(|refusal| ApiError(refusal).into_response())?;
         let body = read_body(request.into_body(), &server.limits, false).await?;
         check_json(&body)?;

@@ -30,7 +30,7 @@ impl FromRequestParts<Arc<Server>> for Asker {
             .get::<ClientAddress>()
             .copied()
             .unwrap_or_default();
-        let caller = AccessTokenOptional::who(server, presented, address).await;
+        let caller = AccessTokenOptional::who(server, presented, &parts.uri, address).await;
         Ok(Self(caller.ok().flatten().map(|caller| caller.user_id)))
     }
 }

@@ -10,8 +10,15 @@ const VERSIONS: [&str; 12] = [
     "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12",
 ];
 
-/// What is here of what no version has yet, by the names that clients look for.
-const FEATURES: [&str; 1] = ["org.matrix.simplified_msc3575"];
+/// What is here of later versions and of what no version has yet, by the names that clients and bridges look for: sliding sync;
+/// pings, messages to devices of application services, their devices' keys, and devices that they make and act on.
+const FEATURES: [&str; 5] = [
+    "org.matrix.simplified_msc3575",
+    "fi.mau.msc2659.stable",
+    "org.matrix.msc3202",
+    "io.element.msc4190",
+    "org.matrix.msc4326",
+];
 
 pub(in crate::http) fn routes() -> Routes {
     Routes::new().endpoint::<get_supported_versions::Request, _>(supported_versions)

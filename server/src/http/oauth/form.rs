@@ -11,7 +11,7 @@ use super::pages::{Language, turned_away};
 use super::turned_on;
 use crate::config::Limits;
 use crate::http::codec::extractors::read_body;
-use crate::http::codec::spending::spend;
+use crate::http::codec::spending::{Spender, spend};
 use crate::oauth::{OAuthError, Parameters};
 use crate::refusal::Refusal;
 use crate::server::Server;
@@ -37,7 +37,7 @@ impl FromRequest<Arc<Server>> for ApplicationForm {
 
     async fn from_request(request: Request, server: &Arc<Server>) -> Result<Self, Response> {
         turned_on(server).await?;
-        let spent = spend(server, request.extensions(), None);
+        let spent = spend(server, request.extensions(), Spender::Stranger);
         spent.map_err(|refusal| OAuthError::from(refusal).into_response())?;
         match read(request, server).await {
             Ok(parameters) => Ok(Self(parameters)),
@@ -58,7 +58,7 @@ impl FromRequest<Arc<Server>> for PageForm {
         turned_on(server).await?;
         let language = Language::of(request.headers());
         let path = request.uri().path().to_owned();
-        let spent = spend(server, request.extensions(), None);
+        let spent = spend(server, request.extensions(), Spender::Stranger);
         spent.map_err(|refusal| turned_away(server, language, &path, &refusal))?;
         match read(request, server).await {
             Ok(parameters) => Ok(Self(parameters)),

@@ -8,7 +8,7 @@ use http::{Method, StatusCode, header};
 
 use super::form::read_small;
 use super::turned_on;
-use crate::http::codec::spending::spend;
+use crate::http::codec::spending::{Spender, spend};
 use crate::http::router::Routes;
 use crate::oauth::{ErrorCode, OAuthError, Registration};
 use crate::server::Server;
@@ -34,7 +34,7 @@ async fn register(State(server): State<Arc<Server>>, request: Request) -> Result
 
 async fn read(server: &Arc<Server>, request: Request) -> Result<Registration, Response> {
     let unfit = |why: &str| OAuthError::new(ErrorCode::InvalidClientMetadata, why).into_response();
-    let spent = spend(server, request.extensions(), None);
+    let spent = spend(server, request.extensions(), Spender::Stranger);
     spent.map_err(|refusal| OAuthError::from(refusal).into_response())?;
     let body = read_small(request, server).await?;
     let checked = maru_protocol::json::check(&body);

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::http::codec::extractors::{Answer, Call, Reply};
+use crate::http::codec::spending::spend_by_content;
 use crate::http::router::{Endpoints, Routes};
 use crate::limits::Budget;
 use crate::refusal::Refusal;
@@ -28,9 +29,7 @@ async fn create(
     let invites = u32::try_from(call.request.invite.len()).unwrap_or(u32::MAX);
     let events = u32::try_from(call.request.initial_state.len()).unwrap_or(u32::MAX);
     for (budget, count) in [(Budget::Invites, invites), (Budget::Events, events)] {
-        server
-            .budgets
-            .spend_several(budget, &call.caller.user_id, count)?;
+        spend_by_content(&server, budget, &call.caller, count)?;
     }
     let request = asked_for(&server, call)?;
     let room = server.peers.invites.create_room(request).await?;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, Query, State};
+use http::request::Parts;
 use maru_protocol::canonical::{CanonicalError, Content};
 use ruma::api::client::message::send_message_event::v3 as send_message_event;
 use ruma::api::client::redact::redact_event::v3 as redact_event;
@@ -14,11 +15,12 @@ use serde_json::json;
 use crate::accounts::Caller;
 use crate::http::codec::error::ApiError;
 use crate::http::codec::extractors::{Answer, Call, Reply};
+use crate::http::codec::spending::spend_by_content;
 use crate::http::rooms::state::EMPTY_STATE_KEY;
 use crate::http::router::{Endpoints, Routes};
 use crate::limits::Budget;
 use crate::refusal::Refusal;
-use crate::rooms::{Room, Transaction};
+use crate::rooms::{Room, Sender, Transaction};
 use crate::server::Server;
 use crate::sync::Sending;
 
@@ -45,10 +47,11 @@ async fn send(
     let content = content(request.body.json().get())?;
     let event_type = request.event_type.to_string();
     let transaction = sending(&caller, &room, &event_type, request.txn_id.as_str());
+    let sender = sender(&caller, request.timestamp.map(|at| at.get().into()));
     let stored = server
         .rooms
         .appender
-        .send(&room, &caller.user_id, &event_type, content, Some(&transaction))
+        .send(&room, sender, &event_type, content, Some(&transaction))
         .await?;
     let answer = Answer(send_message_event::Response::new(stored.event.id.clone()));
     Ok((Extension(unanswered), answer))
@@ -56,6 +59,7 @@ async fn send(
 
 async fn redact(
     State(server): State<Arc<Server>>,
+    Timestamp(timestamp): Timestamp,
     call: Call<redact_event::Request>,
 ) -> Sent<redact_event::Response> {
     let (request, caller) = (call.request, call.caller);
@@ -72,7 +76,7 @@ async fn redact(
         .appender
         .redact(
             &room,
-            &caller.user_id,
+            sender(&caller, timestamp),
             &request.event_id,
             content,
             Some(&transaction),
@@ -91,14 +95,40 @@ async fn set_state(
     let content = content(request.body.json().get())?;
     let event_type = request.event_type.to_string();
     if let Some(budget) = membership_budget(&event_type, &content) {
-        server.budgets.spend(budget, &caller.user_id)?;
+        spend_by_content(&server, budget, &caller, 1)?;
     }
+    let sender = sender(&caller, request.timestamp.map(|at| at.get().into()));
     let stored = server
         .rooms
         .state_sender
-        .set_state(&room, &caller.user_id, &event_type, &request.state_key, content)
+        .set_state(&room, sender, &event_type, &request.state_key, content)
         .await?;
     Ok(Answer(send_state_event::Response::new(stored.event.id.clone())))
+}
+
+/// Who sends an event, and when. Application services say when it was said elsewhere; nobody else is believed.
+fn sender(caller: &Caller, at: Option<u64>) -> Sender<'_> {
+    Sender {
+        user_id: &caller.user_id,
+        at: at.filter(|_| caller.service.is_some()),
+    }
+}
+
+/// `ts` in the query of a redaction, which ruma's type leaves out.
+struct Timestamp(Option<u64>);
+
+impl FromRequestParts<Arc<Server>> for Timestamp {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Server>) -> Result<Self, ApiError> {
+        #[derive(Deserialize)]
+        struct Stamped {
+            ts: Option<u64>,
+        }
+        let stamped = Query::<Stamped>::try_from_uri(&parts.uri);
+        let Query(stamped) = stamped.map_err(|_| Refusal::invalid("ts is no time in milliseconds"))?;
+        Ok(Self(stamped.ts))
+    }
 }
 
 /// What a membership costs besides being an event, by whatever way it is set.

@@ -75,7 +75,7 @@ impl<'s> Poll<'s> {
         if let Some(since) = since {
             session.acknowledge(since).await?;
         }
-        let (_, token) = server.accounts.watch(token.0).await?;
+        let token = server.accounts.watch_caller(session.caller(), token.0).await?;
         Ok(Self {
             session,
             token,

@@ -104,8 +104,8 @@ impl<'s> Poll<'s> {
             Some(_) => return Err(Refusal::invalid("there is no such presence").into()),
         };
         server.presence.heartbeat(&caller.user_id, &presence);
+        let token = server.accounts.watch_caller(&caller, token.0).await?;
         let session = server.sync.sliding_session(caller, pos, request).await?;
-        let (_, token) = server.accounts.watch(token.0).await?;
         Ok(Self {
             session,
             token,

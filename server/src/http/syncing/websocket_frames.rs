@@ -17,6 +17,7 @@ use crate::http::rooms::sending::{content, sending};
 use crate::http::user_data::receipts::mark;
 use crate::limits::spending;
 use crate::refusal::Refusal;
+use crate::rooms::Sender;
 use crate::server::Server;
 
 /// How long somebody types who does not say.
@@ -221,7 +222,13 @@ async fn send(
     let stored = server
         .rooms
         .appender
-        .send(&room, &caller.user_id, event_type, content, Some(&transaction))
+        .send(
+            &room,
+            Sender::now(&caller.user_id),
+            event_type,
+            content,
+            Some(&transaction),
+        )
         .await?;
     Ok(stored.event.id.clone())
 }

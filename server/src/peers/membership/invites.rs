@@ -211,6 +211,13 @@ impl Invites {
         if &*event.event_type != "m.room.member" || !is_invite || !local {
             return Err(invalid("the event invites nobody of this server"));
         }
+        if let Some(target) = target {
+            self.rooms
+                .memberships
+                .ask_for_unknown(target)
+                .await
+                .map_err(refused)?;
+        }
         let signed = countersign(
             &event,
             version,

@@ -60,7 +60,7 @@ impl RoomResolver {
     ) -> Result<(OwnedRoomId, Vec<OwnedServerName>), Refusal> {
         let server_name = alias.server_name();
         if server_name == self.identity.name() {
-            let room = self.rooms.repository.room_of_alias(alias).await?;
+            let room = self.rooms.aliases.room_of(alias).await?;
             let head = room.head();
             let own = &self.identity.server_name;
             let others = head.servers.keys().filter(|name| *name != own);

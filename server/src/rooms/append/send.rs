@@ -12,6 +12,23 @@ use crate::rooms::{Appender, Room, Transaction};
 use crate::store::log::Record;
 use crate::store::rooms::events::{Redaction, StoredEvent};
 
+/// Who sends an event, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Sender<'s> {
+    /// The user.
+    pub user_id: &'s UserId,
+    /// When the event was made by its own account, in milliseconds since 1970, where that is not now.
+    pub at: Option<u64>,
+}
+
+impl<'s> Sender<'s> {
+    /// Somebody who sends an event now.
+    #[must_use]
+    pub fn now(user_id: &'s UserId) -> Self {
+        Self { user_id, at: None }
+    }
+}
+
 impl Appender {
     /// Sends a message event.
     ///
@@ -20,7 +37,7 @@ impl Appender {
     pub async fn send(
         &self,
         room: &Arc<Room>,
-        sender: &UserId,
+        sender: Sender<'_>,
         event_type: &str,
         content: Content,
         transaction: Option<&Transaction>,
@@ -33,17 +50,18 @@ impl Appender {
             }
             _ => self.check_length(&content)?,
         }
-        let draft = self.draft(room, sender, event_type, None, content);
+        let draft = self.draft(room, sender.user_id, event_type, None, content);
         self.transactions
             .once(transaction, || async {
-                self.check_new_annotation(room, sender, &draft.content).await?;
+                self.check_new_annotation(room, sender.user_id, &draft.content)
+                    .await?;
                 let effects = |stored: &Arc<StoredEvent>| {
                     transaction
                         .map(|transaction| transaction.becomes(&stored.event.id, self.clock.now_ms()))
                         .into_iter()
                         .collect()
                 };
-                self.append(room, draft, &effects).await
+                self.append_at(room, draft, sender.at, &effects).await
             })
             .await
     }
@@ -52,25 +70,26 @@ impl Appender {
     pub(in crate::rooms) async fn set_state(
         &self,
         room: &Arc<Room>,
-        sender: &UserId,
+        sender: Sender<'_>,
         event_type: &str,
         state_key: &str,
         content: Content,
     ) -> Result<Arc<StoredEvent>, Refusal> {
-        if room.is_joined(sender) {
+        let Sender { user_id, at } = sender;
+        if room.is_joined(user_id) {
             let present = self
                 .repository
                 .state_event(&room.head().state, event_type, state_key)
                 .await?;
             let same = present.filter(|stored| {
-                stored.event.sender == sender && stored.event.content.as_str() == content.as_str()
+                stored.event.sender == user_id && stored.event.content.as_str() == content.as_str()
             });
             if let Some(same) = same {
                 return Ok(same);
             }
         }
-        let draft = self.draft(room, sender, event_type, Some(state_key), content);
-        self.append(room, draft, &|_| Vec::new()).await
+        let draft = self.draft(room, user_id, event_type, Some(state_key), content);
+        self.append_at(room, draft, at, &|_| Vec::new()).await
     }
 
     /// Removes an event's content for everybody.
@@ -80,17 +99,17 @@ impl Appender {
     pub async fn redact(
         &self,
         room: &Arc<Room>,
-        sender: &UserId,
+        sender: Sender<'_>,
         target: &EventId,
         content: Content,
         transaction: Option<&Transaction>,
     ) -> Result<Arc<StoredEvent>, Refusal> {
-        let mut draft = self.draft(room, sender, "m.room.redaction", None, content);
+        let mut draft = self.draft(room, sender.user_id, "m.room.redaction", None, content);
         draft.redacts = Some(target.to_owned());
         self.transactions
             .once(transaction, || async {
                 let found = self.event_in(room, target).await?;
-                self.check_may_redact(room, sender, &found).await?;
+                self.check_may_redact(room, sender.user_id, &found).await?;
                 let emptied = Arc::new(redact(&found.event, room.version).map_err(Refusal::internal)?);
                 let effects = |stored: &Arc<StoredEvent>| {
                     let redaction = Redaction {
@@ -107,7 +126,7 @@ impl Appender {
                         .chain([Record::Redaction(redaction)])
                         .collect()
                 };
-                self.append(room, draft, &effects).await
+                self.append_at(room, draft, sender.at, &effects).await
             })
             .await
     }

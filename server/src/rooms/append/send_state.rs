@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::refusal::Refusal;
-use crate::rooms::{Appender, Memberships, Room, RoomRepository};
+use crate::rooms::{Appender, Memberships, Room, RoomRepository, Sender};
 use crate::store::rooms::events::StoredEvent;
 
 /// A room has one create event, the first.
@@ -72,10 +72,11 @@ impl StateSender {
     pub(in crate::rooms) async fn set_membership(
         &self,
         room: &Arc<Room>,
-        sender: &UserId,
+        sender: Sender<'_>,
         state_key: &str,
         content: Content,
     ) -> Result<Arc<StoredEvent>, Refusal> {
+        let Sender { user_id, .. } = sender;
         let target = <&UserId>::try_from(state_key)
             .map_err(|_| Refusal::BadJson("the state key of a membership is a user id".into()))?;
         let fields: Map<String, Value> = content
@@ -85,7 +86,7 @@ impl StateSender {
         let membership = membership.and_then(|name| name.parse::<Membership>().ok());
         match membership {
             None => Err(Refusal::BadJson("membership must be a known one".into())),
-            Some(Membership::Join) if target == sender && !room.is_joined(sender) => {
+            Some(Membership::Join) if target == user_id && !room.is_joined(user_id) => {
                 self.memberships.join_with(room, sender, None, fields).await
             }
             Some(Membership::Invite) => {
@@ -103,7 +104,7 @@ impl StateSender {
     pub async fn set_state(
         &self,
         room: &Arc<Room>,
-        sender: &UserId,
+        sender: Sender<'_>,
         event_type: &str,
         state_key: &str,
         content: Content,

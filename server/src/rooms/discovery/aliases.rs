@@ -7,9 +7,10 @@ use maru_protocol::visibility::HistoryVisibility;
 use ruma::{OwnedRoomAliasId, RoomAliasId, UserId};
 use serde_json::{Map, Value};
 
+use crate::appservice_registrations::Registrations;
 use crate::identity::Identity;
 use crate::refusal::Refusal;
-use crate::rooms::{Appender, Room, RoomRepository};
+use crate::rooms::{Appender, Room, RoomRepository, Sender, UnknownNames};
 use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::rooms::NewAlias;
@@ -21,6 +22,8 @@ pub struct Aliases {
     pub(in crate::rooms) store: Arc<Store>,
     pub(in crate::rooms) repository: Arc<RoomRepository>,
     pub(in crate::rooms) appender: Arc<Appender>,
+    pub(in crate::rooms) services: Arc<Registrations>,
+    pub(in crate::rooms) unknown_names: Arc<UnknownNames>,
 }
 
 impl Aliases {
@@ -38,15 +41,30 @@ impl Aliases {
         RoomAliasId::parse(format!("#{localpart}:{}", self.identity.name())).map_err(|_| bad())
     }
 
+    /// The room that an alias of this server names. Where none does, the application service is asked whose the alias would be.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when it names none.
+    pub async fn room_of(&self, alias: &RoomAliasId) -> Result<Arc<Room>, Refusal> {
+        match self.repository.room_of_alias(alias).await {
+            Err(Refusal::NotFound(_)) if self.unknown_names.is_alias_made(alias).await => {
+                self.repository.room_of_alias(alias).await
+            }
+            found => found,
+        }
+    }
+
     /// Names a room.
     ///
     /// # Errors
-    /// [`Refusal::AliasTaken`], or [`Refusal::Forbidden`] for somebody who is not in the room.
+    /// [`Refusal::AliasTaken`], [`Refusal::Exclusive`] for a name that is an application service's alone, or
+    /// [`Refusal::Forbidden`] for somebody who is not in the room.
     pub async fn add(&self, alias: &RoomAliasId, room: &Room, creator: &UserId) -> Result<(), Refusal> {
         if alias.server_name() != self.identity.name() {
             return Err(Refusal::invalid(format!("{alias} belongs to another server")));
         }
         self.local_alias(alias.alias())?;
+        check_may_make(&self.services, alias, creator)?;
         if !room.is_joined(creator) {
             return Err(Refusal::forbidden("only those who are in a room may name it"));
         }
@@ -133,10 +151,27 @@ impl Aliases {
         };
         let content = Content::of(&content).map_err(Refusal::internal)?;
         self.appender
-            .set_state(room, user_id, "m.room.canonical_alias", "", content)
+            .set_state(room, Sender::now(user_id), "m.room.canonical_alias", "", content)
             .await?;
         Ok(())
     }
+}
+
+/// Checks that a name is no application service's alone, or that of the user.
+///
+/// # Errors
+/// [`Refusal::Exclusive`].
+pub(in crate::rooms) fn check_may_make(
+    services: &Registrations,
+    alias: &RoomAliasId,
+    user_id: &UserId,
+) -> Result<(), Refusal> {
+    if services.may_make_alias(alias, user_id) {
+        return Ok(());
+    }
+    Err(Refusal::Exclusive(
+        "this alias is reserved for an application service".into(),
+    ))
 }
 
 /// The content of `m.room.canonical_alias` without an alias; `None` when it does not name it.

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::member_content;
 use crate::refusal::Refusal;
-use crate::rooms::{Memberships, Room, RoomRepository};
+use crate::rooms::{Memberships, Room, RoomRepository, Sender};
 use crate::store::Store;
 use crate::store::rooms::events::StoredEvent;
 
@@ -80,7 +80,7 @@ impl ProfilePropagation {
             .for_each_concurrent(ROOMS_AT_ONCE, |(room, content)| async move {
                 if let Err(error) = self
                     .memberships
-                    .set_member(&room, user_id, user_id, content)
+                    .set_member(&room, Sender::now(user_id), user_id, content)
                     .await
                 {
                     tracing::info!(room = %room.room_id, %error, "a room was not told of a new profile");

@@ -8,7 +8,7 @@ use super::gone_devices::{self, GoneDevices};
 use super::{sessions, sync_connections};
 use crate::store::StoreError;
 use crate::store::accounts::AccountTables;
-use crate::store::engine::{Row, query};
+use crate::store::engine::{Connection, Row, query};
 use crate::store::log::writer::Transaction;
 use crate::store::rooms::shared_rooms::push_device_list;
 use crate::token_hash::TokenHash;
@@ -24,6 +24,32 @@ pub struct StoredDevice {
     pub last_seen_at: Option<i64>,
     /// From which IP address.
     pub last_seen_address: Option<String>,
+}
+
+/// A device to make.
+#[derive(Clone, Debug)]
+pub struct NewBareDevice {
+    /// Whose.
+    pub user_id: OwnedUserId,
+    /// Its id.
+    pub device_id: String,
+    /// Its name.
+    pub display_name: Option<String>,
+    /// Milliseconds since 1970.
+    pub created_at: i64,
+    /// How many devices the user may have, this one included.
+    pub devices_allowed: i64,
+}
+
+/// What came of making a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// It was made.
+    New,
+    /// It was there.
+    Known,
+    /// The user has as many devices as allowed.
+    TooMany,
 }
 
 /// Which of a user's devices are meant.
@@ -113,7 +139,55 @@ pub(in crate::store) async fn remove(
     Ok(ended)
 }
 
+/// Makes a device unless it is known or the user may have no more.
+pub(super) async fn make_device(
+    connection: &mut Connection,
+    device: &NewBareDevice,
+) -> Result<Made, StoreError> {
+    let known = query("SELECT 1 FROM devices WHERE user_id = $1 AND device_id = $2");
+    let known = known.bind(device.user_id.as_str()).bind(&device.device_id);
+    if !known.all(&mut *connection).await?.is_empty() {
+        return Ok(Made::Known);
+    }
+    let count = query("SELECT COUNT(*) FROM devices WHERE user_id = $1").bind(device.user_id.as_str());
+    let count = count
+        .optional(&mut *connection)
+        .await?
+        .map_or(Ok(0), |row| row.get::<i64>(0))?;
+    if count >= device.devices_allowed {
+        return Ok(Made::TooMany);
+    }
+    query("INSERT INTO devices (user_id, device_id, display_name, created_at) VALUES ($1, $2, $3, $4)")
+        .bind(device.user_id.as_str())
+        .bind(&device.device_id)
+        .bind(device.display_name.clone())
+        .bind(device.created_at)
+        .run(connection)
+        .await?;
+    Ok(Made::New)
+}
+
 impl AccountTables {
+    /// Makes a device without a session, unless it is known or the user may have no more.
+    ///
+    /// # Errors
+    /// When it was not stored.
+    pub async fn make_device(&self, device: NewBareDevice) -> Result<Made, StoreError> {
+        self.log
+            .transact(move |tx| Box::pin(async move { make_device(&mut tx.connection, &device).await }))
+            .await
+    }
+
+    /// Whether a user has a device.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn has_device(&self, user_id: &UserId, device_id: &str) -> Result<bool, StoreError> {
+        let known = query("SELECT 1 FROM devices WHERE user_id = $1 AND device_id = $2");
+        let known = known.bind(user_id.as_str()).bind(device_id);
+        Ok(known.optional(&self.readers).await?.is_some())
+    }
+
     /// A user's devices.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use ruma::{OwnedUserId, UserId};
 
 use super::credentials;
 use super::credentials::Credentials;
+use super::devices::{Made, NewBareDevice, make_device};
 use super::users::user_id;
 use crate::store::StoreError;
 use crate::store::accounts::AccountTables;
@@ -52,6 +53,19 @@ pub struct NewSession {
     pub proved: Credentials,
     /// The client that it is of, and what its user has allowed it, which is used up.
     pub client: Option<(SessionClient, Grant)>,
+}
+
+impl NewSession {
+    /// Its device.
+    fn device(&self) -> NewBareDevice {
+        NewBareDevice {
+            user_id: self.user_id.clone(),
+            device_id: self.device_id.clone(),
+            display_name: self.display_name.clone(),
+            created_at: self.created_at,
+            devices_allowed: self.devices_allowed,
+        }
+    }
 }
 
 /// What came of starting a session.
@@ -208,31 +222,6 @@ pub(super) fn note_ended(tx: &mut Transaction, user_id: &UserId, tokens: &[Token
     }
 }
 
-/// Makes the device of a session unless it is known; false when the user may have no more.
-async fn make_device(connection: &mut Connection, session: &NewSession) -> Result<bool, StoreError> {
-    let known = query("SELECT 1 FROM devices WHERE user_id = $1 AND device_id = $2");
-    let known = known.bind(session.user_id.as_str()).bind(&session.device_id);
-    if !known.all(&mut *connection).await?.is_empty() {
-        return Ok(true);
-    }
-    let count = query("SELECT COUNT(*) FROM devices WHERE user_id = $1").bind(session.user_id.as_str());
-    let count = count
-        .optional(&mut *connection)
-        .await?
-        .map_or(Ok(0), |row| row.get::<i64>(0))?;
-    if count >= session.devices_allowed {
-        return Ok(false);
-    }
-    query("INSERT INTO devices (user_id, device_id, display_name, created_at) VALUES ($1, $2, $3, $4)")
-        .bind(session.user_id.as_str())
-        .bind(&session.device_id)
-        .bind(session.display_name.clone())
-        .bind(session.created_at)
-        .run(connection)
-        .await?;
-    Ok(true)
-}
-
 impl AccountTables {
     /// Starts a session on a device, if what was proved still holds; the sessions that the device had end.
     ///
@@ -254,7 +243,7 @@ impl AccountTables {
                             return Ok(Started::UsedUp);
                         }
                     }
-                    if !make_device(&mut tx.connection, &session).await? {
+                    if make_device(&mut tx.connection, &session.device()).await? == Made::TooMany {
                         return Ok(Started::TooManyDevices);
                     }
                     let (user_id, device_id) = (&session.user_id, &session.device_id);

@@ -161,6 +161,17 @@ fn read_key(row: &Row) -> Result<NewKey, StoreError> {
     })
 }
 
+/// One-time keys of a device that are left, by algorithm.
+pub type KeysLeft = ((OwnedUserId, String), String, i64);
+
+/// An algorithm whose fallback key of a device is unused.
+pub type UnusedFallback = ((OwnedUserId, String), String);
+
+fn read_device(row: &Row) -> Result<(OwnedUserId, String), StoreError> {
+    let user_id = crate::store::accounts::users::user_id(row, 0, "one_time_keys")?;
+    Ok((user_id, row.get(1)?))
+}
+
 impl EncryptionTables {
     /// Takes keys that a device offers, all or none: at most `most` of them stand at a time. Keys that are there, or
     /// were handed out, are passed over.
@@ -247,6 +258,36 @@ impl EncryptionTables {
             .map(|row| row.get(0))
             .collect::<Result<_, StoreError>>()?;
         Ok((counts, unused))
+    }
+
+    /// How many one-time keys of each algorithm devices of these users offer, and the algorithms whose fallback key is unused:
+    /// of the devices of these ids, whoever of the users has them.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn key_counts_of(
+        &self,
+        users: Vec<String>,
+        devices: Vec<String>,
+    ) -> Result<(Vec<KeysLeft>, Vec<UnusedFallback>), StoreError> {
+        let counts = query(
+            "SELECT user_id, device_id, algorithm, COUNT(*) FROM one_time_keys \
+             WHERE user_id = ANY($1) AND device_id = ANY($2) AND claimed = 0 GROUP BY user_id, device_id, algorithm",
+        );
+        let counts = counts.bind(users.clone()).bind(devices.clone());
+        let fallback = query(
+            "SELECT user_id, device_id, algorithm FROM fallback_keys \
+             WHERE user_id = ANY($1) AND device_id = ANY($2) AND used = 0 ORDER BY user_id, device_id, algorithm",
+        );
+        let fallback = fallback.bind(users).bind(devices);
+        let left = |row: &Row| Ok((read_device(row)?, row.get(2)?, row.get(3)?));
+        let unused = |row: &Row| Ok((read_device(row)?, row.get(2)?));
+        let counts = counts.all(&self.readers).await?;
+        let fallback = fallback.all(&self.readers).await?;
+        Ok((
+            counts.iter().map(left).collect::<Result<_, StoreError>>()?,
+            fallback.iter().map(unused).collect::<Result<_, StoreError>>()?,
+        ))
     }
 
     /// Hands out keys: for each claim the oldest one-time key, or else the fallback key. A one-time key goes out once,

@@ -321,6 +321,46 @@ impl EncryptionTables {
     }
 }
 
+/// Drops messages that application services have received for devices of their users.
+pub(in crate::store) async fn drop_received(
+    connection: &mut Connection,
+    received: Vec<(OwnedUserId, String, Position)>,
+) -> Result<(), StoreError> {
+    if received.is_empty() {
+        return Ok(());
+    }
+    let users: HashSet<String> = received.iter().map(|(user_id, ..)| user_id.to_string()).collect();
+    let devices: HashSet<String> = received
+        .iter()
+        .map(|(_, device_id, _)| device_id.clone())
+        .collect();
+    let positions = received.iter().map(|(.., position)| position.0);
+    let taken = query(
+        "DELETE FROM to_device WHERE user_id = ANY($1) AND device_id = ANY($2) AND position = ANY($3) \
+         RETURNING user_id, device_id, sender, server, CAST(OCTET_LENGTH(json) AS BIGINT)",
+    );
+    let taken = taken
+        .bind(users.into_iter().collect::<Vec<_>>())
+        .bind(devices.into_iter().collect::<Vec<_>>())
+        .bind(positions.collect::<Vec<_>>());
+    let mut counts = Counts::default();
+    for row in taken.all(&mut *connection).await? {
+        let user_id = crate::store::accounts::users::user_id(&row, 0, "to_device")?;
+        let (device_id, sender) = (row.get::<String>(1)?, row.get::<String>(2)?);
+        let server = row.get::<String>(3)?;
+        let server = Some(server.as_str()).filter(|server| !server.is_empty());
+        let bytes = usize::try_from(row.get::<i64>(4)?).unwrap_or(0);
+        counts.add(
+            &user_id,
+            &device_id,
+            &sender,
+            server,
+            Queue::one(bytes).negative(),
+        );
+    }
+    counts.store(connection).await
+}
+
 const DEVICES: &str = "SELECT user_id, device_id FROM devices WHERE user_id = ANY($1)";
 
 const WAITING: &str = "SELECT user_id, device_id, who, messages, bytes FROM to_device_waiting \

@@ -27,6 +27,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0020_sliding_sync.sql"),
     include_str!("../../../migrations/0021_oauth.sql"),
     include_str!("../../../migrations/0022_reports.sql"),
+    include_str!("../../../migrations/0023_appservices.sql"),
 ];
 
 /// The oldest program (by the schema version it was made for) that can use a database of the newest version.

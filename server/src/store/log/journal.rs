@@ -327,15 +327,17 @@ impl Entries {
         let mut position = Position(first - 1);
         for entry in entries {
             position.0 += i64::from(entry.takes_position());
-            // Those that describe the record before them share its position.
-            if self.after.0 >= first && position <= self.after {
+            // Those that describe the record before them share its position. What begins a commit and takes none has that of
+            // the commit's first, so that who has read up to the commit before comes past it.
+            let at = Position(position.0.max(first));
+            if self.after.0 >= first && at <= self.after {
                 continue;
             }
             if matches!(entry, Entry::Transaction) {
-                let from = self.transactions.map_or(position, |(from, _)| from);
-                self.transactions = Some((from, position));
+                let from = self.transactions.map_or(at, |(from, _)| from);
+                self.transactions = Some((from, at));
             }
-            self.found.push((position, entry));
+            self.found.push((at, entry));
         }
         self.end = Position(last);
         self.commits.push((self.found.len(), self.end));

@@ -5,6 +5,7 @@ use std::fmt;
 use futures_util::future::BoxFuture;
 
 use crate::store::StoreError;
+use crate::store::appservices::Accepted;
 use crate::store::engine::Connection;
 use crate::store::jobs::NewJob;
 use crate::store::jobs::enqueue::enqueue;
@@ -54,6 +55,16 @@ impl Effects {
     pub fn and_index(mut self, change: IndexChange) -> Self {
         if !change.is_empty() {
             let made: Statements = Box::new(move |connection| Box::pin(change.apply(connection)));
+            self.statements.push(made);
+        }
+        self
+    }
+
+    /// These, and that an application service has accepted a transaction, with messages to its devices in it.
+    #[must_use]
+    pub fn and_accepted(mut self, accepted: Accepted) -> Self {
+        if !accepted.is_empty() {
+            let made: Statements = Box::new(move |connection| Box::pin(accepted.apply(connection)));
             self.statements.push(made);
         }
         self

@@ -82,6 +82,18 @@ impl RoomTables {
         rows.await?.iter().map(alias).collect()
     }
 
+    /// The aliases of rooms on this server, each with its room.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn aliases_of_rooms(&self, rooms: Vec<i64>) -> Result<Vec<(i64, String)>, StoreError> {
+        let rows = query("SELECT room, alias FROM aliases WHERE room = ANY($1)")
+            .bind(rooms)
+            .all(&self.readers);
+        let read = |row: &Row| Ok((row.get(0)?, row.get(1)?));
+        rows.await?.iter().map(read).collect()
+    }
+
     /// Stores an alias.
     ///
     /// # Errors

@@ -227,6 +227,47 @@ impl RoomTables {
         Ok(members)
     }
 
+    /// The memberships in rooms that have changed after a position. Costs grow with all who are or were in these rooms.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn memberships_since(
+        &self,
+        rooms: Vec<i64>,
+        after: Position,
+    ) -> Result<Vec<StoredMembership>, StoreError> {
+        let rows = query(
+            "SELECT m.room, m.user_id, m.membership, m.event, m.position, m.forgotten, m.stripped_state, rooms.room_id, m.joined_at \
+             FROM memberships AS m JOIN rooms ON rooms.nid = m.room WHERE m.room = ANY($1) AND m.position > $2",
+        );
+        let rows = rows.bind(rooms).bind(after.0);
+        rows.all(&self.readers)
+            .await?
+            .iter()
+            .map(read_membership)
+            .collect()
+    }
+
+    /// The rooms that these users are in. Costs grow with their number.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn rooms_joined_by(&self, users: Vec<String>) -> Result<Vec<(OwnedUserId, i64)>, StoreError> {
+        let rows =
+            query("SELECT user_id, room FROM memberships WHERE user_id = ANY($1) AND membership = 'join'");
+        let read = |row: &Row| {
+            let user_id = row.get::<String>(0)?.try_into();
+            let user_id = user_id.map_err(|error| StoreError::corrupt("memberships", error))?;
+            Ok((user_id, row.get(1)?))
+        };
+        rows.bind(users)
+            .all(&self.readers)
+            .await?
+            .iter()
+            .map(read)
+            .collect()
+    }
+
     /// Drops a room that the user has left from the user's account; false when the user is not out of it.
     ///
     /// # Errors

@@ -59,11 +59,10 @@ impl<'s> SlidingSession<'s> {
         request: SlidingRequest,
         (pos, remembered): (Option<SlidingToken>, Remembered),
     ) -> Self {
-        let given = sync.sliding_members.of(&Caller {
-            user_id: name.user_id.clone(),
-            // A device may have several connections, each of which is given its own.
-            device_id: format!("{}\0{}", name.device_id, name.conn_id),
-        });
+        // A device may have several connections, each of which is given its own.
+        let device_id = format!("{}\0{}", name.device_id, name.conn_id);
+        let connection = Caller::on_device(name.user_id.clone(), device_id);
+        let given = sync.sliding_members.of(&connection);
         Self {
             sync,
             session,

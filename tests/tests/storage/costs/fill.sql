@@ -78,3 +78,4 @@ INSERT INTO job_attempts_0 SELECT {group}, n, 'k1', n, n, n, 0, NULL FROM number
 INSERT INTO job_attempts_1 SELECT {group}, n, 'k1', n, n, n, 0, NULL FROM numbers;
 INSERT INTO job_attempts_2 SELECT {group}, n, 'k1', n, n, n, 0, NULL FROM numbers;
 INSERT INTO search_edits SELECT n, n FROM numbers;
+INSERT INTO appservice_transactions SELECT 'service' || n, n, n, n, CAST('b' AS {blob}) FROM numbers;

@@ -36,6 +36,10 @@ const GROWING: &[(&str, &str)] = &[
         "the keys that a device offers",
     ),
     (
+        "FROM one_time_keys WHERE user_id = ANY($1) AND device_id = ANY($2) AND claimed = 0",
+        "the keys that the devices asked about offer",
+    ),
+    (
         "SELECT COUNT(*) FROM devices WHERE user_id = $1",
         "a user's devices",
     ),

@@ -150,6 +150,7 @@ fn of(column: &str) -> Value {
         "destination" => Text("d1"),
         "outcome" => Int(2),
         "name" => Text("reader1"),
+        "service" => Text("service1"),
         "building" | "id" | "job" | "run" | "shard" | "fencing" | "paused" | "draining" | "load"
         | "failures" | "beat" | "room" | "nid" | "filter_id" | "published" | "admin" | "own"
         | "connection" | "config" | "credentials" | "version" | "readable_by" | "leaving" | "uploads"
@@ -189,8 +190,10 @@ fn of(column: &str) -> Value {
         | "sent_until"
         | "polled_at"
         | "pace_ms"
-        | "reported_at" => Int(5),
-        "entries" => Bytes(b"x"),
+        | "reported_at"
+        | "begun_after"
+        | "up_to" => Int(5),
+        "entries" | "body" => Bytes(b"x"),
         _ => Text("x"),
     }
 }
