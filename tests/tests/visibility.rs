@@ -265,6 +265,7 @@ impl<'a> Life<'a> {
                 assert_eq!(ids, seen[..ids.len()], "{when}: messages {direction}");
             }
         }
+        self.check_sliding_sync(&seen, when).await;
         for told in &self.told {
             let is_seen = seen_set.contains(told.id.as_str());
             let id = encode(&told.id);
@@ -302,6 +303,23 @@ impl<'a> Life<'a> {
             }
         }
         self.check_state(may_enter, when).await;
+    }
+
+    /// Who is in the room is shown the end of what they may see, who is not is shown nothing.
+    async fn check_sliding_sync(&self, seen: &[&str], when: &str) {
+        let wanted = json!({ "timeline_limit": 100, "required_state": { "include": [] } });
+        let body = json!({ "room_subscriptions": { self.room.as_str(): wanted } });
+        let answer = self.bob.post("/_matrix/client/v4/sync", body).await.ok();
+        let shown = answer["rooms"][&self.room]["timeline_events"].as_array();
+        let shown = shown.cloned().unwrap_or_default();
+        let ids = shown.iter().map(|event| event["event_id"].as_str().unwrap());
+        let ids: Vec<_> = ids.collect();
+        assert!(
+            seen.ends_with(&ids),
+            "{when}: sliding sync shows {ids:?} of {seen:?}"
+        );
+        let is_in = self.membership == "join";
+        assert_eq!(ids.is_empty(), !is_in, "{when}: sliding sync shows {ids:?}");
     }
 
     /// What bob finds in the room.

@@ -11,13 +11,14 @@ Promise.withResolvers ??= function withResolvers() {
 
 // After the shim above, hence no static import.
 const sdk = await import("matrix-js-sdk");
+export const { SlidingSync } = await import("matrix-js-sdk/lib/sliding-sync.js");
 
 // The SDK's loggers look these up at every call; the story itself reports through `console.log`.
 if (!process.env.STORY_VERBOSE) {
     for (const level of ["trace", "debug", "info", "warn", "error"]) console[level] = () => {};
 }
 
-export const { Direction, InteractiveAuth, Method, SlidingSync, createClient } = sdk;
+export const { Direction, InteractiveAuth, Method, createClient } = sdk;
 
 /** How long a condition may take to come true, in milliseconds. */
 const DEADLINE = Number(process.env.STORY_DEADLINE_MS ?? 20_000);
