@@ -46,6 +46,7 @@ pub use interactive_auth::{Attempt, Proof};
 pub use openid::LIFETIME as OPENID_LIFETIME;
 pub use password::Share;
 pub use register::{NewAccount, Registered};
+pub(crate) use seal::SealKey;
 pub use session::{NewDevice, Session, WatchedToken};
 pub(crate) use token::new_secret;
 

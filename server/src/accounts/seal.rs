@@ -4,7 +4,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 /// A key that makes seals for one purpose.
-pub(super) struct SealKey([u8; 32]);
+pub(crate) struct SealKey([u8; 32]);
 
 impl std::fmt::Debug for SealKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -14,21 +14,21 @@ impl std::fmt::Debug for SealKey {
 
 impl SealKey {
     /// The key for a purpose, derived from a secret of this server.
-    pub(super) fn derived(secret: &[u8; 32], purpose: &[u8]) -> Self {
+    pub(crate) fn derived(secret: &[u8; 32], purpose: &[u8]) -> Self {
         let mut key = Hmac::<Sha256>::new(&padded(secret).into());
         key.update(purpose);
         Self(key.finalize().into_bytes().into())
     }
 
     /// The seal of some text, in hexadecimal digits.
-    pub(super) fn seal(&self, text: &[&str]) -> String {
+    pub(crate) fn seal(&self, text: &[&str]) -> String {
         let seal = self.mac(text).finalize().into_bytes();
         seal.iter()
             .fold(String::new(), |id, byte| id + &format!("{byte:02x}"))
     }
 
     /// Whether a seal is that of some text. Takes as long for every wrong one.
-    pub(super) fn is_seal(&self, text: &[&str], seal: &str) -> bool {
+    pub(crate) fn is_seal(&self, text: &[&str], seal: &str) -> bool {
         let bytes = (0..seal.len()).step_by(2).map(|at| {
             let digits = seal.get(at..at + 2)?;
             u8::from_str_radix(digits, 16).ok()

@@ -3,11 +3,7 @@
 //! A browser has one cookie. Until somebody signs in it is any random text; then a new one, whose hash is the session. Each
 //! form carries the seal of the cookie, which only this server makes, so that no other page can have it sent.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, KeyInit, Mac};
 use ruma::{OwnedUserId, UserId};
-use sha2::Sha256;
 
 use super::OAuth;
 use crate::accounts::new_secret;
@@ -25,7 +21,7 @@ const SESSIONS: i64 = 10;
 const RESET_MS: i64 = 10 * 60 * 1000;
 
 /// What the key of the seals is derived for.
-const PURPOSE: &[u8] = b"maru forms";
+pub(super) const PURPOSE: &[u8] = b"maru forms";
 
 /// Somebody who is signed in in a browser.
 #[derive(Clone, Debug)]
@@ -34,37 +30,6 @@ pub struct SignedIn {
     pub user_id: OwnedUserId,
     /// What that has proved, until the password changes.
     pub proved: Credentials,
-}
-
-/// Makes and knows the seals of forms, on every node of this server alike.
-pub(super) struct Seals(Hmac<Sha256>);
-
-impl std::fmt::Debug for Seals {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Seals(…)")
-    }
-}
-
-/// HMAC with a key as long as a block of the hash, as which it takes it.
-fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
-    let mut block = [0; 64];
-    block.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
-    Hmac::new(&block.into())
-}
-
-impl Seals {
-    /// Seals with a key that is derived from a secret of this server.
-    pub(super) fn of(secret: &[u8; 32]) -> Self {
-        let mut key = keyed(secret);
-        key.update(PURPOSE);
-        Self(keyed(&key.finalize().into_bytes().into()))
-    }
-
-    fn of_cookie(&self, cookie: &str) -> Hmac<Sha256> {
-        let mut seal = self.0.clone();
-        seal.update(cookie.as_bytes());
-        seal
-    }
 }
 
 impl OAuth {
@@ -77,14 +42,13 @@ impl OAuth {
     /// The seal that forms carry which are shown to a browser.
     #[must_use]
     pub fn form_seal(&self, cookie: &str) -> String {
-        URL_SAFE_NO_PAD.encode(self.seals.of_cookie(cookie).finalize().into_bytes())
+        self.form_seals.seal(&[cookie])
     }
 
     /// Whether a form was shown to the browser that sends it.
     #[must_use]
     pub fn is_sealed(&self, cookie: &str, seal: &str) -> bool {
-        let seal = URL_SAFE_NO_PAD.decode(seal);
-        seal.is_ok_and(|seal| self.seals.of_cookie(cookie).verify_slice(&seal).is_ok())
+        self.form_seals.is_seal(&[cookie], seal)
     }
 
     /// Who is signed in in a browser.

@@ -28,7 +28,7 @@ mod token;
 
 use std::sync::Arc;
 
-use crate::accounts::Accounts;
+use crate::accounts::{Accounts, SealKey};
 use crate::clock::Clock;
 use crate::store::oauth::OAuthTables;
 
@@ -48,7 +48,8 @@ pub struct OAuth {
     clock: Arc<Clock>,
     /// Where it is reached, which is also its name as an issuer. No slash at the end.
     issuer: String,
-    seals: browser::Seals,
+    /// By these a form is known for one of this server's own.
+    form_seals: SealKey,
 }
 
 impl OAuth {
@@ -66,7 +67,7 @@ impl OAuth {
             store,
             clock,
             issuer: issuer.to_owned(),
-            seals: browser::Seals::of(secret),
+            form_seals: SealKey::derived(secret, browser::PURPOSE),
         }
     }
 
