@@ -2,7 +2,7 @@
 //! request can mean more than it is called.
 
 use http::Method;
-use maru::config::{Config, Rate};
+use maru::config::{Config, Rate, Setting};
 use maru::limits::spending::{ENDPOINTS, FRAMES, Spending};
 use maru::limits::{Budget, By};
 use maru_tests::user::encode;
@@ -20,6 +20,8 @@ const ONCE: Rate = Rate {
 async fn sparing(budgets: &[Budget]) -> TestServer {
     TestServer::start_with(Engine::Sqlite, |config: &mut Config| {
         config.rate_limits = true;
+        // Without it nobody signs in on pages.
+        config.public_base_url = Some(Setting::read("https://maru.example.org").unwrap());
         for budget in Budget::ALL {
             let plenty = Rate {
                 per_second: 1e6,
