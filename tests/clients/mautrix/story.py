@@ -142,7 +142,8 @@ class Story:
     async def make(self, user_id):
         self.asked.append(user_id)
         await self.bridge.intent.user(user_id).ensure_registered()
-        return {}
+        # What is empty mautrix takes for no.
+        return {"made": True}
 
     async def until(self, what, found):
         """Waits until the bridge has heard something."""
