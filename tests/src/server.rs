@@ -198,7 +198,7 @@ impl TestServer {
     /// Stops the server in order and starts it again on the same data; users go on with [`User::on`].
     pub async fn restart(self) -> Self {
         // Boxed for the same reason.
-        Box::pin(async move { self.shut_down().await.start().await }).await
+        Box::pin(async move { Box::pin(self.shut_down()).await.start().await }).await
     }
 
     /// Listens on a free port of this machine, as the configuration says: for what needs connections.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ruma::UserId;
+use ruma::{OwnedUserId, UserId};
 
 use super::{Accounts, Caller};
 use crate::store::accounts::devices::{Seen, StoredDevice};
@@ -12,9 +12,12 @@ use crate::store::accounts::devices::{Seen, StoredDevice};
 /// Devices that wait to be stored; when there are more, the others are noted a little later.
 const WAITING: usize = 50_000;
 
+/// A user's device, whoever acts on it.
+type Device = (OwnedUserId, String);
+
 /// What is not stored yet.
 #[derive(Debug, Default)]
-pub(super) struct LastSeen(Mutex<HashMap<Caller, (i64, IpAddr)>>);
+pub(super) struct LastSeen(Mutex<HashMap<Device, (i64, IpAddr)>>);
 
 impl LastSeen {
     /// Notes a sign of life.
@@ -22,7 +25,8 @@ impl LastSeen {
         let mut waiting = self.lock();
         if waiting.len() < WAITING {
             let at = i64::try_from(now_ms).unwrap_or(i64::MAX);
-            waiting.insert(caller.clone(), (at, address));
+            let device = (caller.user_id.clone(), caller.device_id.clone());
+            waiting.insert(device, (at, address));
         }
     }
 
@@ -30,7 +34,7 @@ impl LastSeen {
     pub(super) fn complete(&self, user_id: &UserId, devices: &mut [StoredDevice]) {
         let waiting = self.lock();
         for device in devices {
-            let key = Caller::on_device(user_id.to_owned(), device.device_id.clone());
+            let key = (user_id.to_owned(), device.device_id.clone());
             if let Some((at, address)) = waiting.get(&key) {
                 device.last_seen_at = Some(*at);
                 device.last_seen_address = Some(address.to_string());
@@ -40,16 +44,18 @@ impl LastSeen {
 
     fn take(&self) -> Vec<Seen> {
         let waiting = std::mem::take(&mut *self.lock());
-        let seen = waiting.into_iter().map(|(caller, (at, address))| Seen {
-            user_id: caller.user_id,
-            device_id: caller.device_id,
-            at,
-            address: address.to_string(),
-        });
+        let seen = waiting
+            .into_iter()
+            .map(|((user_id, device_id), (at, address))| Seen {
+                user_id,
+                device_id,
+                at,
+                address: address.to_string(),
+            });
         seen.collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Caller, (i64, IpAddr)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Device, (i64, IpAddr)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,7 +11,6 @@ use super::connection::{Connection, Due};
 use super::request::SlidingRequest;
 use super::room_list::{Asked, Choice, RoomList};
 use crate::accounts::Caller;
-use crate::live::Passing;
 use crate::refusal::Refusal;
 use crate::store::rooms::StoredMembership;
 use crate::sync::filter::EventFilter;
@@ -62,26 +61,26 @@ impl<'r> Asking<'_, 'r> {
         now: SinceToken,
     ) -> Result<Gathered<'r>, Refusal> {
         let (Some(since), Some(list)) = (self.since, list) else {
-            return self.from_database(now).await;
+            return self.in_database(now).await;
         };
         if list.until < since.position {
-            return self.from_database(now).await;
+            return self.in_database(now).await;
         }
         match self.session.in_memory(since, now) {
-            InMemory::TooLittle => self.from_database(now).await,
-            InMemory::Window(window) => self.from_memory(list, *window).await,
+            InMemory::TooLittle => self.in_database(now).await,
+            InMemory::Window(window) => self.in_memory(list, *window).await,
             InMemory::Nothing => {
                 let window = Window {
                     since: Some(since.position),
                     until: now.position,
                     ..Window::default()
                 };
-                self.from_memory(list, window).await
+                self.in_memory(list, window).await
             }
         }
     }
 
-    async fn from_memory(&self, list: &RoomList, mut window: Window) -> Result<Gathered<'r>, Refusal> {
+    async fn in_memory(&self, list: &RoomList, mut window: Window) -> Result<Gathered<'r>, Refusal> {
         let device_lists = match self.request.extensions.e2ee {
             true => device_lists::of(self.sync, self.caller, &window).await?,
             false => DeviceLists::default(),
@@ -119,7 +118,7 @@ impl<'r> Asking<'_, 'r> {
         .await
     }
 
-    async fn from_database(&self, now: SinceToken) -> Result<Gathered<'r>, Refusal> {
+    async fn in_database(&self, now: SinceToken) -> Result<Gathered<'r>, Refusal> {
         let Self { sync, caller, .. } = self;
         let (memberships, until) = database_window::memberships_now(sync, caller, now.position).await?;
         let ended = self.left(&memberships);
@@ -304,7 +303,7 @@ impl<'r> Asking<'_, 'r> {
         let passing = self
             .since
             .map(|since| self.sync.notifier.passing_after(told(since)));
-        let passing = passing.unwrap_or(Passing::default());
+        let passing = passing.unwrap_or_default();
         for nid in &passing.typing {
             if let Some(joined) = window.joined.get_mut(nid) {
                 joined.typing = true;
