@@ -140,17 +140,24 @@ async fn main() -> Result<()> {
     request.name = Some("Tea".to_owned());
     request.invite = vec![bob.user_id().to_owned()];
     request.is_direct = true;
-    let encryption = InitialStateEvent::with_empty_state_key(RoomEncryptionEventContent::with_recommended_defaults());
+    let encryption =
+        InitialStateEvent::with_empty_state_key(RoomEncryptionEventContent::with_recommended_defaults());
     request.initial_state = vec![encryption.to_raw_any()];
     let room_id = alice.client.create_room(request).await?.room_id().to_owned();
     let invited = bob.room(&room_id, RoomState::Invited).await?;
-    ensure!(invited.name().as_deref() == Some("Tea"), "the invitation says what it is to");
+    ensure!(
+        invited.name().as_deref() == Some("Tea"),
+        "the invitation says what it is to"
+    );
     invited.join().await?;
     bob.room(&room_id, RoomState::Joined).await?;
     println!("one invites the other to an encrypted room, and is joined");
 
     let alices = alice.room(&room_id, RoomState::Joined).await?;
-    until("the inviter sees who joined", async || Ok((alices.joined_members_count() == 2).then_some(()))).await?;
+    until("the inviter sees who joined", async || {
+        Ok((alices.joined_members_count() == 2).then_some(()))
+    })
+    .await?;
     for number in 0..5 {
         alice.say(&room_id, &format!("안녕 {number}")).await?;
     }
@@ -184,9 +191,16 @@ async fn main() -> Result<()> {
     alice.reads(&room_id, "while you were away").await?;
     println!("an app that was closed catches up");
 
-    bob.client.get_room(&room_id).context("bob's room")?.leave().await?;
+    bob.client
+        .get_room(&room_id)
+        .context("bob's room")?
+        .leave()
+        .await?;
     bob.room(&room_id, RoomState::Left).await?;
-    until("the other sees who left", async || Ok((alices.joined_members_count() == 1).then_some(()))).await?;
+    until("the other sees who left", async || {
+        Ok((alices.joined_members_count() == 1).then_some(()))
+    })
+    .await?;
     println!("who leaves is gone");
     alice.sync.stop().await;
     bob.sync.stop().await;
