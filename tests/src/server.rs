@@ -32,7 +32,7 @@ pub struct Listening {
 pub struct TestServer {
     server: Arc<Server>,
     api: Api,
-    config: Config,
+    config: Box<Config>,
     data: Data,
     pub(crate) federation: OnceLock<SocketAddr>,
 }
@@ -40,7 +40,7 @@ pub struct TestServer {
 /// A server that was shut down, with what it keeps.
 #[derive(Debug)]
 pub struct Stopped {
-    config: Config,
+    config: Box<Config>,
     data: Data,
 }
 
@@ -52,7 +52,7 @@ impl Stopped {
 
     /// Starts it again at another time.
     pub async fn start_at(self, clock: Clock) -> TestServer {
-        Box::pin(TestServer::open(self.config, self.data, clock)).await
+        Box::pin(TestServer::open(*self.config, self.data, clock)).await
     }
 
     /// Starts it again on the same data, or says why it does not start.
@@ -60,7 +60,7 @@ impl Stopped {
     /// # Errors
     /// What opening it met.
     pub async fn try_start(self) -> Result<TestServer, OpenError> {
-        Box::pin(TestServer::try_open(self.config, self.data, Clock::System)).await
+        Box::pin(TestServer::try_open(*self.config, self.data, Clock::System)).await
     }
 
     /// What it keeps.
@@ -84,9 +84,12 @@ impl Stopped {
         let data = backup.restore().await;
         let config = Config {
             data: data.folder().to_owned(),
-            ..self.config
+            ..*self.config
         };
-        Self { config, data }
+        Self {
+            config: Box::new(config),
+            data,
+        }
     }
 }
 
@@ -153,7 +156,7 @@ impl TestServer {
         let mut config = Config {
             data: data.folder().to_owned(),
             node_name: name.parse().unwrap(),
-            ..self.config.clone()
+            ..(*self.config).clone()
         };
         change(&mut config);
         Box::pin(Self::try_open(config, data, Clock::System)).await
@@ -178,7 +181,7 @@ impl TestServer {
         Ok(Self {
             api: Api::InProcess(maru::http::router(Arc::clone(&server))),
             server,
-            config,
+            config: Box::new(config),
             data,
             federation: OnceLock::new(),
         })
@@ -198,7 +201,7 @@ impl TestServer {
     /// Stops the server in order and starts it again on the same data; users go on with [`User::on`].
     pub async fn restart(self) -> Self {
         // Boxed for the same reason.
-        Box::pin(async move { Box::pin(self.shut_down()).await.start().await }).await
+        Box::pin(async move { self.shut_down().await.start().await }).await
     }
 
     /// Listens on a free port of this machine, as the configuration says: for what needs connections.

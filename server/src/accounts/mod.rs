@@ -30,7 +30,6 @@ use std::sync::{Arc, Weak};
 use ruma::OwnedUserId;
 
 use crate::appservice_registrations::{Registration, Registrations};
-use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config;
 use crate::identity::Identity;
@@ -104,8 +103,6 @@ pub struct Accounts {
     tasks: Arc<Tasks>,
     rules: AccountRules,
     services: Arc<Registrations>,
-    /// Users that application services act as and that are known to exist: none ever ceases to.
-    service_users: Cache<OwnedUserId, ()>,
     sessions: Arc<session_cache::KnownSessions>,
     last_seen: last_seen::LastSeen,
     passwords: password::Hasher,
@@ -138,7 +135,6 @@ impl Accounts {
             tasks,
             rules,
             services,
-            service_users: Cache::new(services::KNOWN_USERS),
             sessions: session_cache::KnownSessions::new(notifier),
             last_seen: last_seen::LastSeen::default(),
             passwords: password::Hasher::default(),

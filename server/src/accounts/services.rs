@@ -17,9 +17,6 @@ use crate::store::accounts::devices::{Made, NewBareDevice};
 use crate::store::accounts::users::NewUser;
 use crate::token_hash::TokenHash;
 
-/// Users of application services that are known to exist, two generations of this many.
-pub(super) const KNOWN_USERS: usize = 50_000;
-
 /// What an application service may do without a proof of its user, who has none to give: remove devices and set up
 /// cross-signing.
 const WITHOUT_PROOF: [&str; 3] = ["delete_device", "delete_devices", "upload cross-signing keys"];
@@ -82,7 +79,12 @@ impl Accounts {
 
     /// Whether a service acts as a user of this server, who need not exist.
     fn check_acts_as(&self, service: &Registration, user_id: &UserId) -> Result<(), Refusal> {
-        if self.identity.is_local(user_id) && service.is_for_user(user_id) {
+        // Whose a name is alone, nobody else acts as, however wide a namespace.
+        let is_of_another = || {
+            let owner = self.services.owner_of_user(user_id);
+            owner.is_some_and(|owner| **owner != *service)
+        };
+        if self.identity.is_local(user_id) && service.is_for_user(user_id) && !is_of_another() {
             return Ok(());
         }
         Err(Refusal::forbidden(
@@ -91,13 +93,14 @@ impl Accounts {
     }
 
     async fn check_exists(&self, user_id: &OwnedUserId) -> Result<(), Refusal> {
-        if self.service_users.get(user_id).is_some() {
-            return Ok(());
-        }
         let user = self.store.accounts.user(user_id).await?;
-        user.ok_or_else(|| Refusal::forbidden("the application service has not registered this user"))?;
-        self.service_users.insert(user_id.clone(), ());
-        Ok(())
+        match user {
+            Some(user) if !user.deactivated => Ok(()),
+            Some(_) => Err(Refusal::forbidden("this account is closed")),
+            None => Err(Refusal::forbidden(
+                "the application service has not registered this user",
+            )),
+        }
     }
 
     /// Checks that a name is no application service's alone.

@@ -220,7 +220,8 @@ impl Interest {
     /// Whether the service is given messages to devices, and this one.
     pub(super) fn takes_message(&self, message: &ToDevice) -> bool {
         let is_wanted = self.service.encrypts || self.service.ephemeral.is_wanted();
-        is_wanted && self.service.is_for_user(&message.user_id)
+        // What it is given is dropped: people of a wider namespace have devices of their own that wait for theirs.
+        is_wanted && self.service.has_user_alone(&message.user_id)
     }
 
     /// Whether what passes in a room now is for the service.

@@ -82,6 +82,16 @@ async fn a_service_acts_as_its_users_and_nobody_else(engine: Engine) {
         .call(api, Method::GET, "sync?timeout=0", Some(&ghost), None)
         .await;
     assert!(synced.ok()["next_batch"].is_string());
+
+    // Whose account is closed, nobody acts as any more.
+    who(Some(&ghost)).await.ok();
+    server
+        .parts()
+        .accounts
+        .deactivate(<&ruma::UserId>::try_from(ghost.as_str()).unwrap(), None, false)
+        .await
+        .unwrap();
+    who(Some(&ghost)).await.refused(403, "M_FORBIDDEN");
 }
 
 async fn what_is_a_services_alone_is_refused_to_others(engine: Engine) {

@@ -174,15 +174,22 @@ async fn who_is_logged_out_waits_no_longer(server: TestServer) {
 async fn what_is_no_request_is_refused(server: TestServer) {
     let alice = server.user("alice").await;
     let long = "x".repeat(300);
+    let many: Vec<_> = (0..400)
+        .map(|number| [number.to_string(), String::new()])
+        .collect();
+    let spaces: Vec<_> = (0..101).map(|number| format!("!{number}:example.org")).collect();
     let bad = [
         json!({ "lists": { "a": { "ranges": [[0, 1]] } } }),
         json!({ "lists": { "a": { "ranges": [[0]], "timeline_limit": 1 } } }),
         json!({ "lists": { "a": { "ranges": [[-1, 1]], "timeline_limit": 1 } } }),
         json!({ "room_subscriptions": { "no room": { "timeline_limit": 1 } } }),
         json!({ "conn_id": long }),
-        json!({ "lists": { long: { "timeline_limit": 1 } } }),
+        json!({ "lists": { long.as_str(): { "timeline_limit": 1 } } }),
         json!({ "lists": { "a": { "ranges": vec![[0, 1]; 50], "timeline_limit": 1 } } }),
         json!({ "lists": { "a": { "timeline_limit": 1, "required_state": vec![["a"]] } } }),
+        json!({ "lists": { "a": { "timeline_limit": 1, "required_state": [[long, ""]] } } }),
+        json!({ "lists": { "a": { "timeline_limit": 1, "required_state": many } } }),
+        json!({ "lists": { "a": { "timeline_limit": 1, "filters": { "spaces": spaces } } } }),
     ];
     for body in bad {
         for path in [SIMPLIFIED, V4] {

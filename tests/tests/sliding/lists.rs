@@ -144,6 +144,12 @@ async fn lists_are_filtered_by_what_rooms_are(server: TestServer) {
     let changed = phone.wait().await;
     assert_eq!(changed["rooms"][&plain]["is_dm"], false, "{changed:#}");
     assert_eq!(changed["rooms"][&secret]["is_dm"], true);
+    // Also when the server has started anew since.
+    alice.put(&path, json!({})).await.ok();
+    let server = server.restart().await;
+    phone.user = alice.on(server.api());
+    let changed = phone.ask().await;
+    assert_eq!(changed["rooms"][&secret]["is_dm"], false, "{changed:#}");
 }
 
 async fn lists_are_filtered_by_tags_and_spaces(server: TestServer) {

@@ -23,8 +23,17 @@ const SUBSCRIPTIONS: usize = 1_000;
 /// Most ranges of a list.
 const RANGES: usize = 20;
 
-/// Most slots of a room's state that are named.
-const SLOTS: usize = 200;
+/// Most slots of rooms' states that a request names.
+const SLOTS: usize = 300;
+
+/// Longest type or state key of a slot, in bytes: no event has a longer one.
+const SLOT_BYTES: usize = 255;
+
+/// Longest types and state keys of a request together, in bytes.
+const SLOTS_BYTES: usize = 32 * 1024;
+
+/// Most spaces by whose children the lists of a request are filtered.
+const SPACES: usize = 100;
 
 /// What the older form writes in the query, and the newer one in the body.
 #[derive(Debug, Default, Deserialize)]
@@ -161,6 +170,7 @@ impl Body {
             let why = format!("a request has up to {LISTS} lists and {SUBSCRIPTIONS} rooms");
             return Err(Refusal::InvalidParam(why));
         }
+        self.check_sizes()?;
         let lists = self.lists.into_iter();
         let lists = lists.map(|(name, list)| Ok((name, list.read(user_id)?)));
         let rooms = self.room_subscriptions.into_iter();
@@ -178,6 +188,49 @@ impl Body {
             set_presence: query.set_presence.or(self.parameters.set_presence),
         };
         Ok((parameters, request))
+    }
+
+    /// What is kept of a request, and compared with every room, has limits over all of it.
+    fn check_sizes(&self) -> Result<(), Refusal> {
+        let rooms = self.lists.values().map(|list| &list.room);
+        let rooms = rooms.chain(self.room_subscriptions.values());
+        let texts: Vec<usize> = rooms.flat_map(|room| room.required_state.lengths()).collect();
+        if texts.len() > 2 * SLOTS || texts.iter().sum::<usize>() > SLOTS_BYTES {
+            let why =
+                format!("a request names up to {SLOTS} kinds of state, of {SLOTS_BYTES} bytes together");
+            return Err(Refusal::InvalidParam(why));
+        }
+        if texts.iter().any(|length| *length > SLOT_BYTES) {
+            let why = format!("types and state keys have up to {SLOT_BYTES} bytes");
+            return Err(Refusal::InvalidParam(why));
+        }
+        let filters = self.lists.values().filter_map(|list| list.filters.as_ref());
+        let spaces = filters.filter_map(|filters| filters.spaces.as_ref());
+        if spaces.map(BTreeSet::len).sum::<usize>() > SPACES {
+            return Err(Refusal::InvalidParam(format!(
+                "a request names up to {SPACES} spaces"
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl RequiredStateBody {
+    /// Lengths of its types and state keys, in bytes; two for each slot.
+    fn lengths(&self) -> Vec<usize> {
+        match self {
+            Self::Pairs(pairs) => pairs
+                .iter()
+                .flat_map(|(one, other)| [one.len(), other.len()])
+                .collect(),
+            Self::Rule(rule) => {
+                let slots = rule.include.iter().chain(&rule.exclude);
+                let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+                slots
+                    .flat_map(|slots| [length(&slots.event_type), length(&slots.state_key)])
+                    .collect()
+            }
+        }
     }
 }
 
@@ -221,11 +274,6 @@ impl RoomBody {
                 lazy_members: rule.lazy_members,
             },
         };
-        if rule.include.len() + rule.exclude.len() > SLOTS {
-            return Err(Refusal::InvalidParam(format!(
-                "up to {SLOTS} kinds of state are required"
-            )));
-        }
         Ok(RoomConfig::new(
             size(self.timeline_limit),
             RequiredState::from(rule),

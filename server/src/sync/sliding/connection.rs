@@ -97,7 +97,9 @@ impl Connection {
 
     /// About what it takes in memory, in bytes.
     pub(super) fn weight(&self) -> usize {
-        512 + self.rooms.len() * 48 + self.configs.len() * 1_024
+        let configs: usize = self.configs.iter().map(RoomConfig::weight).sum();
+        let previous = self.previous.as_ref().map_or(0, |previous| previous.weight());
+        512 + self.rooms.len() * 48 + configs + previous
     }
 
     /// From where a room is to be sent that the request asks for.

@@ -9,7 +9,7 @@ use ruma::{OwnedRoomId, OwnedUserId};
 
 use super::connection::{Connection, Due};
 use super::request::SlidingRequest;
-use super::room_list::{Asked, Choice, RoomList};
+use super::room_list::{Asked, Choice, DIRECT, RoomList};
 use crate::accounts::Caller;
 use crate::refusal::Refusal;
 use crate::store::rooms::StoredMembership;
@@ -150,12 +150,21 @@ impl<'r> Asking<'_, 'r> {
             }
             _ => DeviceLists::default(),
         };
+        // Which of them are direct chats is compared with what the device has in memory only.
+        let is_known =
+            |asked: &&Asked<'_>| self.connection.config(asked.membership.membership.room).is_some();
+        let known = choice.rooms.values().filter(is_known);
+        let mut changed = window.account_data.iter().map(|data| &data.data_type);
+        let direct_changed = match self.since.is_some() && changed.any(|data_type| data_type == DIRECT) {
+            true => known.map(|asked| asked.membership.room_id.clone()).collect(),
+            false => HashSet::new(),
+        };
         self.finish(Gathered {
             window,
             choice,
             expanded: HashMap::new(),
             device_lists,
-            direct_changed: HashSet::new(),
+            direct_changed,
             list,
             // What is known of them is what the inbox has not reached back to.
             has_messages: true,

@@ -66,6 +66,11 @@ impl RoomConfig {
         }
     }
 
+    /// About what it takes in memory, in bytes.
+    pub(super) fn weight(&self) -> usize {
+        64 + self.required_state.weight()
+    }
+
     /// Wants what another one wants too.
     pub(super) fn join(&mut self, other: &Self) {
         self.timeline_limit = self.timeline_limit.max(other.timeline_limit);

@@ -107,6 +107,17 @@ impl RequiredState {
         of_members.filter_map(|slots| slots.state_key.as_deref())
     }
 
+    /// About what it takes in memory, in bytes.
+    pub(super) fn weight(&self) -> usize {
+        let slots = self
+            .0
+            .iter()
+            .flat_map(|rule| rule.include.iter().chain(&rule.exclude));
+        let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let weight = |slots: &Slots| 64 + length(&slots.event_type) + length(&slots.state_key);
+        slots.map(weight).sum()
+    }
+
     /// Whether it may want something that another one does not.
     pub(super) fn is_wider_than(&self, other: &Self) -> bool {
         !self.0.is_subset(&other.0)

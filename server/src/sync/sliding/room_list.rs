@@ -18,7 +18,7 @@ use crate::sync::Sync;
 use crate::sync::window::Window;
 
 /// The account data that says which rooms are direct chats.
-const DIRECT: &str = "m.direct";
+pub(super) const DIRECT: &str = "m.direct";
 
 /// The account data of a room that says which tags it has.
 const TAG: &str = "m.tag";
