@@ -1,5 +1,7 @@
 //! What is sent of a room: timelines, state, counts.
 
+use std::slice::from_ref;
+
 use maru_tests::user::encode;
 use maru_tests::{TestServer, on_both_engines};
 use serde_json::{Value, json};
@@ -226,13 +228,13 @@ async fn members_come_as_they_speak(server: TestServer) {
         members.map(|(_, user)| user).collect::<Vec<_>>()
     };
     let first = phone.ask().await;
-    assert_eq!(members(&first), [alice.id.clone()]);
+    assert_eq!(members(&first), from_ref(&alice.id));
     assert!(
         required(&first, &room).len() > 4,
         "the rest of the state is there"
     );
     bob.send(&room, "2").await;
-    assert_eq!(members(&phone.ask().await), [bob.id.clone()]);
+    assert_eq!(members(&phone.ask().await), from_ref(&bob.id));
     bob.send(&room, "3").await;
     assert_eq!(
         members(&phone.ask().await),

@@ -131,6 +131,7 @@ fn is_for(engine: Engine, sql: &str) -> bool {
     let other: &[&str] = match engine {
         Engine::Sqlite => &[
             "json_array_elements",
+            "json_each_text",
             "json_agg",
             "information_schema",
             "pg_try_advisory_lock",
@@ -144,7 +145,7 @@ fn is_for(engine: Engine, sql: &str) -> bool {
             "FROM search_index WHERE event",
         ],
         Engine::Postgres => &[
-            "json_each",
+            "json_each(",
             "json_group_array",
             "sqlite_master",
             "rowid",
