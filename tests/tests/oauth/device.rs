@@ -80,10 +80,25 @@ async fn somebody_signs_a_device_in(engine: Engine) {
     let user = place.alice.with_token(&tokens["access_token"]);
     let who = user.get("account/whoami").await.ok();
     assert_eq!(who["device_id"], "ABCDEFGHIJ");
-    application
+    let renewed = application
         .refresh(tokens["refresh_token"].as_str().unwrap())
         .await
         .ok();
+
+    // The device is not given to who asks for one of its name, not even by the same application: who has a device code
+    // need not be who was told to type it.
+    let other = begin(&application, "ABCDEFGHIJ").await;
+    let complete = other["verification_uri_complete"].as_str().unwrap();
+    let path = complete.strip_prefix("https://chat.example.org").unwrap();
+    let consent = browser.get(path).await;
+    let fields = [
+        ("step", "allow"),
+        ("user_code", other["user_code"].as_str().unwrap()),
+    ];
+    browser.send(path, &consent, &fields).await;
+    assert_eq!(poll(&application, &other).await.status, 400);
+    let user = place.alice.with_token(&renewed["access_token"]);
+    assert_eq!(user.get("account/whoami").await.ok()["device_id"], "ABCDEFGHIJ");
     refused(&poll(&application, &begun).await, 400, "invalid_grant");
 }
 

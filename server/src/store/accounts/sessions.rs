@@ -190,17 +190,19 @@ async fn drop_replaced(
     drop_pair(connection, &replaced).await
 }
 
-/// Whether a device is signed in, and not by this client.
+/// Whether a device is signed in, and not by this client, if there is one.
 async fn is_of_another(
     connection: &mut Connection,
     session: &NewSession,
-    client_id: &str,
+    client_id: Option<&str>,
 ) -> Result<bool, StoreError> {
     let other = query(
         "SELECT 1 FROM access_tokens WHERE user_id = $1 AND device_id = $2 AND (client_id IS NULL OR client_id <> $3) \
          LIMIT 1",
     );
     let other = other.bind(session.user_id.as_str()).bind(&session.device_id);
+    // No client has an empty id.
+    let client_id = client_id.unwrap_or_default();
     Ok(other.bind(client_id).optional(connection).await?.is_some())
 }
 
@@ -236,7 +238,12 @@ impl AccountTables {
                         return Ok(Started::Outdated);
                     }
                     if let Some((client, grant)) = &session.client {
-                        if is_of_another(&mut tx.connection, &session, &client.client_id).await? {
+                        // Whoever has a device code need not be who allows it: it signs in no device that is another's.
+                        let own = match grant {
+                            Grant::Code(_) => Some(&*client.client_id),
+                            Grant::DeviceCode(_) => None,
+                        };
+                        if is_of_another(&mut tx.connection, &session, own).await? {
                             return Ok(Started::OtherClient);
                         }
                         if !oauth::use_up(&mut tx.connection, *grant, client.family).await? {
